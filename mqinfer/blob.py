@@ -1,0 +1,202 @@
+"""Blob: bytes by value or by reference, as a field of a message.
+
+On the wire a reference is its path, a plain string, so that any client can publish one; bytes by
+value are `{"base64": ...}` in JSON and a binary in msgpack.
+
+A handler makes blobs (`Blob(png)` or `Blob(png, path="p1/0.png")`); the engine stores those that
+have a path, or that are larger than the inline limit, *before* it publishes the message that
+carries them, so a reference on the stream always leads to something.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Any, Protocol
+
+from mqinfer.errors import BlobPathError, NotConnected
+
+
+class BlobStore(Protocol):
+    """Where blobs are kept. Paths are relative, with `/` between their parts."""
+
+    async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """The bytes under `path`.
+
+        Raises:
+            BlobNotFound: nothing is stored there.
+            BlobPathError: the path leaves the store's root.
+            BlobError: it is larger than `max_bytes`, or the store refuses.
+            Unavailable: the store does not answer.
+        """
+
+    async def put(self, path: str, data: bytes) -> None:
+        """Store `data` under `path`, whole or not at all, replacing what was there."""
+
+    async def exists(self, path: str) -> bool:
+        """Whether something is stored under `path`."""
+
+    async def close(self) -> None:
+        """Release connections."""
+
+
+class Blob:
+    """Bytes that a message carries or points to.
+
+    Args:
+        data: the bytes; kept in memory until the message is published.
+        path: where the store keeps them; None lets the engine decide (small ones ride inline,
+            larger ones go to a path made of their SHA-256).
+    """
+
+    __slots__ = ("_data", "_path", "_store")
+
+    def __init__(self, data: bytes | bytearray | memoryview, *, path: str | None = None):
+        self._data: bytes | None = bytes(data)
+        self._path = None if path is None else checked_path(path)
+        self._store: BlobStore | None = None
+
+    @classmethod
+    def at(cls, path: str) -> Blob:
+        """A reference to what is stored under `path` already."""
+        blob = cls.__new__(cls)
+        blob._data = None
+        blob._path = checked_path(path)
+        blob._store = None
+        return blob
+
+    @property
+    def path(self) -> str | None:
+        """The path in the store, or None when the bytes ride in the message."""
+        return self._path
+
+    @property
+    def inline(self) -> bytes | None:
+        """The bytes that are in memory, or None for a reference that was not read."""
+        return self._data
+
+    def bind(self, store: BlobStore | None) -> Blob:
+        """Say where a reference is read from; done by the codec."""
+        self._store = store
+        return self
+
+    async def bytes(self, *, max_bytes: int | None = None) -> bytes:
+        """The content.
+
+        Raises:
+            BlobNotFound: nothing is stored under the path.
+            BlobError: larger than `max_bytes`, or refused by the store.
+        """
+        if self._data is not None:
+            return self._data
+        assert self._path is not None
+        if self._store is None:
+            raise NotConnected(
+                f"blob {self._path!r} belongs to no store: read it inside a worker, "
+                "or inside `async with app.connect()`"
+            )
+        return await self._store.get(self._path, max_bytes=max_bytes)
+
+    async def pixels(
+        self, *, min_side: int = 1, max_pixels: int | None = None, max_bytes: int | None = None
+    ) -> Any:
+        """The picture as an array, decoded off the event loop.
+
+        Args:
+            min_side: fewer pixels than this in height or width is a `BadImage`.
+            max_pixels: limit for height x width, checked from the file's header before any
+                pixel is decoded; None takes `mqinfer.image.MAX_PIXELS`.
+            max_bytes: limit for the encoded file.
+
+        Returns:
+            uint8 array `[height, width, 3]`, RGB.
+
+        Raises:
+            BadImage: empty, truncated, too small, too large or of an unknown format.
+        """
+        from mqinfer.image import decode_off_loop
+
+        data = await self.bytes(max_bytes=max_bytes)
+        name = self._path or "inline image"
+        return await decode_off_loop(data, name=name, min_side=min_side, max_pixels=max_pixels)
+
+    async def save(self, store: BlobStore, inline_limit: int) -> None:
+        """Make the wire form final: store the bytes if they do not ride in the message.
+
+        Idempotent: a redelivered message stores the same bytes under the same path.
+        """
+        if self._data is None:
+            return
+        if self._path is None:
+            if len(self._data) <= inline_limit:
+                return
+            digest = hashlib.sha256(self._data).hexdigest()
+            self._path = f"sha256/{digest[:2]}/{digest}"
+        await store.put(self._path, self._data)
+        self._store = store
+
+    def wire(self) -> Any:
+        """What the encoder writes: the path, or the bytes of a blob that has none."""
+        return self._path if self._path is not None else self._data
+
+    @classmethod
+    def from_wire(cls, value: Any) -> Blob:
+        """The inverse of the wire forms in the module's docstring.
+
+        Raises:
+            ValueError: the value is none of them (the codec makes it a `DecodeError`).
+        """
+        if isinstance(value, str):
+            try:
+                return cls.at(value)
+            except BlobPathError as error:
+                raise ValueError(str(error)) from None
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return cls(value)
+        if (
+            isinstance(value, dict)
+            and set(value) == {"base64"}
+            and isinstance(value["base64"], str)
+        ):
+            try:
+                return cls(base64.b64decode(value["base64"], validate=True))
+            except binascii.Error as error:
+                raise ValueError(f"a blob's base64 is broken: {error}") from None
+        raise ValueError(
+            'a blob is a path ("a/b.png"), bytes, or {"base64": "..."}, not '
+            f"{type(value).__name__}"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Blob):
+            return NotImplemented
+        return (self._path, self._data) == (other._path, other._data)
+
+    def __hash__(self) -> int:
+        return hash((self._path, self._data))
+
+    def __repr__(self) -> str:
+        size = "" if self._data is None else f"{len(self._data)} bytes"
+        return f"Blob({', '.join(filter(None, (repr(self._path) if self._path else '', size)))})"
+
+
+def checked_path(path: str) -> str:
+    """`path`, if it is one that stays inside the root of a store.
+
+    Raises:
+        BlobPathError: empty, absolute, with a drive, NUL, backslash or a part that is `.` or `..`.
+    """
+    parts = path.split("/")
+    if (
+        not path
+        or len(path) > 1024
+        or "\\" in path
+        or any(ord(char) < 32 for char in path)
+        or any(part in ("", ".", "..") for part in parts)
+    ):
+        raise BlobPathError(
+            f"blob path {path[:200]!r} is not allowed: use a relative path such as "
+            "'p1/2026-05-01/image.png', without empty, '.' or '..' parts"
+        )
+    return path

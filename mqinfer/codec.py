@@ -1,0 +1,172 @@
+"""Bytes <-> typed payload: JSON or msgpack, with blobs and NumPy arrays as fields.
+
+A JSON array field is `{"dtype": "<f4", "shape": [2, 3], "base64": "..."}`; in msgpack the data is
+a binary. dtype strings are NumPy's array interface typestr, numbers and booleans only: nothing is
+ever unpickled.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from mqinfer.blob import Blob, BlobStore
+from mqinfer.errors import DecodeError
+from mqinfer.message import Message, Wire
+
+M = TypeVar("M", bound=Message)
+
+CONTENT_TYPES: dict[Wire, str] = {"json": "application/json", "msgpack": "application/msgpack"}
+_WIRES: dict[str, Wire] = {
+    "application/json": "json",
+    "text/json": "json",
+    "application/msgpack": "msgpack",
+    "application/x-msgpack": "msgpack",
+    "application/vnd.msgpack": "msgpack",
+}
+_ARRAY_KINDS = "biufc"
+
+
+class Codec:
+    """Encoders and decoders of one connection; decoded blobs read from its store."""
+
+    def __init__(self, store: BlobStore | None = None):
+        self._store = store
+        self._encode: dict[Wire, Callable[[Any], bytes]] = {
+            "json": msgspec.json.Encoder(enc_hook=_encode_json).encode,
+            "msgpack": msgspec.msgpack.Encoder(enc_hook=_encode_msgpack).encode,
+        }
+        self._decoders: dict[tuple[type, Wire], Callable[[bytes], Any]] = {}
+
+    def encode(self, message: Message) -> bytes:
+        """The payload of `message`, in the wire format of its type."""
+        return self._encode[message.__mqinfer__.wire](message)
+
+    def decoder(self, kind: type[M], wire: Wire) -> Callable[[bytes], M]:
+        """A function from payload to `kind`; raises msgspec's own errors. For hot loops."""
+        found = self._decoders.get((kind, wire))
+        if found is None:
+            make = msgspec.json.Decoder if wire == "json" else msgspec.msgpack.Decoder
+            found = make(kind, dec_hook=self._decode_custom).decode
+            self._decoders[kind, wire] = found
+        return found
+
+    def decode(self, kind: type[M], data: bytes, content_type: str | None = None) -> M:
+        """The message in `data`.
+
+        Args:
+            kind: the type to decode.
+            data: the payload.
+            content_type: the `Content-Type` header; without one, what looks like JSON is JSON
+                and anything else is what `kind` would be written as.
+
+        Raises:
+            DecodeError: what is wrong, and where in the payload.
+        """
+        wire = self._wire(kind, data, content_type)
+        try:
+            return self.decoder(kind, wire)(data)
+        except msgspec.ValidationError as error:
+            raise DecodeError(f"the payload is no {kind.__name__}: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+            start = data[:40]
+            raise DecodeError(
+                f"the payload is no {wire}: {error} ({len(data)} bytes, it starts with {start!r})"
+            ) from None
+
+    def _wire(self, kind: type[Message], data: bytes, content_type: str | None) -> Wire:
+        if content_type is None:
+            own = kind.__mqinfer__.wire
+            return "json" if own == "json" or data[:1] in (b"{", b" ", b"\n") else own
+        base = content_type.partition(";")[0].strip().lower()
+        wire = _WIRES.get(base)
+        if wire is None:
+            if base.endswith("+json"):
+                return "json"
+            raise DecodeError(
+                f"Content-Type {content_type!r} is unknown: publish JSON "
+                "(application/json, or no header at all) or application/msgpack"
+            )
+        return wire
+
+    def _decode_custom(self, kind: type, value: Any) -> Any:
+        if kind is Blob:
+            return Blob.from_wire(value).bind(self._store)
+        if _is_array(kind):
+            return _array(kind, value)
+        raise NotImplementedError(f"fields of type {kind} are not supported")
+
+
+def _is_array(kind: Any) -> bool:
+    numpy = sys.modules.get("numpy")  # whoever annotates with it has imported it
+    return numpy is not None and (typing.get_origin(kind) or kind) is numpy.ndarray
+
+
+def _encode_json(value: Any) -> Any:
+    if isinstance(value, Blob):
+        wire = value.wire()
+        return wire if isinstance(wire, str) else {"base64": base64.b64encode(wire).decode()}
+    return _encode_numpy(value, lambda raw: ("base64", base64.b64encode(raw).decode()))
+
+
+def _encode_msgpack(value: Any) -> Any:
+    if isinstance(value, Blob):
+        return value.wire()
+    return _encode_numpy(value, lambda raw: ("data", raw))
+
+
+def _encode_numpy(value: Any, pack: Callable[[bytes], tuple[str, Any]]) -> Any:
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        if isinstance(value, numpy.ndarray):
+            if value.dtype.kind not in _ARRAY_KINDS:
+                raise TypeError(f"an array of dtype {value.dtype} cannot travel: numbers only")
+            name, data = pack(numpy.ascontiguousarray(value).tobytes())
+            return {"dtype": value.dtype.str, "shape": list(value.shape), name: data}
+        if isinstance(value, numpy.generic):
+            return value.item()
+    raise TypeError(f"a message cannot carry a {type(value).__name__}")
+
+
+def _array(kind: Any, value: Any) -> Any:
+    """An array from its wire form; a plain nested list is taken as well.
+
+    Raises:
+        ValueError: the form, dtype, or size does not fit.
+    """
+    import numpy as np
+
+    wanted = None  # the dtype that `NDArray[np.float32]` names
+    for argument in typing.get_args(kind)[1:]:
+        for scalar in typing.get_args(argument):
+            if isinstance(scalar, type) and issubclass(scalar, np.generic):
+                wanted = np.dtype(scalar) if scalar not in (np.generic, np.number) else None
+    if isinstance(value, list):
+        array = np.array(value, dtype=wanted)
+        if array.dtype.kind not in _ARRAY_KINDS:
+            raise ValueError("an array's nested list must be regular and hold numbers")
+        return array
+    if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
+        raise ValueError('an array is {"dtype", "shape", "base64" or "data"} or a nested list')
+    try:
+        dtype = np.dtype(value["dtype"])
+    except TypeError:
+        raise ValueError(f"array dtype {value['dtype']!r} is unknown") from None
+    if dtype.kind not in _ARRAY_KINDS:
+        raise ValueError(f"array dtype {value['dtype']!r} is not a number")
+    if wanted is not None and dtype != wanted:
+        raise ValueError(f"the array is {dtype}, the field wants {wanted}")
+    raw = value.get("data")
+    if isinstance(value.get("base64"), str):
+        raw = base64.b64decode(value["base64"], validate=True)
+    if not isinstance(raw, bytes):
+        raise ValueError("an array needs its bytes in base64 or data")
+    shape = value.get("shape")
+    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError("an array's shape is a list of sizes")
+    return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()

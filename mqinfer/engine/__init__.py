@@ -1,0 +1,1 @@
+"""The engine: runs stages, batches model calls, writes tables; imports no adapter."""

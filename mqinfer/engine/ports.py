@@ -1,0 +1,319 @@
+"""What the engine needs of the outside world; the adapters are handed in as these."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+
+# --- inference ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One input or output of a model as its server declares it.
+
+    Attributes:
+        name: of the tensor.
+        dtype: NumPy dtype (object for BYTES).
+        shape: of one item, without the batch dimension; -1 is any size.
+        optional: whether a call may leave this input out.
+    """
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model as its server declares it.
+
+    Attributes:
+        name: of the model.
+        versions: that are ready now, oldest first.
+        inputs: tensors to send.
+        outputs: tensors that come back.
+        max_batch_size: the most items a request may hold; 0 when the model takes no batch dimension.
+    """
+
+    name: str
+    versions: tuple[str, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    max_batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """The outputs of one request, with the batch dimension if the model has one."""
+
+    outputs: Mapping[str, Array]
+    version: str
+
+
+class InferenceServer(Protocol):
+    """One shared inference server (Triton)."""
+
+    async def describe(self, model: str, version: str | None = None) -> ModelInfo:
+        """The model's metadata.
+
+        Raises:
+            ModelUnavailable: not served, not loaded, or its version is not there.
+            Unavailable: the server does not answer.
+        """
+
+    async def infer(
+        self, model: str, version: str | None, inputs: Mapping[str, Array], *, timeout: float
+    ) -> ModelReply:
+        """Run one request; the arrays carry the batch dimension if the model has one.
+
+        Raises:
+            ModelError: the server refused this request for what is in it.
+            ModelUnavailable: the model is not ready (unloaded, unknown version).
+            Unavailable: the server does not answer, or not within `timeout` seconds.
+        """
+
+    async def ready(self) -> None:
+        """Return if the server is ready.
+
+        Raises:
+            Unavailable: why it is not.
+        """
+
+    async def close(self) -> None:
+        """Release the connection."""
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+class Database(Protocol):
+    """ClickHouse."""
+
+    async def ping(self) -> None:
+        """Return if the server takes statements.
+
+        Raises:
+            Unavailable: why it does not.
+        """
+
+    async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Run a statement that gives no rows.
+
+        Raises:
+            TableError: the server refused it.
+            Unavailable: it does not answer.
+        """
+
+    async def query(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows of a query as dictionaries; `{name:Type}` in the SQL takes a parameter."""
+
+    async def insert_json(
+        self, table: str, columns: Sequence[str], block: bytes, *, token: str
+    ) -> None:
+        """Insert newline-separated JSON objects (JSONEachRow); durable when it returns.
+
+        Args:
+            table: the table's name.
+            columns: names that may stand in the objects.
+            block: the rows.
+            token: `insert_deduplication_token`: the same block again is not stored twice.
+
+        Raises:
+            BadRows: the data was refused; nothing of the block was stored.
+            TableError: the statement was refused (no table, no permission).
+            Unavailable: the server does not answer; the block may have been stored.
+        """
+
+    async def close(self) -> None:
+        """Release connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row comes from: the framework's own columns.
+
+    Attributes:
+        id: identity of the row's message (unique for one answer).
+        ancestors: ids of the messages it was made from, the first input first, its parent last.
+        stage: that made it ("" when it was published from outside).
+        run: the replay run, "" for live.
+        models: `name -> version` of every model that answered on the way.
+        sequence: of the row's message in the stream.
+        published: nanoseconds since the epoch, the stream's time of the row's message.
+    """
+
+    id: str
+    ancestors: tuple[str, ...] = ()
+    stage: str = ""
+    run: str = ""
+    models: Mapping[str, str] = field(default_factory=dict)
+    sequence: int = 0
+    published: int = 0
+
+
+# --- messages -----------------------------------------------------------------------------------
+
+
+class Delivery(Protocol):
+    """One message as the stream delivered it."""
+
+    subject: str
+    data: bytes
+    stream: str
+    sequence: int
+    attempt: int
+    pending: int
+    published: int
+    size: int
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """NATS headers; parsed when first asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """A stream as an app wants it; None leaves the server's default."""
+
+    name: str
+    subjects: tuple[str, ...]
+    max_age: float | None = None
+    max_bytes: int | None = None
+    replicas: int = 1
+    duplicate_window: float = 120.0
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSpec:
+    """A durable pull consumer as a stage wants it.
+
+    `start_sequence` cannot change once the consumer exists.
+    """
+
+    name: str
+    stream: str
+    filters: tuple[str, ...]
+    ack_wait: float = 30.0
+    start_sequence: int | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerState:
+    """How far a consumer is; lag = waiting + unacknowledged."""
+
+    name: str
+    waiting: int
+    unacknowledged: int
+    redelivered: int
+    acknowledged_floor: int
+    delivered: int
+
+    @property
+    def lag(self) -> int:
+        """Messages that are not done."""
+        return self.waiting + self.unacknowledged
+
+
+PublishDone = Callable[[Exception | None], None]
+
+
+class Pull(Protocol):
+    """A continuous pull from one durable consumer."""
+
+    def request(self, messages: int, max_bytes: int) -> None:
+        """Ask for more; what is not delivered when the request ends is given to `released`."""
+
+    async def close(self) -> None:
+        """Withdraw what was asked for; deliveries that still arrive are handed back."""
+
+
+class Broker(Protocol):
+    """JetStream."""
+
+    max_payload: int
+
+    @property
+    def blocked(self) -> str | None:
+        """Why nothing can be pulled or published now, or None."""
+
+    async def ensure_stream(self, spec: StreamSpec) -> None:
+        """Create the stream, or change it to match where JetStream allows that.
+
+        Raises:
+            ConflictError: it differs in what cannot be changed.
+        """
+
+    async def ensure_consumer(self, spec: ConsumerSpec) -> ConsumerState:
+        """Create the consumer, or change it to match where JetStream allows that.
+
+        Raises:
+            ConflictError: it differs in what cannot be changed.
+        """
+
+    async def consumer_state(self, stream: str, consumer: str) -> ConsumerState | None:
+        """How far a consumer is; None if there is none.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+
+    async def pull(
+        self,
+        stream: str,
+        consumer: str,
+        *,
+        on_message: Callable[[Delivery], None],
+        on_released: Callable[[int, int], None],
+        recreate: Callable[[], Awaitable[object]],
+    ) -> Pull:
+        """Begin to pull.
+
+        Args:
+            stream: the stream's name.
+            consumer: the durable's name.
+            on_message: called on the event loop for every message; must not raise or block.
+            on_released: called with the messages and bytes of a request that ended unfilled.
+            recreate: called when an operator deleted the consumer.
+        """
+
+    def publish(
+        self, subject: str, header: bytes, payload: bytes, done: PublishDone, *, wait: bool = True
+    ) -> None:
+        """Publish and call `done` once: None when stored (or a repeat), else the error.
+
+        With `wait`, outages and a full stream are waited out under the same message id.
+        """
+
+    def ack(self, delivery: Delivery) -> None:
+        """Acknowledge."""
+
+    def nak(self, delivery: Delivery, delay: float) -> None:
+        """Give back, to be delivered again after `delay` seconds (0 is at once)."""
+
+    def term(self, delivery: Delivery, reason: str) -> None:
+        """Never deliver again."""
+
+    def progress(self, delivery: Delivery) -> None:
+        """Say that it is being worked on: `ack_wait` starts anew."""
+
+    async def flush(self) -> None:
+        """Return once the server has processed all that was sent.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+
+    async def close(self) -> None:
+        """Close the connection."""

@@ -1,0 +1,129 @@
+"""Every error mqinfer raises, in one tree; each text says what happened and what to do.
+
+Three families matter to the engine:
+
+* `Retry` and `Reject` are *outcomes*: a handler raises them to say what becomes of its message.
+* `Unavailable` is an *outage* of a server: the work waits, no attempt is spent.
+* everything else that a handler raises is a *failure*: retried with backoff, then dead-lettered.
+"""
+
+from __future__ import annotations
+
+
+class MqinferError(Exception):
+    """Base of everything raised by mqinfer on purpose."""
+
+
+# --- wiring and configuration: exit code 2 -------------------------------------------------------
+
+
+class ConfigurationError(MqinferError):
+    """A setting, a declaration or a command line that cannot work as written."""
+
+
+class WiringError(ConfigurationError):
+    """A stage, message, model or table of an `App` is declared in a way that cannot work."""
+
+
+class ConflictError(ConfigurationError):
+    """A stream, consumer or table exists with a setting that differs and cannot be changed."""
+
+
+# --- outcomes a handler may choose ---------------------------------------------------------------
+
+
+class Retry(MqinferError):  # noqa: N818 - an outcome, not a fault
+    """Handle this message again later.
+
+    Args:
+        after: seconds to wait; None takes the stage's own backoff.
+        reason: what the logs and, after the last attempt, the dead letter say.
+    """
+
+    def __init__(
+        self, reason: str = "the handler asked for a retry", *, after: float | None = None
+    ):
+        super().__init__(reason)
+        self.after = after
+
+
+class Reject(MqinferError):  # noqa: N818 - an outcome, not a fault
+    """This message can never be answered: dead-letter it now, without further attempts."""
+
+
+class DecodeError(Reject):
+    """The bytes of a message do not make the type its stage reads."""
+
+
+class BadImage(Reject):
+    """Bytes that should be a picture cannot be one (empty, truncated, too large, unknown)."""
+
+
+class BadTensor(Reject):
+    """An array does not fit the model's input: wrong name, dtype or shape."""
+
+
+# --- failures ------------------------------------------------------------------------------------
+
+
+class HandlerTimeout(MqinferError):
+    """A handler ran longer than its stage's `timeout`."""
+
+
+class WorkerKilled(MqinferError):
+    """The worker died each time while it handled this message."""
+
+
+class BlobError(MqinferError):
+    """A blob cannot be read or written."""
+
+
+class BlobNotFound(BlobError):
+    """Nothing is stored under a blob's path."""
+
+
+class BlobPathError(BlobError, Reject):
+    """A blob path is absolute, empty or leaves the root of its store."""
+
+
+class ModelError(MqinferError):
+    """The inference server answered a model call with an error about this item."""
+
+
+class PublishError(MqinferError):
+    """The stream refused a message for good; the client stays usable."""
+
+
+class PayloadTooLarge(PublishError, Reject):
+    """Payload plus headers exceed the server's limit."""
+
+
+class PublishTimeout(PublishError):
+    """No acknowledgement came in time; publishing again under the same id is safe."""
+
+
+class PermissionDenied(MqinferError):
+    """The server denies this subject or table to these credentials."""
+
+
+class TableError(MqinferError):
+    """ClickHouse refused a statement."""
+
+
+class BadRows(TableError):
+    """ClickHouse refused a batch because of the data in it."""
+
+
+# --- outages: wait, do not fail ------------------------------------------------------------------
+
+
+class Unavailable(MqinferError):
+    """A server does not answer now; the same request may succeed later."""
+
+
+class ModelUnavailable(Unavailable):
+    """A model is not loaded, or its server does not answer."""
+
+
+class NotConnected(MqinferError):
+    """A model or blob was used outside a worker and outside `async with app.connect()`."""

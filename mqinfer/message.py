@@ -1,0 +1,130 @@
+"""Message and Row: the types that are the wiring.
+
+A `Message` is a `msgspec.Struct` with a subject; a `Row` is a message that also has a ClickHouse
+table. The class keywords are read by a small metaclass and kept, frozen, in `MessageInfo`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar, Literal
+
+from msgspec import Struct, StructMeta
+
+from mqinfer.errors import WiringError
+
+Wire = Literal["json", "msgpack"]
+
+_SUBJECT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What may stand in one token of a NATS subject as it is; all else is percent-encoded.
+_KEY_UNSAFE = re.compile(rb"[^A-Za-z0-9_=+/:@~-]")
+
+
+class MessageInfo(Struct, frozen=True):
+    """What the class keywords of a message type say.
+
+    Attributes:
+        subject: the tokens after the app's name (`leaf` is `plants.leaf`).
+        key: the field whose value becomes the last token of the subject, if any.
+        ordered: messages with the same key are handled one after the other, in stream order.
+        wire: how a payload is encoded; readers go by the `Content-Type` header.
+        table: the ClickHouse table of a `Row`.
+        order_by: the columns that sort the table (a prefix of its primary key).
+    """
+
+    subject: str
+    key: str | None = None
+    ordered: bool = False
+    wire: Wire = "json"
+    table: str | None = None
+    order_by: tuple[str, ...] = ()
+
+
+class MessageMeta(StructMeta):
+    """`StructMeta` refuses keywords it does not know: take ours, pass the rest on."""
+
+    def __new__(
+        mcls: type[MessageMeta],
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        subject: str | None = None,
+        key: str | None = None,
+        ordered: bool = False,
+        wire: Wire = "json",
+        table: str | None = None,
+        order_by: tuple[str, ...] | str = (),
+        **config: Any,
+    ) -> Any:
+        cls = super().__new__(mcls, name, bases, namespace, **config)
+        if "__is_row__" in namespace:  # Message and Row themselves
+            return cls
+        is_row = any(getattr(base, "__is_row__", False) for base in bases)
+        if table is not None and not is_row:
+            raise WiringError(f"{name}: table= belongs to a Row; derive {name} from mqinfer.Row")
+        if is_row:
+            table = table or _snake(name)
+            if not _TABLE.fullmatch(table):
+                raise WiringError(f"{name}: {table!r} cannot name a table")
+        subject = subject or table or _snake(name)
+        if not _SUBJECT.fullmatch(subject):
+            raise WiringError(
+                f"{name}: subject {subject!r} must be tokens of letters, digits, - and _, "
+                "joined by dots"
+            )
+        order_by = (order_by,) if isinstance(order_by, str) else tuple(order_by)
+        fields = cls.__struct_fields__
+        for column in (*order_by, *((key,) if key else ())):
+            if column not in fields:
+                raise WiringError(f"{name}: no field {column!r}; it has {', '.join(fields)}")
+        if ordered and not key:
+            raise WiringError(f"{name}: ordered=True needs key=, the field to keep in order by")
+        cls.__mqinfer__ = MessageInfo(
+            subject=subject, key=key, ordered=ordered, wire=wire, table=table, order_by=order_by
+        )
+        return cls
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+class Message(Struct, metaclass=MessageMeta, frozen=True):
+    """Base of everything that travels on the stream.
+
+    Class keywords: `subject=` (default: the class name in snake case), `key=` (a field whose value
+    is appended to the subject), `ordered=` (in order by key), `wire="json"|"msgpack"`, and any
+    keyword of `msgspec.Struct`.
+    """
+
+    __is_row__: ClassVar[bool] = False
+    __mqinfer__: ClassVar[MessageInfo]
+
+
+class Row(Message, frozen=True):
+    """A message that also is a row of a ClickHouse table.
+
+    Further class keywords: `table=` (default: the class name in snake case), `order_by=` (columns).
+    """
+
+    __is_row__: ClassVar[bool] = True
+
+
+class Rejected(Struct, frozen=True):
+    """In the list a batch handler returns: this one item can never be answered.
+
+    The item is dead-lettered with `reason`; its neighbours are not touched.
+    """
+
+    reason: str
+
+
+def key_token(value: object) -> str:
+    """One subject token for a key value; percent-encodes what NATS gives a meaning of its own.
+
+    An empty value becomes `%00`, so that the subject never has an empty token.
+    """
+    raw = str(value).encode()
+    return _KEY_UNSAFE.sub(lambda m: b"%%%02X" % m.group()[0], raw).decode() or "%00"

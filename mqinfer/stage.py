@@ -1,0 +1,252 @@
+"""Stage: an inert, frozen declaration of a handler and its limits; nothing here does I/O.
+
+The annotations of the handler are the wiring: the first parameter says what the stage reads, the
+return annotation what it writes.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mqinfer.errors import WiringError
+from mqinfer.message import Message, Rejected
+
+Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
+
+_STREAMS = (
+    collections.abc.AsyncIterator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncGenerator,
+    collections.abc.Iterator,
+    collections.abc.Iterable,
+    collections.abc.Generator,
+    list,
+    tuple,
+    collections.abc.Sequence,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """How long a failed message waits before its next attempt.
+
+    The delay before attempt n+1 is `initial * factor**(n-1)` seconds, at most `maximum`, spread
+    by `jitter` (0.2 is plus or minus 20 %), so that messages that failed together do not come
+    back together.
+    """
+
+    initial: float = 0.5
+    factor: float = 2.0
+    maximum: float = 60.0
+    jitter: float = 0.2
+
+    def delay(self, attempt: int, random: float) -> float:
+        """Seconds to wait after `attempt` (1 is the first) failed; `random` is in [0, 1)."""
+        exponent = min(attempt - 1, 64)  # beyond that every sane factor is past `maximum`
+        base = min(self.initial * self.factor**exponent, self.maximum)
+        return base * (1 + self.jitter * (2 * random - 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What bounds the work of one stage in one process.
+
+    Attributes:
+        max_in_flight: messages taken from the stream and not yet acknowledged.
+        max_bytes: their payloads and headers, in bytes.
+        concurrency: handlers that run at once; None is `max_in_flight` for `async def` and
+            twice the processors for a plain `def`, which runs in threads.
+        timeout: seconds one handling may take, outages not counted; then it has failed.
+        attempts: deliveries before a message is dead-lettered.
+        backoff: the wait between attempts.
+        ack_wait: seconds after which the server gives a silent worker's messages to another
+            (fixed when the consumer is created; changed on the next start of a worker).
+        batch_size: the most messages a batch handler gets at once.
+        batch_wait: the longest a batch waits for more, in seconds, once it has a first message.
+        max_downstream: messages waiting for a stage that reads what this one writes; above it
+            this stage stops pulling. None is no bound.
+    """
+
+    max_in_flight: int = 512
+    max_bytes: int = 64 * 1024 * 1024
+    concurrency: int | None = None
+    timeout: float = 60.0
+    attempts: int = 5
+    backoff: Backoff = field(default_factory=Backoff)
+    ack_wait: float = 30.0
+    batch_size: int = 100
+    batch_wait: float = 0.05
+    max_downstream: int | None = 1_000_000
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            WiringError: naming the limit and its range.
+        """
+        for name, least in (
+            ("max_in_flight", 1),
+            ("max_bytes", 1024),
+            ("timeout", 0.001),
+            ("attempts", 1),
+            ("ack_wait", 0.3),
+            ("batch_size", 1),
+            ("batch_wait", 0.0),
+        ):
+            if getattr(self, name) < least:
+                raise WiringError(f"{name}={getattr(self, name)} must be at least {least}")
+        for name in ("concurrency", "max_downstream"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise WiringError(f"{name}={value} must be at least 1, or None")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What the annotations of a handler say."""
+
+    reads: type[Message]
+    writes: tuple[type[Message], ...]
+    batch: bool
+    wants_context: bool
+    kind: Literal["coroutine", "async_generator", "function", "generator"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One handler bound to a subject; the durable consumer has its name.
+
+    Attributes:
+        name: the stage's and its consumer's name.
+        handler: the function as the user wrote it.
+        signature: what it reads and writes.
+        limits: what bounds it.
+        models: names of the models that the handler's code refers to.
+        lifespan: makes `ctx.state`, once a process.
+    """
+
+    name: str
+    handler: Callable[..., Any]
+    signature: Signature
+    limits: Limits
+    models: tuple[str, ...] = ()
+    lifespan: Lifespan | None = None
+
+    @property
+    def reads(self) -> type[Message]:
+        """The message type that the stage reads."""
+        return self.signature.reads
+
+    @property
+    def writes(self) -> tuple[type[Message], ...]:
+        """The message types that the stage may write."""
+        return self.signature.writes
+
+
+def read_signature(
+    name: str, handler: Callable[..., Any], scope: Mapping[str, Any] | None = None
+) -> Signature:
+    """The wiring in a handler's annotations.
+
+    Args:
+        name: the stage's name, for error texts.
+        handler: the function.
+        scope: names that annotations may refer to besides the handler's module.
+
+    Raises:
+        WiringError: what does not fit, and what to write instead.
+    """
+    try:
+        # The context's type is looked up by name, so that user modules need not import it.
+        from mqinfer.context import Context
+
+        names = {"Context": Context, **(scope or {})}
+        hints = typing.get_type_hints(handler, localns=names)
+    except NameError as error:
+        raise WiringError(
+            f"stage {name}: an annotation names {error.name!r}, which is not defined"
+        ) from None
+    except TypeError as error:
+        raise WiringError(f"stage {name}: an annotation cannot be read: {error}") from None
+
+    parameters = list(inspect.signature(handler).parameters.values())
+    if not parameters or len(parameters) > 2:
+        raise WiringError(
+            f"stage {name}: a handler takes a message and, if it likes, a context: "
+            "(message: In) or (message: In, ctx: Context)"
+        )
+    reads, batch = _reads(name, parameters[0].name, hints.get(parameters[0].name))
+    kind = _kind(handler)
+    if batch and kind not in ("coroutine", "function"):
+        raise WiringError(f"stage {name}: a batch handler returns a list; it cannot yield")
+    if "return" not in hints:
+        raise WiringError(
+            f"stage {name}: annotate what it returns (-> Out, Out | None, AsyncIterator[Out], None)"
+        )
+    writes = _writes(name, hints["return"])
+    return Signature(
+        reads=reads,
+        writes=tuple(dict.fromkeys(writes)),
+        batch=batch,
+        wants_context=len(parameters) == 2,
+        kind=kind,
+    )
+
+
+def _kind(
+    handler: Callable[..., Any],
+) -> Literal["coroutine", "async_generator", "function", "generator"]:
+    if inspect.isasyncgenfunction(handler):
+        return "async_generator"
+    if inspect.iscoroutinefunction(handler):
+        return "coroutine"
+    if inspect.isgeneratorfunction(handler):
+        return "generator"
+    return "function"
+
+
+def _reads(name: str, parameter: str, hint: Any) -> tuple[type[Message], bool]:
+    batch = typing.get_origin(hint) in (list, collections.abc.Sequence)
+    if batch:
+        (hint,) = typing.get_args(hint)
+    if not (isinstance(hint, type) and issubclass(hint, Message)):
+        raise WiringError(
+            f"stage {name}: annotate {parameter!r} with the Message it reads, "
+            f"not with {'nothing' if hint is None else _name(hint)}"
+        )
+    return hint, batch
+
+
+def _writes(name: str, hint: Any) -> list[type[Message]]:
+    """Flatten `A | B | None`, `AsyncIterator[A]`, `list[A | Rejected]`, ... to message types."""
+    if hint is None or hint is type(None) or hint is Rejected:
+        return []
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return [out for part in typing.get_args(hint) for out in _writes(name, part)]
+    if origin in _STREAMS:
+        # Only the first argument of a generator is what it yields.
+        arguments = typing.get_args(hint)
+        items = arguments[:1] if origin is not tuple else [a for a in arguments if a is not ...]
+        return [out for part in items for out in _writes(name, part)]
+    if isinstance(hint, type) and issubclass(hint, Message):
+        if hint.__mqinfer__ is None:
+            raise WiringError(
+                f"stage {name}: returns {hint.__name__} itself; derive a type from it"
+            )
+        return [hint]
+    raise WiringError(
+        f"stage {name}: returns {_name(hint)}, which is no Message or Row; "
+        "declare it as one, or return None"
+    )
+
+
+def _name(hint: Any) -> str:
+    return getattr(hint, "__name__", None) or str(hint)
