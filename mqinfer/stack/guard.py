@@ -14,6 +14,7 @@ That signal is set between fork and exec, which is only safe in a process with
 one thread: the reason why the stack does not do it by itself.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -65,15 +66,11 @@ def _kill_all(server: int) -> None:
     """Kill the server's process group and whatever else was left to the guard."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(server, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
         for pid in _descendants():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -34,7 +34,7 @@ def free_port() -> int:
         StackConfigurationError: No free port was found.
     """
     for _ in range(1000):
-        port = random.randint(_FIRST, _LAST)  # noqa: S311 - no secret
+        port = random.randint(_FIRST, _LAST)
         if port not in _handed_out and is_free(port):
             _handed_out.add(port)
             return port

@@ -108,7 +108,7 @@ class Server(ABC):
                 env={**os.environ, **self.environment()},
             )
         self._process = process
-        assert process.stdout is not None  # noqa: S101 - asked for above
+        assert process.stdout is not None
         line = await asyncio.to_thread(process.stdout.readline)
         if not line.strip().isdigit():
             raise StackError(f"{self.name} could not be started:\n{self.log_tail()}")
@@ -161,8 +161,7 @@ class Server(ABC):
 
     async def wait(self) -> int:
         """Wait for the end of the process and give its exit code."""
-        while self._process is not None and self._process.poll() is None:
-            await asyncio.sleep(_POLL_SECONDS)
+        await self._ended(float("inf"))
         return self._process.returncode if self._process is not None else 0
 
     def story(self) -> str:

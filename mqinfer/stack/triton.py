@@ -128,7 +128,7 @@ class TritonServer(Server):
         grpc_port: int = 0,
         metrics_port: int = 0,
         model_control: ModelControl = "poll",
-        exit_timeout: int = 5,
+        exit_timeout: int = 2,
         extra_arguments: tuple[str, ...] = (),
     ) -> None:
         super().__init__(log)

@@ -12,6 +12,8 @@ one never fails its neighbours.
 import json
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 # The stub's interpreter starts isolated: it does not look at PYTHONPATH by itself,
 # where the packages of the environment that started the server are named.
@@ -21,33 +23,35 @@ import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
+Feed = dict[str, np.ndarray[Any, Any]]
+
 _THREAD_PARAMETERS = {
     "intra_op_thread_count": "intra_op_num_threads",
     "inter_op_thread_count": "inter_op_num_threads",
 }
 
 
-def _parameter(config, name, default):
+def _parameter(config: dict[str, Any], name: str, default: str) -> str:
     """Read one of the model's parameters, which Triton gives as strings."""
-    return config.get("parameters", {}).get(name, {}).get("string_value", default)
+    return str(config.get("parameters", {}).get(name, {}).get("string_value", default))
 
 
 class TritonPythonModel:
     """One instance of one version of one model."""
 
     @staticmethod
-    def auto_complete_config(auto_complete_model_config):
+    def auto_complete_config(auto_complete_model_config: Any) -> Any:
         """Leave the configuration as it was written; the inputs are stated there."""
         return auto_complete_model_config
 
-    def initialize(self, args):
+    def initialize(self, args: dict[str, str]) -> None:
         """Load the version's model file and compare it with the configuration."""
         config = json.loads(args["model_config"])
         self.name = args["model_name"]
         self.max_batch_size = int(config.get("max_batch_size", 0))
         file_name = config.get("default_model_filename") or "model.onnx"
         # For a backend the repository path is the model's folder, with versions below.
-        path = os.path.join(args["model_repository"], args["model_version"], file_name)
+        path = str(Path(args["model_repository"]) / args["model_version"] / file_name)
         options = onnxruntime.SessionOptions()
         # One thread an instance: instances are what Triton scales by, and threads
         # of several instances would only fight for the same cores.
@@ -77,17 +81,17 @@ class TritonPythonModel:
         if missing:
             raise pb_utils.TritonModelException(f"{path} has no outputs {missing}; it has {known}")
 
-    def _compare(self, what, configured, actual):
+    def _compare(self, what: str, configured: list[str], actual: list[str]) -> None:
         if set(configured) != set(actual):
             raise pb_utils.TritonModelException(
                 f"config.pbtxt of {self.name} states {what} {sorted(configured)}, "
                 f"the model file has {sorted(actual)}"
             )
 
-    def execute(self, requests):
+    def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests, those of equal item shapes in one run."""
-        responses = [None] * len(requests)
-        groups = {}
+        responses: list[Any] = [None] * len(requests)
+        groups: dict[Any, list[tuple[int, Feed]]] = {}
         for position, request in enumerate(requests):
             try:
                 feed = self._feed(request)
@@ -99,7 +103,7 @@ class TritonPythonModel:
                 try:
                     self._run_together(members, requests, responses)
                     continue
-                except Exception:  # noqa: BLE001, S110 - one of them is bad: find out which
+                except Exception:  # noqa: BLE001 - one of them is bad: find out which
                     pass
             for position, feed in members:
                 try:
@@ -109,8 +113,8 @@ class TritonPythonModel:
                     responses[position] = self._failure(error)
         return responses
 
-    def _feed(self, request):
-        feed = {}
+    def _feed(self, request: Any) -> Feed:
+        feed: Feed = {}
         for name in self.inputs:
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is None:
@@ -122,7 +126,7 @@ class TritonPythonModel:
             feed[name] = array
         return feed
 
-    def _signature(self, position, feed):
+    def _signature(self, position: int, feed: Feed) -> object:
         """Give equal keys to requests that may share a run."""
         if self.max_batch_size == 0 or any(array.ndim == 0 for array in feed.values()):
             return position
@@ -131,10 +135,12 @@ class TritonPythonModel:
             return position
         return tuple((name, array.dtype.str, array.shape[1:]) for name, array in feed.items())
 
-    def _run(self, feed):
+    def _run(self, feed: Feed) -> Feed:
         return dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
 
-    def _run_together(self, members, requests, responses):
+    def _run_together(
+        self, members: list[tuple[int, Feed]], requests: list[Any], responses: list[Any]
+    ) -> None:
         """Run several requests as one batch and cut the results apart again."""
         batch = {name: np.concatenate([feed[name] for _, feed in members]) for name in self.inputs}
         sizes = [feed[self.inputs[0]].shape[0] for _, feed in members]
@@ -149,7 +155,7 @@ class TritonPythonModel:
             responses[position] = self._response(requests[position], part)
             start += size
 
-    def _response(self, request, results):
+    def _response(self, request: Any, results: Feed) -> Any:
         wanted = request.requested_output_names()
         tensors = [
             pb_utils.Tensor(
@@ -161,11 +167,11 @@ class TritonPythonModel:
         ]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
-    def _failure(self, error):
+    def _failure(self, error: Exception) -> Any:
         return pb_utils.InferenceResponse(
             output_tensors=[], error=pb_utils.TritonError(f"{self.name}: {error}")
         )
 
-    def finalize(self):
+    def finalize(self) -> None:
         """Free the session."""
         self.session = None

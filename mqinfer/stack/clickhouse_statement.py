@@ -1,0 +1,134 @@
+"""Telling an INSERT's statement from the data behind it, as ClickHouse's parser does.
+
+Pure. Only what the HTTP interface must know before the engine sees a query is
+looked at: where the data of an INSERT begins and in which format it is, and which
+output format a query names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_TOKEN = re.compile(
+    rb"""
+      (?P<space>   \s+ | --[^\n]* | \#[!\ ][^\n]* | /\*.*?\*/ )
+    | (?P<quoted>  '(?:[^'\\]|\\.|'')*' | `(?:[^`\\]|\\.|``)*` | "(?:[^"\\]|\\.|"")*"
+                 | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$ )
+    | (?P<word>    [A-Za-z_]\w* )
+    | (?P<other>   \d[\w.]* | . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """An INSERT with data: the statement, the data's format and where the data begins."""
+
+    statement: str
+    format: str
+    data_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    kind: str
+    text: bytes
+    start: int
+    end: int
+
+    @property
+    def word(self) -> bytes:
+        return self.text.upper() if self.kind == "word" else b""
+
+
+def _tokens(query: bytes) -> Iterator[_Token]:
+    position = 0
+    while match := _TOKEN.match(query, position):
+        position = match.end()
+        kind = match.lastgroup or ""
+        if kind == "tag":  # the group inside a heredoc ends last
+            kind = "quoted"
+        if kind != "space":
+            yield _Token(kind, match.group(), match.start(), position)
+
+
+def find_insert(query: bytes) -> Insert | None:
+    """Find the data of an INSERT.
+
+    Args:
+        query: A statement, with or without data behind it. Data may be of any
+            kind: nothing behind the format's name is looked at.
+
+    Returns:
+        None if the query is something else: no INSERT, or one from SELECT or INFILE.
+    """
+    tokens = _tokens(query)
+    first = next(tokens, None)
+    if first is None or first.word != b"INSERT":
+        return None
+    depth = 0
+    position = 0  # among the tokens after INSERT [INTO] [TABLE|FUNCTION]
+    end = first.end
+    for token in tokens:
+        end = token.end
+        if token.text == b"(":
+            depth += 1
+        elif token.text == b")":
+            depth -= 1
+        if position == 0 and token.word in (b"INTO", b"TABLE", b"FUNCTION"):
+            continue
+        position += 1
+        if depth or position == 1:  # the first is the table's name, whatever it is
+            continue
+        if token.text == b";":
+            end = token.start
+            break
+        if token.word in (b"SELECT", b"WITH", b"FROM", b"WATCH", b"EXPLAIN"):
+            return None
+        if token.word == b"VALUES":
+            return Insert(query[: token.start].decode(), "Values", token.end)
+        if token.word == b"FORMAT":
+            name = next(tokens, None)
+            if name is None or name.kind != "word":
+                return None  # the engine says what is wrong with it
+            return Insert(
+                query[: token.start].decode(), name.text.decode(), _data_start(query, name.end)
+            )
+    if position <= 1 or query[:end].rstrip().endswith(b")"):
+        # ``INSERT INTO t`` and ``INSERT INTO t (a, b)`` with the data in the body are
+        # Values for ClickHouse; ``INSERT INTO t (SELECT 1)`` is not.
+        inner = re.search(rb"\(\s*(SELECT|WITH)\b", query[:end], re.IGNORECASE)
+        return None if inner else Insert(query[:end].decode(), "Values", len(query))
+    return None
+
+
+def _data_start(query: bytes, position: int) -> int:
+    """Skip blanks and one line end, no more: further ones may be data."""
+    while position < len(query) and query[position] in b" \t\f":
+        position += 1
+    if query[position : position + 1] == b"\r":
+        position += 1
+    if query[position : position + 1] == b"\n":
+        position += 1
+    return position
+
+
+def output_format(query: bytes, default: str) -> str:
+    """Tell the format that the query's own FORMAT clause names, or the default."""
+    found = default
+    previous = b""
+    depth = 0
+    for token in _tokens(query):
+        depth += (token.text == b"(") - (token.text == b")")
+        if previous == b"FORMAT" and token.kind == "word" and depth == 0:
+            found = token.text.decode()
+        previous = token.word
+    return found
+
+
+def quote(text: str) -> str:
+    """Write a string literal."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
