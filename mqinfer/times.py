@@ -30,8 +30,6 @@ _EPOCH = 1e9
 
 DURATION_HELP = "seconds, or a number with us, ms, s, m, h, d or w, such as 500ms, 2h or 1h30m"
 TIME_HELP = "ISO 8601 such as 2026-05-01T12:00:00Z (no zone means UTC), or an age such as 2h"
-    "ISO 8601 such as 2026-05-01T12:00:00Z (UTC when it names no zone), or an age such as 2h"
-)
 SIZE_HELP = "bytes, or a number with kB, MB, GB (1000) or KiB, MiB, GiB (1024), such as 64MB"
 
 
