@@ -38,6 +38,7 @@ class Server(ABC):
         self._process: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
         self._stopping = False
+        self._killed = False
 
     # What each server says about itself.
 
@@ -84,17 +85,15 @@ class Server(ABC):
             StackError: It runs already, or cannot be started.
         """
         if self._process is not None:
-            if self._process.poll() is None and self._pid is not None and _alive(self._pid):
+            # Killed a moment ago, by whomever: what is left of it still holds the port.
+            if not await self._ended(10.0 if self._killed else 0.5):
                 raise StackError(f"{self.name} is running already (process {self._pid})")
-            # Killed a moment ago: what is left of it still holds the port.
-            if not await self._ended(10.0):
-                raise StackError(f"the former {self.name} does not end (process {self._pid})")
             self._forget()
         self.prepare()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:
             self.log.replace(self.log.with_suffix(".old.log"))
-        self._stopping = False
+        self._stopping = self._killed = False
         with self.log.open("ab") as log:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             log.write(f"--- {stamp} mqinfer starts {self.name}\n".encode())
@@ -156,6 +155,7 @@ class Server(ABC):
     def kill(self) -> None:
         """Kill the server and its helpers at once, as a crash would."""
         if self._pid is not None and self.running:
+            self._killed = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, signal.SIGKILL)
 
@@ -207,12 +207,3 @@ class Server(ABC):
             if self._process.stdout is not None:
                 self._process.stdout.close()
         self._process = self._pid = None
-
-
-def _alive(pid: int) -> bool:
-    """Tell whether a process lives; one that is dead but not yet reaped does not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"

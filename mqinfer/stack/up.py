@@ -1,0 +1,98 @@
+"""What ``mqinfer up`` does: the stack in the foreground, until a signal or a death."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+
+from mqinfer.stack.errors import StackConfigurationError, StackError
+from mqinfer.stack.settings import StackSettings
+from mqinfer.stack.supervisor import Stack
+
+EXIT_DONE, EXIT_FAILED, EXIT_CONFIGURATION = 0, 1, 2
+
+
+async def run_up(settings: StackSettings, *, out: Callable[[str], None]) -> int:
+    """Run the stack until SIGTERM or SIGINT; a second signal ends it at once.
+
+    Args:
+        settings: What to start.
+        out: Gets each line for the user. The readiness line begins with ``ready``.
+
+    Returns:
+        The exit code: 0 stopped as asked, 1 a server failed, 2 it could not
+        start as configured.
+    """
+    loop = asyncio.get_running_loop()
+    stack: Stack | None = None
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set() and stack is not None:
+            stack.kill()
+        stop.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        stack = Stack(settings)
+        return await _serve(stack, stop, out)
+    except StackConfigurationError as error:
+        out(f"error: {error}")
+        return EXIT_CONFIGURATION
+    except StackError as error:
+        out(f"error: {error}")
+        return EXIT_FAILED
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def _serve(stack: Stack, stop: asyncio.Event, out: Callable[[str], None]) -> int:
+    began = time.monotonic()
+    stopped = asyncio.create_task(stop.wait(), name="signal")
+    tasks: list[asyncio.Task[object]] = [stopped]
+    try:
+        start = asyncio.create_task(stack.start(), name="start")
+        tasks.append(start)
+        if await _first_of(start, stopped) is start:
+            await _report(stack, out, time.monotonic() - began)
+            watch = asyncio.create_task(stack.watch(), name="watch")
+            tasks.append(watch)
+            await _first_of(watch, stopped)
+        out("stopping")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await stack.stop()
+    out("stopped")
+    return EXIT_DONE
+
+
+async def _first_of(work: asyncio.Task[None], stopped: asyncio.Task[bool]) -> asyncio.Task[object]:
+    """Wait for one of the two; an error of the work is raised here."""
+    await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        work.result()
+        return work
+    return stopped
+
+
+async def _report(stack: Stack, out: Callable[[str], None], seconds: float) -> None:
+    if stack.triton is not None:
+        for model in await stack.triton.model_states():
+            if model.state != "READY":
+                what = f"{model.name} {model.version}".rstrip()
+                out(f"warning: Triton does not serve {what}: {model.reason or model.state}")
+    addresses = []
+    if stack.nats is not None:
+        addresses.append(f"NATS {stack.nats.url}")
+    if stack.triton is not None:
+        addresses.append(f"Triton {stack.triton.url}")
+    if stack.clickhouse is not None:
+        addresses.append(f"ClickHouse {stack.clickhouse.url}")
+    out(f"ready in {seconds:.1f} s: {', '.join(addresses)} (logs and data in {stack.dir})")
