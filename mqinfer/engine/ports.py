@@ -117,21 +117,30 @@ class Database(Protocol):
     ) -> list[dict[str, Any]]:
         """The rows of a query as dictionaries; `{name:Type}` in the SQL takes a parameter."""
 
-    async def insert_json(
-        self, table: str, columns: Sequence[str], block: bytes, *, token: str
+    async def insert(
+        self,
+        table: str,
+        columns: Sequence[str],
+        types: Sequence[str],
+        data: Sequence[Sequence[Any]],
+        *,
+        token: str,
     ) -> None:
-        """Insert newline-separated JSON objects (JSONEachRow); durable when it returns.
+        """Insert a block of rows, column by column; durable when it returns.
 
         Args:
             table: the table's name.
-            columns: names that may stand in the objects.
-            block: the rows.
+            columns: their names.
+            types: their ClickHouse types.
+            data: one sequence of values a column, all of one length.
             token: `insert_deduplication_token`: the same block again is not stored twice.
 
         Raises:
-            BadRows: the data was refused; nothing of the block was stored.
-            TableError: the statement was refused (no table, no permission).
-            Unavailable: the server does not answer; the block may have been stored.
+            BadRows: the data was refused.
+            TableError: the statement was refused (no table, no such column).
+            PermissionDenied: these credentials may not insert there.
+            Unavailable: the server does not answer, or does not take rows now; the block may
+                have been stored.
         """
 
     async def close(self) -> None:

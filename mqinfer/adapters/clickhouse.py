@@ -1,0 +1,252 @@
+"""ClickHouse over HTTP: the only file that imports clickhouse_connect.
+
+What it adds to the client: every call has an end, every error is one of ours, and nothing depends
+on defaults of the server that changed between releases.
+
+Rows go in ClickHouse's Native format, column by column. Measured against JSONEachRow for 100,000
+rows of 18 columns: half the bytes, half the time to build, a third of the server's work; and the
+client refuses a number that does not fit, where JSON input wraps it around silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import clickhouse_connect
+from clickhouse_connect.driver.asyncclient import AsyncClient
+from clickhouse_connect.driver.exceptions import DataError, Error
+
+from mqinfer.errors import (
+    BadRows,
+    ConfigurationError,
+    MqinferError,
+    PermissionDenied,
+    TableError,
+    Unavailable,
+)
+
+# The client logs a traceback for a value it refuses, before it raises; we report it as BadRows.
+logging.getLogger("clickhouse_connect.driver.transform").setLevel(logging.CRITICAL)
+logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
+
+_INSERT_SETTINGS: dict[str, Any] = {
+    "async_insert": 0,
+    "insert_deduplicate": 1,
+    "wait_end_of_query": 1,  # the answer comes after the rows are stored, not before
+}
+# fmt: off
+_DATA_CODES = frozenset((
+    6, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 130, 131, 153, 190, 321, 349, 376, 395, 407, 441,
+    467, 469, 675, 676, 691,
+))
+# Timeouts, quotas and load; the network between servers; Keeper and replicas; disk and memory.
+_OUTAGE_CODES = frozenset((
+    159, 160, 201, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 279, 285, 286, 319, 394, 439,
+    745, 999,
+))
+# fmt: on
+_DENIED_CODES = frozenset((192, 193, 194, 497, 516))
+_OUTAGE_STATUS = frozenset((429, 502, 503, 504))
+
+
+class ClickHouse:
+    """`mqinfer.engine.ports.Database` over clickhouse-connect's asyncio client.
+
+    It connects at the first call, and again by itself after the server was away. It belongs to the
+    event loop it is first used on.
+
+    Args:
+        url: `http://user:password@host:port/database`, or https; ports default to 8123 and 8443.
+        ca_cert: file of the authority that signed the server's certificate.
+        client_cert: file of our certificate, for mutual TLS.
+        client_key: file of its key.
+        verify: whether the server's certificate is checked.
+        timeout: seconds for a query or an insert.
+        change_timeout: seconds for a statement that changes a table.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca_cert: str | None = None,
+        client_cert: str | None = None,
+        client_key: str | None = None,
+        verify: bool = True,
+        timeout: float = 60.0,
+        change_timeout: float = 300.0,
+    ):
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            # The text must not show the URL: a mistyped one holds the password too.
+            raise ConfigurationError(
+                "the ClickHouse URL must look like http://user:password@host:8123/database"
+            )
+        self._password = unquote(parts.password or "")
+        self._timeout, self._change_timeout = timeout, change_timeout
+        secure = parts.scheme == "https"
+        port = port or (8443 if secure else 8123)
+        self.address = f"{parts.hostname}:{port}"
+        self.database = unquote(parts.path.strip("/")) or "default"
+        self._options: dict[str, Any] = {
+            "interface": parts.scheme,
+            "host": parts.hostname,
+            "port": port,
+            "username": unquote(parts.username or "default"),
+            "password": self._password,
+            "database": self.database,
+            "ca_cert": ca_cert,
+            "client_cert": client_cert,
+            "client_cert_key": client_key,
+            "verify": verify,
+            "connect_timeout": min(10.0, timeout),
+            "send_receive_timeout": max(timeout, change_timeout),
+            "compress": "lz4",
+            # One client runs statements side by side; a session would forbid that.
+            "autogenerate_session_id": False,
+        }
+        self._client: AsyncClient | None = None
+        self._connecting = asyncio.Lock()
+
+    async def ping(self) -> None:
+        """Return if the server takes statements.
+
+        Raises:
+            Unavailable: why it does not.
+        """
+        try:
+            async with self._call(min(5.0, self._timeout)) as client:
+                await client.command("SELECT 1")
+        except TableError as error:
+            raise Unavailable(str(error)) from None
+
+    async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """Run a statement that gives no rows; `{name:Type}` takes a parameter.
+
+        Raises:
+            TableError: the server refused it.
+            PermissionDenied: these credentials may not.
+            Unavailable: it does not answer.
+        """
+        async with self._call(self._change_timeout) as client:
+            await client.command(sql, parameters=dict(parameters or {}))
+
+    async def query(
+        self, sql: str, parameters: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows of a query as dictionaries; `{name:Type}` takes a parameter.
+
+        Raises:
+            TableError: the server refused it.
+            PermissionDenied: these credentials may not.
+            Unavailable: it does not answer.
+        """
+        async with self._call(self._timeout) as client:
+            result = await client.query(sql, parameters=dict(parameters or {}))
+            return [dict(row) for row in result.named_results()]
+
+    async def insert(
+        self,
+        table: str,
+        columns: Sequence[str],
+        types: Sequence[str],
+        data: Sequence[Sequence[Any]],
+        *,
+        token: str,
+    ) -> None:
+        """Insert a block of rows, column by column; durable when it returns.
+
+        Raises:
+            BadRows: the data was refused.
+            TableError: the statement was refused (no table, no such column).
+            PermissionDenied: these credentials may not insert there.
+            Unavailable: the server does not answer, or does not take rows now; the block may
+                have been stored.
+        """
+        async with self._call(self._timeout, data=True) as client:
+            await client.insert(
+                table,
+                data,
+                column_names=columns,
+                column_type_names=types,
+                column_oriented=True,
+                settings={**_INSERT_SETTINGS, "insert_deduplication_token": token},
+            )
+
+    async def close(self) -> None:
+        """Release connections; a later call opens them again."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    @asynccontextmanager
+    async def _call(self, timeout: float, *, data: bool = False) -> AsyncIterator[AsyncClient]:
+        """The client, for one call; what goes wrong inside is raised as one of our errors."""
+        try:
+            async with asyncio.timeout(timeout):
+                yield await self._connected()
+        except MqinferError:
+            raise
+        except TimeoutError:
+            raise Unavailable(
+                f"ClickHouse at {self.address} did not answer in {timeout:g} s"
+            ) from None
+        except (Error, OSError) as error:
+            raise self._translated(error, data) from None
+        except (ValueError, TypeError, OverflowError, AttributeError, ArithmeticError) as error:
+            if not data:
+                raise
+            # What the client raises for values it cannot write; it has sent an unreadable block.
+            raise BadRows(self._clean(str(error) or type(error).__name__)) from None
+
+    async def _connected(self) -> AsyncClient:
+        if self._client is None:
+            async with self._connecting:
+                if self._client is None:
+                    self._client = await clickhouse_connect.get_async_client(**self._options)
+        return self._client
+
+    def _translated(self, error: Exception, data: bool) -> MqinferError:
+        raw = str(error)
+        text = self._clean(raw)
+        code = getattr(error, "code", None)
+        if code is None and (found := re.search(r"\bCode: (\d+)", raw)):
+            code = int(found[1])
+        if code is None:
+            if isinstance(error, DataError) and data:
+                return BadRows(text)
+            status = re.search(r"\b(?:response code|HTTP status:?|status) (\d{3})\b", raw)
+            if status and int(status[1]) not in _OUTAGE_STATUS and int(status[1]) < 500:
+                return TableError(f"ClickHouse at {self.address}: {text}")
+            return Unavailable(f"ClickHouse at {self.address} does not answer: {text}")
+        if code in _OUTAGE_CODES:
+            return Unavailable(f"ClickHouse at {self.address}: {text}")
+        if code in _DENIED_CODES:
+            return PermissionDenied(f"ClickHouse at {self.address}: {text}")
+        if data and code in _DATA_CODES:
+            return BadRows(text)
+        return TableError(text)
+
+    def _clean(self, text: str) -> str:
+        """What went wrong in one line: without driver's and server's wrapping, and no secret."""
+        text = text.partition(" (for url ")[0]
+        _, found, server = text.rpartition("DB::Exception: ")
+        if found:
+            text = server
+            text = re.split(r"\s*\(version \d", text)[0]
+            text = re.split(r"\s*:?\s*While executing ", text)[0]
+        name = re.search(r"\(([A-Z][A-Z0-9_]{3,})\)", server) if found else None
+        line = " ".join(text.split())[:600].rstrip(" .:")
+        if name and name[0] not in line:
+            line += f" {name[0]}"
+        return line.replace(self._password, "***") if self._password else line

@@ -1,0 +1,121 @@
+"""Block: rows turned into columns for one insert; pure.
+
+A value that its column cannot hold costs its own row and no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mqinfer.engine.ports import Origin
+from mqinfer.engine.tables import INSERTED, TableSchema, frame_values
+from mqinfer.message import Row
+
+# What conversions raise for values that a column cannot hold.
+BAD_VALUE = (ValueError, TypeError, OverflowError, AttributeError, ArithmeticError)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Columns of equal length, ready to insert.
+
+    Attributes:
+        names: of the columns.
+        types: their ClickHouse types.
+        data: their values.
+        index: for each row, where it stood among the rows given.
+        refused: index -> reason, for the rows left out.
+    """
+
+    names: tuple[str, ...]
+    types: tuple[str, ...]
+    data: list[Sequence[Any]]
+    index: Sequence[int]
+    refused: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def part(self, start: int, stop: int) -> Block:
+        """Some of its rows, in their order; `refused` is not taken along."""
+        if start == 0 and stop == len(self):
+            return self
+        data = [column[start:stop] for column in self.data]
+        return Block(self.names, self.types, data, self.index[start:stop])
+
+    def cut(self, max_bytes: int) -> Iterator[tuple[int, int]]:
+        """Bounds of parts that hold about `max_bytes` each, and at least one row."""
+        if not len(self):
+            return
+        total = sum(_column_size(column) for column in self.data)
+        if total <= max_bytes:
+            yield 0, len(self)
+            return
+        start = size = 0
+        for row, of_row in enumerate(zip(*map(_sizes, self.data), strict=True)):
+            row_size = sum(of_row)
+            if row > start and size + row_size > max_bytes:
+                yield start, row
+                start, size = row, 0
+            size += row_size
+        yield start, len(self)
+
+
+def build_block(schema: TableSchema, items: Sequence[tuple[Row, Origin]]) -> Block:
+    """The columns of `items`."""
+    names = (*(c.name for c in schema.columns), *(name for name, _ in INSERTED))
+    types = (*(c.kind.type for c in schema.columns), *(type_ for _, type_ in INSERTED))
+    index: Sequence[int] = range(len(items))
+    refused: dict[int, str] = {}
+    while True:
+        rows = [items[i][0] for i in index]
+        data: list[Sequence[Any]] = []
+        for spec in schema.columns:
+            try:
+                data.append(spec.values(rows))
+            except BAD_VALUE:
+                # Rare: only now look at each value by itself.
+                for i in index:
+                    try:
+                        spec.values([items[i][0]])
+                    except BAD_VALUE as error:
+                        refused[i] = f"column {spec.name!r} ({spec.kind.type}): {error}"
+                index = [i for i in index if i not in refused]
+                break
+        else:
+            data += frame_values([items[i][1] for i in index])
+            return Block(names, types, data, index, refused)
+
+
+def _column_size(column: Sequence[Any]) -> int:
+    return sum(map(len, column)) if _is_text(column) else sum(_sizes(column))
+
+
+def _is_text(column: Sequence[Any]) -> bool:
+    return bool(column) and all(map((str, bytes).__contains__, map(type, column)))
+
+
+def _sizes(column: Sequence[Any]) -> list[int]:
+    """About what each value takes on the wire."""
+    first = next((value for value in column if value is not None), None)
+    if first is None or isinstance(first, (bool, int, float)):
+        return [8] * len(column)
+    return [_size(value) for value in column]
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, (str, bytes)):
+        return len(value) + 1
+    if isinstance(value, dict):
+        return 8 + sum(_size(k) + _size(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        if not value:
+            return 8
+        # Lists are even enough to be judged by one element; only nesting and text is looked at.
+        inner = value[0]
+        if isinstance(inner, (bool, int, float)) and isinstance(value, list):
+            return 8 + 8 * len(value)
+        return 8 + sum(_size(part) for part in value)
+    return 16

@@ -1,0 +1,144 @@
+"""Migrate: bring a table in the database to what its row type says, or say why it cannot be.
+
+Many workers start at once, of the old and of the new version of an app: every step is idempotent,
+what is there is read again after a step, and columns of the other version are kept and shown.
+"""
+
+from __future__ import annotations
+
+from mqinfer.engine.ports import Database
+from mqinfer.engine.tables import (
+    FRAMEWORK,
+    TableSchema,
+    literal,
+    same_type,
+    schema_of,
+    widens,
+)
+from mqinfer.errors import ConflictError, TableError
+from mqinfer.message import Row
+
+_ATTEMPTS = 8
+
+
+async def ensure_table(db: Database, row_type: type[Row]) -> TableSchema:
+    """Create the table and view of `row_type`, or change them to match where nothing is lost.
+
+    A new field that has a default is added, a wider type is taken over, the column of a field that
+    is no more is kept. Safe to call from many workers at once.
+
+    Raises:
+        WiringError: `row_type` cannot be a table.
+        ConflictError: what exists differs in what cannot be changed.
+        TableError: ClickHouse refused a statement.
+        Unavailable: ClickHouse does not answer; call again.
+    """
+    schema = schema_of(row_type)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            if await _step(db, schema):
+                return schema
+        except TableError:
+            # Two workers that change one table at once can refuse each other: look again.
+            if attempt == _ATTEMPTS:
+                raise
+    raise ConflictError(
+        f"table {schema.name} keeps changing: do workers with two versions of {row_type.__name__} "
+        "start at the same time? start the older ones later, or not at all"
+    )
+
+
+async def _step(db: Database, schema: TableSchema) -> bool:
+    """Change what differs; True when nothing did."""
+    tables = {
+        row["name"]: row
+        for row in await db.query(
+            "SELECT name, engine, sorting_key, as_select FROM system.tables "
+            "WHERE database = currentDatabase() AND name IN ({view:String}, {storage:String})",
+            {"view": schema.name, "storage": schema.storage},
+        )
+    }
+    view, storage = tables.get(schema.name), tables.get(schema.storage)
+    if view is not None:
+        _check_view(schema, str(view["engine"]), str(view["as_select"]))
+    if storage is None:
+        await db.command(schema.create_storage())
+        return False
+    _check_storage(schema, str(storage["engine"]), str(storage["sorting_key"]))
+    stored = await _columns(db, schema.storage)
+    changes = [
+        statement
+        for name, wanted in schema.types.items()
+        if (statement := await _change(db, schema, name, stored.get(name), wanted))
+    ]
+    for statement in changes:
+        await db.command(statement)
+    if changes:
+        return False
+    shown = {name: stored[name] for name in schema.view_columns(stored)}
+    # Compared without order, or workers of two versions would replace it in turns.
+    if view is None or await _columns(db, schema.name) != shown:
+        await db.command(schema.create_view(stored))
+        return False
+    return True
+
+
+async def _columns(db: Database, table: str) -> dict[str, str]:
+    rows = await db.query(
+        "SELECT name, type FROM system.columns "
+        "WHERE database = currentDatabase() AND table = {table:String} ORDER BY position",
+        {"table": table},
+    )
+    return {str(row["name"]): str(row["type"]) for row in rows}
+
+
+def _check_view(schema: TableSchema, engine: str, select: str) -> None:
+    if engine != "View" or schema.storage not in select:
+        raise ConflictError(
+            f"{schema.name} exists in ClickHouse and is not mqinfer's (it is a {engine}): rename "
+            "it, or give the row type another table="
+        )
+
+
+def _check_storage(schema: TableSchema, engine: str, sorting_key: str) -> None:
+    # Replicated and Shared ones are as good, for those who create the table themselves.
+    if not engine.endswith("ReplacingMergeTree"):
+        raise ConflictError(
+            f"table {schema.storage} has the engine {engine} and wants ReplacingMergeTree: rename "
+            f"it, or give the row type of {schema.name} another table="
+        )
+    has = tuple(part.strip().strip("`") for part in sorting_key.split(","))
+    if has != schema.sorting_key:
+        raise ConflictError(
+            f"table {schema.name} is sorted by ({', '.join(has[:-1])}) and order_by wants "
+            f"({', '.join(schema.order_by)}); ClickHouse cannot change that: keep order_by, or "
+            "give the row type another table= and copy the rows"
+        )
+
+
+async def _change(
+    db: Database, schema: TableSchema, name: str, has: str | None, wants: str
+) -> str | None:
+    if has is None:
+        return schema.add_column(name)
+    if same_type(has, wants):
+        return None
+    canonical = await db.query(
+        "SELECT toTypeName(defaultValueOfTypeName({type:String})) AS type", {"type": wants}
+    )
+    wants = str(canonical[0]["type"])
+    if same_type(has, wants):
+        return None
+    if widens(has, wants) and name not in schema.sorting_key and name not in dict(FRAMEWORK):
+        return schema.modify_column(name)
+    if widens(wants, has):
+        return None  # a worker of an older version: its values fit into the wider column
+    advice = (
+        "ClickHouse cannot change a column that the table is sorted by"
+        if name in schema.sorting_key
+        else f"keep the type with Annotated[..., Column({literal(has)})], or add a field with "
+        "another name"
+    )
+    raise ConflictError(
+        f"table {schema.name}, column {name!r}: it has {has}, the field wants {wants}; {advice}"
+    )

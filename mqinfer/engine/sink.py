@@ -1,0 +1,232 @@
+"""Sink: rows into one table; keeps promises 1 (nothing lost) and 3 (outages mean waiting).
+
+`write` returns when every row it was given is in ClickHouse or refused for a reason:
+
+* rows go as one insert, cut only where they are more than `max_bytes`;
+* an insert that was refused for its data is halved until the rows at fault stand alone; all the
+  others are stored;
+* while ClickHouse does not answer the sink waits. An insert whose answer was lost is sent again:
+  under the same deduplication token, and should that have been forgotten, the table keeps one row
+  for each identity anyway (see `tables`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mqinfer.engine.availability import Availability
+from mqinfer.engine.block import Block, build_block
+from mqinfer.engine.migrate import ensure_table
+from mqinfer.engine.ports import Database, Origin
+from mqinfer.engine.tables import TableSchema, schema_of
+from mqinfer.errors import BadRows, TableError, Unavailable
+from mqinfer.message import Row
+
+# Below this many rows a thread costs more than the work it takes off the event loop.
+_INLINE_ROWS = 500
+# After this many refusals in a row by a server that answers pings, try with less at once.
+_PATIENCE = 4
+
+
+@dataclass(slots=True)
+class SinkStats:
+    """Counters of one sink; they only grow.
+
+    Attributes:
+        rows: stored.
+        blocks: inserts that stored them.
+        refused: rows that ClickHouse, or their column's type, refused.
+        retries: inserts sent again after an outage.
+        seconds: spent in `write`, waiting for outages included.
+        waited: of these, in outages.
+    """
+
+    rows: int = 0
+    blocks: int = 0
+    refused: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+class Sink:
+    """Writes the rows of one type to its table.
+
+    Calls of `write` may overlap. A cancelled `write` leaves it unknown which rows were stored;
+    writing them again is safe.
+
+    Args:
+        db: where to.
+        row_type: of the rows.
+        max_bytes: one insert holds about this many bytes at most.
+        availability: shared by those who talk to the same server; None makes one.
+        probe: seconds between the first pings of an outage, and the most between later ones.
+        clock: monotonic seconds.
+
+    Raises:
+        WiringError: `row_type` cannot be a table.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        row_type: type[Row],
+        *,
+        max_bytes: int = 32 * 1024 * 1024,
+        availability: Availability | None = None,
+        probe: tuple[float, float] = (0.25, 1.0),
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.schema: TableSchema = schema_of(row_type)
+        self.row_type = row_type
+        self.stats = SinkStats()
+        self._db = db
+        self._max_bytes = max_bytes
+        self._availability = availability or Availability("clickhouse")
+        self._probe = probe
+        self._clock = clock
+        self._ready = False
+        self._preparing = asyncio.Lock()
+        # Tokens are of this sink and of one call: a token made of the rows' ids alone would make
+        # ClickHouse ignore rows that were deleted (a discarded run) and are written anew.
+        self._token = uuid.uuid4().hex
+        self._calls = itertools.count()
+
+    @property
+    def blocked(self) -> str | None:
+        """Why rows cannot be stored now, or None."""
+        return self._availability.blocked
+
+    async def prepare(self) -> None:
+        """Create or check the table, waiting while ClickHouse does not answer; `write` does it too.
+
+        Raises:
+            ConflictError: the table exists and differs in what cannot be changed.
+            TableError: ClickHouse refused a statement.
+            PermissionDenied: these credentials may not.
+        """
+        async with self._preparing:
+            failures = 0
+            while not self._ready:
+                try:
+                    await ensure_table(self._db, self.row_type)
+                except Unavailable as error:
+                    failures += 1
+                    await self._wait(str(error), failures)
+                else:
+                    self._availability.up()
+                    self._ready = True
+
+    async def write(self, items: Sequence[tuple[Row, Origin]]) -> dict[int, str]:
+        """Store rows; returns index -> reason for those that can never be stored.
+
+        Raises:
+            ConflictError: the table exists and differs in what cannot be changed.
+            TableError: ClickHouse refused the statement, for another cause than the rows.
+            PermissionDenied: these credentials may not.
+        """
+        if not items:
+            return {}
+        started = self._clock()
+        call = next(self._calls)
+        try:
+            if not self._ready:
+                await self.prepare()
+            if len(items) <= _INLINE_ROWS:
+                block = build_block(self.schema, items)
+            else:
+                block = await asyncio.to_thread(build_block, self.schema, items)
+            refused = dict(block.refused)
+            # A stack instead of recursion; the next part to store is its last.
+            parts = list(block.cut(self._max_bytes))[::-1]
+            while parts:
+                start, stop = parts.pop()
+                reason = await self._store(block.part(start, stop), f"{call}-{start}-{stop}")
+                if reason is None:
+                    continue
+                if stop - start == 1:
+                    if isinstance(reason, BadRows):
+                        refused[block.index[start]] = str(reason)
+                    else:
+                        parts.append((start, stop))
+                    continue
+                middle = (start + stop) // 2
+                parts += [(middle, stop), (start, middle)]
+            self.stats.refused += len(refused)
+            return refused
+        finally:
+            self.stats.seconds += self._clock() - started
+
+    async def _store(self, block: Block, name: str) -> BadRows | Unavailable | None:
+        """Store one block; what is returned is a reason to try again with half of it."""
+        failures = 0
+        remade = False
+        while True:
+            try:
+                await self._db.insert(
+                    self.schema.storage,
+                    block.names,
+                    block.types,
+                    block.data,
+                    token=f"{self._token}-{name}",
+                )
+            except BadRows as error:
+                self._availability.up()
+                return error
+            except TableError:
+                if remade:
+                    raise
+                # An operator may have dropped the table, or a column of it: make it again, once.
+                remade = True
+                self._ready = False
+                await self.prepare()
+            except Unavailable as error:
+                failures += 1
+                self.stats.retries += 1
+                answered = await self._wait(str(error), failures)
+                if answered and failures >= _PATIENCE:
+                    # It answers, but not to this: perhaps it is too much for its memory or time.
+                    return error
+            else:
+                self._availability.up()
+                self.stats.rows += len(block)
+                self.stats.blocks += 1
+                return None
+
+    async def _wait(self, reason: str, failures: int) -> bool:
+        """Wait until the server answers a ping; True when the first one was answered.
+
+        A server that answers, but refuses for load, is given time too: the pause grows with the
+        failures in a row.
+        """
+        self._availability.down(reason)
+        started = self._clock()
+        first, most = self._probe
+        try:
+            for attempt in itertools.count(failures - 1):
+                pause = min(most, first * 2 ** min(attempt, 10))
+                # Workers that lost the server together do not come back together.
+                await asyncio.sleep(pause * random.uniform(0.7, 1.0))
+                try:
+                    await self._db.ping()
+                except Unavailable as error:
+                    self._availability.down(str(error))
+                else:
+                    return attempt == failures - 1
+            raise AssertionError  # pragma: no cover - count() does not end
+        except asyncio.CancelledError:
+            # Nobody is left to look whether it is back: let the next write find out.
+            self._availability.up()
+            raise
+        finally:
+            self.stats.waited += self._clock() - started
+
+    def __repr__(self) -> str:
+        state = self.blocked or f"{self.stats.rows} rows"
+        return f"Sink({self.schema.name}: {state})"

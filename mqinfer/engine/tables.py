@@ -1,0 +1,372 @@
+"""Tables: the schema of a row type, and how it is made, checked and changed.
+
+What the user queries, `T`, is a view; the rows are in `T__storage`, a ReplacingMergeTree:
+
+* its sorting key ends in `_id`, so the same answer inserted again replaces itself, whenever it
+  comes, and the view, which reads with FINAL, shows it once (promise 2);
+* its version is (generation, time): see `row_version`. Rows are written with generation 0. To
+  hide or show rows, insert them again with a higher generation and another `_visible`; nothing
+  that arrives late with generation 0 can undo that (promise 6);
+* rows of a replay run are written with `_visible = 0`.
+
+"Exact" has one condition: `order_by` columns come before `_id` in the key, so they must follow from
+the input (a position, a date), not from a model's answer; else two answers to one input that
+differ in them, from two attempts, count as two rows.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import math
+import re
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from mqinfer.engine.columns import ColumnSpec, columns_of, quoted
+from mqinfer.engine.ports import Origin
+from mqinfer.errors import ConflictError, WiringError
+from mqinfer.message import Row
+
+STORAGE_SUFFIX = "__storage"
+# Of the 64 bits of a version: generation, then time in milliseconds (until the year 2527).
+_TIME_BITS = 44
+_TIME_MASK = (1 << _TIME_BITS) - 1
+MAX_GENERATION = (1 << (64 - _TIME_BITS)) - 1
+
+# Framework columns, as they are stored. Those the view hides come last.
+FRAMEWORK: tuple[tuple[str, str], ...] = (
+    ("_id", "String"),
+    ("_ancestors", "Array(String)"),
+    ("_stage", "LowCardinality(String)"),
+    ("_run", "LowCardinality(String)"),
+    ("_models", "Map(LowCardinality(String), String)"),
+    ("_sequence", "UInt64"),
+    ("_published", "DateTime64(9, 'UTC')"),
+    ("_inserted", "DateTime64(3, 'UTC')"),
+    ("_visible", "UInt8"),
+    ("_version", "UInt64"),
+)
+_HIDDEN = ("_visible", "_version")
+# What an insert names: `_inserted` is filled in by ClickHouse.
+INSERTED: tuple[tuple[str, str], ...] = tuple(c for c in FRAMEWORK if c[0] != "_inserted")
+
+
+def row_version(generation: int, published: int) -> int:
+    """`_version` of a row; ClickHouse keeps the row with the greatest one for each key.
+
+    A higher generation wins. Within one, the row that was published *first* wins, so an answer
+    stays what it was when a second attempt comes to another one after JetStream's duplicate
+    window. The time is the stream's, not a worker's clock.
+
+    Args:
+        generation: 0 as written by a sink; one more for every promotion or its undoing.
+        published: nanoseconds since the epoch.
+    """
+    if not 0 <= generation <= MAX_GENERATION:
+        raise ValueError(f"generation {generation} is not in 0..{MAX_GENERATION}")
+    time = min(max(published // 1_000_000, 0), _TIME_MASK)
+    return (generation << _TIME_BITS) | (_TIME_MASK - time)
+
+
+def generation_sql(version: str = "_version") -> str:
+    """SQL for the generation in a version."""
+    return f"bitShiftRight({version}, {_TIME_BITS})"
+
+
+def version_sql(generation: str, version: str = "_version") -> str:
+    """SQL for a row's version moved to another generation (an SQL expression)."""
+    return (
+        f"bitOr(bitShiftLeft(toUInt64({generation}), {_TIME_BITS}), "
+        f"bitAnd({version}, {_TIME_MASK}))"
+    )
+
+
+def frame_values(origins: Sequence[Origin]) -> list[list[Any]]:
+    """The columns `INSERTED` for rows as a sink writes them."""
+    return [
+        [o.id for o in origins],
+        [o.ancestors for o in origins],
+        [o.stage for o in origins],
+        [o.run for o in origins],
+        [o.models for o in origins],
+        [o.sequence for o in origins],
+        [o.published for o in origins],
+        [0 if o.run else 1 for o in origins],
+        [row_version(0, o.published) for o in origins],
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class TableSchema:
+    """The table of a row type.
+
+    Attributes:
+        name: of the view, as users know it.
+        columns: of the fields.
+        order_by: columns that sort it, before `_id`.
+    """
+
+    name: str
+    columns: tuple[ColumnSpec, ...]
+    order_by: tuple[str, ...]
+
+    @property
+    def storage(self) -> str:
+        """The name of the table behind the view."""
+        return self.name + STORAGE_SUFFIX
+
+    @property
+    def sorting_key(self) -> tuple[str, ...]:
+        """The columns of the key."""
+        return (*self.order_by, "_id")
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The type of every stored column."""
+        return {**{c.name: c.kind.type for c in self.columns}, **dict(FRAMEWORK)}
+
+    def create_storage(self) -> str:
+        """The statement that makes the table behind the view."""
+        lines = [f"  {quoted(name)} {type_}{_default(name)}" for name, type_ in self.types.items()]
+        return (
+            f"CREATE TABLE IF NOT EXISTS {quoted(self.storage)} (\n" + ",\n".join(lines) + "\n)\n"
+            "ENGINE = ReplacingMergeTree(_version)\n"
+            f"ORDER BY ({', '.join(map(quoted, self.sorting_key))})\n"
+            "SETTINGS non_replicated_deduplication_window = 1000"
+        )
+
+    def view_columns(self, stored: Iterable[str] = ()) -> tuple[str, ...]:
+        """What the view shows: fields, then columns of fields that are no more, then our own."""
+        own = [column.name for column in self.columns]
+        framework = [name for name, _ in FRAMEWORK]
+        old = [name for name in stored if name not in own and name not in framework]
+        return (*own, *old, *(name for name in framework if name not in _HIDDEN))
+
+    def create_view(self, stored: Iterable[str] = ()) -> str:
+        """The statement that makes the view, or replaces it.
+
+        Args:
+            stored: the columns that the storage has.
+        """
+        columns = ", ".join(map(quoted, self.view_columns(stored)))
+        return (
+            f"CREATE OR REPLACE VIEW {quoted(self.name)} AS\n"
+            f"SELECT {columns}\nFROM {quoted(self.storage)} FINAL\nWHERE _visible = 1"
+        )
+
+    def add_column(self, name: str) -> str:
+        """The statement that adds one column.
+
+        Raises:
+            ConflictError: the field has no default for the rows that are there.
+        """
+        column = next((c for c in self.columns if c.name == name), None)
+        default = _default(name)
+        if column is not None:
+            if column.default is msgspec.NODEFAULT:
+                raise ConflictError(
+                    f"table {self.name} has no column {name!r}, and the field has no default: "
+                    "give it one, which is what the rows that are already there will show"
+                )
+            try:
+                default = f" DEFAULT {literal(column.default)}"
+            except TypeError as error:
+                raise ConflictError(
+                    f"table {self.name} has no column {name!r}, and its default cannot be written "
+                    f"in SQL ({error}): add the column by hand"
+                ) from None
+        return (
+            f"ALTER TABLE {quoted(self.storage)} "
+            f"ADD COLUMN IF NOT EXISTS {quoted(name)} {self.types[name]}{default}"
+        )
+
+    def modify_column(self, name: str) -> str:
+        """The statement that changes one column's type to what the field wants."""
+        return f"ALTER TABLE {quoted(self.storage)} MODIFY COLUMN {quoted(name)} {self.types[name]}"
+
+
+def _default(name: str) -> str:
+    return " DEFAULT now64(3)" if name == "_inserted" else ""
+
+
+@cache
+def schema_of(row_type: type[Row]) -> TableSchema:
+    """The table of a row type.
+
+    Raises:
+        WiringError: a field cannot be a column, or a column cannot be sorted by.
+    """
+    info = row_type.__mqinfer__
+    name = info.table
+    assert name is not None
+    if name.endswith(STORAGE_SUFFIX):
+        raise WiringError(
+            f"{row_type.__name__}: table {name!r} ends in {STORAGE_SUFFIX}, which mqinfer keeps "
+            "for the tables behind its views; name it otherwise"
+        )
+    columns = columns_of(row_type)
+    names = dict(zip(row_type.__struct_fields__, columns, strict=True))
+    for field in info.order_by:
+        kind = names[field].kind
+        if not kind.key:
+            raise WiringError(
+                f"{row_type.__name__}: order_by names {field!r}, which is {kind.type}; ClickHouse "
+                "sorts by strings, whole numbers, dates, booleans and UUIDs that are never missing"
+            )
+    return TableSchema(name, columns, tuple(names[field].name for field in info.order_by))
+
+
+def check_tables(row_types: Iterable[type[Row]]) -> None:
+    """Check the tables of an app.
+
+    Raises:
+        WiringError: two row types have one table, or one of them cannot be a table.
+    """
+    owners: dict[str, type[Row]] = {}
+    for row_type in row_types:
+        name = schema_of(row_type).name
+        other = owners.setdefault(name, row_type)
+        if other is not row_type:
+            raise WiringError(
+                f"{other.__module__}.{other.__qualname__} and "
+                f"{row_type.__module__}.{row_type.__qualname__} both have the table {name!r}: "
+                "give one of them another table="
+            )
+
+
+def text_literal(value: str) -> str:
+    """A string as SQL."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'").replace("\0", "\\0") + "'"
+
+
+def literal(value: Any) -> str:
+    """A field's default as SQL (values of messages are never put into SQL, they are inserted).
+
+    Raises:
+        TypeError: there is no way to write it.
+    """
+    match value:
+        case None:
+            return "NULL"
+        case enum.Enum():
+            return literal(value.value)
+        case bool():
+            return "true" if value else "false"
+        case int():
+            return str(value)
+        case float():
+            return repr(value) if math.isfinite(value) else f"toFloat64({text_literal(str(value))})"
+        case decimal.Decimal():
+            return text_literal(format(value, "f"))
+        case str():
+            return text_literal(value)
+        case bytes() | bytearray():
+            return f"unhex('{value.hex()}')"
+        case datetime.datetime():
+            zone = value.tzinfo or datetime.UTC
+            utc = value.replace(tzinfo=zone).astimezone(datetime.UTC).replace(tzinfo=None)
+            return f"toDateTime64('{utc.isoformat(' ')}', 6, 'UTC')"
+        case datetime.date() | uuid.UUID():
+            return text_literal(str(value))
+        case list() | set() | frozenset():
+            return f"[{', '.join(map(literal, value))}]"
+        case tuple():
+            raise TypeError("a tuple may be an array or a tuple")
+        case dict():
+            return f"map({', '.join(literal(x) for pair in value.items() for x in pair)})"
+        case _:
+            raise TypeError(f"no literal for {type(value).__name__}")
+
+
+def same_type(one: str, other: str) -> bool:
+    """Whether two spellings of a type are the same but for spaces and needless quotes."""
+    return _plain(one) == _plain(other)
+
+
+def _plain(text: str) -> str:
+    # Spaces inside of quotes (values of an Enum) count; names are quoted only where they must be.
+    parts = re.split(r"('(?:[^'\\]|\\.)*')", text)
+    parts[::2] = [re.sub(r"[\s`]+(?=[A-Za-z_0-9(])", " ", part) for part in parts[::2]]
+    parts[::2] = [re.sub(r"\s*([(),=`])\s*", r"\1", part).replace("`", "") for part in parts[::2]]
+    return "".join(parts)
+
+
+def widens(old: str, new: str) -> bool:
+    """Whether every value of type `old` is one of `new`, so that a column may be changed."""
+    old, new = _plain(old), _plain(new)
+    if old == new:
+        return True
+    for wrapper in ("LowCardinality", "Array"):
+        inner_old, inner_new = _inner(wrapper, old), _inner(wrapper, new)
+        if inner_old and inner_new:
+            return widens(inner_old, inner_new)
+        if wrapper == "LowCardinality" and (inner_old or inner_new):
+            return widens(inner_old or old, inner_new or new)
+    if inner_new := _inner("Nullable", new):
+        return widens(_inner("Nullable", old) or old, inner_new)
+    if new == "String":
+        return old.startswith("FixedString(") or old == "UUID" or old.startswith("Enum")
+    number = re.compile(r"(Int|UInt|Float)(\d+)")
+    a, b = number.fullmatch(old), number.fullmatch(new)
+    if a and b:
+        bits_a, bits_b = int(a[2]), int(b[2])
+        if a[1] == b[1]:
+            return bits_a <= bits_b
+        return a[1] == "UInt" and b[1] == "Int" and bits_a < bits_b
+    if old == "Bool" and b:
+        return b[1] != "Float"
+    if old == "Date" and new == "Date32":
+        return True
+    decimals = re.compile(r"Decimal\((\d+),(\d+)\)")
+    a, b = decimals.fullmatch(old), decimals.fullmatch(new)
+    if a and b:
+        return int(a[2]) == int(b[2]) and int(a[1]) <= int(b[1])
+    times = re.compile(r"DateTime64\((\d)(,.*)?\)")
+    a, b = times.fullmatch(old), times.fullmatch(new)
+    return bool(a and b and a[2] == b[2] and int(a[1]) <= int(b[1]))
+
+
+def _inner(wrapper: str, text: str) -> str | None:
+    found = re.fullmatch(rf"{wrapper}\((.*)\)", text)
+    return found[1] if found else None
+
+
+class DeadLetterRow(
+    Row, frozen=True, table="mqinfer_dead_letters", order_by=("app", "stage", "time")
+):
+    """One dead letter, to query by SQL; the message itself stays in the dead-letter stream.
+
+    Attributes:
+        app: whose it is.
+        stage: that gave up.
+        time: when.
+        kind: "unprocessable" (no attempt could ever succeed) or "failed" (attempts ran out).
+        reason: for a person, in one line.
+        error: the type of the error.
+        subject: of the message.
+        sequence: of the message in its stream.
+        attempts: that were made.
+        message_id: identity of the message.
+        run: the replay run, "" for live.
+        size: of the payload, in bytes.
+    """
+
+    app: str
+    stage: str
+    time: datetime.datetime
+    kind: str
+    reason: str
+    error: str
+    subject: str
+    sequence: int
+    attempts: int
+    message_id: str
+    run: str = ""
+    size: int = 0

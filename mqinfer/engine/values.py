@@ -1,0 +1,93 @@
+"""Values: what is sent for a field's value, where ClickHouse's column wants another form.
+
+Each function keeps the value exactly or raises ValueError or TypeError.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import decimal
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from mqinfer.blob import Blob
+
+Convert = Callable[[Any], Any]
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
+# Dates outside are moved silently to the nearest end by ClickHouse before 26.
+_FIRST_YEAR, _LAST_YEAR = 1900, 2299
+
+
+def flat(depth: int) -> Convert:
+    """NumPy arrays of `depth` dimensions as lists."""
+
+    def convert(value: Any) -> Any:
+        if value.ndim != depth:
+            raise ValueError(
+                f"an array of {value.ndim} dimensions where the column holds {depth}; declare it "
+                'with Column("Array(Array(Float32))") for two'
+            )
+        return value.tolist()
+
+    return convert
+
+
+def _in_range(value: datetime.date) -> None:
+    if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        raise ValueError(f"{value} is outside {_FIRST_YEAR} to {_LAST_YEAR}")
+
+
+def days(value: datetime.date) -> int:
+    """Days since the epoch."""
+    _in_range(value)
+    return value.toordinal() - _EPOCH_DAY
+
+
+def ticks(scale: int) -> Convert:
+    """Points in time as units of 10^-scale seconds since the epoch."""
+    up: int = 10 ** max(scale - 6, 0)
+    down: int = 10 ** max(6 - scale, 0)
+
+    def convert(value: datetime.datetime) -> int:
+        _in_range(value)
+        if value.tzinfo is None:  # as ClickHouse would read what msgspec writes
+            value = value.replace(tzinfo=datetime.UTC)
+        delta = value - _EPOCH
+        micros = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+        return micros * up // down
+
+    return convert
+
+
+def rounded(scale: int) -> Convert:
+    """Decimals with `scale` digits after the point; the driver would cut the rest off."""
+    unit = decimal.Decimal(1).scaleb(-scale)
+    context = decimal.Context(prec=76, rounding=decimal.ROUND_HALF_EVEN)
+
+    def convert(value: decimal.Decimal) -> decimal.Decimal:
+        if not value.is_finite():
+            raise ValueError(f"{value} is no decimal number")
+        try:
+            return value.quantize(unit, context=context)
+        except decimal.InvalidOperation:
+            raise ValueError(f"{value} has too many digits") from None
+
+    return convert
+
+
+def blob_text(value: Blob) -> str:
+    """A blob's path, or its bytes as a `data:` URL."""
+    if value.path is not None:
+        return value.path
+    return "data:;base64," + base64.b64encode(value.inline or b"").decode()
+
+
+def checked_uuid(value: uuid.UUID) -> uuid.UUID:
+    """The UUID itself."""
+    if not isinstance(value, uuid.UUID):
+        raise TypeError(f"{value!r} is no UUID")
+    return value
