@@ -1,0 +1,251 @@
+"""Pictures: checked from their header, decoded off the event loop, encoded.
+
+Nothing of a file is decoded before its header said how many pixels it holds and its structure
+that it is whole. OpenCV is imported when the first picture is decoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from mqinfer.errors import BadImage
+from mqinfer.imageheader import Header, HeaderError, read_header
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = 100_000_000
+"""Height x width a picture may have unless the settings say otherwise."""
+MAX_BYTES = 256 * 1024 * 1024
+"""Size an encoded picture may have unless the settings say otherwise."""
+
+_max_pixels = MAX_PIXELS
+_max_bytes = MAX_BYTES
+_pool: ThreadPoolExecutor | None = None
+_cv2: Any = None
+
+
+def configure(*, max_pixels: int | None = None, max_bytes: int | None = None) -> None:
+    """Set the limits of this process, from its settings; None leaves one as it is."""
+    global _max_pixels, _max_bytes
+    _max_pixels = max_pixels or _max_pixels
+    _max_bytes = max_bytes or _max_bytes
+
+
+def max_image_bytes() -> int:
+    """The size that an encoded picture may have in this process."""
+    return _max_bytes
+
+
+def check_image(
+    data: bytes, *, name: str, min_side: int = 1, max_pixels: int | None = None
+) -> tuple[int, int]:
+    """Height and width from the file's header; no pixel is decoded.
+
+    Args:
+        data: the file.
+        name: what to call it in errors, usually the blob's path.
+        min_side: fewer pixels than this in height or width are refused.
+        max_pixels: limit for height x width; None takes the process's limit.
+
+    Returns:
+        `(height, width)` as stored: an EXIF rotation may swap them.
+
+    Raises:
+        BadImage: empty, cut off, too small, too large or of an unknown format.
+    """
+    header = _checked(data, name, min_side, max_pixels)
+    return header.height, header.width
+
+
+def _checked(data: bytes, name: str, min_side: int, max_pixels: int | None) -> Header:
+    limit = _max_pixels if max_pixels is None else max_pixels
+    if len(data) > _max_bytes:
+        raise BadImage(
+            f"the picture {name} has {len(data)} bytes, more than the limit of {_max_bytes}: "
+            "raise MQINFER_MAX_IMAGE_BYTES, or store smaller pictures"
+        )
+    try:
+        header = read_header(data)
+    except HeaderError as error:
+        raise BadImage(f"the picture {name} {error}") from None
+    size = f"the picture {name} has {header.width} x {header.height} pixels"
+    if header.height * header.width > limit:
+        raise BadImage(
+            f"{size}, {header.height * header.width:,} in all, more than the limit of {limit:,}: "
+            "raise MQINFER_MAX_PIXELS (or the max_pixels of this call), or store smaller pictures"
+        )
+    if header.damage:
+        raise BadImage(f"the picture {name} {header.damage}")
+    if min(header.height, header.width) < min_side:
+        raise BadImage(f"{size}, but each side must have at least {min_side}")
+    return header
+
+
+def decode(
+    data: bytes,
+    *,
+    name: str = "picture",
+    min_side: int = 1,
+    max_pixels: int | None = None,
+    target: int | None = None,
+) -> Pixels:
+    """The pixels of a PNG, JPEG, WebP, BMP or TIFF file (GIF where OpenCV reads it).
+
+    Grey and palette become RGB, 16 bits become 8, alpha is dropped, an EXIF orientation is applied.
+
+    Args:
+        data: the file.
+        name: what to call it in errors, usually the blob's path.
+        min_side: fewer pixels than this in height or width are refused.
+        max_pixels: limit for height x width, checked from the header; None takes the process's
+            limit.
+        target: the shortest side that is needed. A JPEG larger than that is decoded at 1/2, 1/4 or
+            1/8 of its size, which takes a fraction of the time; never below `target`.
+
+    Returns:
+        uint8 array `[height, width, 3]`, RGB.
+
+    Raises:
+        BadImage: empty, cut off, damaged, too small, too large or of an unknown format.
+    """
+    header = _checked(data, name, min_side, max_pixels)
+    import numpy as np
+
+    cv2 = _opencv()
+    flags = _flags(cv2, header, target)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:  # says nothing about the picture: try again
+            raise MemoryError(f"no memory to decode the picture {name}") from None
+        raise BadImage(f"the picture {name} cannot be decoded: {error.err}") from None
+    if pixels is None:
+        why = "its data is damaged or of a kind that OpenCV does not read"
+        raise BadImage(
+            f"the picture {name} is a {header.format} of {header.width} x {header.height} pixels "
+            f"that cannot be decoded: {why}"
+        )
+    pixels = _upright(cv2, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels), header.orientation)
+    result: Pixels = pixels
+    return result
+
+
+def _flags(cv2: Any, header: Header, target: int | None) -> int:
+    # OpenCV's releases differ in which formats' orientation they apply: ours do not. TIFF is left
+    # to libtiff, which knows more ways to store rows.
+    flags: int = cv2.IMREAD_COLOR
+    if target is not None and header.format == "JPEG":
+        side = min(header.height, header.width)
+        for factor in (8, 4, 2):
+            if side // factor >= target:
+                flags = getattr(cv2, f"IMREAD_REDUCED_COLOR_{factor}")
+                break
+    return flags if header.format == "TIFF" else flags | int(cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _upright(cv2: Any, pixels: Any, orientation: int) -> Any:
+    """Undo what EXIF's orientation says: 2 to 4 are flips, 5 to 8 also swap rows and columns."""
+    if orientation >= 5:
+        pixels = cv2.transpose(pixels)
+    if orientation in (2, 6):
+        return cv2.flip(pixels, 1)
+    if orientation in (3, 7):
+        return cv2.flip(pixels, -1)
+    return cv2.flip(pixels, 0) if orientation in (4, 8) else pixels
+
+
+async def decode_off_loop(
+    data: bytes,
+    *,
+    name: str = "picture",
+    min_side: int = 1,
+    max_pixels: int | None = None,
+    target: int | None = None,
+) -> Pixels:
+    """`decode` in a thread; at most as many at once as there are processors.
+
+    OpenCV releases the interpreter's lock, so the event loop goes on. The bound also bounds memory:
+    each running call takes up to 3 bytes a pixel.
+
+    Raises:
+        BadImage: as `decode`.
+    """
+    global _pool
+    if _pool is None:
+        _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mqinfer-image")
+    return await asyncio.get_running_loop().run_in_executor(
+        _pool,
+        lambda: decode(data, name=name, min_side=min_side, max_pixels=max_pixels, target=target),
+    )
+
+
+def encode_png(pixels: Pixels, *, compression: int = 3) -> bytes:
+    """A PNG of RGB `[H, W, 3]`, RGBA `[H, W, 4]` or grey `[H, W]` pixels.
+
+    Args:
+        pixels: uint8 array.
+        compression: 0 (fast, large) to 9 (slow, small).
+
+    Raises:
+        ValueError: the array has another dtype or shape.
+    """
+    cv2 = _opencv()
+    return _encode(cv2, ".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+
+
+def encode_jpeg(pixels: Pixels, *, quality: int = 92) -> bytes:
+    """A JPEG of RGB `[H, W, 3]` or grey `[H, W]` pixels; an alpha channel is dropped.
+
+    Args:
+        pixels: uint8 array.
+        quality: 1 to 100.
+
+    Raises:
+        ValueError: the array has another dtype or shape.
+    """
+    cv2 = _opencv()
+    return _encode(cv2, ".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def _encode(cv2: Any, suffix: str, pixels: Any, options: list[int]) -> bytes:
+    shape = tuple(getattr(pixels, "shape", ()))
+    channels = 1 if len(shape) == 2 else shape[2] if len(shape) == 3 else 0
+    if channels not in (1, 3, 4) or 0 in shape or str(pixels.dtype) != "uint8":
+        raise ValueError(
+            "a picture is made of uint8 pixels [H, W], [H, W, 3] or [H, W, 4], not of "
+            f"{getattr(pixels, 'dtype', type(pixels).__name__)} {list(shape)}"
+        )
+    if channels == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    elif channels == 4:
+        pixels = cv2.cvtColor(
+            pixels, cv2.COLOR_RGBA2BGRA if suffix == ".png" else cv2.COLOR_RGBA2BGR
+        )
+    done, encoded = cv2.imencode(suffix, pixels, options)
+    if not done:  # pragma: no cover - OpenCV raises for everything known
+        raise ValueError(f"OpenCV cannot write pixels {list(shape)} as {suffix}")
+    data: bytes = encoded.tobytes()
+    return data
+
+
+def _opencv() -> Any:
+    """The module `cv2`, imported on first use.
+
+    It prints a line on stderr for every picture that it cannot read, in the middle of the logs;
+    the error that we raise says the same. `OPENCV_LOG_LEVEL` brings the lines back.
+    """
+    global _cv2
+    if _cv2 is None:
+        import cv2
+
+        if "OPENCV_LOG_LEVEL" not in os.environ:
+            cv2.setLogLevel(0)
+        _cv2 = cv2
+    return _cv2
