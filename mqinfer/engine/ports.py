@@ -176,7 +176,6 @@ class Origin:
 class Delivery(Protocol):
     """One message as the stream delivered it."""
 
-    subject: str
     data: bytes
     stream: str
     sequence: int
@@ -184,6 +183,10 @@ class Delivery(Protocol):
     pending: int
     published: int
     size: int
+
+    @property
+    def subject(self) -> str:
+        """What it was published on."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -244,8 +247,12 @@ class Pull(Protocol):
     def request(self, messages: int, max_bytes: int) -> None:
         """Ask for more; what is not delivered when the request ends is given to `released`."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether to wait before the next request, since the last one ended badly."""
+
     async def close(self) -> None:
-        """Withdraw what was asked for; deliveries that still arrive are handed back."""
+        """Stop taking messages; those that still arrive are handed back at once."""
 
 
 class Broker(Protocol):
@@ -298,12 +305,26 @@ class Broker(Protocol):
         """
 
     def publish(
-        self, subject: str, header: bytes, payload: bytes, done: PublishDone, *, wait: bool = True
+        self,
+        subject: str,
+        header: bytes,
+        payload: bytes,
+        done: PublishDone,
+        *,
+        timeout: float | None = None,
     ) -> None:
         """Publish and call `done` once: None when stored (or a repeat), else the error.
 
-        With `wait`, outages and a full stream are waited out under the same message id.
+        Outages and a full stream are waited out under the same message id, for `timeout` seconds
+        or for ever. `header` is a block that `mqinfer.identity.header_block` made.
         """
+
+    async def room(self) -> None:
+        """Return once there is room for another publish."""
+
+    @property
+    def full(self) -> bool:
+        """Whether a polite caller waits for `room`."""
 
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge."""
@@ -316,6 +337,9 @@ class Broker(Protocol):
 
     def progress(self, delivery: Delivery) -> None:
         """Say that it is being worked on: `ack_wait` starts anew."""
+
+    async def lost(self) -> None:
+        """Return when the connection is closed for good, which only a new one mends."""
 
     async def flush(self) -> None:
         """Return once the server has processed all that was sent.

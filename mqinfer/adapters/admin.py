@@ -1,0 +1,215 @@
+"""Streams and consumers over JetStream's JSON API, as plain dictionaries.
+
+nats-py's typed configuration drops fields it does not know, so that an update through it can erase
+what an operator set. Here an update is the server's own configuration with our fields on top.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import structlog
+
+from mqinfer.engine.ports import ConsumerSpec, ConsumerState, StreamSpec
+from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
+
+log = structlog.get_logger("mqinfer.jetstream")
+
+NOT_FOUND = {10014, 10059}  # consumer, stream
+EXISTS = {10058, 10148, 10013}  # stream or consumer name in use with another configuration
+NANO = 1_000_000_000
+
+
+class Api(Protocol):
+    """Asks JetStream's API one question."""
+
+    async def api(self, subject: str, body: Any = None, timeout: float = 5.0) -> dict[str, Any]:
+        """The answer; raises Unavailable."""
+
+
+class JetStreamError(MqinferError):
+    """An error answer of JetStream's API."""
+
+    def __init__(self, error: dict[str, Any], what: str):
+        self.code = int(error.get("err_code", 0))
+        super().__init__(f"{what}: {error.get('description', error)} ({self.code})")
+
+
+async def ask(api: Api, subject: str, body: Any, what: str) -> dict[str, Any]:
+    """One question; an error answer is raised.
+
+    Raises:
+        JetStreamError: JetStream says no.
+        Unavailable: it does not answer, or has no leader now.
+    """
+    answer = await api.api(f"$JS.API.{subject}", body)
+    error = answer.get("error")
+    if error:
+        if error.get("code") == 503 or error.get("err_code") == 10008:
+            raise Unavailable(f"{what}: {error.get('description')}")
+        if error.get("code") in (401, 403):
+            raise PermissionDenied(f"{what}: {error.get('description')}")
+        raise JetStreamError(error, what)
+    return answer
+
+
+async def stream_info(api: Api, name: str) -> dict[str, Any] | None:
+    """Configuration and state of a stream, or None if there is none."""
+    try:
+        return await ask(api, f"STREAM.INFO.{name}", None, f"stream {name}")
+    except JetStreamError as error:
+        if error.code in NOT_FOUND:
+            return None
+        raise
+
+
+def stream_config(spec: StreamSpec) -> dict[str, Any]:
+    """What we want of a stream; limits retention, so that what was acknowledged stays."""
+    return {
+        "name": spec.name,
+        "subjects": list(spec.subjects),
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_age": int((spec.max_age or 0) * NANO),
+        "max_bytes": spec.max_bytes or -1,
+        "num_replicas": spec.replicas,
+        "duplicate_window": int(spec.duplicate_window * NANO),
+        "allow_direct": True,
+    }
+
+
+async def ensure_stream(api: Api, spec: StreamSpec) -> None:
+    """Create a stream, or bring it to `spec`; see `Broker.ensure_stream`."""
+    wanted = stream_config(spec)
+    info = await stream_info(api, spec.name)
+    if info is None:
+        try:
+            await ask(api, f"STREAM.CREATE.{spec.name}", wanted, f"stream {spec.name}")
+        except JetStreamError as error:
+            info = await stream_info(api, spec.name)  # another worker was quicker
+            if info is None:
+                raise ConflictError(_stream_hint(error, spec)) from None
+        else:
+            log.info("stream created", stream=spec.name, subjects=wanted["subjects"])
+            return
+    has = info["config"]
+    differs = {key: value for key, value in wanted.items() if has.get(key) != value}
+    if not differs:
+        return
+    for fixed in ("retention", "storage"):
+        if fixed in differs:
+            raise ConflictError(
+                f"stream {spec.name} exists with {fixed}={has.get(fixed)!r}, mqinfer needs "
+                f"{wanted[fixed]!r} and JetStream cannot change it: use another app name, or "
+                "delete the stream"
+            )
+    try:
+        await ask(api, f"STREAM.UPDATE.{spec.name}", {**has, **wanted}, f"stream {spec.name}")
+    except JetStreamError as error:
+        raise ConflictError(
+            f"{_stream_hint(error, spec)} (to change: "
+            + ", ".join(f"{key} {has.get(key)!r} -> {value!r}" for key, value in differs.items())
+            + ")"
+        ) from None
+    log.warning(
+        "stream changed",
+        stream=spec.name,
+        changes={key: (has.get(key), value) for key, value in differs.items()},
+    )
+
+
+def _stream_hint(error: JetStreamError, spec: StreamSpec) -> str:
+    if error.code == 10065:
+        return f"{error}: another stream holds a subject of {', '.join(spec.subjects)}"
+    if error.code in (10047, 10023):
+        return f"{error}: the server has not that much storage; lower the app's max_bytes"
+    return str(error)
+
+
+async def consumer_info(api: Api, stream: str, consumer: str) -> dict[str, Any] | None:
+    """Configuration and state of a consumer, or None if there is none."""
+    try:
+        return await ask(
+            api, f"CONSUMER.INFO.{stream}.{consumer}", None, f"consumer {consumer} of {stream}"
+        )
+    except JetStreamError as error:
+        if error.code in NOT_FOUND:
+            return None
+        raise
+
+
+def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
+    """What we want of a consumer: explicit acks, no server-side end of attempts."""
+    config: dict[str, Any] = {
+        "name": spec.name,
+        "durable_name": spec.name,
+        "ack_policy": "explicit",
+        "ack_wait": int(spec.ack_wait * NANO),
+        # Past a server-side limit a message is stuck in silence: the worker decides instead.
+        "max_deliver": -1,
+        # The slots of the workers bound what is unacknowledged.
+        "max_ack_pending": -1,
+        "replay_policy": "instant",
+    }
+    if len(spec.filters) == 1:
+        config["filter_subject"] = spec.filters[0]
+    else:
+        config["filter_subjects"] = list(spec.filters)
+    if spec.start_sequence is None:
+        config["deliver_policy"] = "all"
+    else:
+        config["deliver_policy"] = "by_start_sequence"
+        config["opt_start_seq"] = spec.start_sequence
+    return config
+
+
+async def ensure_consumer(api: Api, spec: ConsumerSpec) -> ConsumerState:
+    """Create a consumer, or bring it to `spec`; see `Broker.ensure_consumer`."""
+    wanted = consumer_config(spec)
+    what = f"consumer {spec.name} of {spec.stream}"
+    subject = f"CONSUMER.CREATE.{spec.stream}.{spec.name}"
+    info = await consumer_info(api, spec.stream, spec.name)
+    if info is None:
+        body = {"stream_name": spec.stream, "config": wanted, "action": "create"}
+        try:
+            info = await ask(api, subject, body, what)
+        except JetStreamError as error:
+            if error.code not in EXISTS:
+                raise ConflictError(str(error)) from None
+            info = await consumer_info(api, spec.stream, spec.name)  # another was quicker
+            if info is None:
+                raise Unavailable(str(error)) from None
+        else:
+            log.info("consumer created", stream=spec.stream, consumer=spec.name)
+    has = info["config"]
+    differs = {key: value for key, value in wanted.items() if has.get(key) != value}
+    if differs:
+        config = {k: v for k, v in has.items() if k not in ("filter_subject", "filter_subjects")}
+        body = {
+            "stream_name": spec.stream,
+            "config": {**config, **wanted},
+            "action": "update",
+        }
+        try:
+            info = await ask(api, subject, body, what)
+        except JetStreamError as error:
+            raise ConflictError(
+                f"{error}: it exists with other settings ("
+                + ", ".join(f"{key} {has.get(key)!r}, wanted {differs[key]!r}" for key in differs)
+                + "); give the stage another name, or delete the consumer"
+            ) from None
+        log.info("consumer changed", consumer=spec.name, changes=sorted(differs))
+    return consumer_state(info)
+
+
+def consumer_state(info: dict[str, Any]) -> ConsumerState:
+    """The numbers of a consumer info answer."""
+    return ConsumerState(
+        name=info["name"],
+        waiting=info.get("num_pending", 0),
+        unacknowledged=info.get("num_ack_pending", 0),
+        redelivered=info.get("num_redelivered", 0),
+        acknowledged_floor=info.get("ack_floor", {}).get("stream_seq", 0),
+        delivered=info.get("delivered", {}).get("stream_seq", 0),
+    )

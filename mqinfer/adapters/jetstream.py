@@ -1,0 +1,311 @@
+"""JetStream as the engine's `Broker`: one connection, its publisher, its pulls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from mqinfer.adapters import admin
+from mqinfer.adapters.natsclient import LeanClient, open_client
+from mqinfer.adapters.publisher import Publisher
+from mqinfer.adapters.pull import ContinuousPull, StreamMessage
+from mqinfer.engine.availability import Availability
+from mqinfer.engine.ports import (
+    ConsumerSpec,
+    ConsumerState,
+    Delivery,
+    PublishDone,
+    StreamSpec,
+)
+from mqinfer.errors import MqinferError, Unavailable
+
+if TYPE_CHECKING:
+    from mqinfer.settings import Settings
+
+log = structlog.get_logger("mqinfer.jetstream")
+
+FLUSH_TIMEOUT = 10.0
+
+
+class JetStream:
+    """One connection to NATS; an async context manager.
+
+    Args:
+        settings: addresses and credentials.
+        name: of the connection, as `nats server report connections` shows it.
+    """
+
+    def __init__(self, settings: Settings, *, name: str):
+        self._settings = settings
+        self._name = name
+        self._client: LeanClient | None = None
+        self._availability = Availability("nats")
+        self._publisher: Publisher | None = None
+        self._pulls: dict[ContinuousPull, Any] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._beside: list[asyncio.Task[None]] = []
+        self._closing = False
+        self._closed = asyncio.Event()
+        # Subjects that the server denied to these credentials, newest last.
+        self.denied: list[str] = []
+
+    async def __aenter__(self) -> JetStream:
+        """Connect.
+
+        Raises:
+            Unavailable: nobody answers.
+            PermissionDenied: the credentials are refused.
+        """
+        client = await open_client(
+            self._settings,
+            name=self._name,
+            on_disconnect=self._on_disconnect,
+            on_reconnect=self._on_reconnect,
+            on_closed=self._on_closed,
+            on_denied=self._on_denied,
+        )
+        self._client = client
+        inbox = client.new_inbox()
+        self._publisher = Publisher(
+            inbox, client.write, lambda: client.is_connected, time.monotonic
+        )
+        self._publisher.max_payload = client.max_payload
+        await client.subscribe_direct(f"{inbox}.*", self._publisher.on_ack)
+        self._beside.append(asyncio.create_task(self._publisher.run(), name="publisher"))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the connection."""
+        await self.close()
+
+    @property
+    def client(self) -> LeanClient:
+        """The connection.
+
+        Raises:
+            Unavailable: it was not opened.
+        """
+        if self._client is None:
+            raise Unavailable("not connected to NATS yet")
+        return self._client
+
+    @property
+    def publisher(self) -> Publisher:
+        """Publishes in flight."""
+        assert self._publisher is not None, "used before `async with`"
+        return self._publisher
+
+    # --- state of the connection ----------------------------------------------------------------
+
+    def _on_disconnect(self) -> None:
+        if not self._closing:
+            self._availability.down("the connection is lost")
+
+    def _on_reconnect(self) -> None:
+        assert self._client is not None
+        self.publisher.max_payload = self._client.max_payload
+        self._availability.up()
+        for pull in self._pulls:
+            pull.reset("reconnected")
+        self.publisher.on_reconnect()
+
+    def _on_closed(self) -> None:
+        self._closed.set()
+        if not self._closing:
+            reason = f"the server closed the connection for good: {self.client.last_error}"
+            self._availability.down(reason)
+            log.error("connection closed", reason=reason)
+
+    def _on_denied(self, text: str) -> None:
+        self.denied = [*self.denied[-9:], text]
+        self.publisher.trouble = text
+
+    @property
+    def max_payload(self) -> int:
+        """The most bytes that payload and headers of one message may have together."""
+        return self.publisher.max_payload
+
+    @property
+    def blocked(self) -> str | None:
+        """Why nothing can be pulled or published now, or None."""
+        return self._availability.blocked or self.publisher.trouble
+
+    async def lost(self) -> None:
+        """Return when the connection is closed for good, which only a restart mends."""
+        await self._closed.wait()
+
+    # --- streams and consumers ------------------------------------------------------------------
+
+    async def ensure_stream(self, spec: StreamSpec) -> None:
+        """Create or change the stream; see `Broker.ensure_stream`."""
+        await admin.ensure_stream(self.client, spec)
+
+    async def ensure_consumer(self, spec: ConsumerSpec) -> ConsumerState:
+        """Create or change the consumer; see `Broker.ensure_consumer`."""
+        return await admin.ensure_consumer(self.client, spec)
+
+    async def consumer_state(self, stream: str, consumer: str) -> ConsumerState | None:
+        """How far a consumer is, or None."""
+        info = await admin.consumer_info(self.client, stream, consumer)
+        return None if info is None else admin.consumer_state(info)
+
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        """Configuration and state of a stream as JetStream gives them, or None."""
+        return await admin.stream_info(self.client, stream)
+
+    # --- pulling --------------------------------------------------------------------------------
+
+    async def pull(
+        self,
+        stream: str,
+        consumer: str,
+        *,
+        on_message: Callable[[Delivery], None],
+        on_released: Callable[[int, int], None],
+        recreate: Callable[[], Awaitable[object]],
+    ) -> Puller:
+        """Begin to pull; see `Broker.pull`."""
+        inbox = self.client.new_inbox()
+        pull = ContinuousPull(
+            inbox,
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}",
+            self.client.write,
+            time.monotonic,
+            on_message=on_message,
+            on_released=on_released,
+            recreate=recreate,
+        )
+        subscription = await self.client.subscribe_direct(f"{inbox}.*", pull.on_raw)
+        self._pulls[pull] = subscription
+        task = asyncio.create_task(pull.run(), name=f"pull {consumer}")
+        self._beside.append(task)
+        return Puller(self, pull, subscription, task)
+
+    # --- settling -------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        subject: str,
+        header: bytes,
+        payload: bytes,
+        done: PublishDone,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish; see `Broker.publish`."""
+        self.publisher.publish(subject, header, payload, done, timeout)
+
+    async def room(self) -> None:
+        """Return once there is room for another publish."""
+        await self.publisher.room()
+
+    @property
+    def full(self) -> bool:
+        """Whether a polite caller waits for `room`."""
+        return self.publisher.full
+
+    def ack(self, delivery: StreamMessage) -> None:
+        """Acknowledge; a lost one is delivered again, and its answer dropped as a repeat."""
+        self.client.write(b"PUB %b 4\r\n+ACK\r\n" % delivery.reply)
+
+    def nak(self, delivery: StreamMessage, delay: float) -> None:
+        """Give back after `delay` seconds (a bare nak would skip the wait)."""
+        body = b"-NAK"
+        if delay > 0:
+            body += b" " + json.dumps({"delay": int(delay * 1e9)}).encode()
+        self._reply(delivery, body)
+
+    def term(self, delivery: StreamMessage, reason: str) -> None:
+        """Never deliver again."""
+        self._reply(delivery, b"+TERM " + " ".join(reason.split())[:200].encode())
+
+    def progress(self, delivery: StreamMessage) -> None:
+        """Start `ack_wait` anew."""
+        self._reply(delivery, b"+WPI")
+
+    def _reply(self, delivery: StreamMessage, body: bytes) -> None:
+        self.client.write(b"PUB %b %d\r\n%b\r\n" % (delivery.reply, len(body), body))
+
+    async def flush(self) -> None:
+        """Return once the server has processed all that was sent.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        try:
+            await self.client.flush(timeout=int(FLUSH_TIMEOUT))
+        except Exception as error:
+            raise Unavailable(f"NATS did not take what was sent: {error}") from error
+
+    async def close(self) -> None:
+        """Close the connection and end the tasks beside it."""
+        self._closing = True
+        for task in self._beside:
+            task.cancel()
+        await asyncio.gather(*self._beside, return_exceptions=True)
+        self._beside.clear()
+        if self._publisher is not None:
+            self._publisher.fail_all(MqinferError("the connection is closed"))
+        if self._client is not None:
+            await self._client.close()
+
+
+class Puller:
+    """A running pull: its requests, its subscription and the task that watches it."""
+
+    def __init__(
+        self,
+        jetstream: JetStream,
+        pull: ContinuousPull,
+        subscription: Any,
+        task: asyncio.Task[None],
+    ):
+        self._jetstream = jetstream
+        self._pull = pull
+        self._subscription = subscription
+        self._task = task
+
+    def request(self, messages: int, max_bytes: int) -> None:
+        """Ask for more; see `Pull.request`."""
+        self._pull.request(messages, max_bytes)
+
+    @property
+    def paused(self) -> bool:
+        """Whether to wait before the next request."""
+        return self._pull.paused or not self._jetstream.client.is_connected
+
+    async def close(self) -> None:
+        """Stop taking messages.
+
+        The server keeps a request for its lifetime unless the interest in its reply is gone: so
+        the subscription is ended first, and the round trip of `flush` then shows everything that
+        was already on its way, which `on_message` hands back.
+        """
+        self._pull.closed = True
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        self._jetstream._pulls.pop(self._pull, None)
+        self._jetstream._beside.remove(self._task)
+        client = self._jetstream.client
+        if client.is_connected:
+            # Raw, since nats-py forgets the subscription at once and would drop what still comes.
+            client.write(b"UNSUB %d\r\n" % self._subscription._id)
+            try:
+                await self._jetstream.flush()
+            except Unavailable as error:
+                log.warning("closing a pull", reason=str(error))
+        await client.unsubscribe_direct(self._subscription)
+
+    def __repr__(self) -> str:
+        return repr(self._pull)

@@ -1,0 +1,242 @@
+r"""The NATS connection: nats-py with a leaner way in and out. The only file that imports nats.
+
+nats-py parses headers, makes a `Msg` and crosses an `asyncio.Queue` for every message before user
+code sees it, and awaits twice to publish one. `LeanClient` keeps its connection handling (TLS,
+authentication, reconnection, ping) and adds two things for the hot path, measured at about twice
+the rate of the public API:
+
+* `subscribe_direct`: a plain callback on the read loop, given the raw bytes;
+* `write`: protocol bytes appended to the output buffer, flushed once a loop iteration.
+
+Both rest on internals of nats-py, which is why its minor version is pinned and
+`tests/test_natsclient.py` fails when they change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+
+from mqinfer.errors import ConfigurationError, PermissionDenied, Unavailable
+
+if TYPE_CHECKING:
+    from mqinfer.settings import Settings
+
+log = structlog.get_logger("mqinfer.nats")
+
+# subject, reply, payload, header block (None without headers)
+RawHandler = Callable[[bytes, bytes, bytes, bytes | None], None]
+
+CONNECT_TIMEOUT = 5.0
+# A half-open connection is noticed after PING_INTERVAL * MAX_PINGS seconds.
+PING_INTERVAL = 1
+MAX_PINGS = 3
+RECONNECT_WAIT = 0.25
+
+
+class LeanClient(Client):
+    """nats-py's client with direct subscriptions and raw writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._direct: dict[int, RawHandler] = {}
+        self.socket_writes = 0
+        self.first_connected = False
+
+    async def subscribe_direct(self, subject: str, handler: RawHandler) -> Any:
+        """Subscribe; `handler` runs on the read loop for every message and must not block."""
+        subscription = await self.subscribe(subject, cb=_unused)
+        self._direct[subscription._id] = handler
+        return subscription
+
+    async def unsubscribe_direct(self, subscription: Any) -> None:
+        """End a direct subscription; does nothing on a closed connection."""
+        self._direct.pop(subscription._id, None)
+        try:
+            await subscription.unsubscribe()
+        except nats.errors.Error:
+            log.debug("unsubscribe on a closed connection")
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any
+    ) -> None:
+        handler = self._direct.get(sid)
+        if handler is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
+        try:
+            handler(subject, reply, data, headers)
+        except Exception:  # noqa: BLE001 - an exception here would end the read loop in silence
+            log.exception("a message could not be taken from the connection")
+
+    def write(self, data: bytes) -> None:
+        """Queue protocol bytes; they leave with the next flush, and survive a reconnection."""
+        self._pending.append(data)
+        self._pending_data_size += len(data)
+        queue = self._flush_queue
+        if queue is not None and queue.empty() and self.is_connected:
+            queue.put_nowait(asyncio.get_running_loop().create_future())
+            self.socket_writes += 1
+
+    async def api(self, subject: str, body: Any = None, timeout: float = 5.0) -> dict[str, Any]:
+        """One request to JetStream's JSON API; the answer may hold an `error`.
+
+        Raises:
+            Unavailable: no answer in time, nobody listens, or not connected.
+        """
+        payload = b"" if body is None else json.dumps(body).encode()
+        try:
+            reply = await self.request(subject, payload, timeout=timeout)
+        except nats.errors.NoRespondersError:
+            raise Unavailable(
+                f"no JetStream answers on {self.url}: start nats-server with -js"
+            ) from None
+        except (nats.errors.TimeoutError, asyncio.TimeoutError):
+            raise Unavailable(
+                f"no answer from JetStream to {subject} in {timeout} s"
+                + (f" (last error: {self.last_error})" if self.last_error else "")
+            ) from None
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"NATS at {self.url}: {_text(error)}") from None
+        answer: dict[str, Any] = json.loads(reply.data)
+        return answer
+
+    @property
+    def url(self) -> str:
+        """Host and port of the current server, without credentials."""
+        url = self.connected_url
+        return f"{url.hostname}:{url.port}" if url else "(not connected)"
+
+
+async def _unused(_message: Any) -> None:
+    """nats-py wants a coroutine; direct subscriptions never reach it."""
+
+
+async def open_client(
+    settings: Settings,
+    *,
+    name: str,
+    on_disconnect: Callable[[], None],
+    on_reconnect: Callable[[], None],
+    on_closed: Callable[[], None],
+    on_denied: Callable[[str], None],
+) -> LeanClient:
+    """Connect once; afterwards the client reconnects by itself, for ever.
+
+    Raises:
+        Unavailable: nobody answers at the address.
+        PermissionDenied: the credentials are refused.
+        ConfigurationError: a credentials or TLS file cannot be used.
+    """
+    client = LeanClient()
+
+    async def error(problem: Exception) -> None:
+        text = _text(problem)
+        if "permissions violation" in text.lower():
+            on_denied(text)
+        if client.first_connected:  # before that the error is raised
+            log.warning("nats", error=text)
+
+    def plain(callback: Callable[[], None]) -> Callable[[], Any]:
+        async def call() -> None:
+            callback()
+
+        return call
+
+    options: dict[str, Any] = {
+        "servers": list(settings.nats_servers),
+        "name": name,
+        "error_cb": error,
+        "disconnected_cb": plain(on_disconnect),
+        "reconnected_cb": plain(on_reconnect),
+        "closed_cb": plain(on_closed),
+        "allow_reconnect": True,
+        "connect_timeout": CONNECT_TIMEOUT,
+        "reconnect_time_wait": RECONNECT_WAIT,
+        "ping_interval": PING_INTERVAL,
+        "max_outstanding_pings": MAX_PINGS,
+        "max_reconnect_attempts": -1,
+        # Our own limits bound what is in flight; nats-py's buffer limit would make it drop acks.
+        "pending_size": 256 * 1024 * 1024,
+        **_credentials(settings),
+    }
+    where = ", ".join(settings.nats_servers_masked)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT + 1):
+            await _first_connect(client, options)
+    except TimeoutError:
+        await client.close()
+        raise Unavailable(f"NATS at {where} does not answer: is it running?") from None
+    except nats.errors.AuthorizationError:
+        raise PermissionDenied(
+            f"NATS at {where} refuses these credentials: see MQINFER_NATS_CREDS, _USER, _TOKEN, "
+            "_NKEY"
+        ) from None
+    except (nats.errors.Error, OSError) as problem:
+        await client.close()
+        if "authorization violation" in str(problem).lower():
+            raise PermissionDenied(f"NATS at {where} refuses these credentials") from None
+        raise Unavailable(f"NATS at {where}: {_text(problem)}") from None
+    return client
+
+
+async def _first_connect(client: LeanClient, options: dict[str, Any]) -> None:
+    # The first connection must fail fast; reconnection never gives up. nats-py has one setting
+    # for both, so it is changed in between.
+    unlimited = options["max_reconnect_attempts"]
+    await client.connect(**{**options, "max_reconnect_attempts": 1, "allow_reconnect": False})
+    client.options["max_reconnect_attempts"] = unlimited
+    client.options["allow_reconnect"] = True
+    client.first_connected = True
+
+
+def _credentials(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, value in (
+        ("user", settings.nats_user),
+        ("password", settings.nats_password),
+        ("token", settings.nats_token),
+    ):
+        if value:
+            options[name] = value
+    for name, path in (
+        ("user_credentials", settings.nats_creds),
+        ("nkeys_seed", settings.nats_nkey),
+    ):
+        if path:
+            if not Path(path).is_file():
+                raise ConfigurationError(f"NATS credentials: {path} is not a file")
+            try:
+                import nkeys  # noqa: F401
+            except ImportError:
+                raise ConfigurationError(
+                    "NATS creds and nkeys need one more package: pip install 'mqinfer[nkeys]'"
+                ) from None
+            options[name] = path
+    if settings.nats_inbox_prefix:
+        options["inbox_prefix"] = settings.nats_inbox_prefix
+    if settings.nats_tls_ca or settings.nats_tls_cert:
+        options["tls"] = _tls(settings.nats_tls_ca, settings.nats_tls_cert, settings.nats_tls_key)
+    return options
+
+
+def _tls(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca or None)
+        if cert:
+            context.load_cert_chain(cert, key or None)
+    except (OSError, ssl.SSLError) as problem:
+        raise ConfigurationError(f"NATS TLS files: {problem}") from None
+    return context
+
+
+def _text(problem: BaseException) -> str:
+    return str(problem).removeprefix("nats: ") or type(problem).__name__

@@ -1,0 +1,245 @@
+r"""Publisher: many publishes in flight under one reply inbox, each with a deadline.
+
+Promise 1 rests on it: `done(None)` is called only when JetStream has acknowledged. An answer that
+does not come may still mean "stored", so the same message goes out again under the same id, which
+JetStream then reports as a duplicate: a success.
+
+Protocol: `HPUB <subject> <reply> <header bytes> <total bytes>\r\n<headers><payload>\r\n`; the
+acknowledgement is JSON with `seq` and maybe `duplicate`, or `error` (ADR-1 of JetStream's API).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from mqinfer.engine.ports import PublishDone
+from mqinfer.errors import PayloadTooLarge, PublishError, PublishTimeout
+
+log = structlog.get_logger("mqinfer.publish")
+
+ACK_TIMEOUT = 5.0
+RETRY_FIRST, RETRY_MOST = 0.25, 2.0
+TICK = 0.25
+# Error codes of JetStream that pass by themselves (server/errors.json of nats-server): no
+# resources, no leader, stream offline, maximum messages or bytes reached, message would exceed.
+_PASSING = {10002, 10008, 10009, 10023, 10028, 10047, 10074, 10076, 10077, 10118, 10120, 10122}
+_FULL = {10047, 10077}
+
+MAX_OUTSTANDING = 8192
+MAX_OUTSTANDING_BYTES = 64 * 1024 * 1024
+
+
+class _Pending:
+    __slots__ = ("deadline", "done", "give_up", "header", "payload", "sent", "subject", "tries")
+
+    def __init__(
+        self,
+        subject: bytes,
+        header: bytes,
+        payload: bytes,
+        done: PublishDone,
+        deadline: float,
+        give_up: float | None,
+    ):
+        self.subject = subject
+        self.header = header
+        self.payload = payload
+        self.done = done
+        self.deadline = deadline  # when to send again
+        self.give_up = give_up  # when to report a timeout; None is never
+        self.tries = 0
+        self.sent = False
+
+
+class Publisher:
+    """Publishes of one connection, by number.
+
+    Args:
+        inbox: subject prefix that the acknowledgements come back on (`<inbox>.<number>`).
+        write: queues protocol bytes for the socket.
+        connected: whether they would leave now.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        inbox: str,
+        write: Callable[[bytes], None],
+        connected: Callable[[], bool],
+        clock: Callable[[], float],
+    ):
+        self._prefix = inbox.encode() + b"."
+        self._write = write
+        self._connected = connected
+        self._clock = clock
+        self._number = 0
+        self._pending: dict[int, _Pending] = {}
+        self._bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self.max_payload = 1024 * 1024
+        self.duplicates = 0
+        self.resent = 0
+        # Why messages wait, while the stream takes none.
+        self.trouble: str | None = None
+
+    # --- sending --------------------------------------------------------------------------------
+
+    def publish(
+        self, subject: str, header: bytes, payload: bytes, done: PublishDone, timeout: float | None
+    ) -> None:
+        """Send; see `Broker.publish`."""
+        size = len(header) + len(payload)
+        if size > self.max_payload:
+            done(
+                PayloadTooLarge(
+                    f"a message for {subject} has {size:,} bytes with its headers, the server "
+                    f"takes {self.max_payload:,}: raise max_payload there, or carry the bytes as "
+                    "a Blob with a path"
+                )
+            )
+            return
+        now = self._clock()
+        give_up = None if timeout is None else now + timeout
+        entry = _Pending(subject.encode(), header, payload, done, now + ACK_TIMEOUT, give_up)
+        self._number += 1
+        self._pending[self._number] = entry
+        self._bytes += size
+        if len(self._pending) >= MAX_OUTSTANDING or self._bytes >= MAX_OUTSTANDING_BYTES:
+            self._room.clear()
+        self._send(self._number, entry)
+
+    def _send(self, number: int, entry: _Pending) -> None:
+        if not self._connected():
+            return  # sent again when the connection is back
+        header, payload = entry.header, entry.payload
+        self._write(
+            b"HPUB %b %b%d %d %d\r\n%b%b\r\n"
+            % (
+                entry.subject,
+                self._prefix,
+                number,
+                len(header),
+                len(header) + len(payload),
+                header,
+                payload,
+            )
+        )
+        entry.sent = True
+
+    async def room(self) -> None:
+        """Return once fewer publishes than the bound are unacknowledged."""
+        await self._room.wait()
+
+    @property
+    def full(self) -> bool:
+        """Whether a polite caller waits for `room`."""
+        return not self._room.is_set()
+
+    # --- acknowledgements -----------------------------------------------------------------------
+
+    def on_ack(self, subject: bytes, _reply: bytes, data: bytes, _headers: bytes | None) -> None:
+        """An acknowledgement from the read loop."""
+        try:
+            number = int(subject[len(self._prefix) :])
+        except ValueError:
+            return
+        entry = self._pending.get(number)
+        if entry is None:
+            return  # the answer to an earlier copy came first
+        if b'"seq"' in data and b'"error"' not in data:
+            if b'"duplicate"' in data:
+                self.duplicates += 1
+            self._finish(number, entry, None)
+            self.trouble = None
+            return
+        self._refused(number, entry, data)
+
+    def _refused(self, number: int, entry: _Pending, data: bytes) -> None:
+        subject = entry.subject.decode()
+        if not data:  # status 503: nobody listens on the subject
+            self._again(entry, f"no stream takes {subject}")
+            return
+        try:
+            error: dict[str, Any] = json.loads(data).get("error") or {}
+        except (ValueError, AttributeError):
+            error = {}
+        code, text = error.get("err_code", 0), error.get("description", repr(data[:200]))
+        if code in _FULL:
+            self._again(entry, f"the stream of {subject} is full ({text})")
+        elif code in _PASSING or error.get("code") == 503:
+            self._again(entry, f"the stream of {subject} takes nothing now ({text})")
+        else:
+            reason = f"the stream refuses a message for {subject}: {text} ({code})"
+            kind = PayloadTooLarge if code == 10054 else PublishError
+            self._finish(number, entry, kind(reason))
+
+    def _again(self, entry: _Pending, reason: str) -> None:
+        if self.trouble is None:
+            log.warning("publishers wait", reason=reason)
+        self.trouble = reason
+        entry.deadline = self._clock() + min(RETRY_FIRST * 2**entry.tries, RETRY_MOST)
+
+    def _finish(self, number: int, entry: _Pending, error: Exception | None) -> None:
+        del self._pending[number]
+        self._bytes -= len(entry.header) + len(entry.payload)
+        if (
+            not self._room.is_set()
+            and len(self._pending) < MAX_OUTSTANDING
+            and self._bytes < MAX_OUTSTANDING_BYTES
+        ):
+            self._room.set()
+        entry.done(error)
+
+    # --- time -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send again what was not acknowledged in time; runs beside the connection."""
+        while True:
+            await asyncio.sleep(TICK)
+            self.tick(self._clock())
+
+    def tick(self, now: float) -> None:
+        """One look at the deadlines."""
+        for number, entry in list(self._pending.items()):
+            if entry.give_up is not None and now >= entry.give_up:
+                why = self.trouble or "no acknowledgement"
+                self._finish(
+                    number,
+                    entry,
+                    PublishTimeout(
+                        f"{entry.subject.decode()}: {why}; it may be stored: "
+                        "publish it again under the same id"
+                    ),
+                )
+            elif now >= entry.deadline:
+                entry.tries += 1
+                entry.deadline = now + ACK_TIMEOUT
+                self.resent += entry.sent
+                self._send(number, entry)
+
+    def on_reconnect(self) -> None:
+        """Send again all that the old connection did not acknowledge."""
+        now = self._clock()
+        for number, entry in list(self._pending.items()):
+            entry.deadline = now + ACK_TIMEOUT
+            self.resent += entry.sent
+            self._send(number, entry)
+
+    def fail_all(self, error: Exception) -> None:
+        """The connection is closed for good."""
+        for number, entry in list(self._pending.items()):
+            self._finish(number, entry, error)
+
+    @property
+    def outstanding(self) -> int:
+        """Publishes that are not acknowledged."""
+        return len(self._pending)
+
+    def __repr__(self) -> str:
+        return f"Publisher(outstanding={len(self._pending)}, trouble={self.trouble!r})"

@@ -1,0 +1,240 @@
+"""ContinuousPull: messages of one durable consumer without a round trip a batch.
+
+nats-py has `fetch` alone. Here requests overlap: the runner asks for more while earlier requests
+are still being filled, never for more than it has free slots (ADR-13 and ADR-37 of JetStream's
+simplified client: batch, max_bytes, expires, idle_heartbeat, and the statuses that end a request).
+
+A message does not say which request it fills; a status does, by the reply token. So messages are
+counted against the oldest open request, and a status corrects the count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from mqinfer.engine.ports import Delivery
+from mqinfer.errors import MqinferError, Unavailable
+from mqinfer.identity import parse_header_block
+
+log = structlog.get_logger("mqinfer.pull")
+
+EXPIRES = 30.0
+HEARTBEAT = 2.0
+SILENCE = 2.5 * HEARTBEAT  # no message and no heartbeat for this long: ask anew
+RETRY = 0.5
+_PENDING = re.compile(rb"Nats-Pending-(Messages|Bytes):\s*(\d+)")
+
+
+class StreamMessage:
+    """A `Delivery`: what stands in the acknowledgement subject is parsed, headers are not."""
+
+    __slots__ = (
+        "_header_block",
+        "_headers",
+        "_subject",
+        "attempt",
+        "data",
+        "pending",
+        "published",
+        "reply",
+        "sequence",
+        "size",
+        "stream",
+    )
+
+    def __init__(self, subject: bytes, reply: bytes, data: bytes, header_block: bytes | None):
+        self._subject = subject
+        self.reply = reply
+        self.data = data
+        self._header_block = header_block
+        self._headers: dict[str, str] | None = None
+        # $JS.ACK.[domain.account.]stream.consumer.delivered.stream_seq.consumer_seq.time.pending
+        tokens = reply.split(b".")
+        first = 4 if len(tokens) >= 11 else 2
+        self.stream = tokens[first].decode()
+        self.attempt = int(tokens[first + 2])
+        self.sequence = int(tokens[first + 3])
+        self.published = int(tokens[first + 5])
+        self.pending = int(tokens[first + 6])
+        self.size = len(data) + len(subject) + len(reply) + len(header_block or b"")
+
+    @property
+    def subject(self) -> str:
+        """What the message was published on."""
+        return self._subject.decode("utf-8", "replace")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """NATS headers; parsed when first asked for."""
+        if self._headers is None:
+            block = self._header_block
+            self._headers = parse_header_block(block) if block else {}
+        return self._headers
+
+    def __repr__(self) -> str:
+        return f"StreamMessage({self.subject} #{self.sequence}, attempt {self.attempt})"
+
+
+class ContinuousPull:
+    """The open requests of one consumer.
+
+    Args:
+        inbox: subject prefix of the requests' replies.
+        next_subject: `$JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer>`.
+        write: queues protocol bytes for the socket.
+        clock: monotonic seconds.
+        on_message: takes each delivery.
+        on_released: takes the messages and bytes that a request will not bring any more.
+        recreate: makes the consumer again after it was deleted.
+    """
+
+    def __init__(
+        self,
+        inbox: str,
+        next_subject: str,
+        write: Callable[[bytes], None],
+        clock: Callable[[], float],
+        *,
+        on_message: Callable[[Delivery], None],
+        on_released: Callable[[int, int], None],
+        recreate: Callable[[], Awaitable[object]],
+    ):
+        self._inbox = inbox.encode() + b"."
+        self._next = next_subject.encode()
+        self._write = write
+        self._clock = clock
+        self._on_message = on_message
+        self._on_released = on_released
+        self._recreate = recreate
+        self._token = 0
+        self._open: dict[int, list[int]] = {}  # token -> messages and bytes still to come
+        self._heard = clock()
+        self._not_before = 0.0
+        self._gone = False
+        self.closed = False
+        self.resets = 0
+
+    def request(self, messages: int, max_bytes: int) -> None:
+        """Ask for more; see `Pull.request`."""
+        if not self._open:
+            self._heard = self._clock()
+        self._token += 1
+        self._open[self._token] = [messages, max_bytes]
+        body = json.dumps(
+            {
+                "batch": messages,
+                "max_bytes": max_bytes,
+                "expires": int(EXPIRES * 1e9),
+                "idle_heartbeat": int(HEARTBEAT * 1e9),
+            }
+        ).encode()
+        self._write(
+            b"PUB %b %b%d %d\r\n%b\r\n" % (self._next, self._inbox, self._token, len(body), body)
+        )
+
+    @property
+    def paused(self) -> bool:
+        """Whether to wait a little before the next request (the last ones ended badly)."""
+        return self._gone or self._clock() < self._not_before
+
+    # --- the read loop --------------------------------------------------------------------------
+
+    def on_raw(self, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        """A message or a status from the read loop."""
+        self._heard = self._clock()
+        if subject.startswith(self._inbox):
+            self._status(int(subject[len(self._inbox) :]), headers or b"")
+            return
+        message = StreamMessage(subject, reply, data, headers)
+        self._count(message.size)
+        self._on_message(message)
+
+    def _count(self, size: int) -> None:
+        for token, left in self._open.items():
+            left[0] -= 1
+            left[1] -= size
+            if left[0] <= 0:
+                del self._open[token]
+                if left[1] > 0:
+                    self._on_released(0, left[1])
+            return
+
+    def _status(self, token: int, block: bytes) -> None:
+        line = block.partition(b"\r\n")[0].removeprefix(b"NATS/1.0").strip()
+        code, _, text = line.partition(b" ")
+        if code == b"100":
+            return  # heartbeat
+        found = {kind: int(number) for kind, number in _PENDING.findall(block)}
+        self._end(token, found.get(b"Messages"), found.get(b"Bytes"))
+        lower = text.lower()
+        if code == b"503" or b"consumer deleted" in lower or b"not found" in lower:
+            self._gone = True
+        elif code == b"408" or b"maxbytes" in lower.replace(b" ", b"") or b"batch comp" in lower:
+            pass  # it ran its time, or the next message was larger than what was left
+        elif b"server shutdown" in lower or b"leadership" in lower:
+            self.reset(text.decode("utf-8", "replace"))
+        else:
+            log.warning("pull ended", status=line.decode("utf-8", "replace"))
+            self._not_before = self._clock() + RETRY
+
+    def _end(self, token: int, messages: int | None, size: int | None) -> None:
+        """A request ended; give back what it did not bring, by the server's count if it says."""
+        believed = self._open.pop(token, [0, 0])
+        released_messages = believed[0] if messages is None else messages
+        released_bytes = believed[1] if size is None else size
+        # What was counted against the wrong request moves to the others.
+        missing = [believed[0] - released_messages, believed[1] - released_bytes]
+        if self._open and missing != [0, 0]:
+            left = next(iter(self._open.values()))
+            left[0] += missing[0]
+            left[1] += missing[1]
+            if left[0] <= 0:
+                first = next(iter(self._open))
+                del self._open[first]
+                released_messages += left[0]
+                released_bytes += left[1]
+        elif not self._open:
+            released_messages, released_bytes = believed
+        self._on_released(max(released_messages, 0), max(released_bytes, 0))
+
+    def reset(self, reason: str) -> None:
+        """Forget the open requests: the server no longer knows them, or nobody hears them."""
+        if self._open:
+            self.resets += 1
+            log.info("pull asks anew", reason=reason)
+        opened, self._open = self._open, {}
+        self._heard = self._clock()
+        for messages, size in opened.values():
+            self._on_released(max(messages, 0), max(size, 0))
+
+    # --- beside it ------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Notice silence and a deleted consumer; runs beside the connection."""
+        while not self.closed:
+            await asyncio.sleep(RETRY / 2)
+            if self._gone:
+                await self._bring_back()
+            elif self._open and self._clock() - self._heard > SILENCE:
+                self.reset("no heartbeat")
+                self._gone = True  # look whether the consumer still exists
+
+    async def _bring_back(self) -> None:
+        try:
+            await self._recreate()
+        except Unavailable as error:
+            log.info("the consumer cannot be looked up yet", reason=str(error))
+        except MqinferError as error:
+            log.error("the consumer cannot be made again", reason=str(error))  # noqa: TRY400
+        else:
+            self._gone = False
+            self.reset("the consumer is there")
+            self._on_released(0, 0)
+
+    def __repr__(self) -> str:
+        return f"ContinuousPull(open={list(self._open.values())}, gone={self._gone})"

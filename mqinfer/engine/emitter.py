@@ -1,0 +1,189 @@
+"""Emitter: outputs of a handler become messages with an identity, a lineage and a subject."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mqinfer.blob import Blob
+from mqinfer.codec import CONTENT_TYPES, Codec
+from mqinfer.engine.job import Job
+from mqinfer.errors import MqinferError
+from mqinfer.identity import (
+    ANCESTORS,
+    CONTENT_TYPE,
+    MODELS,
+    MSG_ID,
+    RUN,
+    STAGE,
+    TRACE,
+    extend_ancestors,
+    format_models,
+    output_id,
+)
+from mqinfer.message import Message, key_token
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.blob import BlobStore
+    from mqinfer.engine.ports import Broker, PublishDone
+
+
+class Outlet:
+    """What is the same for every message of one type from one stage, made once."""
+
+    __slots__ = ("carries_blobs", "head", "key", "subject")
+
+    def __init__(self, app: App, kind: type[Message], stage: str, run: str | None):
+        info = kind.__mqinfer__
+        self.subject = app.subject(kind, run)
+        self.key = info.key
+        self.carries_blobs = carries_blobs(kind)
+        lines = [f"{CONTENT_TYPE}: {CONTENT_TYPES[info.wire]}"]
+        if stage:
+            lines.append(f"{STAGE}: {stage}")
+        if run:
+            lines.append(f"{RUN}: {run}")
+        self.head = "NATS/1.0\r\n" + "\r\n".join(lines) + f"\r\n{MSG_ID}: "
+
+    def subject_of(self, message: Message) -> str:
+        """The subject, with the key's value if the type has one."""
+        if self.key is None:
+            return self.subject
+        return f"{self.subject}.{key_token(getattr(message, self.key))}"
+
+
+class Emitter:
+    """Publishes what one stage writes.
+
+    Args:
+        app: for subjects.
+        stage: its name.
+        writes: the types that it may write.
+        run: the replay run, or None for live.
+        codec: payload encoder.
+        store: where blobs go.
+        inline_limit: bytes of a blob that may ride in the message.
+        broker: that publishes.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        stage: str,
+        writes: Sequence[type[Message]],
+        *,
+        run: str | None,
+        codec: Codec,
+        store: BlobStore | None,
+        inline_limit: int,
+        broker: Broker,
+    ):
+        self._stage = stage
+        self._run = run
+        self._codec = codec
+        self._store = store
+        self._inline_limit = inline_limit
+        self._broker = broker
+        self._outlets = {kind: Outlet(app, kind, stage, run) for kind in writes}
+        self._plain = not any(outlet.carries_blobs for outlet in self._outlets.values())
+
+    def checked(self, result: Any) -> Sequence[Message]:
+        """What a handler returned, as a list of messages that it may write.
+
+        Raises:
+            TypeError: something else was returned or yielded.
+        """
+        if type(result) in self._outlets:
+            return (result,)
+        if result is None:
+            return ()
+        if isinstance(result, (list, tuple)):
+            for item in result:
+                if type(item) not in self._outlets:
+                    raise self._foreign(item)
+            return result
+        raise self._foreign(result)
+
+    def _foreign(self, item: object) -> TypeError:
+        declared = ", ".join(kind.__name__ for kind in self._outlets) or "nothing"
+        return TypeError(
+            f"stage {self._stage} wrote a {type(item).__name__}; its annotation declares {declared}"
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing has to be awaited before publishing."""
+        return self._plain and not self._broker.full
+
+    async def prepare(self, outputs: Sequence[Message]) -> None:
+        """Store the blobs of `outputs` and wait for room, before `emit`.
+
+        Raises:
+            BlobError: a blob cannot be stored.
+            Unavailable: the store does not answer.
+        """
+        if not self._plain:
+            for output in outputs:
+                await save_blobs(output, self._store, self._inline_limit)
+        if self._broker.full:
+            await self._broker.room()
+
+    def emit(self, job: Job, outputs: Sequence[Message], done: PublishDone, first: int = 0) -> None:
+        """Publish `outputs` as the children of `job`, numbered from `first`.
+
+        `done` is called once for each.
+        """
+        context = job.context
+        assert context is not None
+        # All are made before the first is published: an output that cannot be encoded must not
+        # leave its siblings on the stream.
+        tail = self._tail(job)
+        made: list[tuple[str, bytes, bytes]] = []
+        for index, output in enumerate(outputs, first):
+            outlet = self._outlets[type(output)]
+            identity = output_id(context.id, self._stage, self._run, index)
+            header = (outlet.head + identity + tail).encode("utf-8", "surrogateescape")
+            made.append((outlet.subject_of(output), header, self._codec.encode(output)))
+        for subject, header, payload in made:
+            self._broker.publish(subject, header, payload, done)
+
+    def _tail(self, job: Job) -> str:
+        """The header lines that the children of one message share."""
+        context = job.context
+        assert context is not None
+        ancestors = extend_ancestors(job.ancestors, context.id)
+        tail = f"\r\n{ANCESTORS}: {' '.join(ancestors)}"
+        if context.models:
+            tail += f"\r\n{MODELS}: {format_models(context.models)}"
+        trace = context.headers.get(TRACE)
+        if trace:
+            tail += f"\r\n{TRACE}: {trace}"
+        return tail + "\r\n\r\n"
+
+
+def carries_blobs(kind: type[Message]) -> bool:
+    """Whether a message type has a field with a `Blob` in it."""
+    return any("Blob" in str(hint) for hint in kind.__annotations__.values()) or any(
+        carries_blobs(base)
+        for base in kind.__mro__[1:]
+        if issubclass(base, Message) and base is not Message
+    )
+
+
+async def save_blobs(message: Message, store: BlobStore | None, inline_limit: int) -> None:
+    """Store the bytes of every blob in the fields of `message` that does not ride inline.
+
+    Raises:
+        BlobError: a blob cannot be stored.
+        MqinferError: there is no store.
+    """
+    for name in message.__struct_fields__:
+        value = getattr(message, name)
+        blobs = value if isinstance(value, (list, tuple)) else (value,)
+        for blob in blobs:
+            if not isinstance(blob, Blob) or blob.inline is None:
+                continue
+            if store is None:
+                raise MqinferError("no blob store is configured: set MQINFER_BLOBS")
+            await blob.save(store, inline_limit)

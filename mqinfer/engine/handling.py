@@ -1,0 +1,251 @@
+"""Handling: calls a handler in whichever shape it was written.
+
+One message or a batch, coroutine or generator, on the event loop or in a thread: each becomes
+"jobs in, every job answered or failed by the settler".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mqinfer.context import current
+from mqinfer.engine.job import Job
+from mqinfer.engine.ports import Origin
+from mqinfer.engine.settler import Settler
+from mqinfer.errors import Reject
+from mqinfer.message import Message, Rejected, Row
+
+if TYPE_CHECKING:
+    from mqinfer.engine.sink import Sink
+    from mqinfer.stage import Stage
+
+# Outputs of one message that are held until its handler ends; beyond it they are published while
+# the handler still runs, so that memory stays bounded.
+CHUNK = 1000
+
+
+class Handling(Protocol):
+    """What a runner does with decoded messages."""
+
+    concurrency: int
+    batch_size: int
+    batch_wait: float
+
+    async def run(self, jobs: Sequence[Job]) -> None:
+        """Answer or fail every job; raises only CancelledError."""
+
+    def close(self) -> None:
+        """Release threads."""
+
+
+class OneByOne:
+    """A handler that takes one message."""
+
+    batch_size = 1
+    batch_wait = 0.0
+
+    def __init__(self, stage: Stage, settler: Settler):
+        self._stage = stage
+        self._settler = settler
+        self._handler = stage.handler
+        self._wants_context = stage.signature.wants_context
+        self._kind = stage.signature.kind
+        self._threads = _threads(stage)
+        self.concurrency = _concurrency(stage)
+
+    async def run(self, jobs: Sequence[Job]) -> None:
+        """Handle the one job."""
+        (job,) = jobs
+        settler = self._settler
+        current.set(job.context)
+        arguments = (job.message, job.context) if self._wants_context else (job.message,)
+        first = 0
+        try:
+            if self._kind == "coroutine":
+                outputs = settler.emitter.checked(await self._handler(*arguments))
+            elif self._kind == "async_generator":
+                first, outputs = await self._drain(job, self._handler(*arguments))
+            else:
+                result = await in_thread(self._threads, self._call, arguments)
+                outputs = settler.emitter.checked(result)
+            if not settler.emitter.plain:
+                await settler.emitter.prepare(outputs)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
+            settler.failed(job, error)
+        else:
+            settler.answered(job, outputs, first)
+
+    def _call(self, *arguments: Any) -> Any:
+        result = self._handler(*arguments)
+        return list(result) if isinstance(result, Iterator) else result
+
+    async def _drain(self, job: Job, generator: Any) -> tuple[int, Sequence[Message]]:
+        """What an async generator yields; all but the last chunk is published on the way."""
+        emitter = self._settler.emitter
+        outputs: list[Message] = []
+        first = 0
+        try:
+            async for output in generator:
+                outputs.append(output)
+                if len(outputs) == CHUNK:
+                    chunk = emitter.checked(outputs)
+                    await emitter.prepare(chunk)
+                    if first == 0:
+                        job.unpublished += 1  # holds the job open; `answered` lets go
+                    self._settler.emit_some(job, chunk, first)
+                    first += CHUNK
+                    outputs = []
+        finally:
+            await generator.aclose()
+        return first, emitter.checked(outputs)
+
+    def close(self) -> None:
+        """Let threads end."""
+        _close(self._threads)
+
+
+class InBatches:
+    """A handler that takes a list of messages and returns one result for each."""
+
+    def __init__(self, stage: Stage, settler: Settler):
+        self._stage = stage
+        self._settler = settler
+        self._threads = _threads(stage)
+        self.concurrency = stage.limits.concurrency or 2
+        self.batch_size = stage.limits.batch_size
+        self.batch_wait = stage.limits.batch_wait
+
+    async def run(self, jobs: Sequence[Job]) -> None:
+        """Handle the batch; when it fails as a whole, its halves, so that one bad message does
+        not fail its neighbours."""
+        settler = self._settler
+        current.set(jobs[0].context)
+        try:
+            results = await self._results(jobs)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
+            if len(jobs) == 1:
+                settler.failed(jobs[0], error)
+            else:
+                middle = len(jobs) // 2
+                await self.run(jobs[:middle])
+                await self.run(jobs[middle:])
+            return
+        for job, result in zip(jobs, results, strict=True):
+            try:
+                if isinstance(result, Rejected):
+                    raise Reject(result.reason)  # noqa: TRY301 - one path for every outcome
+                outputs = settler.emitter.checked(result)
+                if not settler.emitter.plain:
+                    await settler.emitter.prepare(outputs)
+            except Exception as error:  # noqa: BLE001
+                settler.failed(job, error)
+            else:
+                settler.answered(job, outputs)
+
+    async def _results(self, jobs: Sequence[Job]) -> Sequence[Any]:
+        messages = [job.message for job in jobs]
+        contexts = [job.context for job in jobs]
+        arguments = (messages, contexts) if self._stage.signature.wants_context else (messages,)
+        if self._stage.signature.kind == "coroutine":
+            results = await self._stage.handler(*arguments)
+        else:
+            results = await in_thread(self._threads, self._stage.handler, arguments)
+        if results is None and not self._stage.writes:
+            return [None] * len(jobs)
+        if not isinstance(results, (list, tuple)) or len(results) != len(jobs):
+            count = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
+            raise TypeError(
+                f"stage {self._stage.name}: a batch handler returns a list with one result for "
+                f"each of its {len(jobs)} messages, this one returned {count}"
+            )
+        # A model that answered during the batch answered for each of its messages.
+        for job in jobs[1:]:
+            if job.context is not None and contexts[0] is not None:
+                job.context.models.update(contexts[0].models)
+        return results
+
+    def close(self) -> None:
+        """Let threads end."""
+        _close(self._threads)
+
+
+class IntoTable:
+    """A table's sink: rows in, nothing out."""
+
+    concurrency = 2
+
+    def __init__(self, sink: Sink, settler: Settler, *, batch_size: int, batch_wait: float):
+        self._sink = sink
+        self._settler = settler
+        self.batch_size = batch_size
+        self.batch_wait = batch_wait
+
+    async def run(self, jobs: Sequence[Job]) -> None:
+        """Insert the rows; those that ClickHouse refuses for their data are dead-lettered."""
+        try:
+            refused = await self._sink.write([_row(job) for job in jobs])
+        except Exception as error:  # noqa: BLE001 - a refused statement is retried, then told
+            for job in jobs:
+                self._settler.failed(job, error)
+            return
+        for index, job in enumerate(jobs):
+            reason = refused.get(index)
+            if reason is None:
+                self._settler.answered(job, ())
+            else:
+                self._settler.failed(job, Reject(reason))
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _row(job: Job) -> tuple[Row, Origin]:
+    from mqinfer.identity import STAGE
+
+    context = job.context
+    assert context is not None
+    assert isinstance(job.message, Row)
+    return job.message, Origin(
+        id=context.id,
+        ancestors=job.ancestors,
+        stage=context.headers.get(STAGE, ""),
+        run=context.run or "",
+        models=context.models,
+        sequence=context.sequence,
+        published=job.delivery.published,
+    )
+
+
+async def in_thread(
+    threads: ThreadPoolExecutor | None, function: Callable[..., Any], arguments: Sequence[Any]
+) -> Any:
+    """Call `function` in one of the stage's threads, with the caller's context variables."""
+    context = contextvars.copy_context()
+    return await asyncio.get_running_loop().run_in_executor(
+        threads, lambda: context.run(function, *arguments)
+    )
+
+
+def _concurrency(stage: Stage) -> int:
+    if stage.limits.concurrency is not None:
+        return min(stage.limits.concurrency, stage.limits.max_in_flight)
+    if stage.signature.kind in ("function", "generator"):
+        return 2 * (os.cpu_count() or 1)
+    return stage.limits.max_in_flight
+
+
+def _threads(stage: Stage) -> ThreadPoolExecutor | None:
+    if stage.signature.kind not in ("function", "generator"):
+        return None
+    workers = 2 if stage.signature.batch else _concurrency(stage)
+    return ThreadPoolExecutor(workers, thread_name_prefix=f"stage-{stage.name}")
+
+
+def _close(threads: ThreadPoolExecutor | None) -> None:
+    if threads is not None:
+        threads.shutdown(wait=False, cancel_futures=True)

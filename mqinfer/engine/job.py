@@ -1,0 +1,105 @@
+"""Job: one message in flight in one stage."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from mqinfer.context import Context
+from mqinfer.identity import ANCESTORS, MODELS, RUN, input_id, parse_ancestors, parse_models
+
+if TYPE_CHECKING:
+    from mqinfer.blob import BlobStore
+    from mqinfer.engine.ports import Delivery
+    from mqinfer.message import Message
+
+
+class Job:
+    """A delivery, what was decoded from it, and how far its answer is.
+
+    Attributes:
+        delivery: as the stream gave it.
+        message: decoded; None until then.
+        context: what the handler sees.
+        ancestors: ids of what it was made from.
+        received: monotonic seconds; `pulsed` when the server last heard that it is worked on.
+        started: when its handler began; None while it waits for one.
+        task: that runs the handler, to be cancelled at the timeout.
+        timed_out: the timeout cancelled it.
+        unpublished: outputs that JetStream has not acknowledged.
+        problem: why an output could not be published.
+        settled: acknowledged, given back or dead-lettered.
+    """
+
+    __slots__ = (
+        "ancestors",
+        "context",
+        "delivery",
+        "message",
+        "problem",
+        "pulsed",
+        "received",
+        "settled",
+        "started",
+        "task",
+        "timed_out",
+        "unpublished",
+    )
+
+    def __init__(self, delivery: Delivery, now: float):
+        self.delivery = delivery
+        self.received = now
+        self.pulsed = now
+        self.message: Message | None = None
+        self.ancestors: tuple[str, ...] = ()
+        self.started: float | None = None
+        self.task: asyncio.Task[object] | None = None
+        self.timed_out = False
+        self.unpublished = 0
+        self.problem: Exception | None = None
+        self.settled = False
+        self.context: Context | None = None
+
+    def open(self, stage: str, state: object, blobs: BlobStore | None) -> Context:
+        """Read the headers and make the context; once, when the message's turn has come."""
+        delivery = self.delivery
+        headers = delivery.headers
+        models: dict[str, str] = {}
+        run = None
+        if headers:
+            self.ancestors = parse_ancestors(headers.get(ANCESTORS))
+            models = parse_models(headers.get(MODELS))
+            run = headers.get(RUN)
+        self.context = Context(
+            id=input_id(headers, delivery.stream, delivery.sequence),
+            stage=stage,
+            run=run,
+            sequence=delivery.sequence,
+            attempt=delivery.attempt,
+            subject=delivery.subject,
+            headers=headers,
+            published=delivery.published / 1e9,
+            state=state,
+            models=models,
+            blobs=blobs,
+        )
+        return self.context
+
+    @property
+    def id(self) -> str:
+        """Identity of the message."""
+        if self.context is not None:
+            return self.context.id
+        delivery = self.delivery
+        return input_id(delivery.headers, delivery.stream, delivery.sequence)
+
+    def busy(self, now: float) -> float:
+        """Seconds that the handler has worked, without those it waited for a server."""
+        if self.started is None or self.context is None:
+            return 0.0
+        waiting = self.context.waiting_since
+        waited = self.context.waited + (0.0 if waiting is None else now - waiting)
+        return now - self.started - waited
+
+    def __repr__(self) -> str:
+        return f"Job({self.delivery!r}, unpublished={self.unpublished}, settled={self.settled})"

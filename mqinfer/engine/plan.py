@@ -1,0 +1,139 @@
+"""Plan: which consumers a worker runs, and the names and specifications of everything. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mqinfer.engine.ports import ConsumerSpec, StreamSpec
+from mqinfer.errors import ConfigurationError
+from mqinfer.message import Message, Row
+from mqinfer.stage import Backoff, Limits, Stage
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+
+# A sink works in large blocks: at most a second of age in steady state, up to this many rows
+# under load. Its block waits out an outage of ClickHouse by itself, so it has no timeout.
+SINK_BATCH = 50_000
+SINK_WAIT = 0.8
+SINK_LIMITS = Limits(
+    max_in_flight=2 * SINK_BATCH,
+    max_bytes=128 * 1024 * 1024,
+    timeout=float("inf"),
+    attempts=5,
+    backoff=Backoff(initial=1.0),
+    batch_size=SINK_BATCH,
+    batch_wait=SINK_WAIT,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One consumer to run: a stage, or the sink of a table.
+
+    Attributes:
+        name: of the stage, or `sink-<table>`.
+        reads: the type of its messages.
+        limits: what bounds it.
+        stage: None for a sink.
+        row: the row type of a sink.
+    """
+
+    name: str
+    reads: type[Message]
+    limits: Limits
+    stage: Stage | None = None
+    row: type[Row] | None = None
+
+    @property
+    def writes(self) -> tuple[type[Message], ...]:
+        """The types it may write."""
+        return self.stage.writes if self.stage else ()
+
+
+def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
+    """The consumers that a worker runs.
+
+    Args:
+        app: whose stages and tables.
+        names: of stages and sinks; None is all of them.
+
+    Raises:
+        ConfigurationError: a name is none of the app's; the text lists those there are.
+        WiringError: the app's wiring is wrong.
+    """
+    known = {
+        stage.name: Task(stage.name, stage.reads, stage.limits, stage=stage)
+        for stage in app.stages.values()
+    }
+    for table, row in app.rows.items():
+        known[f"sink-{table}"] = Task(f"sink-{table}", row, SINK_LIMITS, row=row)
+    if not known:
+        raise ConfigurationError(f"app {app.name} has no stages: declare one with @app.stage")
+    if names is None:
+        return list(known.values())
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"app {app.name} has no stage {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def upstream(app: App, chosen: Iterable[Task]) -> list[Task]:
+    """The tasks of the app that something of `chosen` waits for, themselves included."""
+    everything = tasks(app)
+    found = {task.name: task for task in chosen}
+    todo = list(found.values())
+    while todo:
+        reads = todo.pop().reads
+        for task in everything:
+            if reads in task.writes and task.name not in found:
+                found[task.name] = task
+                todo.append(task)
+    return list(found.values())
+
+
+def downstream(app: App, task: Task) -> list[Task]:
+    """The tasks that read what `task` writes."""
+    return [other for other in tasks(app) if other.reads in task.writes]
+
+
+def stream_spec(app: App) -> StreamSpec:
+    """The app's stream."""
+    return StreamSpec(
+        name=app.name,
+        subjects=(f"{app.name}.>",),
+        max_age=app.max_age,
+        max_bytes=app.max_bytes,
+        replicas=app.replicas,
+        duplicate_window=app.duplicate_window,
+    )
+
+
+def dead_stream_spec(app: App) -> StreamSpec:
+    """The stream of the app's dead letters; kept four times as long as the messages."""
+    return StreamSpec(
+        name=f"{app.name}-dead",
+        subjects=(f"dead.{app.name}.>",),
+        max_age=4 * app.max_age,
+        replicas=app.replicas,
+        duplicate_window=app.duplicate_window,
+    )
+
+
+def dead_subject(app: App, name: str) -> str:
+    """Where the dead letters of a stage or sink go."""
+    return f"dead.{app.name}.{name}"
+
+
+def consumer_spec(app: App, task: Task) -> ConsumerSpec:
+    """The durable consumer of a task."""
+    return ConsumerSpec(
+        name=task.name,
+        stream=app.name,
+        filters=app.filters(task.reads),
+        ack_wait=task.limits.ack_wait,
+    )

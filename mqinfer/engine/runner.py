@@ -1,0 +1,362 @@
+"""Runner: one stage at work: reserve slots, pull, decode, handle, emit, settle.
+
+    Slots ──> Pull ──> mailbox ──> handlers ──> Emitter ──> Settler
+      ^                                                        │
+      └──────────────────────── released ──────────────────────┘
+
+Promises 3 (bounded; outages stop the pulling, not the work) and 5 (clean stop) are kept here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mqinfer.engine.handling import Handling
+from mqinfer.engine.job import Job
+from mqinfer.engine.settler import Settler
+from mqinfer.engine.slots import Slots
+from mqinfer.errors import HandlerTimeout, Reject, WorkerKilled
+from mqinfer.identity import CONTENT_TYPE, ONLY
+
+if TYPE_CHECKING:
+    from mqinfer.blob import BlobStore
+    from mqinfer.codec import Codec
+    from mqinfer.engine.ports import Broker, Delivery, Pull
+    from mqinfer.message import Message
+    from mqinfer.observe import StageMetrics
+    from mqinfer.stage import Limits
+
+log = structlog.get_logger("mqinfer.stage")
+
+TICK = 0.25  # how often timeouts, pulses and gates are looked at, in seconds
+GATHER = 0.002  # how long few free slots wait to be asked for together
+
+
+class Runner:
+    """One consumer in one process.
+
+    Args:
+        name: of the stage or sink, for logs.
+        stream: and `consumer`, whose messages it handles.
+        consumer: the durable's name.
+        reads: the type of the messages.
+        limits: what bounds the work.
+        handling: what is done with messages.
+        settler: what becomes of them.
+        slots: the account of what is in flight.
+        broker: the stream's server.
+        codec: payload decoder.
+        gates: each gives a reason not to pull now, or None.
+        recreate: makes the consumer again after an operator deleted it.
+        metrics: of the stage.
+        state: what the stage's lifespan yielded.
+        blobs: the blob store.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        stream: str,
+        consumer: str,
+        reads: type[Message],
+        limits: Limits,
+        handling: Handling,
+        settler: Settler,
+        slots: Slots,
+        broker: Broker,
+        codec: Codec,
+        gates: Sequence[Callable[[], str | None]],
+        recreate: Callable[[], Awaitable[object]],
+        metrics: StageMetrics,
+        state: object = None,
+        blobs: BlobStore | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.name = name
+        self.stream = stream
+        self.consumer = consumer
+        self.jobs: dict[int, Job] = {}  # by sequence
+        self.slots = slots
+        self._reads = reads
+        self._limits = limits
+        self._handling = handling
+        self._settler = settler
+        self._broker = broker
+        self._codec = codec
+        self._gates = gates
+        self._recreate = recreate
+        self._metrics = metrics
+        self._state = state
+        self._blobs = blobs
+        self._clock = clock
+        self._mailbox: deque[Job] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._gathering = asyncio.Lock()
+        self._pull: Pull | None = None
+        self._asking: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._stopping = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self.blocked: str | None = None
+
+    # --- running --------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event, grace: float) -> None:
+        """Work until `stop` is set, then stop in order.
+
+        Args:
+            stop: set by the worker.
+            grace: seconds that handlers may take to finish.
+        """
+        async with asyncio.TaskGroup() as group:
+            handlers = [
+                group.create_task(self._handler(), name=f"{self.name} {number}")
+                for number in range(self._handling.concurrency)
+            ]
+            watch = group.create_task(self._watch(), name=f"{self.name} watch")
+            try:
+                self._pull = await self._broker.pull(
+                    self.stream,
+                    self.consumer,
+                    on_message=self._arrived,
+                    on_released=self._withdrawn,
+                    recreate=self._recreate,
+                )
+                self._ask()
+                await stop.wait()
+            finally:
+                await self._drain(grace, handlers)
+                watch.cancel()
+                self._handling.close()
+
+    async def _drain(self, grace: float, handlers: Sequence[asyncio.Task[None]]) -> None:
+        """Promise 5: stop pulling, finish, publish, acknowledge, hand back the rest."""
+        self._stopping = True
+        if self._pull is not None:
+            await self._pull.close()
+        while self._mailbox:
+            self._settler.hand_back(self._mailbox.popleft())
+        try:
+            async with asyncio.timeout(grace):
+                await self._empty.wait()
+        except TimeoutError:
+            log.warning("grace is over", stage=self.name, unfinished=len(self.jobs))
+        for task in handlers:
+            task.cancel()
+        await asyncio.wait(handlers)
+        for job in list(self.jobs.values()):
+            self._settler.hand_back(job)
+
+    # --- asking and taking ----------------------------------------------------------------------
+
+    def _ask(self) -> None:
+        """Ask for as many messages as there are free slots, unless a gate is closed."""
+        self._asking = None
+        if self._stopping or self._pull is None or self._pull.paused:
+            return
+        blocked = next((reason for gate in self._gates if (reason := gate())), None)
+        if blocked != self.blocked:
+            if (blocked is None) != (self.blocked is None):
+                log.info(
+                    "pulls again" if blocked is None else "stops pulling",
+                    stage=self.name,
+                    reason=blocked,
+                )
+            self.blocked = blocked
+        if blocked is not None:
+            return
+        while plan := self.slots.plan():
+            self.slots.ask(*plan)
+            self._pull.request(*plan)
+
+    def _ask_soon(self) -> None:
+        """Ask in this iteration of the loop when much is free, else let more become free."""
+        if self._asking is None and not self._stopping:
+            loop = asyncio.get_running_loop()
+            if self.slots.half_free:
+                self._asking = loop.call_soon(self._ask)
+            else:
+                self._asking = loop.call_later(GATHER, self._ask)
+
+    def _withdrawn(self, messages: int, size: int) -> None:
+        self.slots.withdraw(messages, size)
+        self._ask_soon()
+
+    def _arrived(self, delivery: Delivery) -> None:
+        """A message from the read loop."""
+        self.slots.arrive(delivery.size)
+        earlier = self.jobs.get(delivery.sequence)
+        if earlier is not None:
+            # ack_wait ran out on it (this process was stopped, or the server restarted) while it
+            # is still being worked on here: one handling serves both deliveries.
+            self.slots.release(earlier.delivery.size)
+            earlier.delivery = delivery
+            earlier.pulsed = self._clock()
+            return
+        job = Job(delivery, self._clock())
+        if self._stopping:
+            self.jobs[delivery.sequence] = job
+            self._settler.hand_back(job)
+            return
+        if delivery.attempt > 1:
+            self._metrics.redelivered()
+        self.jobs[delivery.sequence] = job
+        self._empty.clear()
+        self._mailbox.append(job)
+        if self._idle:
+            self._wake()
+
+    def released(self, job: Job) -> None:
+        """A job left; the settler calls this."""
+        if self.jobs.pop(job.delivery.sequence, None) is None:
+            return
+        self.slots.release(job.delivery.size)
+        if not self.jobs:
+            self._empty.set()
+        self._ask_soon()
+
+    # --- handling -------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    async def _handler(self) -> None:
+        """One of the stage's handlers: takes messages from the mailbox until cancelled."""
+        single = self._handling.batch_size == 1
+        while True:
+            if single:
+                if not self._mailbox:
+                    await self._sleep(None)
+                    continue
+                batch = [self._mailbox.popleft()]
+            else:
+                async with self._gathering:  # one batch is gathered at a time
+                    batch = await self._gather()
+            ready = [job for job in batch if self._open(job)]
+            if ready:
+                await self._handle(ready)
+
+    async def _sleep(self, timeout: float | None) -> None:
+        """Until a message arrives, or `timeout` seconds have passed."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        try:
+            if timeout is None:
+                await waiter
+            else:
+                async with asyncio.timeout(timeout):
+                    await waiter
+        except TimeoutError:
+            pass
+        finally:
+            if waiter.done() and not waiter.cancelled() and self._mailbox:
+                self._wake()  # the message that woke us may be another's to take
+            elif not waiter.done():
+                waiter.cancel()
+
+    async def _gather(self) -> list[Job]:
+        """A batch: full, or as old as a batch may get."""
+        wanted = self._handling.batch_size
+        while not self._mailbox:
+            await self._sleep(None)
+        oldest = self._mailbox[0].received
+        while 0 < len(self._mailbox) < wanted:
+            left = oldest + self._handling.batch_wait - self._clock()
+            if left <= 0 or self.slots.plan() is None and not self.slots.asked:
+                break  # old enough, or no more can come before this batch is done
+            await self._sleep(left)
+        return [self._mailbox.popleft() for _ in range(min(wanted, len(self._mailbox)))]
+
+    def _open(self, job: Job) -> bool:
+        """Read headers and payload; False when the message is settled already."""
+        delivery = job.delivery
+        context = job.open(self.name, self._state, self._blobs)
+        headers = context.headers
+        only = headers.get(ONLY) if headers else None
+        if only is not None and only != self.consumer:
+            self._settler.skipped(job)
+            return False
+        if delivery.attempt > self._limits.attempts:
+            self._settler.dead(
+                job,
+                WorkerKilled(
+                    f"delivered {delivery.attempt - 1} times, and each time the worker ended "
+                    "before it could say what became of the message"
+                ),
+            )
+            return False
+        try:
+            content_type = headers.get(CONTENT_TYPE) if headers else None
+            job.message = self._codec.decode(self._reads, delivery.data, content_type)
+        except Reject as error:
+            self._settler.failed(job, error)
+            return False
+        return True
+
+    async def _handle(self, jobs: Sequence[Job]) -> None:
+        """Run the handler; a timeout cancels this task, and only then is the cancel ours."""
+        task = asyncio.current_task()
+        assert task is not None
+        now = self._clock()
+        for job in jobs:
+            job.started = now
+            job.task = task
+        try:
+            await self._handling.run(jobs)
+        except asyncio.CancelledError:
+            if not any(job.timed_out for job in jobs) or self._stopping:
+                raise
+            task.uncancel()
+            error = HandlerTimeout(
+                f"stage {self.name} took longer than its timeout of {self._limits.timeout} s; "
+                "raise timeout=, or call ctx.progress() as the work advances"
+            )
+            for job in jobs:
+                self._settler.failed(job, error)
+        finally:
+            for job in jobs:
+                job.task = None
+
+    # --- time -----------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(TICK, self._limits.ack_wait / 6, self._limits.timeout / 2))
+            self.tick(self._clock())
+            if self._asking is None:
+                self._ask()
+
+    def tick(self, now: float) -> None:
+        """Pulse what is being worked on, and cancel what takes too long."""
+        pulse_before = now - self._limits.ack_wait / 3
+        busy: dict[asyncio.Task[object], float] = {}
+        for job in self.jobs.values():
+            if job.pulsed <= pulse_before:
+                self._broker.progress(job.delivery)
+                job.pulsed = now
+            if job.task is None or job.timed_out or job.context is None:
+                continue
+            if job.context.take_progress():
+                job.started, job.context.waited = now, 0.0
+            # The messages of a batch share a task, and one of them has its waits and progress.
+            busy[job.task] = min(busy.get(job.task, job.busy(now)), job.busy(now))
+        late = {task for task, seconds in busy.items() if seconds > self._limits.timeout}
+        for job in self.jobs.values():
+            job.timed_out = job.timed_out or job.task in late
+        for task in late:
+            task.cancel()
+
+    def __repr__(self) -> str:
+        return f"Runner({self.name}, {self.slots!r}, blocked={self.blocked!r})"

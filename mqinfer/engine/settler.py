@@ -1,0 +1,200 @@
+"""Settler: what becomes of a message once its handler is done.
+
+Promise 1: a message is acknowledged only when all its outputs are acknowledged by JetStream, or
+its dead letter is. Promise 4: the last attempt ends in the dead-letter stream.
+
+Everything here is synchronous: publishing calls back, so no await lies between an acknowledgement
+from the stream and the one we send.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mqinfer.engine.deadletter import dead_letter, kind_of
+from mqinfer.engine.emitter import Emitter
+from mqinfer.engine.job import Job
+from mqinfer.errors import Reject, Retry
+
+if TYPE_CHECKING:
+    from mqinfer.engine.ports import Broker
+    from mqinfer.message import Message
+    from mqinfer.observe import StageMetrics
+    from mqinfer.stage import Limits
+
+log = structlog.get_logger("mqinfer.stage")
+
+# The pause after which a message is delivered again whose dead letter cannot be stored.
+DEAD_LETTER_RETRY = 30.0
+
+
+class Settler:
+    """Acknowledges, gives back or dead-letters the messages of one stage.
+
+    Args:
+        stage: its name.
+        limits: attempts and backoff.
+        broker: to publish and acknowledge.
+        emitter: for outputs.
+        dead_subject: where dead letters go.
+        metrics: of the stage.
+        released: called for every job that leaves, however it does.
+        clock: monotonic seconds.
+        run: the replay run, or None.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        limits: Limits,
+        *,
+        broker: Broker,
+        emitter: Emitter,
+        dead_subject: str,
+        metrics: StageMetrics,
+        released: Callable[[Job], None],
+        clock: Callable[[], float],
+        run: str | None = None,
+    ):
+        self._stage = stage
+        self._limits = limits
+        self._broker = broker
+        self.emitter = emitter
+        self._dead_subject = dead_subject
+        self._metrics = metrics
+        self._released = released
+        self._clock = clock
+        self._run = run
+
+    # --- answered -------------------------------------------------------------------------------
+
+    def answered(self, job: Job, outputs: Sequence[Message], first: int = 0) -> None:
+        """The handler is done: publish `outputs`, then acknowledge.
+
+        `first` outputs were emitted before by `emit_some`. An output that cannot be encoded or is
+        too large makes the message fail.
+        """
+        if not outputs and job.unpublished == 0:
+            self._done(job)
+            return
+        if first == 0:
+            job.unpublished += 1  # held until all are sent: an early answer must not settle it
+        self.emit_some(job, outputs, first)
+        self._published(job, None)
+
+    def emit_some(self, job: Job, outputs: Sequence[Message], first: int) -> None:
+        """Publish outputs of a handler that is still running."""
+        job.unpublished += len(outputs)
+        sent = 0
+
+        def done(error: Exception | None) -> None:
+            nonlocal sent
+            sent += 1
+            self._published(job, error)
+
+        try:
+            self.emitter.emit(job, outputs, done, first)
+        except Exception as error:  # noqa: BLE001 - user types may fail to encode in any way
+            job.problem = job.problem or error
+            job.unpublished -= len(outputs) - sent
+
+    def _published(self, job: Job, error: Exception | None) -> None:
+        job.unpublished -= 1
+        if error is not None and job.problem is None:
+            job.problem = error
+        if job.unpublished == 0 and not job.settled:
+            if job.problem is None:
+                self._done(job)
+            else:
+                self.failed(job, job.problem)
+
+    def _done(self, job: Job) -> None:
+        if job.settled:
+            return
+        self._broker.ack(job.delivery)  # type: ignore[arg-type]
+        now = self._clock()
+        self._metrics.done(now - (job.started or job.received), job.delivery.published)
+        self._leave(job)
+
+    def skipped(self, job: Job) -> None:
+        """The message is for another consumer: acknowledge it without an answer."""
+        self._broker.ack(job.delivery)
+        self._metrics.skipped()
+        self._leave(job)
+
+    # --- not answered ---------------------------------------------------------------------------
+
+    def failed(self, job: Job, error: BaseException) -> None:
+        """Give the message back for another attempt, or dead-letter it."""
+        if job.settled:
+            return
+        attempt = job.delivery.attempt
+        if isinstance(error, Reject) or attempt >= self._limits.attempts:
+            self.dead(job, error)
+            return
+        delay = error.after if isinstance(error, Retry) else None
+        if delay is None:
+            delay = self._limits.backoff.delay(attempt, random.random())
+        log.warning(
+            "retry",
+            stage=self._stage,
+            id=job.id,
+            sequence=job.delivery.sequence,
+            attempt=attempt,
+            attempts=self._limits.attempts,
+            after=round(delay, 3),
+            error=f"{type(error).__name__}: {error}",
+            exc_info=None if isinstance(error, Retry) else error,
+        )
+        self._broker.nak(job.delivery, delay)
+        self._metrics.retried()
+        self._leave(job)
+
+    def dead(self, job: Job, error: BaseException) -> None:
+        """Publish the dead letter; the message ends when JetStream has it."""
+        header, payload = dead_letter(
+            job, self._stage, error, max_payload=self._broker.max_payload, run=self._run
+        )
+        kind = kind_of(error)
+
+        def stored(problem: Exception | None) -> None:
+            if job.settled:
+                return
+            if problem is not None:
+                log.error(
+                    "the dead letter cannot be stored",
+                    stage=self._stage,
+                    sequence=job.delivery.sequence,
+                    error=str(problem),
+                )
+                self._broker.nak(job.delivery, DEAD_LETTER_RETRY)
+                self._metrics.retried()
+            else:
+                self._broker.term(job.delivery, f"dead letter: {kind}")
+                self._metrics.dead(kind)
+                log.error(
+                    "dead letter",
+                    stage=self._stage,
+                    id=job.id,
+                    sequence=job.delivery.sequence,
+                    attempts=job.delivery.attempt,
+                    kind=kind,
+                    reason=str(error),
+                )
+            self._leave(job)
+
+        self._broker.publish(self._dead_subject, header, payload, stored)
+
+    def hand_back(self, job: Job) -> None:
+        """Nothing was done with the message: another worker may have it at once."""
+        if not job.settled:
+            self._broker.nak(job.delivery, 0)
+            self._leave(job)
+
+    def _leave(self, job: Job) -> None:
+        job.settled = True
+        self._released(job)

@@ -1,0 +1,79 @@
+"""Slots: how many messages, and how many bytes, a stage may still ask for. Pure.
+
+Promise 3: a stage never has more in flight than its limits, and never asks for more than it has
+free slots for; prefetching beyond that is how other frameworks handle messages twice.
+"""
+
+from __future__ import annotations
+
+
+class Slots:
+    """The account of one stage in one process.
+
+    A message is first `asked` for, then `arrived`, at last `released`. Bytes are reserved when
+    they are asked for. A server counts requests that overlap in its own order, so what is in
+    flight may exceed `max_bytes` by the bytes of one request (at most half of `max_bytes`).
+
+    Args:
+        max_messages: in flight or asked for.
+        max_bytes: in flight or asked for.
+        largest: the largest message there can be, in bytes; `max_bytes` is raised to twice that,
+            so that every message fits.
+    """
+
+    def __init__(self, max_messages: int, max_bytes: int, largest: int):
+        self.max_messages = max_messages
+        self.max_bytes = max(max_bytes, 2 * largest)
+        self.largest = largest
+        self.in_flight = 0
+        self.bytes_in_flight = 0
+        self.asked = 0
+        self.bytes_asked = 0
+
+    @property
+    def free(self) -> int:
+        """Messages that may still be asked for."""
+        return self.max_messages - self.in_flight - self.asked
+
+    def plan(self) -> tuple[int, int] | None:
+        """What to ask for now: messages and bytes; None when there is no room.
+
+        At most half of the bytes go into one request, so that two can overlap.
+        """
+        free_bytes = self.max_bytes - self.bytes_in_flight - self.bytes_asked
+        if self.free < 1 or free_bytes < self.largest:
+            return None
+        return self.free, min(free_bytes, max(self.max_bytes // 2, self.largest))
+
+    @property
+    def half_free(self) -> bool:
+        """Whether so much is free that asking should not wait for more to become free."""
+        return self.free * 2 >= self.max_messages
+
+    def ask(self, messages: int, size: int) -> None:
+        """A request left."""
+        self.asked += messages
+        self.bytes_asked += size
+
+    def arrive(self, size: int) -> None:
+        """A message that was asked for is here."""
+        self.asked = max(self.asked - 1, 0)
+        self.bytes_asked = max(self.bytes_asked - size, 0)
+        self.in_flight += 1
+        self.bytes_in_flight += size
+
+    def withdraw(self, messages: int, size: int) -> None:
+        """A request ended without bringing these."""
+        self.asked = max(self.asked - messages, 0)
+        self.bytes_asked = max(self.bytes_asked - size, 0)
+
+    def release(self, size: int) -> None:
+        """A message is settled."""
+        self.in_flight -= 1
+        self.bytes_in_flight -= size
+
+    def __repr__(self) -> str:
+        return (
+            f"Slots({self.in_flight} in flight + {self.asked} asked of {self.max_messages}, "
+            f"{self.bytes_in_flight} + {self.bytes_asked} of {self.max_bytes} bytes)"
+        )

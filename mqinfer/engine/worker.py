@@ -1,0 +1,310 @@
+"""Worker: runs the runners of one process, and stops them in order.
+
+The order of a stop (promise 5): runners stop pulling, finish, publish, acknowledge and hand back;
+then inference ends, then the connections. Everything runs in task groups: a side task that dies
+stops the worker, and no task outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from mqinfer.codec import Codec
+from mqinfer.engine import plan
+from mqinfer.engine.emitter import Emitter
+from mqinfer.engine.handling import Handling, InBatches, IntoTable, OneByOne
+from mqinfer.engine.job import Job
+from mqinfer.engine.runner import Runner
+from mqinfer.engine.settler import Settler
+from mqinfer.engine.sink import Sink
+from mqinfer.engine.slots import Slots
+from mqinfer.errors import Unavailable
+from mqinfer.model import inference as current_inference
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.blob import BlobStore
+    from mqinfer.engine.inference import Inference
+    from mqinfer.engine.ports import Broker, Database
+    from mqinfer.observe import Metrics
+
+log = structlog.get_logger("mqinfer.worker")
+
+LAG_EVERY = 1.0  # seconds between looks at how far consumers are
+HEADERS_ROOM = 64 * 1024  # what subject and headers may add to the largest payload
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The outside world, handed in.
+
+    `database` and `inference` may be None when the chosen stages use neither.
+    """
+
+    broker: Broker
+    store: BlobStore | None
+    inference: Inference | None
+    database: Database | None
+    metrics: Metrics
+    inline_limit: int = 65536
+
+
+class Worker:
+    """Stages of one app in one process.
+
+    Args:
+        app: the app.
+        services: connections.
+        stages: names of stages and sinks; None is all.
+        grace: seconds that handlers may take to finish when it stops.
+        drain: stop by itself when nothing is left to do.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        services: Services,
+        *,
+        stages: Sequence[str] | None = None,
+        grace: float = 25.0,
+        drain: bool = False,
+    ):
+        self.app = app
+        self.tasks = plan.tasks(app, stages)
+        self.runners: list[Runner] = []
+        self._services = services
+        self._grace = grace
+        self._drain = drain
+        self._stop = asyncio.Event()
+        self._codec = Codec(services.store)
+        self._waiting: dict[str, int] = {}  # consumer -> messages that wait for it
+        self._started = False
+
+    def stop(self) -> None:
+        """Begin an orderly stop; does nothing the second time."""
+        self._stop.set()
+
+    def not_ready(self) -> list[str]:
+        """Why the worker cannot pull and publish now, a line each; empty when it can."""
+        if not self._started:
+            return ["starting"]
+        broker = self._services.broker.blocked
+        reasons = [f"broker: {broker}"] if broker else []
+        return reasons + [
+            f"stage {runner.name}: {runner.blocked}" for runner in self.runners if runner.blocked
+        ]
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until `stop` (or, with `drain`, until nothing is left).
+
+        Raises:
+            ConflictError: the stream or a consumer exists with settings that do not fit.
+            Unavailable: the broker cannot be reached at the start.
+            ExceptionGroup: a part of the worker failed.
+        """
+        broker = self._services.broker
+        await broker.ensure_stream(plan.stream_spec(self.app))
+        await broker.ensure_stream(plan.dead_stream_spec(self.app))
+        async with self.app.lifespan() if self.app.lifespan else nullcontext():
+            current_inference.set(self._services.inference)
+            async with asyncio.TaskGroup() as beside:
+                helpers = self._start_beside(beside)
+                try:
+                    await self._work()
+                finally:
+                    for helper in helpers:
+                        helper.cancel()
+        await broker.flush()
+        log.info("stopped", app=self.app.name)
+
+    def _start_beside(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        helpers = [group.create_task(self._watch_lag(), name="lag")]
+        if self._services.inference is not None:
+            helpers.append(group.create_task(self._services.inference.run(), name="inference"))
+        return helpers
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            lost = group.create_task(self._lost(), name="connection")
+            for task in self.tasks:
+                # Each makes its own consumer and table, so that one that waits for ClickHouse
+                # does not hold up the others.
+                group.create_task(self._run_task(task), name=task.name)
+            self._started = True
+            log.info("started", app=self.app.name, stages=[task.name for task in self.tasks])
+            await self._stop.wait()
+            lost.cancel()
+
+    async def _lost(self) -> None:
+        await self._services.broker.lost()
+        raise Unavailable(
+            self._services.broker.blocked or "the connection to NATS is closed for good"
+        )
+
+    async def _run_task(self, task: plan.Task) -> None:
+        spec = plan.consumer_spec(self.app, task)
+        broker = self._services.broker
+        await broker.ensure_consumer(spec)
+        sink = None
+        if task.row is not None:
+            assert self._services.database is not None
+            sink = Sink(self._services.database, task.row)
+            if not await self._unless_stopped(sink.prepare()):
+                return
+        lifespan = task.stage.lifespan if task.stage else None
+        async with lifespan() if lifespan else nullcontext() as state:
+            runner = self._runner(task, sink, state)
+            self.runners.append(runner)
+            await runner.run(self._stop, self._grace)
+
+    async def _unless_stopped(self, work: Any) -> bool:
+        """Await `work`; False if the worker was stopped first."""
+        task = asyncio.ensure_future(work)
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+            return task.done()
+        finally:
+            for pending in (task, stopped):
+                pending.cancel()
+
+    def _runner(self, task: plan.Task, sink: Sink | None, state: object) -> Runner:
+        app, services = self.app, self._services
+        metrics = services.metrics.stage(task.name)
+        slots = Slots(
+            task.limits.max_in_flight,
+            task.limits.max_bytes,
+            services.broker.max_payload + HEADERS_ROOM,
+        )
+        emitter = Emitter(
+            app,
+            task.name,
+            task.writes,
+            run=None,
+            codec=self._codec,
+            store=services.store,
+            inline_limit=services.inline_limit,
+            broker=services.broker,
+        )
+        loop = asyncio.get_running_loop()
+
+        def released(job: Job) -> None:
+            runner.released(job)
+
+        settler = Settler(
+            task.name,
+            task.limits,
+            broker=services.broker,
+            emitter=emitter,
+            dead_subject=plan.dead_subject(app, task.name),
+            metrics=metrics,
+            released=released,
+            clock=loop.time,
+        )
+        spec = plan.consumer_spec(app, task)
+        runner = Runner(
+            task.name,
+            stream=app.name,
+            consumer=spec.name,
+            reads=task.reads,
+            limits=task.limits,
+            handling=_handling(task, settler, sink),
+            settler=settler,
+            slots=slots,
+            broker=services.broker,
+            codec=self._codec,
+            gates=self._gates(task, sink),
+            recreate=lambda: services.broker.ensure_consumer(spec),
+            metrics=metrics,
+            state=state,
+            blobs=services.store,
+            clock=loop.time,
+        )
+        metrics.watch(runner.slots, lambda: self._waiting.get(task.name, 0))
+        return runner
+
+    def _gates(self, task: plan.Task, sink: Sink | None) -> list[Callable[[], str | None]]:
+        """What may keep a task from pulling."""
+        broker, inference = self._services.broker, self._services.inference
+        gates: list[Callable[[], str | None]] = [lambda: broker.blocked]
+        if sink is not None:
+            gates.append(lambda: sink.blocked)
+        if task.stage is not None and task.stage.models and inference is not None:
+            models = task.stage.models
+            gates.append(lambda: inference.blocked(models))
+        limit = task.limits.max_downstream
+        readers = [other.name for other in plan.downstream(self.app, task)]
+        if limit is not None and readers:
+
+            def behind() -> str | None:
+                for reader in readers:
+                    waiting = self._waiting.get(reader, 0)
+                    if waiting > limit:
+                        return f"{waiting:,} messages wait for {reader} (max_downstream={limit:,})"
+                return None
+
+            gates.append(behind)
+        return gates
+
+    # --- how far everything is ------------------------------------------------------------------
+
+    async def _watch_lag(self) -> None:
+        """Keep the lag of the consumers that matter here, and end a drain."""
+        watched = {task.name: task for task in plan.upstream(self.app, self.tasks)}
+        for task in self.tasks:
+            watched.update({other.name: other for other in plan.downstream(self.app, task)})
+        upstream = [task.name for task in plan.upstream(self.app, self.tasks)]
+        quiet = 0
+        while not self._stop.is_set():
+            try:
+                lags = {name: await self._lag(name) for name in watched}
+            except Unavailable:
+                quiet = 0
+            else:
+                done = not any(lags[name] for name in upstream)
+                ready = len(self.runners) == len(self.tasks)
+                idle = ready and not any(runner.jobs for runner in self.runners)
+                quiet = quiet + 1 if done and idle else 0
+                if self._drain and quiet >= 2:
+                    log.info("nothing is left to do", app=self.app.name)
+                    self._stop.set()
+            await asyncio.sleep(LAG_EVERY if not self._drain else LAG_EVERY / 4)
+
+    async def _lag(self, consumer: str) -> int:
+        state = await self._services.broker.consumer_state(self.app.name, consumer)
+        self._waiting[consumer] = 0 if state is None else state.waiting
+        return 0 if state is None else state.lag
+
+
+def _handling(task: plan.Task, settler: Settler, sink: Sink | None) -> Handling:
+    if sink is not None:
+        return IntoTable(
+            sink, settler, batch_size=task.limits.batch_size, batch_wait=task.limits.batch_wait
+        )
+    assert task.stage is not None
+    return (InBatches if task.stage.signature.batch else OneByOne)(task.stage, settler)
+
+
+def stop_on_signals(stop: Callable[[], None], abort: Callable[[], None]) -> None:
+    """SIGTERM or SIGINT: `stop`; a second one: `abort`."""
+    loop = asyncio.get_running_loop()
+    seen = 0
+
+    def received() -> None:
+        nonlocal seen
+        seen += 1
+        (stop if seen == 1 else abort)()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, received)

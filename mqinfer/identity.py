@@ -1,0 +1,99 @@
+"""Identity and lineage: who a message is, what it came from, and the headers that say so.
+
+Promise 2: the id of an output is a hash of what caused it, so whoever makes it again makes the
+same id. It is the `Nats-Msg-Id`, by which JetStream drops repeats inside its window, and the row's
+key, by which ClickHouse drops them for good.
+
+No header is required on input: a message without an id is `stream:sequence`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Final
+
+MSG_ID: Final = "Nats-Msg-Id"
+CONTENT_TYPE: Final = "Content-Type"
+# The identity, where the Nats-Msg-Id must differ from it: a dead letter that was sent back.
+IDENTITY: Final = "Mq-Id"
+STAGE: Final = "Mq-Stage"
+ANCESTORS: Final = "Mq-Ancestors"
+MODELS: Final = "Mq-Models"
+RUN: Final = "Mq-Run"
+# The one consumer a message is for; others acknowledge it and go on.
+ONLY: Final = "Mq-Only"
+TRACE: Final = "traceparent"
+
+# Ancestors that a header names: the first input and the nearest ones.
+MAX_ANCESTORS: Final = 16
+
+
+def output_id(parent: str, stage: str, run: str | None, index: int) -> str:
+    """The id of the output number `index` that `stage` makes of the message `parent`.
+
+    BLAKE2b with 16 bytes of digest (RFC 7693) over the parts joined by a separator that no id,
+    stage or run contains; 32 hexadecimal digits.
+    """
+    text = f"{parent}\x1f{stage}\x1f{run or ''}\x1f{index}"
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def input_id(headers: Mapping[str, str] | None, stream: str, sequence: int) -> str:
+    """The identity of a message: what its headers say, else its place in the stream."""
+    if headers:
+        return headers.get(IDENTITY) or headers.get(MSG_ID) or f"{stream}:{sequence}"
+    return f"{stream}:{sequence}"
+
+
+def parse_ancestors(value: str | None) -> tuple[str, ...]:
+    """The ids in an `Mq-Ancestors` header, the first input first."""
+    return tuple(value.split()) if value else ()
+
+
+def extend_ancestors(ancestors: tuple[str, ...], parent: str) -> tuple[str, ...]:
+    """The ancestors of a child of `parent`; keeps the first input and the nearest others."""
+    chain = (*ancestors, parent)
+    if len(chain) <= MAX_ANCESTORS:
+        return chain
+    return (chain[0], *chain[-(MAX_ANCESTORS - 1) :])
+
+
+def parse_models(value: str | None) -> dict[str, str]:
+    """`name=version` pairs of an `Mq-Models` header; what is no pair is passed over."""
+    if not value:
+        return {}
+    pairs = (item.partition("=") for item in value.split())
+    return {name: version for name, equals, version in pairs if name and equals}
+
+
+def format_models(models: Mapping[str, str]) -> str:
+    """The inverse of `parse_models`, in the order of the names."""
+    return " ".join(f"{name}={version}" for name, version in sorted(models.items()))
+
+
+def header_block(pairs: Mapping[str, str]) -> bytes:
+    r"""The NATS header block (`NATS/1.0\r\n` ... `\r\n\r\n`, ADR-4) of `pairs`.
+
+    Line ends in a value would end the header: they become spaces.
+    """
+    lines = [b"NATS/1.0\r\n"]
+    for name, value in pairs.items():
+        text = value.replace("\r", " ").replace("\n", " ")
+        lines.append(f"{name}: {text}\r\n".encode("utf-8", "surrogateescape"))
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def parse_header_block(block: bytes) -> dict[str, str]:
+    """The pairs of a NATS header block; a repeated name keeps its first value.
+
+    The status line's own text ("NATS/1.0 409 Consumer Deleted") is not part of the result.
+    """
+    pairs: dict[str, str] = {}
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
+        if colon:
+            key = name.strip().decode("ascii", "replace")
+            pairs.setdefault(key, value.strip().decode("utf-8", "surrogateescape"))
+    return pairs
