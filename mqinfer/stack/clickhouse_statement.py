@@ -72,6 +72,7 @@ def find_insert(query: bytes) -> Insert | None:
     depth = 0
     position = 0  # among the tokens after INSERT [INTO] [TABLE|FUNCTION]
     end = first.end
+    dotted = False
     for token in tokens:
         end = token.end
         if token.text == b"(":
@@ -79,6 +80,10 @@ def find_insert(query: bytes) -> Insert | None:
         elif token.text == b")":
             depth -= 1
         if position == 0 and token.word in (b"INTO", b"TABLE", b"FUNCTION"):
+            continue
+        # The dot of ``database.table`` and what follows it belong to the name.
+        if token.text == b"." or dotted:
+            dotted = token.text == b"."
             continue
         position += 1
         if depth or position == 1:  # the first is the table's name, whatever it is

@@ -233,15 +233,18 @@ class TritonServer(Server):
         }
 
     async def probe(self) -> bool:
-        """Ask whether the server takes requests."""
+        """Ask whether the server takes requests.
+
+        It listens only after every model of the repository was loaded or has failed.
+        """
         status, _ = await probe.http(self.http_port, "/v2/health/ready")
-        if status != 200:
-            return False
-        # It is ready before its models are; wait until each is loaded or has failed.
-        return all(state.state != "LOADING" for state in await self.model_states())
+        return status == 200
 
     async def model_states(self) -> list[ModelState]:
         """List every version of every model with its state.
+
+        With ``poll``, Triton tries a model that failed again and again: its state
+        is UNAVAILABLE with the reason, and LOADING without one in between.
 
         Raises:
             StackError: Triton did not answer as expected.

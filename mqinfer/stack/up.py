@@ -87,7 +87,8 @@ async def _report(stack: Stack, out: Callable[[str], None], seconds: float) -> N
         for model in await stack.triton.model_states():
             if model.state != "READY":
                 what = f"{model.name} {model.version}".rstrip()
-                out(f"warning: Triton does not serve {what}: {model.reason or model.state}")
+                why = model.reason or f"its loading fails, see {stack.triton.log}"
+                out(f"warning: Triton does not serve {what}: {why}")
     addresses = []
     if stack.nats is not None:
         addresses.append(f"NATS {stack.nats.url}")
