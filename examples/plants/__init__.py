@@ -1,0 +1,1 @@
+"""The case study: drones photograph plants, models find and grade their leaves."""

@@ -1,0 +1,1 @@
+"""How the models of the case study are trained, exported and measured."""
