@@ -1,0 +1,62 @@
+"""mqinfer: asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
+
+Declare:   App, Message, Row, Blob, Column, Tensor
+Handle:    Context, Retry, Reject, Rejected, Backoff
+Run:       Worker, Client, Settings
+Errors:    mqinfer.errors
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mqinfer.app import App
+from mqinfer.blob import Blob
+from mqinfer.column import Column
+from mqinfer.context import Context
+from mqinfer.errors import MqinferError, Reject, Retry
+from mqinfer.message import Message, Rejected, Row
+from mqinfer.model import Answer, Model, Tensor
+from mqinfer.stage import Backoff
+
+if TYPE_CHECKING:
+    from mqinfer.client import Client, Worker
+    from mqinfer.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Answer",
+    "App",
+    "Backoff",
+    "Blob",
+    "Client",
+    "Column",
+    "Context",
+    "Message",
+    "Model",
+    "MqinferError",
+    "Reject",
+    "Rejected",
+    "Retry",
+    "Row",
+    "Settings",
+    "Tensor",
+    "Worker",
+]
+
+# What runs needs the servers' clients; what declares must not load them.
+_LAZY = {
+    "Client": "mqinfer.client",
+    "Worker": "mqinfer.client",
+    "Settings": "mqinfer.settings",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load `Client`, `Worker` and `Settings` when they are first asked for (PEP 562)."""
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'mqinfer' has no attribute {name!r}")

@@ -26,6 +26,7 @@ import structlog
 from nats.aio.client import Client
 
 from mqinfer.errors import ConfigurationError, PermissionDenied, Unavailable
+from mqinfer.settings import mask_url
 
 if TYPE_CHECKING:
     from mqinfer.settings import Settings
@@ -168,7 +169,7 @@ async def open_client(
         "pending_size": 256 * 1024 * 1024,
         **_credentials(settings),
     }
-    where = ", ".join(settings.nats_servers_masked)
+    where = mask_url(", ".join(settings.nats_servers))
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT + 1):
             await _first_connect(client, options)

@@ -1,0 +1,204 @@
+"""The library's way in: a client that publishes, and a worker that runs in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from mqinfer import wiring
+from mqinfer.codec import CONTENT_TYPES, Codec
+from mqinfer.engine import plan
+from mqinfer.engine.emitter import save_blobs
+from mqinfer.engine.worker import Services
+from mqinfer.engine.worker import Worker as EngineWorker
+from mqinfer.errors import PublishError
+from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
+from mqinfer.message import Message, key_token
+from mqinfer.model import inference as current_inference
+from mqinfer.settings import Settings
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.blob import BlobStore
+
+PUBLISH_TIMEOUT = 30.0
+
+
+class Client:
+    """Publishes messages of one app; made by `app.connect()`.
+
+    A message that is refused leaves the client usable.
+    """
+
+    def __init__(self, app: App, services: Services):
+        self.app = app
+        self._services = services
+        self._codec = Codec(services.store)
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The blob store that workers read from."""
+        assert self._services.store is not None
+        return self._services.store
+
+    async def publish(
+        self, message: Message, *, id: str | None = None, timeout: float = PUBLISH_TIMEOUT  # noqa: A002
+    ) -> str:
+        """Publish one message and return its id once JetStream has stored it.
+
+        Args:
+            message: of any type that the app reads or writes.
+            id: its identity; the same id within the stream's duplicate window is stored once.
+                None makes a random one.
+            timeout: seconds to wait out an outage or a full stream.
+
+        Raises:
+            PayloadTooLarge: it exceeds the server's limit; nothing was sent.
+            PublishTimeout: no acknowledgement in time; publish it again under the same id.
+            PublishError: the stream refuses it for good.
+        """
+        await save_blobs(message, self._services.store, self._services.inline_limit)
+        info = message.__mqinfer__
+        subject = self.app.subject(type(message))
+        if info.key is not None:
+            subject += f".{key_token(getattr(message, info.key))}"
+        payload = self._codec.encode(message)
+        return await self.publish_raw(
+            subject, payload, content_type=CONTENT_TYPES[info.wire], id=id, timeout=timeout
+        )
+
+    async def publish_raw(
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        content_type: str | None = None,
+        id: str | None = None,  # noqa: A002
+        timeout: float = PUBLISH_TIMEOUT,
+    ) -> str:
+        """Publish bytes on a full subject as they are; otherwise like `publish`."""
+        identity = id or uuid.uuid4().hex
+        headers = {MSG_ID: identity}
+        if content_type is not None:
+            headers[CONTENT_TYPE] = content_type
+        broker = self._services.broker
+        if broker.full:
+            await broker.room()
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: Exception | None) -> None:
+            if stored.done():
+                return
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        broker.publish(subject, header_block(headers), payload, done, timeout=timeout)
+        await stored
+        return identity
+
+    async def publish_all(
+        self, messages: Sequence[Message], *, ids: Sequence[str] | None = None
+    ) -> list[str]:
+        """Publish many side by side; the ids in their order.
+
+        Raises:
+            PublishError: one of them was refused; the others may be stored.
+        """
+        if ids is not None and len(ids) != len(messages):
+            raise PublishError(f"{len(messages)} messages and {len(ids)} ids")
+        async with asyncio.TaskGroup() as group:
+            sent = [
+                group.create_task(self.publish(message, id=ids[index] if ids else None))
+                for index, message in enumerate(messages)
+            ]
+        return [task.result() for task in sent]
+
+
+@asynccontextmanager
+async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[Client]:
+    """A client of `app`; see `App.connect`. Creates the app's streams if they are not there.
+
+    Raises:
+        Unavailable: NATS does not answer.
+        ConflictError: the stream exists with settings that do not fit.
+    """
+    settings = settings or Settings.load()
+    async with wiring.services(app, settings, "client") as services:
+        await services.broker.ensure_stream(plan.stream_spec(app))
+        inference = services.inference
+        if inference is None:
+            yield Client(app, services)
+            return
+        async with inference:
+            token = current_inference.set(inference)
+            try:
+                yield Client(app, services)
+            finally:
+                current_inference.reset(token)
+
+
+class Worker:
+    """Runs stages in this process, as `mqinfer worker` does.
+
+    Args:
+        app: the app.
+        stages: names of stages and `sink-<table>`s; None is all.
+        settings: None reads the environment.
+        drain: stop by itself when nothing is left to do.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        stages: Sequence[str] | None = None,
+        settings: Settings | None = None,
+        drain: bool = False,
+    ):
+        self.app = app
+        self.settings = settings or Settings.load()
+        self._stages = stages
+        self._drain = drain
+        self._stop = asyncio.Event()
+        self.engine: EngineWorker | None = None
+
+    def stop(self) -> None:
+        """Begin an orderly stop."""
+        self._stop.set()
+        if self.engine is not None:
+            self.engine.stop()
+
+    def not_ready(self) -> list[str]:
+        """Why the worker cannot work now; empty when it can."""
+        return ["connecting"] if self.engine is None else self.engine.not_ready()
+
+    async def run(self) -> None:
+        """Work until `stop` is called (or, with `drain`, until nothing is left).
+
+        Raises:
+            Unavailable: NATS does not answer at the start, or closed the connection for good.
+            ConfigurationError: the app's wiring or a setting is wrong.
+        """
+        from mqinfer import image
+
+        image.configure(
+            max_pixels=self.settings.max_pixels, max_bytes=self.settings.max_image_bytes
+        )
+        tasks = plan.tasks(self.app, self._stages)
+        async with wiring.services(self.app, self.settings, "worker", tasks) as services:
+            self.services = services
+            self.engine = EngineWorker(
+                self.app,
+                services,
+                stages=self._stages,
+                grace=self.settings.grace,
+                drain=self._drain,
+            )
+            if self._stop.is_set():
+                return
+            await self.engine.run()

@@ -1,0 +1,85 @@
+"""Wiring: adapters made from settings and handed to the engine; the only place that knows both."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from mqinfer.adapters.jetstream import JetStream
+from mqinfer.engine.plan import Task
+from mqinfer.engine.worker import Services
+
+if TYPE_CHECKING:
+    from mqinfer.adapters.clickhouse import ClickHouse
+    from mqinfer.adapters.triton import TritonServer
+    from mqinfer.app import App
+    from mqinfer.settings import Settings
+
+
+def jetstream(app: App, settings: Settings, role: str) -> JetStream:
+    """A connection to NATS, named so that an operator sees whose it is."""
+    return JetStream(settings, name=f"{app.name} {role} {socket.gethostname()}:{os.getpid()}")
+
+
+def triton(settings: Settings) -> TritonServer:
+    """A connection to Triton; made when first used."""
+    from mqinfer.adapters.triton import TritonServer
+
+    return TritonServer(
+        settings.triton_url,
+        tls_ca=settings.triton_tls_ca,
+        tls_cert=settings.triton_tls_cert,
+        tls_key=settings.triton_tls_key,
+    )
+
+
+def clickhouse(settings: Settings) -> ClickHouse:
+    """A connection to ClickHouse; made when first used."""
+    from mqinfer.adapters.clickhouse import ClickHouse
+
+    return ClickHouse(settings.clickhouse_url, ca_cert=settings.clickhouse_tls_ca)
+
+
+@asynccontextmanager
+async def services(
+    app: App, settings: Settings, role: str, tasks: Sequence[Task] = ()
+) -> AsyncIterator[Services]:
+    """Everything that `tasks` need of the outside world, open; closed at the end.
+
+    An idle worker of a stage without models never loads gRPC, and one without tables never loads
+    the ClickHouse client.
+
+    Raises:
+        Unavailable: NATS does not answer. (Triton and ClickHouse may be away: work waits.)
+        ConfigurationError: a setting cannot be used.
+    """
+    from mqinfer.adapters.blobs import open_store
+    from mqinfer.observe import Metrics
+
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(jetstream(app, settings, role))
+        store = open_store(settings.blobs, timeout=settings.blob_timeout)
+        stack.push_async_callback(store.close)
+        metrics = Metrics(app.name)
+        inference = None
+        if app.models:
+            from mqinfer.engine.inference import Inference
+
+            server = triton(settings)
+            stack.push_async_callback(server.close)
+            inference = Inference(server, observer=metrics)
+        database = None
+        if any(task.row is not None for task in tasks):
+            database = clickhouse(settings)
+            stack.push_async_callback(database.close)
+        yield Services(
+            broker=broker,
+            store=store,
+            inference=inference,
+            database=database,
+            metrics=metrics,
+            inline_limit=settings.inline_blob_bytes,
+        )
