@@ -96,7 +96,8 @@ class ClickHouse:
         self._timeout, self._change_timeout = timeout, change_timeout
         secure = parts.scheme == "https"
         port = port or (8443 if secure else 8123)
-        self.address = f"{parts.hostname}:{port}"
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        self.address = f"{host}:{port}"
         self.database = unquote(parts.path.strip("/")) or "default"
         self._options: dict[str, Any] = {
             "interface": parts.scheme,

@@ -107,7 +107,8 @@ def _check_storage(schema: TableSchema, engine: str, sorting_key: str) -> None:
             f"table {schema.storage} has the engine {engine} and wants ReplacingMergeTree: rename "
             f"it, or give the row type of {schema.name} another table="
         )
-    has = tuple(part.strip().strip("`") for part in sorting_key.split(","))
+    # Servers differ in whether they show a key of one column in brackets.
+    has = tuple(part.strip().strip("`") for part in sorting_key.strip("()").split(","))
     if has != schema.sorting_key:
         raise ConflictError(
             f"table {schema.name} is sorted by ({', '.join(has[:-1])}) and order_by wants "

@@ -134,34 +134,40 @@ class Sink:
         if not items:
             return {}
         started = self._clock()
-        call = next(self._calls)
         try:
-            if not self._ready:
-                await self.prepare()
-            if len(items) <= _INLINE_ROWS:
-                block = build_block(self.schema, items)
-            else:
-                block = await asyncio.to_thread(build_block, self.schema, items)
-            refused = dict(block.refused)
-            # A stack instead of recursion; the next part to store is its last.
-            parts = list(block.cut(self._max_bytes))[::-1]
-            while parts:
-                start, stop = parts.pop()
-                reason = await self._store(block.part(start, stop), f"{call}-{start}-{stop}")
-                if reason is None:
-                    continue
-                if stop - start == 1:
-                    if isinstance(reason, BadRows):
-                        refused[block.index[start]] = str(reason)
-                    else:
-                        parts.append((start, stop))
-                    continue
-                middle = (start + stop) // 2
-                parts += [(middle, stop), (start, middle)]
-            self.stats.refused += len(refused)
-            return refused
+            return await self._write(items)
+        except asyncio.CancelledError:
+            # Nobody is left to look whether the server is back: let the next write find out.
+            self._availability.up()
+            raise
         finally:
             self.stats.seconds += self._clock() - started
+
+    async def _write(self, items: Sequence[tuple[Row, Origin]]) -> dict[int, str]:
+        call = next(self._calls)
+        if not self._ready:
+            await self.prepare()
+        if len(items) <= _INLINE_ROWS:
+            block = build_block(self.schema, items)
+        else:
+            block = await asyncio.to_thread(build_block, self.schema, items)
+        refused = dict(block.refused)
+        # A stack instead of recursion; the next part to store is its last.
+        parts = list(block.cut(self._max_bytes))[::-1]
+        while parts:
+            start, stop = parts.pop()
+            reason = await self._store(block.part(start, stop), f"{call}-{start}-{stop}")
+            if reason is None:
+                continue
+            if stop - start > 1:
+                middle = (start + stop) // 2
+                parts += [(middle, stop), (start, middle)]
+            elif isinstance(reason, BadRows):
+                refused[block.index[start]] = str(reason)
+            else:
+                parts.append((start, stop))
+        self.stats.refused += len(refused)
+        return refused
 
     async def _store(self, block: Block, name: str) -> BadRows | Unavailable | None:
         """Store one block; what is returned is a reason to try again with half of it."""
@@ -220,10 +226,6 @@ class Sink:
                 else:
                     return attempt == failures - 1
             raise AssertionError  # pragma: no cover - count() does not end
-        except asyncio.CancelledError:
-            # Nobody is left to look whether it is back: let the next write find out.
-            self._availability.up()
-            raise
         finally:
             self.stats.waited += self._clock() - started
 

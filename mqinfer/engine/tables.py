@@ -81,7 +81,12 @@ def generation_sql(version: str = "_version") -> str:
 
 
 def version_sql(generation: str, version: str = "_version") -> str:
-    """SQL for a row's version moved to another generation (an SQL expression)."""
+    """SQL for a row's version moved to another generation (an SQL expression).
+
+    Where the result is called `_version` again, select the rows in a subquery: ClickHouse takes a
+    name in WHERE for the alias rather than for the column. And turn off `insert_deduplicate`, or
+    rows that were deleted and are inserted again just as they were may be taken for a repeat.
+    """
     return (
         f"bitOr(bitShiftLeft(toUInt64({generation}), {_TIME_BITS}), "
         f"bitAnd({version}, {_TIME_MASK}))"
