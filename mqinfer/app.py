@@ -198,11 +198,14 @@ class App:
         for declared in self._declared:
             try:
                 stage = self._stage(declared)
-                if stage.name in stages:
-                    raise WiringError(f"stage {stage.name}: declared twice; give one a name=")
-                stages[stage.name] = stage
             except WiringError as error:
                 problems.append(error)
+                continue
+            if stage.name in stages:
+                problems.append(
+                    WiringError(f"stage {stage.name}: declared twice; give one a name=")
+                )
+            stages[stage.name] = stage
         problems.extend(_collisions(stages))
         return stages, problems
 

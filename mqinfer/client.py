@@ -45,7 +45,11 @@ class Client:
         return self._services.store
 
     async def publish(
-        self, message: Message, *, id: str | None = None, timeout: float = PUBLISH_TIMEOUT  # noqa: A002
+        self,
+        message: Message,
+        *,
+        id: str | None = None,
+        timeout: float = PUBLISH_TIMEOUT,  # noqa: A002
     ) -> str:
         """Publish one message and return its id once JetStream has stored it.
 
@@ -89,7 +93,7 @@ class Client:
             await broker.room()
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def done(error: Exception | None) -> None:
+        def done(error: Exception | None, _repeat: bool) -> None:
             if stored.done():
                 return
             if error is None:

@@ -152,7 +152,9 @@ def _array(kind: Any, value: Any) -> Any:
             raise ValueError("an array's nested list must be regular and hold numbers")
         return array
     if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
-        raise ValueError('an array is {"dtype", "shape", "base64" or "data"} or a nested list')
+        raise ValueError(  # noqa: TRY004 - the codec makes a ValueError a DecodeError
+            'an array is {"dtype", "shape", "base64" or "data"} or a nested list'
+        )
     try:
         dtype = np.dtype(value["dtype"])
     except TypeError:
@@ -165,7 +167,7 @@ def _array(kind: Any, value: Any) -> Any:
     if isinstance(value.get("base64"), str):
         raw = base64.b64decode(value["base64"], validate=True)
     if not isinstance(raw, bytes):
-        raise ValueError("an array needs its bytes in base64 or data")
+        raise ValueError("an array needs its bytes in base64 or data")  # noqa: TRY004
     shape = value.get("shape")
     if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
         raise ValueError("an array's shape is a list of sizes")

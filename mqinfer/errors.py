@@ -32,7 +32,7 @@ class ConflictError(ConfigurationError):
 # --- outcomes a handler may choose ---------------------------------------------------------------
 
 
-class Retry(MqinferError):  # noqa: N818 - an outcome, not a fault
+class Retry(MqinferError):
     """Handle this message again later.
 
     Args:
@@ -47,7 +47,7 @@ class Retry(MqinferError):  # noqa: N818 - an outcome, not a fault
         self.after = after
 
 
-class Reject(MqinferError):  # noqa: N818 - an outcome, not a fault
+class Reject(MqinferError):
     """This message can never be answered: dead-letter it now, without further attempts."""
 
 

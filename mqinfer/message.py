@@ -58,6 +58,7 @@ class MessageMeta(StructMeta):
         order_by: tuple[str, ...] | str = (),
         **config: Any,
     ) -> Any:
+        """Make the type and keep what its keywords say."""
         cls = super().__new__(mcls, name, bases, namespace, **config)
         if "__is_row__" in namespace:  # Message and Row themselves
             return cls

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse
     from mqinfer.adapters.triton import TritonServer
     from mqinfer.app import App
+    from mqinfer.observe import Metrics
     from mqinfer.settings import Settings
 
 
@@ -43,6 +44,17 @@ def clickhouse(settings: Settings) -> ClickHouse:
     return ClickHouse(settings.clickhouse_url, ca_cert=settings.clickhouse_tls_ca)
 
 
+class _ModelObserver:
+    """Requests to the inference server, as metrics."""
+
+    def __init__(self, metrics: Metrics):
+        self._metrics = metrics
+
+    def request(self, model: str, version: str, items: int, seconds: float) -> None:
+        """A request was answered."""
+        self._metrics.model(model, version).request(items, seconds)
+
+
 @asynccontextmanager
 async def services(
     app: App, settings: Settings, role: str, tasks: Sequence[Task] = ()
@@ -57,20 +69,20 @@ async def services(
         ConfigurationError: a setting cannot be used.
     """
     from mqinfer.adapters.blobs import open_store
-    from mqinfer.observe import Metrics
+    from mqinfer.observe import Metrics as MetricsOfApp
 
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(jetstream(app, settings, role))
         store = open_store(settings.blobs, timeout=settings.blob_timeout)
         stack.push_async_callback(store.close)
-        metrics = Metrics(app.name)
+        metrics = MetricsOfApp(app.name)
         inference = None
         if app.models:
             from mqinfer.engine.inference import Inference
 
             server = triton(settings)
             stack.push_async_callback(server.close)
-            inference = Inference(server, observer=metrics)
+            inference = Inference(server, observer=_ModelObserver(metrics))
         database = None
         if any(task.row is not None for task in tasks):
             database = clickhouse(settings)

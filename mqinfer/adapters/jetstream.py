@@ -14,7 +14,7 @@ import structlog
 from mqinfer.adapters import admin
 from mqinfer.adapters.natsclient import LeanClient, open_client
 from mqinfer.adapters.publisher import Publisher
-from mqinfer.adapters.pull import ContinuousPull, StreamMessage
+from mqinfer.adapters.pull import ContinuousPull
 from mqinfer.engine.availability import Availability
 from mqinfer.engine.ports import (
     ConsumerSpec,
@@ -215,26 +215,26 @@ class JetStream:
         """Whether a polite caller waits for `room`."""
         return self.publisher.full
 
-    def ack(self, delivery: StreamMessage) -> None:
+    def ack(self, delivery: Delivery) -> None:
         """Acknowledge; a lost one is delivered again, and its answer dropped as a repeat."""
         self.client.write(b"PUB %b 4\r\n+ACK\r\n" % delivery.reply)
 
-    def nak(self, delivery: StreamMessage, delay: float) -> None:
+    def nak(self, delivery: Delivery, delay: float) -> None:
         """Give back after `delay` seconds (a bare nak would skip the wait)."""
         body = b"-NAK"
         if delay > 0:
             body += b" " + json.dumps({"delay": int(delay * 1e9)}).encode()
         self._reply(delivery, body)
 
-    def term(self, delivery: StreamMessage, reason: str) -> None:
+    def term(self, delivery: Delivery, reason: str) -> None:
         """Never deliver again."""
         self._reply(delivery, b"+TERM " + " ".join(reason.split())[:200].encode())
 
-    def progress(self, delivery: StreamMessage) -> None:
+    def progress(self, delivery: Delivery) -> None:
         """Start `ack_wait` anew."""
         self._reply(delivery, b"+WPI")
 
-    def _reply(self, delivery: StreamMessage, body: bytes) -> None:
+    def _reply(self, delivery: Delivery, body: bytes) -> None:
         self.client.write(b"PUB %b %d\r\n%b\r\n" % (delivery.reply, len(body), body))
 
     async def flush(self) -> None:

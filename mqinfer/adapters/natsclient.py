@@ -75,7 +75,7 @@ class LeanClient(Client):
             return
         try:
             handler(subject, reply, data, headers)
-        except Exception:  # noqa: BLE001 - an exception here would end the read loop in silence
+        except Exception:
             log.exception("a message could not be taken from the connection")
 
     def write(self, data: bytes) -> None:
@@ -100,7 +100,7 @@ class LeanClient(Client):
             raise Unavailable(
                 f"no JetStream answers on {self.url}: start nats-server with -js"
             ) from None
-        except (nats.errors.TimeoutError, asyncio.TimeoutError):
+        except (TimeoutError, nats.errors.TimeoutError):
             raise Unavailable(
                 f"no answer from JetStream to {subject} in {timeout} s"
                 + (f" (last error: {self.last_error})" if self.last_error else "")
@@ -200,14 +200,12 @@ async def _first_connect(client: LeanClient, options: dict[str, Any]) -> None:
 
 
 def _credentials(settings: Settings) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for name, value in (
-        ("user", settings.nats_user),
-        ("password", settings.nats_password),
-        ("token", settings.nats_token),
-    ):
-        if value:
-            options[name] = value
+    plain = {
+        "user": settings.nats_user,
+        "password": settings.nats_password,
+        "token": settings.nats_token,
+    }
+    options: dict[str, Any] = {name: value for name, value in plain.items() if value}
     for name, path in (
         ("user_credentials", settings.nats_creds),
         ("nkeys_seed", settings.nats_nkey),

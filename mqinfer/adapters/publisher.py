@@ -101,7 +101,8 @@ class Publisher:
                     f"a message for {subject} has {size:,} bytes with its headers, the server "
                     f"takes {self.max_payload:,}: raise max_payload there, or carry the bytes as "
                     "a Blob with a path"
-                )
+                ),
+                False,
             )
             return
         now = self._clock()
@@ -153,9 +154,9 @@ class Publisher:
         if entry is None:
             return  # the answer to an earlier copy came first
         if b'"seq"' in data and b'"error"' not in data:
-            if b'"duplicate"' in data:
-                self.duplicates += 1
-            self._finish(number, entry, None)
+            repeat = b'"duplicate"' in data
+            self.duplicates += repeat
+            self._finish(number, entry, None, repeat)
             self.trouble = None
             return
         self._refused(number, entry, data)
@@ -185,7 +186,9 @@ class Publisher:
         self.trouble = reason
         entry.deadline = self._clock() + min(RETRY_FIRST * 2**entry.tries, RETRY_MOST)
 
-    def _finish(self, number: int, entry: _Pending, error: Exception | None) -> None:
+    def _finish(
+        self, number: int, entry: _Pending, error: Exception | None, repeat: bool = False
+    ) -> None:
         del self._pending[number]
         self._bytes -= len(entry.header) + len(entry.payload)
         if (
@@ -194,7 +197,7 @@ class Publisher:
             and self._bytes < MAX_OUTSTANDING_BYTES
         ):
             self._room.set()
-        entry.done(error)
+        entry.done(error, repeat)
 
     # --- time -----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,11 +19,13 @@ from mqinfer.engine.job import Job
 from mqinfer.engine.ports import Origin
 from mqinfer.engine.settler import Settler
 from mqinfer.errors import Reject
+from mqinfer.identity import STAGE
 from mqinfer.message import Message, Rejected, Row
 
 if TYPE_CHECKING:
     from mqinfer.engine.sink import Sink
-    from mqinfer.stage import Stage
+    from mqinfer.observe import SinkMetrics
+    from mqinfer.stage import Limits, Stage
 
 # Outputs of one message that are held until its handler ends; beyond it they are published while
 # the handler still runs, so that memory stays bounded.
@@ -121,8 +124,10 @@ class InBatches:
         self.batch_wait = stage.limits.batch_wait
 
     async def run(self, jobs: Sequence[Job]) -> None:
-        """Handle the batch; when it fails as a whole, its halves, so that one bad message does
-        not fail its neighbours."""
+        """Handle the batch; if it fails as a whole, handle its halves.
+
+        So one bad message does not fail its neighbours.
+        """
         settler = self._settler
         current.set(jobs[0].context)
         try:
@@ -179,20 +184,24 @@ class IntoTable:
 
     concurrency = 2
 
-    def __init__(self, sink: Sink, settler: Settler, *, batch_size: int, batch_wait: float):
+    def __init__(self, sink: Sink, settler: Settler, limits: Limits, metrics: SinkMetrics):
         self._sink = sink
         self._settler = settler
-        self.batch_size = batch_size
-        self.batch_wait = batch_wait
+        self._metrics = metrics
+        self.batch_size = limits.batch_size
+        self.batch_wait = limits.batch_wait
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Insert the rows; those that ClickHouse refuses for their data are dead-lettered."""
+        started = time.perf_counter()
         try:
             refused = await self._sink.write([_row(job) for job in jobs])
         except Exception as error:  # noqa: BLE001 - a refused statement is retried, then told
             for job in jobs:
                 self._settler.failed(job, error)
             return
+        self._metrics.inserted(len(jobs) - len(refused), time.perf_counter() - started)
+        self._metrics.refused(len(refused))
         for index, job in enumerate(jobs):
             reason = refused.get(index)
             if reason is None:
@@ -205,8 +214,6 @@ class IntoTable:
 
 
 def _row(job: Job) -> tuple[Row, Origin]:
-    from mqinfer.identity import STAGE
-
     context = job.context
     assert context is not None
     assert isinstance(job.message, Row)

@@ -40,7 +40,7 @@ class ModelInfo:
         versions: that are ready now, oldest first.
         inputs: tensors to send.
         outputs: tensors that come back.
-        max_batch_size: the most items a request may hold; 0 when the model takes no batch dimension.
+        max_batch_size: the most items a request may hold; 0: it takes no batch dimension.
     """
 
     name: str
@@ -177,6 +177,7 @@ class Delivery(Protocol):
     """One message as the stream delivered it."""
 
     data: bytes
+    reply: bytes
     stream: str
     sequence: int
     attempt: int
@@ -238,7 +239,8 @@ class ConsumerState:
         return self.waiting + self.unacknowledged
 
 
-PublishDone = Callable[[Exception | None], None]
+# Why a publish failed (None: it is stored), and whether the stream had it already.
+PublishDone = Callable[[Exception | None, bool], None]
 
 
 class Pull(Protocol):
@@ -258,7 +260,9 @@ class Pull(Protocol):
 class Broker(Protocol):
     """JetStream."""
 
-    max_payload: int
+    @property
+    def max_payload(self) -> int:
+        """The most bytes that payload and headers of one message may have together."""
 
     @property
     def blocked(self) -> str | None:

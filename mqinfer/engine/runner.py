@@ -274,7 +274,8 @@ class Runner:
         oldest = self._mailbox[0].received
         while 0 < len(self._mailbox) < wanted:
             left = oldest + self._handling.batch_wait - self._clock()
-            if left <= 0 or self.slots.plan() is None and not self.slots.asked:
+            full = self.slots.plan() is None and not self.slots.asked
+            if left <= 0 or full:
                 break  # old enough, or no more can come before this batch is done
             await self._sleep(left)
         return [self._mailbox.popleft() for _ in range(min(wanted, len(self._mailbox)))]

@@ -81,6 +81,7 @@ class Settler:
         if not outputs and job.unpublished == 0:
             self._done(job)
             return
+        self._metrics.outputs(len(outputs))
         if first == 0:
             job.unpublished += 1  # held until all are sent: an early answer must not settle it
         self.emit_some(job, outputs, first)
@@ -91,9 +92,11 @@ class Settler:
         job.unpublished += len(outputs)
         sent = 0
 
-        def done(error: Exception | None) -> None:
+        def done(error: Exception | None, repeat: bool) -> None:
             nonlocal sent
             sent += 1
+            if repeat:
+                self._metrics.duplicates()
             self._published(job, error)
 
         try:
@@ -115,7 +118,7 @@ class Settler:
     def _done(self, job: Job) -> None:
         if job.settled:
             return
-        self._broker.ack(job.delivery)  # type: ignore[arg-type]
+        self._broker.ack(job.delivery)
         now = self._clock()
         self._metrics.done(now - (job.started or job.received), job.delivery.published)
         self._leave(job)
@@ -161,7 +164,7 @@ class Settler:
         )
         kind = kind_of(error)
 
-        def stored(problem: Exception | None) -> None:
+        def stored(problem: Exception | None, _repeat: bool) -> None:
             if job.settled:
                 return
             if problem is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -166,18 +166,16 @@ class Worker:
             self.runners.append(runner)
             await runner.run(self._stop, self._grace)
 
-    async def _unless_stopped(self, work: Any) -> bool:
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Await `work`; False if the worker was stopped first."""
-        task = asyncio.ensure_future(work)
-        stopped = asyncio.ensure_future(self._stop.wait())
-        try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work)
+            stopped = group.create_task(self._stop.wait())
             await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-            return task.done()
-        finally:
-            for pending in (task, stopped):
-                pending.cancel()
+            done = task.done()
+            task.cancel()
+            stopped.cancel()
+        return done
 
     def _runner(self, task: plan.Task, sink: Sink | None, state: object) -> Runner:
         app, services = self.app, self._services
@@ -219,7 +217,7 @@ class Worker:
             consumer=spec.name,
             reads=task.reads,
             limits=task.limits,
-            handling=_handling(task, settler, sink),
+            handling=_handling(task, settler, sink, services.metrics),
             settler=settler,
             slots=slots,
             broker=services.broker,
@@ -231,7 +229,7 @@ class Worker:
             blobs=services.store,
             clock=loop.time,
         )
-        metrics.watch(runner.slots, lambda: self._waiting.get(task.name, 0))
+        metrics.watch(slots, lambda: self._waiting.get(task.name), lambda: runner.blocked)
         return runner
 
     def _gates(self, task: plan.Task, sink: Sink | None) -> list[Callable[[], str | None]]:
@@ -287,11 +285,9 @@ class Worker:
         return 0 if state is None else state.lag
 
 
-def _handling(task: plan.Task, settler: Settler, sink: Sink | None) -> Handling:
+def _handling(task: plan.Task, settler: Settler, sink: Sink | None, metrics: Metrics) -> Handling:
     if sink is not None:
-        return IntoTable(
-            sink, settler, batch_size=task.limits.batch_size, batch_wait=task.limits.batch_wait
-        )
+        return IntoTable(sink, settler, task.limits, metrics.sink(sink.schema.name))
     assert task.stage is not None
     return (InBatches if task.stage.signature.batch else OneByOne)(task.stage, settler)
 
