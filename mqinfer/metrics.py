@@ -1,0 +1,387 @@
+"""Metrics: what is counted for each message, model request and insert, and how Prometheus reads it.
+
+Counting a message costs a few additions to plain Python numbers; Prometheus's own objects are made
+when it asks. Everything that counts belongs to one event loop and is read by it, so nothing is
+locked.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import Metric
+
+HANDLE_BUCKETS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0
+)  # fmt: skip
+"""Seconds; for handlers, model requests and inserts."""
+AGE_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0
+)  # fmt: skip
+"""Seconds; from the stream's time of a message to its acknowledgement."""
+_COULD_NOT_BE_PROCESSED = ("decode", "rejected")  # kinds of dead letters that no retry would help
+
+
+class Histogram:
+    """Counts by bucket, as plain numbers.
+
+    Args:
+        bounds: upper bounds of the buckets; what is larger than the last is counted too.
+        unit: what is observed is so many to one of the bounds: 1e9 for nanoseconds.
+    """
+
+    __slots__ = ("bounds", "counts", "total", "unit")
+
+    def __init__(self, bounds: Sequence[float], unit: float = 1):
+        self.bounds = [bound * unit for bound in bounds]
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.total: float = 0
+        self.unit = unit
+
+    @property
+    def sum(self) -> float:
+        """Of all values, in the bounds' unit."""
+        return self.total / self.unit
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Prometheus's cumulative form."""
+        count, pairs = 0, []
+        for bound, here in zip(self.bounds, self.counts, strict=False):
+            count += here
+            pairs.append((repr(bound / self.unit), float(count)))
+        return [*pairs, ("+Inf", float(count + self.counts[-1]))]
+
+
+class Occupancy(Protocol):
+    """What a stage has in flight; `engine.slots.Slots` is one."""
+
+    in_flight: int
+    bytes_in_flight: int
+
+
+class StageMetrics:
+    """Counts of one stage in this process; every method is called on the event loop."""
+
+    __slots__ = (
+        "_blocked",
+        "_lag",
+        "_occupancy",
+        "ages",
+        "completed",
+        "deaths",
+        "duplicate_publishes",
+        "handling",
+        "outputs_published",
+        "redeliveries",
+        "retries",
+        "skips",
+    )
+
+    def __init__(self) -> None:
+        self.completed = 0
+        self.retries = 0
+        self.skips = 0
+        self.redeliveries = 0
+        self.outputs_published = 0
+        self.duplicate_publishes = 0
+        self.deaths: dict[str, int] = {}
+        self.handling = Histogram(HANDLE_BUCKETS)
+        self.ages = Histogram(AGE_BUCKETS, unit=1e9)
+        self._occupancy: Occupancy | None = None
+        self._lag: Callable[[], int | None] | None = None
+        self._blocked: Callable[[], str | None] | None = None
+
+    def done(
+        self,
+        seconds: float,
+        published: int = 0,
+        # Bound here: looking them up for each message would cost as much as the counting.
+        _bisect: Any = bisect_left,
+        _now: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """A message was answered and acknowledged.
+
+        Args:
+            seconds: from the start of its handler.
+            published: the stream's time of the message, nanoseconds since the epoch; 0 is unknown.
+        """
+        self.completed += 1
+        handling = self.handling
+        handling.counts[_bisect(handling.bounds, seconds)] += 1
+        handling.total += seconds
+        if published:
+            age = _now() - published
+            ages = self.ages
+            ages.counts[_bisect(ages.bounds, age)] += 1
+            if age > 0:  # the server's clock may be ahead; a sum must never fall
+                ages.total += age
+
+    def retried(self) -> None:
+        """A message was given back for another attempt."""
+        self.retries += 1
+
+    def skipped(self) -> None:
+        """A message was acknowledged without an answer, for it is meant for another consumer."""
+        self.skips += 1
+
+    def dead(self, kind: str) -> None:
+        """A message ended as a dead letter of this kind."""
+        self.deaths[kind] = self.deaths.get(kind, 0) + 1
+
+    def redelivered(self) -> None:
+        """A message came that had been delivered before."""
+        self.redeliveries += 1
+
+    def outputs(self, count: int = 1) -> None:
+        """Messages were published and stored."""
+        self.outputs_published += count
+
+    def duplicates(self, count: int = 1) -> None:
+        """Messages were published that the stream had already."""
+        self.duplicate_publishes += count
+
+    def watch(
+        self,
+        occupancy: Occupancy,
+        lag: Callable[[], int | None] | None = None,
+        blocked: Callable[[], str | None] | None = None,
+    ) -> None:
+        """Say where the gauges read from when Prometheus asks.
+
+        Args:
+            occupancy: messages and bytes in flight.
+            lag: messages of the stage that are not done; None while it is not known.
+            blocked: why the stage does not pull; None while it does.
+        """
+        self._occupancy, self._lag, self._blocked = occupancy, lag, blocked
+
+    def outcomes(self) -> dict[str, int]:
+        """How many messages ended in each way."""
+        rejected = sum(self.deaths.get(kind, 0) for kind in _COULD_NOT_BE_PROCESSED)
+        return {
+            "done": self.completed,
+            "retried": self.retries,
+            "dead": sum(self.deaths.values()) - rejected,
+            "rejected": rejected,
+            "skipped": self.skips,
+        }
+
+    def gauges(self) -> dict[str, float]:
+        """What is so now; what is not known is left out."""
+        found: dict[str, float] = {}
+        if self._occupancy is not None:
+            found["in_flight"] = self._occupancy.in_flight
+            found["in_flight_bytes"] = self._occupancy.bytes_in_flight
+        if self._lag is not None and (lag := self._lag()) is not None:
+            found["lag"] = lag
+        if self._blocked is not None:
+            found["blocked"] = self._blocked() is not None
+        return found
+
+    def __repr__(self) -> str:
+        return f"StageMetrics({self.outcomes()}, {self.gauges()})"
+
+
+class ModelMetrics:
+    """Counts of one version of a model in this process."""
+
+    __slots__ = ("failures", "items", "requests", "seconds")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.items = 0
+        self.failures = 0
+        self.seconds = Histogram(HANDLE_BUCKETS)
+
+    def request(self, items: int, seconds: float) -> None:
+        """A request was answered."""
+        self.requests += 1
+        self.items += items
+        self.seconds.observe(seconds)
+
+    def failed(self) -> None:
+        """A request was refused, or not answered."""
+        self.failures += 1
+
+
+class SinkMetrics:
+    """Counts of one table's sink in this process."""
+
+    __slots__ = ("blocks", "refused_rows", "rows", "seconds")
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.blocks = 0
+        self.refused_rows = 0
+        self.seconds = Histogram(HANDLE_BUCKETS)
+
+    def inserted(self, rows: int, seconds: float) -> None:
+        """A block was stored."""
+        self.rows += rows
+        self.blocks += 1
+        self.seconds.observe(seconds)
+
+    def refused(self, rows: int = 1) -> None:
+        """ClickHouse refused rows for what is in them."""
+        self.refused_rows += rows
+
+
+class Metrics:
+    """All metrics of one app in this process, in a Prometheus registry of their own.
+
+    Args:
+        app: the app's name, a label of everything.
+    """
+
+    def __init__(self, app: str):
+        self.app = app
+        self._stages: dict[str, StageMetrics] = {}
+        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._sinks: dict[str, SinkMetrics] = {}
+        self._registry: CollectorRegistry | None = None
+
+    def stage(self, name: str) -> StageMetrics:
+        """The counts of a stage; always the same object for a name."""
+        return self._stages.setdefault(name, StageMetrics())
+
+    def model(self, name: str, version: str) -> ModelMetrics:
+        """The counts of one version of a model; always the same object."""
+        return self._models.setdefault((name, version), ModelMetrics())
+
+    def request(self, model: str, version: str, items: int, seconds: float) -> None:
+        """The inference server answered a request; what `engine.inference` reports to."""
+        self.model(model, version).request(items, seconds)
+
+    def sink(self, table: str) -> SinkMetrics:
+        """The counts of a table's sink; always the same object for a table."""
+        return self._sinks.setdefault(table, SinkMetrics())
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """A registry with these metrics and the process's (memory, processor, files)."""
+        if self._registry is None:
+            from prometheus_client import CollectorRegistry, ProcessCollector
+
+            self._registry = CollectorRegistry()
+            self._registry.register(self)
+            ProcessCollector(registry=self._registry)
+        return self._registry
+
+    def render(self) -> bytes:
+        """Prometheus's text format."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What Prometheus's registry calls when it is read."""
+        yield from self._collect_stages()
+        yield from self._collect_models()
+        yield from self._collect_sinks()
+
+    def _collect_stages(self) -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily as Counter
+        from prometheus_client.core import GaugeMetricFamily as Gauge
+        from prometheus_client.core import HistogramMetricFamily
+
+        stages, labels = sorted(self._stages.items()), ["app", "stage"]
+        messages = Counter(
+            "mqinfer_messages", "Messages by how they ended.", labels=[*labels, "outcome"]
+        )
+        deaths = Counter(
+            "mqinfer_dead_letters", "Messages that ended as dead letters.", labels=[*labels, "kind"]
+        )
+        for name, stage in stages:
+            for outcome, count in stage.outcomes().items():
+                messages.add_metric([self.app, name, outcome], count)
+            for kind, count in sorted(stage.deaths.items()):
+                deaths.add_metric([self.app, name, kind], count)
+        yield messages
+        yield deaths
+        for metric, attribute, text in (
+            ("outputs", "outputs_published", "Messages published and stored."),
+            ("duplicates", "duplicate_publishes", "Publishes that the stream had already."),
+            ("redelivered", "redeliveries", "Deliveries of messages delivered before."),
+        ):
+            counter = Counter(f"mqinfer_{metric}", text, labels=labels)
+            for name, stage in stages:
+                counter.add_metric([self.app, name], getattr(stage, attribute))
+            yield counter
+        now = {name: stage.gauges() for name, stage in stages}
+        for metric, text in (
+            ("in_flight", "Messages taken from the stream and not settled."),
+            ("in_flight_bytes", "Their payloads and headers."),
+            ("lag", "Messages of the stage's consumer that are not done."),
+            ("blocked", "1 while the stage does not pull; /readyz says why."),
+        ):
+            gauge = Gauge(f"mqinfer_{metric}", text, labels=labels)
+            for name, values in now.items():
+                if metric in values:
+                    gauge.add_metric([self.app, name], values[metric])
+            yield gauge
+        for metric, attribute, text in (
+            ("handle_seconds", "handling", "From the start of a handler to the acknowledgement."),
+            ("end_to_end_seconds", "ages", "From the stream's time to the acknowledgement."),
+        ):
+            family = HistogramMetricFamily(f"mqinfer_{metric}", text, labels=labels)
+            for name, stage in stages:
+                found: Histogram = getattr(stage, attribute)
+                family.add_metric([self.app, name], found.buckets(), found.sum)
+            yield family
+
+    def _collect_models(self) -> Iterator[Metric]:
+        labels = ["app", "model", "version"]
+        rows = [([self.app, *key], model) for key, model in sorted(self._models.items())]
+        yield from _counters(
+            rows,
+            labels,
+            ("model_requests", "requests", "Requests answered by the inference server."),
+            ("model_items", "items", "Items in these requests."),
+            ("model_failures", "failures", "Requests refused or not answered."),
+        )
+        yield _seconds(rows, labels, "model_request_seconds", "One request, with its network.")
+
+    def _collect_sinks(self) -> Iterator[Metric]:
+        labels = ["app", "table"]
+        rows = [([self.app, table], sink) for table, sink in sorted(self._sinks.items())]
+        yield from _counters(
+            rows,
+            labels,
+            ("sink_rows", "rows", "Rows stored."),
+            ("sink_blocks", "blocks", "Inserts that stored them."),
+            ("sink_refused_rows", "refused_rows", "Rows that ClickHouse refused."),
+        )
+        yield _seconds(rows, labels, "sink_insert_seconds", "One insert.")
+
+
+def _counters(
+    rows: list[tuple[list[str], Any]], labels: list[str], *wanted: tuple[str, str, str]
+) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily
+
+    for metric, attribute, text in wanted:
+        counter = CounterMetricFamily(f"mqinfer_{metric}", text, labels=labels)
+        for values, counts in rows:
+            counter.add_metric(values, getattr(counts, attribute))
+        yield counter
+
+
+def _seconds(
+    rows: list[tuple[list[str], Any]], labels: list[str], metric: str, text: str
+) -> Metric:
+    from prometheus_client.core import HistogramMetricFamily
+
+    family = HistogramMetricFamily(f"mqinfer_{metric}", text, labels=labels)
+    for values, counts in rows:
+        family.add_metric(values, counts.seconds.buckets(), counts.seconds.sum)
+    return family
