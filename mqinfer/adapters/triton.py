@@ -1,0 +1,316 @@
+"""Triton over gRPC: the only file that imports tritonclient.
+
+Requests are written by the generated messages of tritonclient, except for the tensors themselves:
+those go straight from the arrays into the bytes of the request (see `_Request`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import grpc  # type: ignore[import-untyped]
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import (
+    InferenceServerException,
+    deserialize_bytes_tensor,
+    np_to_triton_dtype,
+    triton_to_np_dtype,
+)
+
+from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
+from mqinfer.errors import ModelError, ModelUnavailable, Unavailable
+
+if TYPE_CHECKING:
+    from mqinfer.model import Array
+
+T = TypeVar("T")
+
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    # gRPC's own 4 MB is less than one picture; what bounds a request is the batcher.
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # A server that died without a word (power, network, a stopped process) is noticed while a
+    # request waits. Two pings without data at most: servers close connections that ping more.
+    ("grpc.keepalive_time_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 2),
+    # Back soon after the server is: work is to go on within two seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    # A connection of its own: what one client learned of a dead server does not slow another.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+)
+
+# What Triton says, under several status codes, when a model (not the server) cannot answer now.
+_MODEL_NOT_READY = re.compile(
+    r"unknown model|is not found|not found|is not ready|is not available|no available versions"
+    r"|unloading|exceeds maximum queue size|request timeout expired",
+    re.IGNORECASE,
+)
+# Codes that mean the server or the way to it, whatever the text.
+_OUTAGE = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.ABORTED,
+}
+# A connection reset in the middle of a call, or a process of the Python backend that died and is
+# being started again: both come as INTERNAL or UNKNOWN.
+_CONNECTION_LOST = re.compile(
+    r"rst_stream|connection reset|socket closed|stub process .* is not healthy|broken pipe",
+    re.IGNORECASE,
+)
+
+
+class TritonServer:
+    """An inference server that speaks Triton's gRPC protocol.
+
+    Connects when first used, and again by itself after an outage. Every method may be called again
+    after it raised.
+
+    Args:
+        url: `host:port`; `grpcs://host:port` for TLS with the system's certificates.
+        tls_ca: file with the certificates to trust; turns TLS on.
+        tls_cert: file with the client's own certificate, for mutual TLS.
+        tls_key: file with its key.
+        timeout: seconds that `ready` and `describe` may take.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tls_ca: Path | str | None = None,
+        tls_cert: Path | str | None = None,
+        tls_key: Path | str | None = None,
+        timeout: float = 3.0,
+    ):
+        scheme, _, address = url.rpartition("://")
+        if scheme not in {"", "grpc", "grpcs"}:
+            raise ValueError(f"the Triton URL {url!r} is not host:port, grpc:// or grpcs://")
+        self.url = url
+        self._address = address
+        self._tls = (tls_ca, tls_cert, tls_key)
+        self._secure = scheme == "grpcs" or any(self._tls)
+        self._timeout = timeout
+        self._channel: grpc.aio.Channel | None = None
+        self._stub: Any = None
+        self._infer: Any = None
+
+    async def ready(self) -> None:
+        """Return if the server is ready.
+
+        Raises:
+            Unavailable: why it is not.
+        """
+        self._connect()
+        reply = await self._call(
+            self._stub.ServerReady, service_pb2.ServerReadyRequest(), self._timeout, None
+        )
+        if not reply.ready:
+            raise Unavailable(f"triton at {self.url} answers that it is not ready")
+
+    async def describe(self, model: str, version: str | None = None) -> ModelInfo:
+        """The model's metadata.
+
+        Raises:
+            ModelUnavailable: not served, not loaded, or its version is not there.
+            Unavailable: the server does not answer.
+            ModelError: the server's answer makes no sense.
+        """
+        self._connect()
+        name = {"name": model, "version": version or ""}
+        stub, timeout = self._stub, self._timeout
+        state = await self._call(
+            stub.ModelReady, service_pb2.ModelReadyRequest(**name), timeout, model
+        )
+        if not state.ready:
+            raise ModelUnavailable(_absent(model, version, self.url))
+        metadata = await self._call(
+            stub.ModelMetadata, service_pb2.ModelMetadataRequest(**name), timeout, model
+        )
+        reply = await self._call(
+            stub.ModelConfig, service_pb2.ModelConfigRequest(**name), timeout, model
+        )
+        config = reply.config
+        batched = config.max_batch_size > 0
+        optional = {tensor.name for tensor in config.input if tensor.optional}
+        return ModelInfo(
+            name=model,
+            versions=tuple(sorted(metadata.versions, key=_version_order)),
+            inputs=tuple(_tensor(model, t, batched, t.name in optional) for t in metadata.inputs),
+            outputs=tuple(_tensor(model, t, batched, False) for t in metadata.outputs),
+            max_batch_size=config.max_batch_size,
+        )
+
+    async def infer(
+        self, model: str, version: str | None, inputs: Mapping[str, Array], *, timeout: float
+    ) -> ModelReply:
+        """Run one request; the arrays carry the batch dimension if the model has one.
+
+        A cancelled call cancels the request on the server.
+
+        Raises:
+            ModelError: the server refused this request for what is in it.
+            ModelUnavailable: the model is not ready (unloaded, unknown version).
+            Unavailable: the server does not answer, or not within `timeout` seconds.
+        """
+        self._connect()
+        request = _request(model, version, inputs)
+        reply = await self._call(self._infer, request, timeout, model)
+        return ModelReply(_outputs(model, reply), reply.model_version)
+
+    async def close(self) -> None:
+        """Release the connection; the next call opens another."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    def __repr__(self) -> str:
+        state = "not connected" if self._channel is None else "open"
+        return f"TritonServer({self.url!r}, {state})"
+
+    def _connect(self) -> None:
+        # Not in the constructor: a channel belongs to the event loop that runs when it is made.
+        if self._channel is not None:
+            return
+        if self._secure:
+            ca, cert, key = (None if f is None else Path(f).read_bytes() for f in self._tls)
+            credentials = grpc.ssl_channel_credentials(ca, key, cert)
+            self._channel = grpc.aio.secure_channel(self._address, credentials, options=_OPTIONS)
+        else:
+            self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._infer = self._channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=b"".join,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+
+    async def _call(
+        self,
+        method: Callable[..., Awaitable[T]],
+        request: object,
+        timeout: float,
+        model: str | None,
+    ) -> T:
+        try:
+            # The outer bound holds even if gRPC's own does not fire; it never should.
+            async with asyncio.timeout(timeout + 5.0):
+                return await method(request, timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            self._raise(error, model)
+        except TimeoutError:
+            raise Unavailable(
+                f"triton at {self.url} does not answer within {timeout:g} s"
+            ) from None
+        except grpc.aio.UsageError as error:
+            raise Unavailable(f"triton at {self.url}: the connection was closed: {error}") from None
+
+    def _raise(self, error: grpc.aio.AioRpcError, model: str | None) -> NoReturn:
+        code, text = error.code(), (error.details() or "no details").strip()
+        if model is not None and _MODEL_NOT_READY.search(text):
+            raise ModelUnavailable(f"model {model} at {self.url}: {text}") from None
+        if code in _OUTAGE or _CONNECTION_LOST.search(text):
+            raise Unavailable(f"triton at {self.url}: {text} ({code.name})") from None
+        if model is None:
+            raise Unavailable(f"triton at {self.url}: {text} ({code.name})") from None
+        raise ModelError(f"model {model}: triton refused the request: {text}") from None
+
+
+def _absent(model: str, version: str | None, url: str) -> str:
+    which = model if version is None else f"{model} version {version}"
+    return f"model {which} is not ready at {url}: it is not in the repository or did not load"
+
+
+def _version_order(version: str) -> tuple[int, str]:
+    return (int(version) if version.isdigit() else -1, version)
+
+
+def _tensor(model: str, tensor: Any, batched: bool, optional: bool) -> TensorInfo:
+    dtype = triton_to_np_dtype(tensor.datatype)
+    if dtype is None:
+        raise ModelError(
+            f"model {model}: tensor {tensor.name!r} has the type {tensor.datatype}, "
+            "which has no NumPy counterpart"
+        )
+    shape = tuple(tensor.shape)
+    return TensorInfo(tensor.name, np.dtype(dtype), shape[1:] if batched else shape, optional)
+
+
+# --- requests and replies -----------------------------------------------------------------------
+
+# The tag of `raw_input_contents` in ModelInferRequest: field 7, length-delimited.
+_RAW_INPUT = bytes([(service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3) | 2])
+
+
+def _request(model: str, version: str | None, inputs: Mapping[str, Array]) -> list[Any]:
+    """The bytes of a ModelInferRequest in parts, the arrays as they are.
+
+    The parts are joined once. The generated message would copy every tensor three times: into
+    bytes, into the message, into its serialization. Protobuf allows fields in any order.
+    """
+    head = service_pb2.ModelInferRequest(model_name=model, model_version=version or "")
+    tensors: list[Any] = []
+    for name, array in inputs.items():
+        datatype = np_to_triton_dtype(array.dtype)
+        head.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        content = _strings(array) if datatype == "BYTES" else _buffer(array)
+        tensors += (_RAW_INPUT, _varint(len(content)), content)
+    return [head.SerializeToString(), *tensors]
+
+
+def _buffer(array: Array) -> memoryview[int]:
+    # As plain bytes: memoryview knows neither float16 nor bfloat16, nor the length in bytes.
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _strings(array: Array) -> bytes:
+    """Strings as Triton wants them: each with its length in front."""
+    parts: list[bytes] = []
+    for item in array.ravel():
+        text = item.encode() if isinstance(item, str) else bytes(item)
+        parts += (struct.pack("<I", len(text)), text)
+    return b"".join(parts)
+
+
+def _varint(number: int) -> bytes:
+    """A number as protobuf writes lengths: seven bits a byte, the lowest first."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append((number & 0x7F) | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _outputs(model: str, reply: Any) -> dict[str, Array]:
+    if len(reply.raw_output_contents) != len(reply.outputs):
+        raise ModelError(
+            f"model {model}: the reply declares {len(reply.outputs)} outputs "
+            f"and holds {len(reply.raw_output_contents)}"
+        )
+    outputs: dict[str, Array] = {}
+    for tensor, content in zip(reply.outputs, reply.raw_output_contents, strict=True):
+        dtype = triton_to_np_dtype(tensor.datatype)
+        try:
+            if tensor.datatype == "BYTES":
+                flat = deserialize_bytes_tensor(content)
+            else:
+                flat = np.frombuffer(content, dtype=dtype)
+            outputs[tensor.name] = flat.reshape(tuple(tensor.shape))
+        except (ValueError, TypeError, struct.error, InferenceServerException) as error:
+            raise ModelError(
+                f"model {model}: output {tensor.name!r} in the reply cannot be read as "
+                f"{tensor.datatype} {tuple(tensor.shape)}: {error}"
+            ) from error
+    return outputs

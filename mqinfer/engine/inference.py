@@ -1,0 +1,179 @@
+"""Inference: the model calls of all handlers of a process, gathered and sent to one server.
+
+Each model and version has a `lane` of its own, so that a model that is down stops only itself; what
+goes out together and when is decided by `batcher` and `limits`; the `link` watches over the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from mqinfer.context import current
+from mqinfer.engine.batcher import MIB, Batcher
+from mqinfer.engine.lane import InferenceObserver, Lane, LaneStatistics
+from mqinfer.engine.limits import AdaptiveLimit
+from mqinfer.engine.link import Link
+from mqinfer.engine.ports import InferenceServer
+
+if TYPE_CHECKING:
+    from mqinfer.model import Answer, Array
+
+__all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "LaneStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceStatistics:
+    """A look at all model calls of a process.
+
+    Attributes:
+        blocked: why the server cannot be used now, or None.
+        tasks: that are owned now: requests under way and probes.
+        lanes: the models in use.
+    """
+
+    blocked: str | None
+    tasks: int
+    lanes: tuple[LaneStatistics, ...]
+
+
+class Inference:
+    """Runs model calls on one server; what `mqinfer.model.Inference` asks for.
+
+    In a worker `run` is a task beside the stages, cancelled after the last handler; elsewhere use
+    `async with Inference(server)`. Both own every task that calls start, and end them. The server
+    is not closed: whoever made it closes it.
+
+    Args:
+        server: where the models are.
+        request_timeout: seconds a request may take before the server counts as not answering.
+        clock: monotonic seconds, the same clock that stages are timed by.
+        refresh: seconds between two looks at the metadata of the models in use.
+        request_bytes: the most bytes of items in one request.
+        max_calls: the most calls of one model, gathered or sent; further callers wait at the door.
+        max_bytes: the most bytes of those calls.
+        limit: makes the limit of request slots of a model.
+        observer: is told of every request.
+    """
+
+    def __init__(
+        self,
+        server: InferenceServer,
+        *,
+        request_timeout: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+        refresh: float = 2.0,
+        request_bytes: int = 16 * MIB,
+        max_calls: int = 4096,
+        max_bytes: int = 256 * MIB,
+        limit: Callable[[], AdaptiveLimit] = AdaptiveLimit,
+        observer: InferenceObserver | None = None,
+    ):
+        self._link = Link(server, clock=clock, request_timeout=request_timeout)
+        self._lanes: dict[tuple[str, str | None], Lane] = {}
+        self._refresh = refresh
+        self._bounds = (request_bytes, max_calls, max_bytes)
+        self._make_limit = limit
+        self._observer = observer
+
+    async def __call__(
+        self, model: str, version: str | None, inputs: Mapping[str, Array]
+    ) -> Answer:
+        """Run one item, in a request with others; waits while the model is unavailable.
+
+        Args:
+            model: its name on the server.
+            version: None takes the latest that the server serves.
+            inputs: arrays without batch dimension, by the model's input names.
+
+        Raises:
+            BadTensor: a name, dtype or shape does not fit the model.
+            ModelError: the server refused this item.
+            NotConnected: this object was closed.
+        """
+        self._link.require_open()
+        return await self._lane(model, version).call(inputs, current.get())
+
+    def blocked(self, models: Iterable[str]) -> str | None:
+        """Why a stage that uses these models should not pull now, or None.
+
+        A model that is asked for here is looked up on the server, so that a stage knows before its
+        first message that its model is not there.
+
+        Args:
+            models: their names; every version in use counts.
+        """
+        for name in models:
+            if self._link.availability.reason is not None:
+                return self._link.availability.blocked
+            lanes = [lane for lane in self._lanes.values() if lane.model == name]
+            if not lanes and not self._link.closed:
+                lanes.append(self._lane(name, None))
+            for lane in lanes:
+                if lane.availability.reason is not None:
+                    return lane.availability.blocked
+        return None
+
+    async def run(self) -> None:
+        """Keep the metadata of the models in use fresh, until cancelled; then close.
+
+        New versions are noticed within `refresh` seconds, and so is a model that is gone.
+        """
+        try:
+            while self._link.crash is None:
+                try:
+                    async with asyncio.timeout(self._refresh):
+                        await self._link.crashed.wait()
+                except TimeoutError:
+                    await self._look_again()
+            raise self._link.crash
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End every task; callers that still wait get `NotConnected`."""
+        self._link.closed = True
+        for lane in self._lanes.values():
+            lane.end()
+        await self._link.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def statistics(self) -> InferenceStatistics:
+        """Counters since the start, and the state now."""
+        lanes = tuple(lane.statistics() for lane in self._lanes.values())
+        return InferenceStatistics(self._link.availability.blocked, len(self._link.tasks), lanes)
+
+    def __repr__(self) -> str:
+        lanes = ", ".join(map(repr, self._lanes.values())) or "no models yet"
+        return f"Inference({self._link!r}, {lanes})"
+
+    def _lane(self, model: str, version: str | None) -> Lane:
+        lane = self._lanes.get((model, version))
+        if lane is None:
+            request_bytes, max_calls, max_bytes = self._bounds
+            lane = self._lanes[model, version] = Lane(
+                self._link,
+                model,
+                version,
+                batcher=Batcher(
+                    request_bytes=request_bytes, max_calls=max_calls, max_bytes=max_bytes
+                ),
+                limit=self._make_limit(),
+                refresh=self._refresh,
+                observer=self._observer,
+            )
+        return lane
+
+    async def _look_again(self) -> None:
+        for lane in tuple(self._lanes.values()):
+            # What is down is being asked already.
+            if self._link.availability.reason is lane.availability.reason is None and lane.info:
+                await lane.describe()

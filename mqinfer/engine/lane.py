@@ -1,0 +1,492 @@
+"""Lane: the calls of one model and version, from their callers to the server and back.
+
+Keeps promise 4 inside a request: every call gets its own result or its own error, a bad one never
+fails its neighbours, a cancelled one never disturbs them; and promise 3: while the server or the
+model is down, calls wait and are sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from contextvars import Context as Variables
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from mqinfer.context import Context
+from mqinfer.engine import tensors
+from mqinfer.engine.availability import Availability
+from mqinfer.engine.batcher import Batcher, BatcherStatistics, Entry
+from mqinfer.engine.limits import AdaptiveLimit, Backoff, LimitStatistics
+from mqinfer.engine.link import Link
+from mqinfer.engine.ports import ModelInfo
+from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError, Unavailable
+from mqinfer.model import Answer
+
+if TYPE_CHECKING:
+    from mqinfer.model import Array
+
+log = structlog.get_logger("mqinfer.inference")
+
+# Up to so many items a refused request is tried item by item instead of by halves.
+_FEW = 4
+# So often may the server stop answering a call that is alone in its request; then it is at fault.
+_STRIKES = 3
+
+
+class InferenceObserver(Protocol):
+    """What wants to know of every request, for metrics."""
+
+    def request(self, model: str, version: str, items: int, seconds: float) -> None:
+        """A request was answered; must not raise or block."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """A look at a lane.
+
+    Attributes:
+        model: its name.
+        version: None where the latest is followed.
+        blocked: why nothing is sent now, or None.
+        calls: callers that wait.
+        at_door: those of them for whom there was no room in the batcher.
+        requests: that were answered since the start.
+        items: that were answered with a result.
+        refused: items that were answered with an error.
+        resent: items that had to be sent again, since no answer came.
+        batcher: a look at it.
+        limit: a look at it.
+    """
+
+    model: str
+    version: str | None
+    blocked: str | None
+    calls: int
+    at_door: int
+    requests: int
+    items: int
+    refused: int
+    resent: int
+    batcher: BatcherStatistics
+    limit: LimitStatistics
+
+
+class _Call:
+    """One caller waiting for one item."""
+
+    __slots__ = (
+        "context",
+        "entry",
+        "future",
+        "info",
+        "inputs",
+        "paused",
+        "request",
+        "size",
+        "strikes",
+    )
+
+    def __init__(self, info: ModelInfo, inputs: dict[str, Array], context: Context | None):
+        self.info = info
+        self.inputs = inputs
+        self.context = context
+        self.size = tensors.size(inputs)
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.entry: Entry[_Call] | None = None
+        self.request: _Request | None = None
+        self.strikes = 0
+        self.paused = False
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error, if the caller still waits."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+_Part = list[Entry[_Call]]
+
+
+class _Request:
+    """One slot at work: a request, and those it is split into when it is refused."""
+
+    __slots__ = ("alive", "open", "task")
+
+    def __init__(self, part: _Part):
+        # Entries that did not go back to the queue; their room is given up with the slot.
+        self.open = dict.fromkeys(part)
+        # Callers that were not cancelled; without any the request is.
+        self.alive = len(part)
+        self.task: asyncio.Task[None] | None = None
+
+
+class Lane:
+    """One model and version as it is used here.
+
+    Args:
+        link: the server.
+        model: its name.
+        version: None follows the latest.
+        batcher: gathers the calls.
+        limit: of request slots.
+        refresh: seconds for which metadata is trusted when a call does not fit it.
+        observer: is told of every request.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        model: str,
+        version: str | None,
+        *,
+        batcher: Batcher[_Call],
+        limit: AdaptiveLimit,
+        refresh: float,
+        observer: InferenceObserver | None,
+    ):
+        self.model = model
+        self.version = version
+        self.info: ModelInfo | None = None
+        title = f"model {model}" if version is None else f"model {model} version {version}"
+        self.availability = Availability(title, link.clock)
+        self._link = link
+        self._batcher = batcher
+        self._limit = limit
+        self._refresh = refresh
+        self._observer = observer
+        self._backoff = Backoff()
+        self._described = float("-inf")
+        self._known = asyncio.Event()
+        self._calls: set[_Call] = set()
+        self._door: OrderedDict[_Call, None] = OrderedDict()
+        self._pumping = False
+        self._requests = self._items = self._refused = self._resent = 0
+        link.listeners.append(self._changed)
+        self._recovery: asyncio.Task[None] | None = None
+        self._recover_soon()
+
+    # --- callers --------------------------------------------------------------------------------
+
+    async def call(self, inputs: Mapping[str, Array], context: Context | None) -> Answer:
+        """Run one item; see `mqinfer.engine.inference.Inference`."""
+        info = self.info or await self._first_info(context)
+        try:
+            checked = tensors.check(info, inputs)
+        except BadTensor:
+            # A newer version may want other tensors: look again before refusing.
+            fresh = self._link.clock() - self._described < self._refresh
+            if fresh or not await self.describe() or self.info is None:
+                raise
+            info = self.info
+            checked = tensors.check(info, inputs)
+        self._link.require_open()
+        call = _Call(info, checked, context)
+        self._calls.add(call)
+        if self._blocked:
+            self._pause(call)
+        if self._door or not self._batcher.fits(call.size):
+            self._door[call] = None
+        else:
+            self._enter(call)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._withdraw(call)
+            raise
+        finally:
+            self._calls.discard(call)
+            self._resume(call)
+
+    def end(self) -> None:
+        """Answer every caller that the link is closed."""
+        self._known.set()
+        for call in self._calls:
+            try:
+                self._link.require_open()
+            except MqinferError as error:
+                call.fail(error)
+
+    def statistics(self) -> LaneStatistics:
+        """A look at it."""
+        return LaneStatistics(
+            model=self.model,
+            version=self.version,
+            blocked=self._link.availability.blocked or self.availability.blocked,
+            calls=len(self._calls),
+            at_door=len(self._door),
+            requests=self._requests,
+            items=self._items,
+            refused=self._refused,
+            resent=self._resent,
+            batcher=self._batcher.statistics(self._link.clock()),
+            limit=self._limit.statistics(),
+        )
+
+    def __repr__(self) -> str:
+        return f"Lane({self.availability!r}, {self._batcher!r}, {self._limit!r})"
+
+    # --- the model's availability ---------------------------------------------------------------
+
+    @property
+    def _blocked(self) -> bool:
+        return self._link.availability.reason is not None or self.availability.reason is not None
+
+    async def describe(self) -> bool:
+        """Ask for the metadata; False when the model or the server turned out to be down."""
+        asked = self._link.clock()
+        try:
+            info = await self._link.describe(self.model, self.version)
+        except ModelUnavailable as error:
+            self._down(str(error))
+        except Unavailable as error:
+            self._link.down(str(error))
+        except MqinferError as error:
+            self._down(str(error))
+        else:
+            self._learn(info, asked)
+            return True
+        return False
+
+    def _learn(self, info: ModelInfo, asked: float) -> None:
+        self._described = asked
+        if info != self.info:
+            log.info("model", model=self.model, version=self.version, served=info.versions)
+            self.info = info
+            self._batcher.max_batch = max(info.max_batch_size, 1)
+        self._known.set()
+        if self.availability.reason is not None:
+            log.info("model is back", model=self.model, version=self.version)
+            self.availability.up()
+            self._changed()
+
+    def _down(self, reason: str) -> None:
+        if self.availability.reason is None:
+            log.warning("model is down", model=self.model, version=self.version, reason=reason)
+        self.availability.down(reason)
+        self._recover_soon()
+        self._changed()
+
+    def _recover_soon(self) -> None:
+        if self._recovery is None and not self._link.closed:
+            self._recovery = self._link.spawn(self._recover(), f"{self.availability.name} probe")
+
+    async def _recover(self) -> None:
+        while True:
+            await asyncio.sleep(self._backoff.next())
+            await self._link.availability.wait_up()
+            if await self.describe():
+                break
+        self._recovery = None
+
+    async def _first_info(self, context: Context | None) -> ModelInfo:
+        self._link.pauses.begin(context)
+        try:
+            await self._known.wait()
+        finally:
+            self._link.pauses.end(context)
+        self._link.require_open()
+        assert self.info is not None
+        return self.info
+
+    def _changed(self) -> None:
+        """The server or the model went down or came back."""
+        if self._link.crash is not None:
+            self.end()
+        for call in self._calls:
+            if self._blocked and call.request is None:
+                self._pause(call)
+            else:
+                self._resume(call)
+        self._pump()
+
+    def _pause(self, call: _Call) -> None:
+        if not call.paused:
+            call.paused = True
+            self._link.pauses.begin(call.context)
+
+    def _resume(self, call: _Call) -> None:
+        if call.paused:
+            call.paused = False
+            self._link.pauses.end(call.context)
+
+    # --- the queue ------------------------------------------------------------------------------
+
+    def _enter(self, call: _Call) -> None:
+        signature = tensors.signature(call.inputs)
+        call.entry = self._batcher.add(signature, call, call.size, self._link.clock())
+        self._pump()
+
+    def _admit(self) -> None:
+        """Let in callers at the door, in order, as far as there is room."""
+        while self._door:
+            call = next(iter(self._door))
+            if not self._batcher.fits(call.size):
+                return
+            del self._door[call]
+            self._enter(call)
+
+    def _withdraw(self, call: _Call) -> None:
+        """The caller was cancelled; its neighbours go on."""
+        if call.request is not None:
+            request, call.request = call.request, None
+            request.alive -= 1
+            if not request.alive and request.task is not None:
+                request.task.cancel()
+        elif call.entry is None:
+            self._door.pop(call, None)
+            self._admit()
+        elif self._batcher.remove(call.entry):
+            self._admit()
+
+    def _pump(self) -> None:
+        """Send what may be sent, in the next turn of the event loop.
+
+        Not at once: when a request is answered its callers run one after the other, and what they
+        ask next should go together.
+        """
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._dispatch, context=Variables())
+
+    def _dispatch(self) -> None:
+        self._pumping = False
+        while not self._blocked and not self._link.closed:
+            part = self._batcher.take(self._limit.slots)
+            if not part:
+                return
+            request = _Request(part)
+            for entry in part:
+                entry.item.request = request
+            request.task = self._link.spawn(self._serve(request, part), f"infer {self.model}")
+            # Not in the task itself, which may be cancelled before it begins.
+            request.task.add_done_callback(partial(self._served, request))
+
+    def _served(self, request: _Request, _: asyncio.Task[None]) -> None:
+        for entry in request.open:
+            self._batcher.done(entry)
+        self._batcher.finish()
+        self._admit()
+        if len(self._batcher):
+            self._pump()
+
+    # --- requests -------------------------------------------------------------------------------
+
+    async def _serve(self, request: _Request, part: _Part) -> None:
+        """Use a slot until every entry has its answer or waits again."""
+        full = self._batcher.busy >= self._limit.slots
+        parts = [part]
+        while parts:
+            part = [entry for entry in parts.pop() if not entry.item.future.done()]
+            if not part:
+                continue
+            sent = self._link.clock()
+            try:
+                answers = await self._send(part, full)
+            except ModelError as error:
+                parts += await self._refuse(request, part, error, sent)
+            except Unavailable as error:
+                self._lose(part, error)
+                self._put_back(request, request.open)
+                return
+            except Exception as error:
+                # A fault of ours or of the adapter, most likely about one odd item: find it.
+                log.exception("a model call failed inside mqinfer", model=self.model)
+                fault = ModelError(f"model {self.model}: the call failed inside mqinfer: {error!r}")
+                parts += await self._refuse(request, part, fault, sent)
+            else:
+                for entry, answer in zip(part, answers, strict=True):
+                    call = entry.item
+                    call.request = None
+                    if not call.future.done():
+                        call.future.set_result(answer)
+
+    async def _send(self, part: _Part, full: bool) -> list[Answer]:
+        info, link = part[0].item.info, self._link
+        batch = tensors.assemble(info, [entry.item.inputs for entry in part])
+        started = link.clock()
+        reply = await link.server.infer(
+            self.model, self.version, batch, timeout=link.request_timeout
+        )
+        seconds = link.clock() - started
+        outputs = tensors.split(info, reply, len(part))
+        self._limit.measured(seconds, len(part), full=full)
+        self._backoff.reset()
+        link.backoff.reset()
+        self._requests += 1
+        self._items += len(part)
+        if self._observer is not None:
+            self._observer.request(self.model, reply.version, len(part), seconds)
+        return [Answer(row, model=self.model, version=reply.version) for row in outputs]
+
+    async def _refuse(
+        self, request: _Request, part: _Part, error: ModelError, sent: float
+    ) -> list[_Part]:
+        """A request was refused: find the bad items; returns what to try next, the first last."""
+        if self.version is None and self._described <= sent:
+            # Perhaps a newer version took over that wants other tensors.
+            if not await self.describe():
+                self._put_back(request, part)
+                return []
+            if self._check_again(part):
+                self._put_back(request, part)
+                return []
+        if len(part) == 1:
+            self._refused += 1
+            part[0].item.request = None
+            part[0].item.fail(error)
+            return []
+        size = 1 if len(part) <= _FEW else (len(part) + 1) // 2
+        return [part[start : start + size] for start in range(0, len(part), size)][::-1]
+
+    def _check_again(self, part: _Part) -> bool:
+        """Whether calls were made for other metadata; those that fit what is wanted now go on."""
+        info = self.info
+        if info is None or all(entry.item.info is info for entry in part):
+            return False
+        for entry in part:
+            call = entry.item
+            try:
+                call.inputs = tensors.check(info, call.inputs)
+            except BadTensor as error:
+                self._refused += 1
+                call.fail(error)
+            else:
+                call.info = info
+                entry.signature = tensors.signature(call.inputs)
+        return True
+
+    def _lose(self, part: _Part, error: Unavailable) -> None:
+        """A request ended without an answer: the server or the model is down."""
+        if isinstance(error, ModelUnavailable):
+            self._down(str(error))
+            return
+        for entry in part:
+            # In smaller company next time, in case one of them is what brings the server down.
+            entry.company = max(1, len(part) // 2)
+            if len(part) > 1:
+                continue
+            entry.item.strikes += 1
+            if entry.item.strikes >= _STRIKES:
+                self._refused += 1
+                entry.item.fail(
+                    ModelError(
+                        f"model {self.model}: {_STRIKES} times the server stopped answering while "
+                        f"this item was alone in its request; the last time: {error}"
+                    )
+                )
+        self._link.down(str(error))
+
+    def _put_back(self, request: _Request, entries: Iterable[Entry[_Call]]) -> None:
+        """Let those entries of a request wait again that somebody still waits for."""
+        again = [entry for entry in entries if not entry.item.future.done()]
+        for entry in again:
+            del request.open[entry]
+            request.alive -= 1
+            entry.item.request = None
+        self._resent += len(again)
+        self._batcher.put_back(again)
+        self._changed()

@@ -1,0 +1,128 @@
+"""Limits: how many requests to have under way, and how long to wait before asking again. Pure.
+
+`AdaptiveLimit` is the gradient rule of the concurrency-limits library of Netflix (Gradient2; its
+article is "Performance Under Load", 2018), which follows from Little's law, requests under way =
+rate x latency. While more requests under way leave the latency alone, the server was not busy and
+the rate grows; once latency grows in proportion, the server queues and more would only wait. Two
+changes suit batches: latencies are compared among requests of about the same number of items, since
+a fuller request takes longer for good reason; and the reference is the fastest seen, which rises
+slowly, so that a server that became slower for good is followed.
+
+`Backoff` spaces the attempts to reach what is down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# A latency this many times the reference still counts as not queueing: noise of a busy machine.
+TOLERANCE = 1.5
+# The share of each new estimate; small enough that one slow request changes little.
+SMOOTHING = 0.2
+# How much the reference latency rises with each sample, so that old luck is forgotten.
+DRIFT = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class LimitStatistics:
+    """A look at an adaptive limit.
+
+    Attributes:
+        slots: requests that may be under way.
+        estimate: the same before rounding.
+        samples: latencies measured.
+        latency: the latest, in seconds.
+    """
+
+    slots: int
+    estimate: float
+    samples: int
+    latency: float
+
+
+class AdaptiveLimit:
+    """How many requests may be under way at once, from their measured latency.
+
+    For every measured request, with `reference` the fastest latency at about this many items:
+
+        gradient = clamp(TOLERANCE * reference / latency, 0.5, 1)
+        estimate = estimate + SMOOTHING * (estimate * gradient + room - estimate)
+
+    where `room` is one request that may queue, counted only when all slots were in use: a limit
+    that was not reached says nothing about a higher one. The same samples give the same limit.
+
+    Args:
+        minimum: never fewer slots.
+        maximum: never more slots.
+        start: slots before anything is measured.
+    """
+
+    def __init__(self, *, minimum: int = 1, maximum: int = 8, start: int = 2):
+        if not 1 <= minimum <= start <= maximum:
+            raise ValueError(f"1 <= minimum <= start <= maximum, not {minimum}, {start}, {maximum}")
+        self.minimum = minimum
+        self.maximum = maximum
+        self._estimate = float(start)
+        self._references: dict[int, float] = {}
+        self._samples = 0
+        self._latency = 0.0
+
+    @property
+    def slots(self) -> int:
+        """Requests that may be under way now."""
+        return int(self._estimate)
+
+    def measured(self, seconds: float, items: int, *, full: bool) -> None:
+        """A request was answered.
+
+        Args:
+            seconds: from sending to the answer.
+            items: calls in it.
+            full: whether all slots were in use when it was sent.
+        """
+        self._samples += 1
+        self._latency = seconds
+        # Powers of two: few enough groups that each has samples, and alike within.
+        group = max(items, 1).bit_length()
+        known = self._references.get(group, seconds)
+        reference = self._references[group] = min(known * (1 + DRIFT), seconds)
+        if not full:
+            return
+        gradient = min(max(TOLERANCE * reference / seconds, 0.5), 1.0) if seconds > 0 else 1.0
+        target = self._estimate * gradient + 1.0
+        estimate = self._estimate + SMOOTHING * (target - self._estimate)
+        self._estimate = min(max(estimate, float(self.minimum)), float(self.maximum))
+
+    def statistics(self) -> LimitStatistics:
+        """A look at the limit."""
+        return LimitStatistics(self.slots, self._estimate, self._samples, self._latency)
+
+    def __repr__(self) -> str:
+        return f"AdaptiveLimit({self._estimate:.2f} of {self.minimum} to {self.maximum})"
+
+
+class Backoff:
+    """Seconds to wait before each attempt: none, then doubling from `first` to `longest`.
+
+    The longest is short, since work is to go on within two seconds of a server's return.
+    """
+
+    def __init__(self, *, first: float = 0.1, longest: float = 1.0):
+        self.first = first
+        self.longest = longest
+        self.attempts = 0
+
+    def next(self) -> float:
+        """Seconds to wait before the attempt that comes now."""
+        attempt, self.attempts = self.attempts, self.attempts + 1
+        if attempt == 0:
+            return 0.0
+        # The exponent is bounded, since an outage may last for days.
+        return min(self.first * 2.0 ** min(attempt - 1, 32), self.longest)
+
+    def reset(self) -> None:
+        """What was down does its work again."""
+        self.attempts = 0
+
+    def __repr__(self) -> str:
+        return f"Backoff({self.attempts} attempts)"

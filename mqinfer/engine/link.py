@@ -1,0 +1,177 @@
+"""Link: the one inference server as all models share it: is it up, who owns the tasks, who waits.
+
+Keeps the part of promise 3 that an outage is waited out: whoever finds the server silent reports it
+here; it is probed until it answers, and then everybody is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from contextvars import Context as Variables
+
+import structlog
+
+from mqinfer.context import Context
+from mqinfer.engine.availability import Availability
+from mqinfer.engine.limits import Backoff
+from mqinfer.engine.ports import InferenceServer, ModelInfo
+from mqinfer.errors import MqinferError, NotConnected, Unavailable
+
+log = structlog.get_logger("mqinfer.inference")
+
+# A probe that hangs is no answer; an adapter's own timeouts are shorter.
+_PROBE_SECONDS = 10.0
+
+
+class Link:
+    """The server, its availability, and the tasks that work on it.
+
+    Args:
+        server: the adapter.
+        clock: monotonic seconds.
+        request_timeout: seconds a request may take.
+
+    Attributes:
+        listeners: called when the server went down or came back.
+        crashed: set when a task of ours died; `crash` says of what.
+    """
+
+    def __init__(
+        self,
+        server: InferenceServer,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        request_timeout: float = 30.0,
+    ):
+        self.server = server
+        self.clock = clock
+        self.request_timeout = request_timeout
+        self.availability = Availability("triton", clock)
+        self.backoff = Backoff()
+        self.pauses = Pauses(clock)
+        self.listeners: list[Callable[[], None]] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.closed = False
+        self.crash: BaseException | None = None
+        self.crashed = asyncio.Event()
+        self._recovery: asyncio.Task[None] | None = None
+
+    def require_open(self) -> None:
+        """Refuse what cannot be done any more.
+
+        Raises:
+            NotConnected: this was closed, or a task of it died.
+        """
+        if self.crash is not None:
+            raise NotConnected(f"model calls ended, since mqinfer failed inside: {self.crash!r}")
+        if self.closed:
+            raise NotConnected(
+                "model calls ended: call models while the worker runs, "
+                "or inside `async with app.connect()`"
+            )
+
+    def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+        """Start a task that is owned here and ends with `close`."""
+        # Variables of its own: the work is that of many messages, or of none.
+        task = asyncio.get_running_loop().create_task(work, name=name, context=Variables())
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def down(self, reason: str) -> None:
+        """The server does not answer: tell everybody and probe until it does."""
+        if self.availability.reason is None:
+            log.warning("triton is down", reason=reason)
+        self.availability.down(reason)
+        if self._recovery is None and not self.closed:
+            self._recovery = self.spawn(self._recover(), "triton probe")
+        self._tell()
+
+    async def describe(self, model: str, version: str | None) -> ModelInfo:
+        """A model's metadata, in bounded time.
+
+        Raises:
+            ModelUnavailable: not served, not loaded, or its version is not there.
+            Unavailable: the server does not answer.
+            MqinferError: its metadata cannot be used.
+        """
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                return await self.server.describe(model, version)
+        except TimeoutError:
+            raise Unavailable(f"no metadata of {model} within {_PROBE_SECONDS:g} s") from None
+
+    async def close(self) -> None:
+        """End every task."""
+        self.closed = True
+        tasks = tuple(self.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def __repr__(self) -> str:
+        return f"Link({self.availability!r}, tasks={len(self.tasks)})"
+
+    async def _recover(self) -> None:
+        while self.availability.reason is not None:
+            # Outside of the probe's time: the first wait is none, the longest a second.
+            await asyncio.sleep(self.backoff.next())
+            try:
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    await self.server.ready()
+            except MqinferError as error:
+                self.availability.down(str(error))
+            except TimeoutError:
+                self.availability.down(f"it does not say whether it is ready in {_PROBE_SECONDS} s")
+            else:
+                log.info("triton is back", after=self.clock() - self.availability.since)
+                self.availability.up()
+        self._recovery = None
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in self.listeners:
+            listener()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of inference died", task=task.get_name(), exc_info=error)
+            self.crash = error
+            self.crashed.set()
+            self._tell()
+
+
+class Pauses:
+    """Which handlers wait for an outage, so that their timeout does not count it.
+
+    A handler may wait in several calls at once; its pause lasts from the first to the last.
+
+    Args:
+        clock: monotonic seconds, the same that stages are timed by.
+    """
+
+    def __init__(self, clock: Callable[[], float]):
+        self._clock = clock
+        self._waits: dict[int, int] = {}
+
+    def begin(self, context: Context | None) -> None:
+        """A call of this handler waits."""
+        if context is None:
+            return
+        waits = self._waits[id(context)] = self._waits.get(id(context), 0) + 1
+        if waits == 1:
+            context.waiting_since = self._clock()
+
+    def end(self, context: Context | None) -> None:
+        """The call waits no more."""
+        if context is None:
+            return
+        waits = self._waits.pop(id(context)) - 1
+        if waits:
+            self._waits[id(context)] = waits
+        elif context.waiting_since is not None:
+            context.waited += self._clock() - context.waiting_since
+            context.waiting_since = None
