@@ -1,0 +1,441 @@
+"""Blob stores: a folder, S3 and Google Cloud Storage (obstore), a bucket of objects, memory.
+
+All keep the promise of `BlobStore.put`: a reader finds a blob whole, or not at all. Trouble that may
+pass by itself is `Unavailable`; what waiting does not mend is a `BlobError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import errno
+import os
+import stat
+import uuid
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from mqinfer.blob import BlobStore, checked_path
+from mqinfer.errors import (
+    BlobError,
+    BlobNotFound,
+    BlobPathError,
+    ConfigurationError,
+    Unavailable,
+)
+
+T = TypeVar("T")
+TIMEOUT = 30.0
+THREADS = 16  # of one folder store; they wait for a disk or network, not for a processor
+_RETRIES = 2  # by obstore itself; who waits out an outage is the caller
+_CHUNK = 64 * 1024 * 1024
+
+# A network folder that is away for now; everything else does not pass by itself.
+_PASSING = {errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT}
+
+
+class ObjectBucket(Protocol):
+    """A flat bucket of named objects, such as NATS's; what `ObjectStore` is made of.
+
+    Its methods raise `Unavailable` and `BlobError` themselves.
+    """
+
+    async def size(self, name: str) -> int | None:
+        """Bytes of an object, or None if there is none."""
+
+    async def get(self, name: str) -> bytes | None:
+        """An object, or None if there is none."""
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Store an object, whole or not at all."""
+
+    async def close(self) -> None:
+        """Release what the bucket holds."""
+
+
+def open_store(
+    url: str,
+    *,
+    timeout: float = TIMEOUT,
+    objects: Callable[[str], ObjectBucket] | None = None,
+) -> BlobStore:
+    """The store that a setting names; nothing is connected or created yet.
+
+    Args:
+        url: a folder (or `file://`), `s3://bucket/prefix`, `gs://bucket/prefix`, `nats://bucket`,
+            or `memory://` (a new one, for tests).
+        timeout: seconds that one call may take.
+        objects: makes the bucket of a `nats://` store from its name.
+
+    Raises:
+        ConfigurationError: the URL is none of these, or an extra is not installed.
+    """
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        if url.strip():
+            return FolderStore(url, timeout=timeout)
+    elif scheme == "file" and urlsplit(url).netloc in ("", "localhost") and urlsplit(url).path:
+        return FolderStore(unquote(urlsplit(url).path), timeout=timeout)
+    elif scheme == "memory":
+        return MemoryStore()
+    elif scheme in ("s3", "gs") and rest.strip("/"):
+        return CloudStore(url, timeout=timeout)
+    elif scheme == "nats" and rest.strip("/"):
+        if objects is None:
+            raise ConfigurationError(f"MQINFER_BLOBS={url!r} needs a connection to NATS")
+        return ObjectStore(objects(rest.strip("/")), timeout=timeout)
+    raise ConfigurationError(
+        f"MQINFER_BLOBS={url!r} is no blob store: name a folder, s3://bucket/prefix, "
+        "gs://bucket/prefix or nats://bucket"
+    )
+
+
+def _too_large(path: str, size: int, limit: int) -> BlobError:
+    return BlobError(f"blob {path!r} has {size} bytes, more than the {limit} that are allowed")
+
+
+class MemoryStore:
+    """Blobs in this process, for tests."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See `BlobStore.get`."""
+        data = self._blobs.get(checked_path(path))
+        if data is None:
+            raise BlobNotFound(f"nothing is stored under {path!r}")
+        if max_bytes is not None and len(data) > max_bytes:
+            raise _too_large(path, len(data), max_bytes)
+        return data
+
+    async def put(self, path: str, data: bytes) -> None:
+        """See `BlobStore.put`."""
+        self._blobs[checked_path(path)] = bytes(data)
+
+    async def exists(self, path: str) -> bool:
+        """See `BlobStore.exists`."""
+        return checked_path(path) in self._blobs
+
+    async def close(self) -> None:
+        """Forget nothing: a test may look at what was stored."""
+
+    def __repr__(self) -> str:
+        return f"MemoryStore({len(self._blobs)} blobs)"
+
+
+class FolderStore:
+    """Blobs as files under a folder, which may be shared over a network.
+
+    A file is written beside its place under a name of its own, flushed to the disk and renamed, so
+    that a reader, a kill or a power cut never meets half of one. (A kill can leave a file whose
+    name begins with a dot and ends in `.tmp`; it may be deleted.) Symbolic links inside the folder
+    are followed as long as they stay inside.
+
+    Args:
+        root: the folder; made by the first `put`.
+        timeout: seconds that one call may take.
+        durable: flush file and folder before `put` returns. Without it a power cut may lose blobs
+            of the last half minute; what a killed process wrote stays either way.
+    """
+
+    def __init__(
+        self, root: str | os.PathLike[str], *, timeout: float = TIMEOUT, durable: bool = True
+    ):
+        self.root = os.path.realpath(root)
+        self._timeout = timeout
+        self._durable = durable
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="mqinfer-blob")
+
+    async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See `BlobStore.get`."""
+        return await self._run(checked_path(path), lambda: self._read(path, max_bytes))
+
+    async def put(self, path: str, data: bytes) -> None:
+        """See `BlobStore.put`."""
+        await self._run(checked_path(path), lambda: self._write(path, data))
+
+    async def exists(self, path: str) -> bool:
+        """See `BlobStore.exists`."""
+        return await self._run(checked_path(path), lambda: os.path.isfile(self._inside(path)))  # noqa: PTH113
+
+    async def close(self) -> None:
+        """Take no more work; calls under way end by themselves."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, path: str, work: Callable[[], T]) -> T:
+        """Run blocking file work in a thread.
+
+        Raises:
+            BlobError: what the system says, with the path.
+            Unavailable: it does not answer in time.
+        """
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except RuntimeError:
+            raise BlobError(f"blob {path!r}: the store {self.root} is closed") from None
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await future
+        except TimeoutError as error:
+            if isinstance(error, OSError) and error.errno:
+                raise self._trouble(path, error) from None
+            raise Unavailable(
+                f"the blob folder {self.root} does not answer within {self._timeout:g} s"
+            ) from None
+        except (OSError, UnicodeError) as error:
+            raise self._trouble(path, error) from None
+
+    def _trouble(self, path: str, error: OSError | UnicodeError) -> BlobError | Unavailable:
+        if isinstance(error, UnicodeError) or error.errno == errno.ENAMETOOLONG:
+            return BlobPathError(f"blob path {path[:200]!r} cannot name a file here: {error}")
+        if error.errno in _PASSING:
+            return Unavailable(f"the blob folder {self.root}: {error.strerror}")
+        if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError)):
+            missing = "" if os.path.isdir(self.root) else ", which does not exist"  # noqa: PTH112
+            return BlobNotFound(f"nothing is stored under {path!r} in {self.root}{missing}")
+        return BlobError(f"blob {path!r} in {self.root}: {error.strerror or error}")
+
+    # --- in a thread --------------------------------------------------------------------------
+
+    def _inside(self, path: str) -> str:
+        """Where `path` really is.
+
+        Raises:
+            BlobPathError: a symbolic link leads out of the folder.
+        """
+        real = os.path.realpath(os.path.join(self.root, path))  # noqa: PTH118 - str is faster
+        if not real.startswith(self.root.rstrip("/") + "/"):
+            raise BlobPathError(
+                f"blob path {path!r} leaves {self.root} through a symbolic link: it leads to {real}"
+            )
+        return real
+
+    def _read(self, path: str, max_bytes: int | None) -> bytes:
+        # Without O_NONBLOCK a named pipe would hold the thread for good.
+        handle = os.open(self._inside(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(handle, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise BlobNotFound(f"{path!r} in {self.root} is no file")
+            if max_bytes is not None and found.st_size > max_bytes:
+                raise _too_large(path, found.st_size, max_bytes)
+            return file.readall() or b""
+
+    def _write(self, path: str, data: bytes) -> None:
+        folder, _, name = path.rpartition("/")
+        # The last part may be a link: renaming replaces it, so only the folder must be inside.
+        home = self._inside(folder) if folder else self.root
+        made = self._make(home)
+        place = f"{home}/{name}"
+        if os.path.isdir(place):  # noqa: PTH112
+            raise BlobError(f"blob {path!r} in {self.root}: a folder has this name")
+        passing = f"{home}/.{uuid.uuid4().hex}.tmp"
+        try:
+            handle = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            try:
+                left = memoryview(data)
+                while left:
+                    left = left[os.write(handle, left[:_CHUNK]) :]
+                if self._durable:
+                    os.fsync(handle)
+            finally:
+                os.close(handle)
+            os.replace(passing, place)  # noqa: PTH105
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.unlink(passing)  # noqa: PTH108
+            if isinstance(error, FileNotFoundError):  # the folder was removed under us
+                raise BlobError(f"blob {path!r}: the folder {home} went away") from None
+            raise
+        if self._durable:
+            for changed in (home, *made):
+                _sync_folder(changed)
+
+    def _make(self, home: str) -> list[str]:
+        """Make the folder; the folders that got a new entry by it."""
+        made = []
+        missing = home
+        while not os.path.isdir(missing):  # noqa: PTH112
+            parent = os.path.dirname(missing)  # noqa: PTH120
+            made.append(parent)
+            missing = parent
+        try:
+            os.makedirs(home, exist_ok=True)  # noqa: PTH103
+        except (FileExistsError, NotADirectoryError) as error:
+            raise BlobError(f"no folder {home} can be made: a file is in its place") from error
+        return made
+
+    def __repr__(self) -> str:
+        return f"FolderStore({self.root!r})"
+
+
+def _sync_folder(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class CloudStore:
+    """Blobs in S3 (or what speaks its protocol) or Google Cloud Storage.
+
+    Credentials, region and endpoint are those of every tool of the cloud: `AWS_ACCESS_KEY_ID`,
+    `AWS_REGION`, `AWS_ENDPOINT_URL`, the machine's role, `GOOGLE_SERVICE_ACCOUNT`.
+
+    Args:
+        url: `s3://bucket/prefix` or `gs://bucket/prefix`.
+        timeout: seconds that one call may take, retries included.
+        config: for obstore, instead of the environment's.
+
+    Raises:
+        ConfigurationError: obstore is not installed, or refuses the URL or the configuration.
+    """
+
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, config: dict[str, Any] | None = None):
+        try:
+            import obstore
+            from obstore.exceptions import BaseError
+            from obstore.store import from_url
+        except ImportError:
+            raise ConfigurationError(
+                f"MQINFER_BLOBS={url!r} needs obstore: pip install 'mqinfer[s3]'"
+            ) from None
+        self.url = url
+        self._timeout = timeout
+        self._obstore: Any = obstore
+        self._known = BaseError
+        config = config or {}
+        endpoint = config.get("endpoint") or next(
+            (os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), ""
+        )
+        try:
+            self._store: Any = from_url(
+                url,
+                config=config,  # type: ignore[arg-type]
+                client_options={
+                    "timeout": f"{timeout:g}s",
+                    "connect_timeout": f"{min(timeout, 5.0):g}s",
+                    # Who names a plain http endpoint means it: a test server, a private network.
+                    "allow_http": endpoint.startswith("http://"),
+                },
+                retry_config={
+                    "max_retries": _RETRIES,
+                    "retry_timeout": datetime.timedelta(seconds=timeout),
+                },
+            )
+        except (BaseError, ValueError) as error:
+            raise ConfigurationError(f"MQINFER_BLOBS={url!r}: {_first_line(error)}") from None
+
+    async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See `BlobStore.get`."""
+
+        async def read() -> bytes:
+            found = await self._obstore.get_async(self._store, path)
+            if max_bytes is not None and found.meta["size"] > max_bytes:
+                raise _too_large(path, found.meta["size"], max_bytes)
+            return bytes(await found.bytes_async())
+
+        return await self._run(checked_path(path), read())
+
+    async def put(self, path: str, data: bytes) -> None:
+        """See `BlobStore.put`."""
+        checked_path(path)
+        await self._run(path, self._obstore.put_async(self._store, path, bytes(data)))
+
+    async def exists(self, path: str) -> bool:
+        """See `BlobStore.exists`."""
+        checked_path(path)
+        try:
+            await self._run(path, self._obstore.head_async(self._store, path))
+        except BlobNotFound:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Nothing to do: obstore's connections close when they are idle."""
+
+    async def _run(self, path: str, call: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call
+        except TimeoutError:
+            raise Unavailable(f"{self.url} does not answer within {self._timeout:g} s") from None
+        except (self._known, OSError, ValueError) as error:
+            raise self._trouble(path, error) from None
+
+    def _trouble(self, path: str, error: Exception) -> BlobError | Unavailable:
+        text = _first_line(error)
+        missing_bucket = "NoSuchBucket" in str(error) or "bucket does not exist" in str(error)
+        if isinstance(error, FileNotFoundError) and not missing_bucket:
+            return BlobNotFound(f"nothing is stored under {path!r} in {self.url}")
+        if missing_bucket:
+            return BlobError(f"{self.url}: the bucket does not exist")
+        # obstore has no class for these; it names the cause in the text.
+        if "HTTP error:" in text or any(f"status code: {code}" in text for code in _AGAIN):
+            return Unavailable(f"{self.url} does not answer: {text}")
+        return BlobError(f"blob {path!r} in {self.url}: {text}")
+
+    def __repr__(self) -> str:
+        return f"CloudStore({self.url!r})"
+
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_AGAIN = ("5", "429", "408")
+
+
+def _first_line(error: Exception) -> str:
+    """obstore's text without its debug source, which is long and tells users nothing."""
+    return str(error).partition("\n")[0].strip()[:500]
+
+
+class ObjectStore:
+    """Blobs in a bucket of named objects, such as the NATS Object Store.
+
+    Args:
+        bucket: the bucket.
+        timeout: seconds that one call may take.
+    """
+
+    def __init__(self, bucket: ObjectBucket, *, timeout: float = TIMEOUT):
+        self._bucket = bucket
+        self._timeout = timeout
+
+    async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See `BlobStore.get`."""
+        checked_path(path)
+        if max_bytes is not None:
+            size = await self._run(self._bucket.size(path))
+            if size is not None and size > max_bytes:
+                raise _too_large(path, size, max_bytes)
+        data = await self._run(self._bucket.get(path))
+        if data is None:
+            raise BlobNotFound(f"nothing is stored under {path!r}")
+        return data
+
+    async def put(self, path: str, data: bytes) -> None:
+        """See `BlobStore.put`."""
+        checked_path(path)
+        await self._run(self._bucket.put(path, data))
+
+    async def exists(self, path: str) -> bool:
+        """See `BlobStore.exists`."""
+        checked_path(path)
+        return await self._run(self._bucket.size(path)) is not None
+
+    async def close(self) -> None:
+        """Close the bucket."""
+        await self._bucket.close()
+
+    async def _run(self, call: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call
+        except TimeoutError:
+            raise Unavailable(
+                f"the object bucket does not answer within {self._timeout:g} s"
+            ) from None
