@@ -206,7 +206,7 @@ async def test_rows_written_twice_are_shown_once(db: ClickHouse) -> None:  # noq
     rows = items(50)
     one, other = Sink(db, Grade), Sink(db, Grade)
     await asyncio.gather(one.write(rows), other.write(rows[::-1]), one.write(rows[10:]))
-    await other.write(rows)
+    await other.write(rows + rows)
     assert await shown(db) == {f"id-{i}": i for i in range(50)}
     assert one.stats.rows == 90
     assert one.stats.blocks == 2

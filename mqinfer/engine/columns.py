@@ -108,6 +108,8 @@ class ColumnSpec:
             ValueError, TypeError, OverflowError, AttributeError: some value cannot be stored.
         """
         column = list(map(self.get, rows))
+        if self.kind.convert is values.days:
+            return values.days_of(column)
         if self.kind.convert is not None:
             column = list(map(self.kind.convert, column))
         if self.kind.bounds is not None:

@@ -20,6 +20,8 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
 # Dates outside are moved silently to the nearest end by ClickHouse before 26.
 _FIRST_YEAR, _LAST_YEAR = 1900, 2299
+_FIRST_DAY = datetime.date(_FIRST_YEAR, 1, 1).toordinal()
+_LAST_DAY = datetime.date(_LAST_YEAR, 12, 31).toordinal()
 
 
 def flat(depth: int) -> Convert:
@@ -45,6 +47,14 @@ def days(value: datetime.date) -> int:
     """Days since the epoch."""
     _in_range(value)
     return value.toordinal() - _EPOCH_DAY
+
+
+def days_of(column: list[datetime.date]) -> list[int]:
+    """`days` for a column, at a fifth of the time."""
+    ordinals = list(map(datetime.date.toordinal, column))
+    if ordinals and not _FIRST_DAY <= min(ordinals) <= max(ordinals) <= _LAST_DAY:
+        return list(map(days, column))  # raises, and says for which
+    return [ordinal - _EPOCH_DAY for ordinal in ordinals]
 
 
 def ticks(scale: int) -> Convert:
