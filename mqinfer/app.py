@@ -99,14 +99,13 @@ class App:
 
     def stage(
         self,
-        handler: Handler | None = None,
-        /,
+        handler: Any = None,
         *,
         name: str | None = None,
         models: tuple[Model, ...] = (),
         lifespan: Lifespan | None = None,
         **limits: Any,
-    ) -> Handler | Callable[[Handler], Handler]:
+    ) -> Any:
         """Declare a stage; the handler is returned as it is, to be called in tests.
 
         Args:
@@ -124,7 +123,7 @@ class App:
         def declare(function: Handler) -> Handler:
             self._declared.append(
                 _Declared(
-                    name=name or getattr(function, "__name__", repr(function)),
+                    name=name or str(getattr(function, "__name__", function)),
                     handler=function,
                     limits=limits,
                     models=models,

@@ -48,8 +48,8 @@ class Client:
         self,
         message: Message,
         *,
-        id: str | None = None,
-        timeout: float = PUBLISH_TIMEOUT,  # noqa: A002
+        id: str | None = None,  # noqa: A002 - the word users know
+        timeout: float = PUBLISH_TIMEOUT,
     ) -> str:
         """Publish one message and return its id once JetStream has stored it.
 
@@ -80,7 +80,7 @@ class Client:
         payload: bytes,
         *,
         content_type: str | None = None,
-        id: str | None = None,  # noqa: A002
+        id: str | None = None,  # noqa: A002 - the word users know
         timeout: float = PUBLISH_TIMEOUT,
     ) -> str:
         """Publish bytes on a full subject as they are; otherwise like `publish`."""
@@ -111,16 +111,21 @@ class Client:
         """Publish many side by side; the ids in their order.
 
         Raises:
-            PublishError: one of them was refused; the others may be stored.
+            PublishError: the first that was refused; the others were tried all the same.
         """
         if ids is not None and len(ids) != len(messages):
             raise PublishError(f"{len(messages)} messages and {len(ids)} ids")
-        async with asyncio.TaskGroup() as group:
-            sent = [
-                group.create_task(self.publish(message, id=ids[index] if ids else None))
+        results = await asyncio.gather(
+            *(
+                self.publish(message, id=ids[index] if ids else None)
                 for index, message in enumerate(messages)
-            ]
-        return [task.result() for task in sent]
+            ),
+            return_exceptions=True,  # each is tried, whatever becomes of the others
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return [result for result in results if isinstance(result, str)]
 
 
 @asynccontextmanager

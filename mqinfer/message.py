@@ -59,7 +59,7 @@ class MessageMeta(StructMeta):
         **config: Any,
     ) -> Any:
         """Make the type and keep what its keywords say."""
-        cls = super().__new__(mcls, name, bases, namespace, **config)
+        cls: Any = super().__new__(mcls, name, bases, namespace, **config)
         if "__is_row__" in namespace:  # Message and Row themselves
             return cls
         is_row = any(getattr(base, "__is_row__", False) for base in bases)

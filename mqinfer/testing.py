@@ -1,0 +1,205 @@
+"""For tests of pipelines: a real nats-server on a random port, and a worker to run on it.
+
+    async with nats_only(tmp_path) as settings, Harness(app, settings) as harness:
+        await harness.publish(Photo(...))
+        await harness.drain()
+        assert await harness.messages(Leaf) == [...]
+
+Needs the extra `mqinfer[embedded]` for the server; models and tables can be real ones
+(`mqinfer.stack.Stack` with all its servers) or `FakeModels`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from mqinfer import wiring
+from mqinfer.app import App
+from mqinfer.client import Client, Worker
+from mqinfer.codec import Codec
+from mqinfer.engine import plan
+from mqinfer.engine.deadletter import KIND, REASON
+from mqinfer.engine.worker import Services
+from mqinfer.identity import CONTENT_TYPE, header_block, parse_header_block
+from mqinfer.message import Message
+from mqinfer.settings import Settings
+
+M = TypeVar("M", bound=Message)
+
+
+@asynccontextmanager
+async def nats_only(folder: Path, **stack_settings: Any) -> AsyncIterator[Settings]:
+    """A real nats-server with JetStream, on random ports, with blobs in a folder.
+
+    Args:
+        folder: for its data.
+        stack_settings: fields of `mqinfer.stack.StackSettings`.
+    """
+    from mqinfer.stack import Stack, StackSettings
+
+    chosen = {
+        "nats_port": 0,
+        "nats_monitor_port": 0,
+        "triton": False,
+        "clickhouse": False,
+        **stack_settings,
+    }
+    async with Stack(StackSettings(dir=folder, **chosen)) as stack:
+        yield Settings.load({}, nats_url=stack.nats_url, blobs=str(folder / "blobs"), grace=5.0)
+
+
+async def until(
+    condition: Callable[[], Any], what: str = "the state", timeout: float = 30.0
+) -> Any:
+    """Wait until `condition` gives something true (it may be a coroutine function).
+
+    Raises:
+        AssertionError: it does not within `timeout` seconds.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                found = condition()
+                if asyncio.iscoroutine(found):
+                    found = await found
+                if found:
+                    return found
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"{what} did not come in {timeout} s") from None
+
+
+class Stored:
+    """A message as it lies in a stream."""
+
+    def __init__(self, raw: Any):
+        self.subject: str = raw["subject"]
+        self.sequence: int = raw["seq"]
+        self.data: bytes = raw["data"]
+        self.headers: dict[str, str] = raw["headers"]
+
+    @property
+    def kind(self) -> str:
+        """Of a dead letter."""
+        return self.headers.get(KIND, "")
+
+    @property
+    def reason(self) -> str:
+        """Of a dead letter."""
+        return self.headers.get(REASON, "")
+
+    def __repr__(self) -> str:
+        return f"Stored(#{self.sequence} {self.subject} {self.data[:60]!r} {self.reason})"
+
+
+class Harness:
+    """An app on a real stream; an async context manager."""
+
+    def __init__(self, app: App, settings: Settings):
+        self.app = app
+        self.settings = settings
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Harness:
+        """Connect and create the streams."""
+        self.services: Services = await self._stack.enter_async_context(
+            wiring.services(self.app, self.settings, "test")
+        )
+        broker = self.services.broker
+        await broker.ensure_stream(plan.stream_spec(self.app))
+        await broker.ensure_stream(plan.dead_stream_spec(self.app))
+        self.client = Client(self.app, self.services)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Disconnect."""
+        await self._stack.aclose()
+
+    async def publish(self, *messages: Message, ids: Sequence[str] | None = None) -> list[str]:
+        """Publish messages; their ids."""
+        return await self.client.publish_all(messages, ids=ids)
+
+    async def publish_bytes(
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None
+    ) -> None:
+        """Publish as a plain NATS client would: bytes, and only the headers given."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: Exception | None, _repeat: bool) -> None:
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        block = header_block(headers or {})
+        self.services.broker.publish(subject, block, payload, done, timeout=10)
+        await stored
+
+    async def drain(self, *stages: str) -> None:
+        """Run a worker (all stages, or those named) until nothing is left to do."""
+        async with asyncio.timeout(60):
+            await Worker(self.app, stages=stages or None, settings=self.settings, drain=True).run()
+
+    @asynccontextmanager
+    async def worker(self, *stages: str) -> AsyncIterator[Worker]:
+        """A worker that runs beside the test and is stopped at its end."""
+        worker = Worker(self.app, stages=stages or None, settings=self.settings)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(worker.run())
+            try:
+                await until(lambda: not worker.not_ready(), "a ready worker")
+                yield worker
+            finally:
+                worker.stop()
+
+    async def lag(self, consumer: str) -> int:
+        """Messages of a consumer that are not done."""
+        state = await self.services.broker.consumer_state(self.app.name, consumer)
+        return -1 if state is None else state.lag
+
+    async def stored(self, stream: str | None = None, subject: str = ">") -> list[Stored]:
+        """What lies in a stream (default: the app's), in order."""
+        import base64
+
+        from mqinfer.adapters.jetstream import JetStream
+
+        broker = self.services.broker
+        assert isinstance(broker, JetStream)
+        name = stream or self.app.name
+        found: list[Stored] = []
+        sequence = 1
+        while True:
+            answer = await broker.client.api(
+                f"$JS.API.STREAM.MSG.GET.{name}", {"seq": sequence, "next_by_subj": subject}
+            )
+            if "message" not in answer:
+                return found
+            raw = answer["message"]
+            sequence = raw["seq"] + 1
+            raw["data"] = base64.b64decode(raw.get("data") or "")
+            raw["headers"] = parse_header_block(base64.b64decode(raw.get("hdrs") or ""))
+            found.append(Stored(raw))
+
+    async def messages(self, kind: type[M]) -> list[M]:
+        """The messages of a type in the app's stream, in order."""
+        codec = Codec(self.services.store)
+        subject = self.app.subject(kind)
+        return [
+            codec.decode(kind, raw.data, raw.headers.get(CONTENT_TYPE))
+            for raw in await self.stored()
+            if raw.subject == subject or raw.subject.startswith(subject + ".")
+        ]
+
+    async def dead(self) -> list[Stored]:
+        """The app's dead letters, in order."""
+        return await self.stored(f"{self.app.name}-dead")
