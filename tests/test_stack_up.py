@@ -13,9 +13,11 @@ from pathlib import Path
 
 import clickhouse_connect
 import nats
+import onnx
 import psutil
 import pytest
 import pytest_asyncio
+from onnx import TensorProto, helper
 
 from mqinfer.stack import (
     NatsServer,
@@ -30,7 +32,7 @@ UP = """
 import asyncio, sys
 from pathlib import Path
 from mqinfer.stack import StackSettings, run_up
-settings = StackSettings.free_ports(Path(sys.argv[1]))
+settings = StackSettings.free_ports(Path(sys.argv[1]), models=Path(sys.argv[2]))
 sys.exit(asyncio.run(run_up(settings, out=lambda line: print(line, flush=True))))
 """
 
@@ -42,11 +44,39 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         yield stack
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One model, as each instance of it is a process that must not outlive the stack."""
+    root = tmp_path_factory.mktemp("models")
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])
+    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [answer])
+    opset = [helper.make_opsetid("", 17)]
+    (root / "same" / "1").mkdir(parents=True)
+    onnx.save(
+        helper.make_model(graph, opset_imports=opset, ir_version=8),
+        root / "same" / "1" / "model.onnx",
+    )
+    (root / "same" / "config.pbtxt").write_text(
+        'backend: "onnxruntime"\nmax_batch_size: 8\n'
+        'input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'
+        'output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'
+        "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
+    )
+    return root
+
+
+def shared_memory() -> set[Path]:
+    return set(Path("/dev/shm").glob("mqinfer_triton_*"))
+
+
 @contextlib.contextmanager
-def up(directory: Path) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
+def up(
+    directory: Path, models: Path
+) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """Run ``up`` in a process of its own; gives it and what it started, when ready."""
     process = subprocess.Popen(
-        [sys.executable, "-c", UP, str(directory)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", UP, str(directory), str(models)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -194,25 +224,28 @@ async def test_cancelled_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
     assert await asyncio.to_thread(wait_gone, family) == []
 
 
-def test_killing_the_parent_leaves_no_process(tmp_path: Path) -> None:
-    with up(tmp_path / "stack") as (process, family):
-        assert len(family) >= 6  # three guards, three servers
+def test_killing_the_parent_leaves_no_process(tmp_path: Path, models: Path) -> None:
+    before = shared_memory()
+    with up(tmp_path / "stack", models) as (process, family):
+        assert len(family) >= 7  # three guards, three servers, one model instance
+        assert shared_memory() - before
         process.kill()
         process.wait(10)
         assert wait_gone(family) == []
+        assert not shared_memory() - before
     # The lock went with it, and so did the ports.
-    with up(tmp_path / "stack") as (process, family):
+    with up(tmp_path / "stack", models) as (process, family):
         # The guards die too: the kernel kills what they guarded.
-        guards = psutil.Process(process.pid).children()
-        for guard in guards:
+        for guard in psutil.Process(process.pid).children():
             guard.kill()
         assert wait_gone(family) == []
         assert process.wait(20) == 1
+        assert not shared_memory() - before
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_in_order(tmp_path: Path, number: signal.Signals) -> None:
-    with up(tmp_path) as (process, family):
+def test_a_signal_stops_in_order(tmp_path: Path, models: Path, number: signal.Signals) -> None:
+    with up(tmp_path, models) as (process, family):
         process.send_signal(number)
         assert process.wait(15) == 0
         assert wait_gone(family, 1) == []

@@ -281,6 +281,9 @@ def main() -> None:
             ws="none",
         )
     )
+    # uvicorn raises the signal that stopped it once more, to this handler; the files
+    # are to be closed first.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     try:
         server.run()
     finally:

@@ -1,6 +1,6 @@
 """Runs one server and makes sure that nothing of it outlives the stack.
 
-Started as a script (``python -I -S guard.py -- command...``), standard library
+Started as a script (``python -I -S guard.py LEFTOVERS COMMAND...``), standard library
 only, so that it costs a few milliseconds and a few megabytes. It reports the
 server's process id on its standard output, then waits for whichever comes first:
 
@@ -16,6 +16,7 @@ one thread: the reason why the stack does not do it by itself.
 
 import contextlib
 import ctypes
+import glob
 import os
 import select
 import signal
@@ -79,8 +80,12 @@ def _kill_all(server: int) -> None:
         time.sleep(0.01)
 
 
-def main(command: list[str]) -> int:
+def main(leftovers: str, command: list[str]) -> int:
     """Run the command until it, the parent or the patience ends.
+
+    Args:
+        leftovers: A glob of files to remove afterwards (shared memory); may be empty.
+        command: What to run.
 
     Returns:
         The exit code of the command, or 128 plus the signal that ended it.
@@ -129,13 +134,13 @@ def main(command: list[str]) -> int:
             deadline = time.monotonic() + GRACE_SECONDS
             os.kill(server, signal.SIGTERM)
     _kill_all(server)
+    for path in glob.glob(leftovers) if leftovers else ():  # noqa: PTH207
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 - pathlib would double the start-up time
     return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if arguments[:1] == ["--"]:
-        arguments = arguments[1:]
-    if not arguments:
-        sys.exit("usage: guard.py -- COMMAND [ARGUMENT]...")
-    sys.exit(main(arguments))
+    if len(sys.argv) < 3:
+        sys.exit("usage: guard.py LEFTOVERS COMMAND [ARGUMENT]...")
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

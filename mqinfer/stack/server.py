@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import os
 import signal
 import subprocess
@@ -61,6 +62,10 @@ class Server(ABC):
         May raise OSError or TimeoutError, which mean no.
         """
 
+    def leftovers(self) -> str:
+        """Give a glob of files that a killed server leaves behind, for the guard to remove."""
+        return ""
+
     # What is the same for all.
 
     @property
@@ -89,6 +94,7 @@ class Server(ABC):
             if not await self._ended(10.0 if self._killed else 0.5):
                 raise StackError(f"{self.name} is running already (process {self._pid})")
             self._forget()
+        self._remove_leftovers()
         self.prepare()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:
@@ -100,7 +106,7 @@ class Server(ABC):
             log.flush()
             # -I -S: the guard needs the standard library alone and starts in 10 ms.
             process = subprocess.Popen(  # noqa: ASYNC220 - a fork and an exec, a millisecond
-                [sys.executable, "-I", "-S", str(_GUARD), "--", *self.command()],
+                [sys.executable, "-I", "-S", str(_GUARD), self.leftovers(), *self.command()],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -168,9 +174,10 @@ class Server(ABC):
         """Tell how the server ended, with the end of its log."""
         code = self._process.poll() if self._process is not None else None
         how = "is not running" if code is None else f"ended with exit code {code}"
-        if code is not None and code > 128:
+        if code is not None and (code > 128 or code < 0):
             with contextlib.suppress(ValueError):
-                how = f"was ended by {signal.Signals(code - 128).name}"
+                # Below zero it was the guard, and the server with it.
+                how = f"was ended by {signal.Signals(code - 128 if code > 0 else -code).name}"
         return f"{self.name} {how}; the end of {self.log}:\n{self.log_tail()}"
 
     def log_tail(self, lines: int = 12) -> str:
@@ -194,7 +201,17 @@ class Server(ABC):
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
+        if self._process is not None and self._process.returncode < 0 and self._pid is not None:
+            # The guard itself was killed; the kernel took the server, not its helpers.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, signal.SIGKILL)
+            self._remove_leftovers()
         return True
+
+    def _remove_leftovers(self) -> None:
+        """Do the guard's last duty where it could not."""
+        for left in glob.glob(self.leftovers()) if self.leftovers() else ():  # noqa: PTH207
+            Path(left).unlink(missing_ok=True)
 
     def _hang_up(self) -> None:
         if self._process is not None and self._process.stdin is not None:

@@ -8,6 +8,7 @@ by NVIDIA's container with its C++ backend.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -141,6 +142,10 @@ class TritonServer(Server):
         self.model_control: ModelControl = model_control
         self.exit_timeout = exit_timeout
         self.extra_arguments = extra_arguments
+        # Its own, so that what a killed server leaves in shared memory can be told
+        # from what other servers use.
+        digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:12]
+        self._shared_memory_prefix = f"mqinfer_triton_{digest}_"
 
     @property
     def url(self) -> str:
@@ -190,6 +195,10 @@ class TritonServer(Server):
         onnxruntime.mkdir()
         shutil.copyfile(_ONNXRUNTIME_BACKEND, onnxruntime / "model.py")
 
+    def leftovers(self) -> str:
+        """Give the shared memory of its model instances."""
+        return f"/dev/shm/{self._shared_memory_prefix}*"
+
     def command(self) -> list[str]:
         """Give the command line."""
         command = [
@@ -197,6 +206,8 @@ class TritonServer(Server):
             f"--model-repository={self.models.resolve()}",
             f"--backend-directory={(self.directory / 'backends').resolve()}",
             f"--model-control-mode={self.model_control}",
+            f"--backend-config=onnxruntime,shm-region-prefix-name={self._shared_memory_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             "--exit-on-error=false",
             # One broken model must not keep the others from being served.
             "--strict-readiness=false",
