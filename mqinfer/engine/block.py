@@ -83,7 +83,8 @@ def build_block(schema: TableSchema, items: Sequence[tuple[Row, Origin]]) -> Blo
     index: Sequence[int] = range(len(items))
     refused: dict[int, str] = {}
     while True:
-        rows = [items[i][0] for i in index]
+        kept = [items[i] for i in index] if refused else items
+        rows = [row for row, _ in kept]
         data: list[Sequence[Any]] = []
         for spec in schema.columns:
             try:
@@ -98,7 +99,7 @@ def build_block(schema: TableSchema, items: Sequence[tuple[Row, Origin]]) -> Blo
                 index = [i for i in index if i not in refused]
                 break
         else:
-            data += frame_values([items[i][1] for i in index])
+            data += frame_values([origin for _, origin in kept])
             return Block(names, types, data, index, refused)
 
 

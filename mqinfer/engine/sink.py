@@ -111,17 +111,22 @@ class Sink:
             TableError: ClickHouse refused a statement.
             PermissionDenied: these credentials may not.
         """
-        async with self._preparing:
-            failures = 0
-            while not self._ready:
-                try:
-                    await ensure_table(self._db, self.row_type)
-                except Unavailable as error:
-                    failures += 1
-                    await self._wait(str(error), failures)
-                else:
-                    self._availability.up()
-                    self._ready = True
+        try:
+            async with self._preparing:
+                failures = 0
+                while not self._ready:
+                    try:
+                        await ensure_table(self._db, self.row_type)
+                    except Unavailable as error:
+                        failures += 1
+                        await self._wait(str(error), failures)
+                    else:
+                        self._availability.up()
+                        self._ready = True
+        except asyncio.CancelledError:
+            # Nobody is left to look whether the server is back: let the next call find out.
+            self._availability.up()
+            raise
 
     async def write(self, items: Sequence[tuple[Row, Origin]]) -> dict[int, str]:
         """Store rows; returns index -> reason for those that can never be stored.
@@ -137,8 +142,7 @@ class Sink:
         try:
             return await self._write(items)
         except asyncio.CancelledError:
-            # Nobody is left to look whether the server is back: let the next write find out.
-            self._availability.up()
+            self._availability.up()  # as in `prepare`
             raise
         finally:
             self.stats.seconds += self._clock() - started
@@ -148,12 +152,10 @@ class Sink:
         if not self._ready:
             await self.prepare()
         if len(items) <= _INLINE_ROWS:
-            block = build_block(self.schema, items)
+            block, parts = self._build(items)
         else:
-            block = await asyncio.to_thread(build_block, self.schema, items)
+            block, parts = await asyncio.to_thread(self._build, items)
         refused = dict(block.refused)
-        # A stack instead of recursion; the next part to store is its last.
-        parts = list(block.cut(self._max_bytes))[::-1]
         while parts:
             start, stop = parts.pop()
             reason = await self._store(block.part(start, stop), f"{call}-{start}-{stop}")
@@ -168,6 +170,11 @@ class Sink:
                 parts.append((start, stop))
         self.stats.refused += len(refused)
         return refused
+
+    def _build(self, items: Sequence[tuple[Row, Origin]]) -> tuple[Block, list[tuple[int, int]]]:
+        """The block, and its parts as a stack: the next to store is the last."""
+        block = build_block(self.schema, items)
+        return block, list(block.cut(self._max_bytes))[::-1]
 
     async def _store(self, block: Block, name: str) -> BadRows | Unavailable | None:
         """Store one block; what is returned is a reason to try again with half of it."""
