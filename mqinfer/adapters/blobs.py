@@ -1,21 +1,20 @@
-"""Blob stores: a folder, S3 and Google Cloud Storage (obstore), a bucket of objects, memory.
+"""Blob stores: a folder, a bucket of objects, memory; `cloudblobs` has S3 and Google's.
 
-All keep the promise of `BlobStore.put`: a reader finds a blob whole, or not at all. Trouble that may
-pass by itself is `Unavailable`; what waiting does not mend is a `BlobError`.
+All keep the promise of `BlobStore.put`: a reader finds a blob whole, or not at all. Trouble that
+may pass by itself is `Unavailable`; what waiting does not mend is a `BlobError`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 import errno
 import os
 import stat
 import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from mqinfer.blob import BlobStore, checked_path
@@ -30,7 +29,6 @@ from mqinfer.errors import (
 T = TypeVar("T")
 TIMEOUT = 30.0
 THREADS = 16  # of one folder store; they wait for a disk or network, not for a processor
-_RETRIES = 2  # by obstore itself; who waits out an outage is the caller
 _CHUNK = 64 * 1024 * 1024
 
 # A network folder that is away for now; everything else does not pass by itself.
@@ -82,6 +80,8 @@ def open_store(
     elif scheme == "memory":
         return MemoryStore()
     elif scheme in ("s3", "gs") and rest.strip("/"):
+        from mqinfer.adapters.cloudblobs import CloudStore
+
         return CloudStore(url, timeout=timeout)
     elif scheme == "nats" and rest.strip("/"):
         if objects is None:
@@ -93,7 +93,8 @@ def open_store(
     )
 
 
-def _too_large(path: str, size: int, limit: int) -> BlobError:
+def too_large(path: str, size: int, limit: int) -> BlobError:
+    """The error of a blob that is larger than its reader allows."""
     return BlobError(f"blob {path!r} has {size} bytes, more than the {limit} that are allowed")
 
 
@@ -109,7 +110,7 @@ class MemoryStore:
         if data is None:
             raise BlobNotFound(f"nothing is stored under {path!r}")
         if max_bytes is not None and len(data) > max_bytes:
-            raise _too_large(path, len(data), max_bytes)
+            raise too_large(path, len(data), max_bytes)
         return data
 
     async def put(self, path: str, data: bytes) -> None:
@@ -222,7 +223,7 @@ class FolderStore:
             if not stat.S_ISREG(found.st_mode):
                 raise BlobNotFound(f"{path!r} in {self.root} is no file")
             if max_bytes is not None and found.st_size > max_bytes:
-                raise _too_large(path, found.st_size, max_bytes)
+                raise too_large(path, found.st_size, max_bytes)
             return file.readall() or b""
 
     def _write(self, path: str, data: bytes) -> None:
@@ -281,118 +282,6 @@ def _sync_folder(path: str) -> None:
         os.close(handle)
 
 
-class CloudStore:
-    """Blobs in S3 (or what speaks its protocol) or Google Cloud Storage.
-
-    Credentials, region and endpoint are those of every tool of the cloud: `AWS_ACCESS_KEY_ID`,
-    `AWS_REGION`, `AWS_ENDPOINT_URL`, the machine's role, `GOOGLE_SERVICE_ACCOUNT`.
-
-    Args:
-        url: `s3://bucket/prefix` or `gs://bucket/prefix`.
-        timeout: seconds that one call may take, retries included.
-        config: for obstore, instead of the environment's.
-
-    Raises:
-        ConfigurationError: obstore is not installed, or refuses the URL or the configuration.
-    """
-
-    def __init__(self, url: str, *, timeout: float = TIMEOUT, config: dict[str, Any] | None = None):
-        try:
-            import obstore
-            from obstore.exceptions import BaseError
-            from obstore.store import from_url
-        except ImportError:
-            raise ConfigurationError(
-                f"MQINFER_BLOBS={url!r} needs obstore: pip install 'mqinfer[s3]'"
-            ) from None
-        self.url = url
-        self._timeout = timeout
-        self._obstore: Any = obstore
-        self._known = BaseError
-        config = config or {}
-        endpoint = config.get("endpoint") or next(
-            (os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), ""
-        )
-        try:
-            self._store: Any = from_url(
-                url,
-                config=config,  # type: ignore[arg-type]
-                client_options={
-                    "timeout": f"{timeout:g}s",
-                    "connect_timeout": f"{min(timeout, 5.0):g}s",
-                    # Who names a plain http endpoint means it: a test server, a private network.
-                    "allow_http": endpoint.startswith("http://"),
-                },
-                retry_config={
-                    "max_retries": _RETRIES,
-                    "retry_timeout": datetime.timedelta(seconds=timeout),
-                },
-            )
-        except (BaseError, ValueError) as error:
-            raise ConfigurationError(f"MQINFER_BLOBS={url!r}: {_first_line(error)}") from None
-
-    async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
-        """See `BlobStore.get`."""
-
-        async def read() -> bytes:
-            found = await self._obstore.get_async(self._store, path)
-            if max_bytes is not None and found.meta["size"] > max_bytes:
-                raise _too_large(path, found.meta["size"], max_bytes)
-            return bytes(await found.bytes_async())
-
-        return await self._run(checked_path(path), read())
-
-    async def put(self, path: str, data: bytes) -> None:
-        """See `BlobStore.put`."""
-        checked_path(path)
-        await self._run(path, self._obstore.put_async(self._store, path, bytes(data)))
-
-    async def exists(self, path: str) -> bool:
-        """See `BlobStore.exists`."""
-        checked_path(path)
-        try:
-            await self._run(path, self._obstore.head_async(self._store, path))
-        except BlobNotFound:
-            return False
-        return True
-
-    async def close(self) -> None:
-        """Nothing to do: obstore's connections close when they are idle."""
-
-    async def _run(self, path: str, call: Awaitable[T]) -> T:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await call
-        except TimeoutError:
-            raise Unavailable(f"{self.url} does not answer within {self._timeout:g} s") from None
-        except (self._known, OSError, ValueError) as error:
-            raise self._trouble(path, error) from None
-
-    def _trouble(self, path: str, error: Exception) -> BlobError | Unavailable:
-        text = _first_line(error)
-        missing_bucket = "NoSuchBucket" in str(error) or "bucket does not exist" in str(error)
-        if isinstance(error, FileNotFoundError) and not missing_bucket:
-            return BlobNotFound(f"nothing is stored under {path!r} in {self.url}")
-        if missing_bucket:
-            return BlobError(f"{self.url}: the bucket does not exist")
-        # obstore has no class for these; it names the cause in the text.
-        if "HTTP error:" in text or any(f"status code: {code}" in text for code in _AGAIN):
-            return Unavailable(f"{self.url} does not answer: {text}")
-        return BlobError(f"blob {path!r} in {self.url}: {text}")
-
-    def __repr__(self) -> str:
-        return f"CloudStore({self.url!r})"
-
-
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-_AGAIN = ("5", "429", "408")
-
-
-def _first_line(error: Exception) -> str:
-    """obstore's text without its debug source, which is long and tells users nothing."""
-    return str(error).partition("\n")[0].strip()[:500]
-
-
 class ObjectStore:
     """Blobs in a bucket of named objects, such as the NATS Object Store.
 
@@ -411,7 +300,7 @@ class ObjectStore:
         if max_bytes is not None:
             size = await self._run(self._bucket.size(path))
             if size is not None and size > max_bytes:
-                raise _too_large(path, size, max_bytes)
+                raise too_large(path, size, max_bytes)
         data = await self._run(self._bucket.get(path))
         if data is None:
             raise BlobNotFound(f"nothing is stored under {path!r}")

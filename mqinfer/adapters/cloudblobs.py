@@ -1,0 +1,129 @@
+"""Blobs in S3, in what speaks S3's protocol, and in Google Cloud Storage, through obstore."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+
+from mqinfer.adapters.blobs import TIMEOUT, too_large
+from mqinfer.blob import checked_path
+from mqinfer.errors import BlobError, BlobNotFound, ConfigurationError, Unavailable
+
+T = TypeVar("T")
+
+_RETRIES = 2  # by obstore itself; who waits out an outage is the caller
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_AGAIN = ("5", "429", "408")  # how the status of an answer begins that may be another one soon
+
+
+class CloudStore:
+    """Blobs in S3 (or what speaks its protocol) or Google Cloud Storage.
+
+    Credentials, region and endpoint are those of every tool of the cloud: `AWS_ACCESS_KEY_ID`,
+    `AWS_REGION`, `AWS_ENDPOINT_URL`, the machine's role, `GOOGLE_SERVICE_ACCOUNT`.
+
+    Args:
+        url: `s3://bucket/prefix` or `gs://bucket/prefix`.
+        timeout: seconds that one call may take, retries included.
+        config: for obstore, instead of the environment's.
+
+    Raises:
+        ConfigurationError: obstore is not installed, or refuses the URL or the configuration.
+    """
+
+    def __init__(self, url: str, *, timeout: float = TIMEOUT, config: dict[str, Any] | None = None):
+        try:
+            import obstore
+            from obstore import store as stores
+            from obstore.exceptions import BaseError
+        except ImportError:
+            raise ConfigurationError(
+                f"MQINFER_BLOBS={url!r} needs obstore: pip install 'mqinfer[s3]'"
+            ) from None
+        self.url = url
+        self._timeout = timeout
+        self._obstore: Any = obstore
+        self._known = BaseError
+        config = config or {}
+        endpoint = config.get("endpoint") or next(
+            (os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), ""
+        )
+        try:
+            # Its overloads know each cloud's own options; which cloud it is only the URL says.
+            from_url: Any = stores.from_url
+            self._store: Any = from_url(
+                url,
+                config=config,
+                client_options={
+                    "timeout": f"{timeout:g}s",
+                    "connect_timeout": f"{min(timeout, 5.0):g}s",
+                    # Who names a plain http endpoint means it: a test server, a private network.
+                    "allow_http": endpoint.startswith("http://"),
+                },
+                retry_config={
+                    "max_retries": _RETRIES,
+                    "retry_timeout": datetime.timedelta(seconds=timeout),
+                },
+            )
+        except (BaseError, ValueError) as error:
+            raise ConfigurationError(f"MQINFER_BLOBS={url!r}: {_first_line(error)}") from None
+
+    async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See `BlobStore.get`."""
+
+        async def read() -> bytes:
+            found = await self._obstore.get_async(self._store, path)
+            if max_bytes is not None and found.meta["size"] > max_bytes:
+                raise too_large(path, found.meta["size"], max_bytes)
+            return bytes(await found.bytes_async())
+
+        return await self._run(checked_path(path), read())
+
+    async def put(self, path: str, data: bytes) -> None:
+        """See `BlobStore.put`."""
+        checked_path(path)
+        await self._run(path, self._obstore.put_async(self._store, path, bytes(data)))
+
+    async def exists(self, path: str) -> bool:
+        """See `BlobStore.exists`."""
+        checked_path(path)
+        try:
+            await self._run(path, self._obstore.head_async(self._store, path))
+        except BlobNotFound:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Nothing to do: obstore's connections close when they are idle."""
+
+    async def _run(self, path: str, call: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call
+        except TimeoutError:
+            raise Unavailable(f"{self.url} does not answer within {self._timeout:g} s") from None
+        except (self._known, OSError, ValueError) as error:
+            raise self._trouble(path, error) from None
+
+    def _trouble(self, path: str, error: Exception) -> BlobError | Unavailable:
+        text = _first_line(error)
+        missing_bucket = "NoSuchBucket" in str(error) or "bucket does not exist" in str(error)
+        if isinstance(error, FileNotFoundError) and not missing_bucket:
+            return BlobNotFound(f"nothing is stored under {path!r} in {self.url}")
+        if missing_bucket:
+            return BlobError(f"{self.url}: the bucket does not exist")
+        # obstore has no class for these; it names the cause in the text.
+        if "HTTP error:" in text or any(f"status code: {code}" in text for code in _AGAIN):
+            return Unavailable(f"{self.url} does not answer: {text}")
+        return BlobError(f"blob {path!r} in {self.url}: {text}")
+
+    def __repr__(self) -> str:
+        return f"CloudStore({self.url!r})"
+
+
+def _first_line(error: Exception) -> str:
+    """What obstore says, without its debug source, which is long and tells users nothing."""
+    return str(error).partition("\n")[0].strip()[:500]
