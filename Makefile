@@ -1,0 +1,37 @@
+# Each target sets up what it needs in .venv; the second time that costs nothing.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+EXTRAS := embedded,dev,examples,nkeys,s3,uvloop
+TESTS  ?= tests
+
+.PHONY: help setup demo test lint format faults bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed  ## a virtual environment with everything but the benchmarks' rivals
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("mqinfer needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
+	touch $@
+
+demo: setup  ## the plant pipeline on the embedded stack, with its report and chart
+	$(BIN)/python -m examples.plants.demo
+
+test: setup  ## the tests, against the real servers
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove what was made here, but not the virtual environment
+	rm -rf .mqinfer .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
