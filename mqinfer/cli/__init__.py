@@ -1,0 +1,38 @@
+"""The command line: one file a command group, `main` around them.
+
+Commands raise; `main` alone turns what they raise into one line on stderr and an exit code. Nothing
+heavy (nats, tritonclient, clickhouse_connect, numpy, rich) is imported before a command needs it,
+so that `mqinfer --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from mqinfer.cli.errors import ExitCode, report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: of the command line; `sys.argv` by default.
+
+    Returns:
+        The exit code; see `ExitCode`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "--debug" in given:  # wherever it stands; child processes take it from the environment
+        given.remove("--debug")
+        os.environ["MQINFER_DEBUG"] = "1"
+    debug = bool(os.environ.get("MQINFER_DEBUG"))
+    try:
+        from mqinfer.cli.root import cli
+
+        code = cli(given, prog_name="mqinfer", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the shell gets a code
+        return report(error, debug=debug)
+    return code if isinstance(code, int) else ExitCode.DONE

@@ -1,0 +1,89 @@
+"""`APP` on the command line: `module:attribute`, as with uvicorn."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
+
+from mqinfer.app import App
+from mqinfer.errors import ConfigurationError
+
+_EXAMPLE = "examples.plants.app:app"
+
+
+def load_app(name: str) -> App:
+    """Import the app that `name` names; the current directory is searched first.
+
+    Args:
+        name: `module:attribute`.
+
+    Raises:
+        ConfigurationError: what is wrong with the name or with the module.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not module_name or (colon and not attribute):
+        raise ConfigurationError(f"APP is module:attribute, such as {_EXAMPLE}, not {name!r}")
+    if "/" in module_name or module_name.endswith(".py"):
+        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ConfigurationError(
+            f"APP is module:attribute with dots: {dotted}:{attribute or 'app'}, not {name!r}"
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    module = _module(module_name)
+    if not colon:
+        raise ConfigurationError(f"APP is module:attribute, not {name!r}{_apps_in(module)}")
+    try:
+        found = reduce(getattr, attribute.split("."), module)
+    except AttributeError:
+        raise ConfigurationError(
+            f"module {module_name} has no attribute {attribute!r}{_apps_in(module)}"
+        ) from None
+    if not isinstance(found, App):
+        raise ConfigurationError(
+            f"{name} is a {type(found).__name__}, not an mqinfer.App{_apps_in(module)}"
+        )
+    return found
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # The module itself or a package above it, rather than something that it imports.
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise ConfigurationError(
+                f"no module {error.name!r} in {Path.cwd()} or among the installed packages: run "
+                "mqinfer in the folder that holds it"
+            ) from error
+        raise ConfigurationError(_cannot_import(name, error)) from error
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(_cannot_import(name, error)) from error
+
+
+def _cannot_import(name: str, error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, SyntaxError):
+        return f"cannot import {name}: {type(error).__name__}: {text}"
+    # The place in user code: the last frame that is neither Python's import system nor ours.
+    ours = str(Path(__file__).parents[1])
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((ours, "<frozen"))
+        and not frame.filename.endswith("importlib/__init__.py")
+    ]
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"cannot import {name}: {type(error).__name__}: {text}{place}"
+
+
+def _apps_in(module: ModuleType) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, App)]
+    if not names:
+        return f"; {module.__name__} holds no App"
+    return "; did you mean " + " or ".join(f"{module.__name__}:{name}" for name in names) + "?"

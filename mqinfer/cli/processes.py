@@ -1,0 +1,209 @@
+"""Several worker processes under one supervisor (`mqinfer worker --processes N`).
+
+The supervisor does nothing but wait for signals and children, in one thread and without an event
+loop: a crashed child is started again after a pause that grows; a signal is passed on; when all
+have ended, so does it. If it is killed itself, the kernel kills its children (Linux; elsewhere they
+look for it once a second), so that nothing runs that nobody supervises.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mqinfer.cli.errors import ExitCode
+
+_SUPERVISOR = "MQINFER_SUPERVISOR"  # in a child's environment: <pid of the supervisor>:<number>
+_PR_SET_PDEATHSIG = 1
+_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_WAIT_FIRST, _WAIT_MOST = 0.5, 30.0
+_STEADY_SECONDS = 10.0  # a child that lived this long starts its pauses anew
+_KILL_AFTER = 10.0  # beyond the grace that a child gives its handlers
+
+
+def _log() -> Any:
+    import structlog  # a tenth of a second that `--help` need not wait for
+
+    return structlog.get_logger("mqinfer.supervisor")
+
+
+class _Child:
+    """One place for a process; another one takes it when that has crashed."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.process: subprocess.Popen[bytes] | None = None
+        self.began = 0.0
+        self.crashes = 0
+        self.again: float | None = 0.0  # when to start; None is not any more
+        self.code: int | None = None
+
+
+class Supervisor:
+    """Runs the same command in several processes.
+
+    Args:
+        arguments: of `python -m mqinfer`.
+        count: of processes.
+        http: port of the first one; the others take the following ones.
+        environ: added to this process's environment.
+        grace: seconds that a child may take to stop in order.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        count: int,
+        *,
+        http: int | None = None,
+        environ: Mapping[str, str] | None = None,
+        grace: float = 25.0,
+    ):
+        self._arguments = list(arguments)
+        self._http = http
+        self._environ = {**os.environ, **(environ or {})}
+        self._grace = grace
+        self._children = [_Child(number) for number in range(count)]
+        self._signals = 0
+        self._deadline: float | None = None
+        self._configuration = False
+
+    def run(self) -> int:
+        """Supervise until every child has ended; the exit code."""
+        # Waited for with sigtimedwait, so that none is lost between a look and the next.
+        watched = {*_STOP, signal.SIGCHLD}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+        try:
+            while True:
+                now = time.monotonic()
+                self._start_due(now)
+                if all(c.process is None and c.again is None for c in self._children):
+                    return self._exit_code()
+                received = signal.sigtimedwait(watched, self._patience(now))
+                if received is not None and received.si_signo in _STOP:
+                    self._stop(received.si_signo)
+                self._reap()
+                if self._deadline is not None and time.monotonic() > self._deadline:
+                    self._kill()
+        finally:
+            self._kill()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    # --- children -------------------------------------------------------------------------------
+
+    def _start_due(self, now: float) -> None:
+        for child in self._children:
+            if child.process is None and child.again is not None and child.again <= now:
+                self._start(child, now)
+
+    def _start(self, child: _Child, now: float) -> None:
+        command = [sys.executable, "-m", "mqinfer", *self._arguments]
+        if self._http is not None:
+            port = self._http + child.number if self._http else 0
+            command.append(f"--http={port}")
+        child.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            env={**self._environ, _SUPERVISOR: f"{os.getpid()}:{child.number}"},
+            # A Ctrl-C in the terminal is for the supervisor, which passes it on once.
+            process_group=0,
+        )
+        child.began = now
+        child.again = None
+        _log().info("process started", process=child.number, pid=child.process.pid)
+
+    def _reap(self) -> None:
+        for child in self._children:
+            if child.process is None or child.process.poll() is None:
+                continue
+            code = child.process.returncode
+            pid, child.process = child.process.pid, None
+            self._ended(child, pid, code)
+
+    def _ended(self, child: _Child, pid: int, code: int) -> None:
+        if self._signals:
+            # One that had not begun yet knows no orderly stop: its signal ends it.
+            child.code = 0 if -code in _STOP else code
+            return
+        child.code = code
+        if code == ExitCode.DONE:
+            _log().info("process ended", process=child.number, pid=pid)
+            return
+        if code == ExitCode.USAGE:
+            _log().error("a process cannot run as configured", process=child.number, pid=pid)
+            self._configuration = True
+            self._stop(signal.SIGTERM)
+            return
+        now = time.monotonic()
+        child.crashes = 1 if now - child.began > _STEADY_SECONDS else child.crashes + 1
+        wait = min(_WAIT_FIRST * 2.0 ** min(child.crashes - 1, 16), _WAIT_MOST)
+        child.again = now + wait
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        _log().error("process crashed", process=child.number, pid=pid, how=how, again_in=wait)
+
+    # --- stopping -------------------------------------------------------------------------------
+
+    def _stop(self, number: int) -> None:
+        self._signals += 1
+        _log().info("stopping", signal=signal.Signals(number).name)
+        if self._deadline is None:
+            self._deadline = time.monotonic() + self._grace + _KILL_AFTER
+        for child in self._children:
+            child.again = None
+            if child.process is not None:
+                child.process.send_signal(signal.SIGTERM)
+        if self._signals > 2:
+            self._kill()
+
+    def _kill(self) -> None:
+        for child in self._children:
+            child.again = None
+            if child.process is not None:
+                child.process.kill()
+                child.process.wait()
+                child.code, child.process = child.process.returncode, None
+
+    def _patience(self, now: float) -> float:
+        times = [child.again for child in self._children if child.again is not None]
+        if self._deadline is not None:
+            times.append(self._deadline)
+        return max(0.0, min(min(times, default=now + 60.0) - now, 60.0))
+
+    def _exit_code(self) -> int:
+        if self._configuration:
+            return ExitCode.USAGE
+        if self._signals > 1:
+            return ExitCode.INTERRUPTED
+        return ExitCode.DONE if not any(child.code for child in self._children) else ExitCode.FAILED
+
+
+# --- in the child -----------------------------------------------------------------------------------
+
+
+def bind_to_supervisor() -> None:
+    """In a child: end when the supervisor does; logs say which process it is."""
+    value = os.environ.pop(_SUPERVISOR, None)
+    if value is None:
+        return
+    parent, _, number = value.partition(":")
+    struct_log().contextvars.bind_contextvars(process=int(number))
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    else:
+        threading.Thread(target=_watch_parent, args=(int(parent),), daemon=True).start()
+    if os.getppid() != int(parent):  # it died before the line above
+        os._exit(ExitCode.FAILED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_STOP, signal.SIGCHLD})
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(ExitCode.FAILED)

@@ -1,0 +1,3 @@
+"""`mqinfer status`."""
+def status() -> None:
+    """Later; not written yet."""

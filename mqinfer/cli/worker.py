@@ -1,0 +1,174 @@
+"""`mqinfer worker`: runs stages and table sinks until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mqinfer.cli import options
+from mqinfer.cli.errors import ExitCode
+from mqinfer.cli.load import load_app
+from mqinfer.cli.processes import Supervisor, bind_to_supervisor
+from mqinfer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.settings import Settings
+
+# A second signal cancels the handlers; what does not heed that ends after this many seconds.
+_ABORT_SECONDS = 5.0
+
+
+def worker(
+    app: options.AppName,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stage", "-s", metavar="NAME", help="Only this stage (or sink-<table>); repeatable."
+        ),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", "-p", min=1, help="How many; crashed ones start again.")
+    ] = 1,
+    drain: Annotated[bool, typer.Option("--drain", help="End when nothing is left to do.")] = False,
+    http: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Serve /healthz, /readyz and /metrics; process i takes PORT+i.",
+        ),
+    ] = None,
+    http_host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where --http listens.")
+    ] = "127.0.0.1",
+    nats_url: options.NatsUrl = None,
+    triton_url: options.TritonUrl = None,
+    clickhouse_url: options.ClickHouseUrl = None,
+    blobs: options.Blobs = None,
+    log_level: options.LogLevel = None,
+    log_format: options.LogFormat = None,
+) -> None:
+    r"""Run stages, and the sinks of tables, until SIGTERM or Ctrl-C.
+
+    Makes the stream, consumers and tables that it needs. The first signal stops it in order
+    (finish, publish, acknowledge, hand back the rest) with exit code 0; a second one aborts.
+
+    \b
+      mqinfer worker plants:app                       all stages and sinks
+      mqinfer worker plants:app -s crop -p 4          four processes for one stage
+      mqinfer worker plants:app -s sink-disease_grade
+      mqinfer worker plants:app --drain --http 9000   end when all is done
+    """
+    bind_to_supervisor()
+    flags = {
+        "nats_url": nats_url,
+        "triton_url": triton_url,
+        "clickhouse_url": clickhouse_url,
+        "blobs": blobs,
+        "log_level": log_level,
+        "log_format": log_format,
+    }
+    settings = options.load_settings(**flags)
+    loaded = load_app(app)
+    _check(loaded, stage)
+    options.configure_logs(settings)
+    if processes > 1:
+        arguments = ["worker", app, *(f"--stage={name}" for name in stage or ())]
+        if drain:
+            arguments.append("--drain")
+        if http is not None:
+            arguments.append(f"--http-host={http_host}")
+        environ = {f"MQINFER_{name.upper()}": value for name, value in flags.items() if value}
+        supervisor = Supervisor(
+            arguments, processes, http=http, environ=environ, grace=settings.grace
+        )
+        raise typer.Exit(supervisor.run())
+    listen = None if http is None else (http_host, http)
+    raise typer.Exit(
+        run_loop(settings, lambda: _work(loaded, settings, stage, drain=drain, listen=listen))
+    )
+
+
+def _check(app: App, stages: list[str] | None) -> None:
+    """Refuse wrong wiring and unknown stages before anything is connected or started.
+
+    Raises:
+        ConfigurationError: the first problem.
+    """
+    from mqinfer.engine import plan
+
+    plan.tasks(app, stages)
+
+
+async def _work(
+    app: App,
+    settings: Settings,
+    stages: list[str] | None,
+    *,
+    drain: bool,
+    listen: tuple[str, int] | None,
+) -> int:
+    from mqinfer.client import Worker
+    from mqinfer.engine.worker import stop_on_signals
+
+    running = Worker(app, stages=stages, settings=settings, drain=drain)
+    work = asyncio.ensure_future(running.run())
+    aborted = False
+
+    def abort() -> None:
+        nonlocal aborted
+        if aborted:
+            os._exit(ExitCode.INTERRUPTED)
+        aborted = True
+        work.cancel()
+        # A handler that blocks the loop or a thread would keep the process for ever.
+        timer = threading.Timer(_ABORT_SECONDS, os._exit, (ExitCode.INTERRUPTED,))
+        timer.daemon = True
+        timer.start()
+
+    stop_on_signals(running.stop, abort)
+    try:
+        if listen is None:
+            await work
+        else:
+            await _beside_http(running, work, *listen)
+    except asyncio.CancelledError:
+        if not aborted:
+            raise
+        return ExitCode.INTERRUPTED
+    return ExitCode.DONE
+
+
+async def _beside_http(running: Any, work: asyncio.Future[None], host: str, port: int) -> None:
+    from mqinfer.http import serve_http
+
+    async with serve_http(running, host=host, port=port):
+        await work
+
+
+def run_loop(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run `main` on the event loop that the settings name.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    installed = importlib.util.find_spec("uvloop") is not None
+    if settings.loop == "uvloop" and not installed:
+        raise ConfigurationError(
+            "MQINFER_LOOP is uvloop, which is not installed: pip install 'mqinfer[uvloop]'"
+        )
+    if installed and settings.loop in ("auto", "uvloop"):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
