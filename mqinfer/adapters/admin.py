@@ -6,6 +6,7 @@ what an operator set. Here an update is the server's own configuration with our 
 
 from __future__ import annotations
 
+import base64
 from typing import Any, Protocol
 
 import structlog
@@ -17,6 +18,7 @@ log = structlog.get_logger("mqinfer.jetstream")
 
 NOT_FOUND = {10014, 10059}  # consumer, stream
 EXISTS = {10058, 10148, 10013}  # stream or consumer name in use with another configuration
+NO_MESSAGE = 10037
 NANO = 1_000_000_000
 
 
@@ -213,3 +215,38 @@ def consumer_state(info: dict[str, Any]) -> ConsumerState:
         acknowledged_floor=info.get("ack_floor", {}).get("stream_seq", 0),
         delivered=info.get("delivered", {}).get("stream_seq", 0),
     )
+
+
+async def ensure_bucket(api: Api, bucket: str, *, max_age: float, replicas: int) -> None:
+    """Create a key-value bucket (ADR-8) if there is none."""
+    name = f"KV_{bucket}"
+    if await stream_info(api, name) is not None:
+        return
+    config = {
+        "name": name,
+        "subjects": [f"$KV.{bucket}.>"],
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "allow_direct": True,
+        "max_age": int(max_age * NANO),
+        "num_replicas": replicas,
+    }
+    try:
+        await ask(api, f"STREAM.CREATE.{name}", config, f"bucket {bucket}")
+    except JetStreamError as error:
+        if await stream_info(api, name) is None:  # else another worker was quicker
+            raise ConflictError(str(error)) from None
+
+
+async def bucket_get(api: Api, bucket: str, key: str) -> bytes | None:
+    """The value of a key, or None."""
+    body = {"last_by_subj": f"$KV.{bucket}.{key}"}
+    try:
+        answer = await ask(api, f"STREAM.MSG.GET.KV_{bucket}", body, f"bucket {bucket}")
+    except JetStreamError as error:
+        if error.code == NO_MESSAGE:
+            return None
+        raise
+    return base64.b64decode(answer["message"].get("data") or b"")

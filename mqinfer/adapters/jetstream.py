@@ -24,6 +24,7 @@ from mqinfer.engine.ports import (
     StreamSpec,
 )
 from mqinfer.errors import MqinferError, Unavailable
+from mqinfer.identity import header_block
 
 if TYPE_CHECKING:
     from mqinfer.settings import Settings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.jetstream")
 
 FLUSH_TIMEOUT = 10.0
+BUCKET_RETRY = 0.5
 
 
 class JetStream:
@@ -163,6 +165,36 @@ class JetStream:
     async def stream_info(self, stream: str) -> dict[str, Any] | None:
         """Configuration and state of a stream as JetStream gives them, or None."""
         return await admin.stream_info(self.client, stream)
+
+    # --- buckets --------------------------------------------------------------------------------
+
+    async def ensure_bucket(self, bucket: str, *, max_age: float, replicas: int) -> None:
+        """Create a bucket if there is none; see `Broker.ensure_bucket`."""
+        await admin.ensure_bucket(self.client, bucket, max_age=max_age, replicas=replicas)
+
+    async def bucket_get(self, bucket: str, key: str) -> bytes | None:
+        """The value of a key, or None; see `Broker.bucket_get`."""
+        while True:
+            try:
+                return await admin.bucket_get(self.client, bucket, key)
+            except Unavailable as error:
+                log.info("a bucket cannot be read yet", bucket=bucket, reason=str(error))
+                await asyncio.sleep(BUCKET_RETRY)
+
+    async def bucket_put(self, bucket: str, key: str, value: bytes) -> None:
+        """Set a key; see `Broker.bucket_put`."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: Exception | None, _repeat: bool) -> None:
+            if stored.done():
+                return
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        self.publish(f"$KV.{bucket}.{key}", header_block({}), value, done)
+        await stored
 
     # --- pulling --------------------------------------------------------------------------------
 

@@ -6,18 +6,16 @@ One message or a batch, coroutine or generator, on the event loop or in a thread
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.context import current
 from mqinfer.engine.job import Job
 from mqinfer.engine.ports import Origin
 from mqinfer.engine.settler import Settler
+from mqinfer.engine.threads import Threads
 from mqinfer.errors import Reject
 from mqinfer.identity import STAGE
 from mqinfer.message import Message, Rejected, Row
@@ -38,6 +36,11 @@ class Handling(Protocol):
     concurrency: int
     batch_size: int
     batch_wait: float
+    runs_user_code: bool
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether hung handlers hold so many threads that only a new process helps."""
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Answer or fail every job; raises only CancelledError."""
@@ -51,6 +54,7 @@ class OneByOne:
 
     batch_size = 1
     batch_wait = 0.0
+    runs_user_code = True
 
     def __init__(self, stage: Stage, settler: Settler):
         self._stage = stage
@@ -74,7 +78,7 @@ class OneByOne:
             elif self._kind == "async_generator":
                 first, outputs = await self._drain(job, self._handler(*arguments))
             else:
-                result = await in_thread(self._threads, self._call, arguments)
+                result = await self._threads.call(self._call, arguments)
                 outputs = settler.emitter.checked(result)
             if not settler.emitter.plain:
                 await settler.emitter.prepare(outputs)
@@ -107,13 +111,20 @@ class OneByOne:
             await generator.aclose()
         return first, emitter.checked(outputs)
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether hung handlers hold too many threads."""
+        return self._threads.exhausted
+
     def close(self) -> None:
         """Let threads end."""
-        _close(self._threads)
+        self._threads.close()
 
 
 class InBatches:
     """A handler that takes a list of messages and returns one result for each."""
+
+    runs_user_code = True
 
     def __init__(self, stage: Stage, settler: Settler):
         self._stage = stage
@@ -159,7 +170,7 @@ class InBatches:
         if self._stage.signature.kind == "coroutine":
             results = await self._stage.handler(*arguments)
         else:
-            results = await in_thread(self._threads, self._stage.handler, arguments)
+            results = await self._threads.call(self._stage.handler, arguments)
         if results is None and not self._stage.writes:
             return [None] * len(jobs)
         if not isinstance(results, (list, tuple)) or len(results) != len(jobs):
@@ -174,15 +185,22 @@ class InBatches:
                 job.context.models.update(contexts[0].models)
         return results
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether hung handlers hold too many threads."""
+        return self._threads.exhausted
+
     def close(self) -> None:
         """Let threads end."""
-        _close(self._threads)
+        self._threads.close()
 
 
 class IntoTable:
     """A table's sink: rows in, nothing out."""
 
     concurrency = 2
+    runs_user_code = False
+    exhausted = False
 
     def __init__(self, sink: Sink, settler: Settler, limits: Limits, metrics: SinkMetrics):
         self._sink = sink
@@ -228,16 +246,6 @@ def _row(job: Job) -> tuple[Row, Origin]:
     )
 
 
-async def in_thread(
-    threads: ThreadPoolExecutor | None, function: Callable[..., Any], arguments: Sequence[Any]
-) -> Any:
-    """Call `function` in one of the stage's threads, with the caller's context variables."""
-    context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(
-        threads, lambda: context.run(function, *arguments)
-    )
-
-
 def _concurrency(stage: Stage) -> int:
     if stage.limits.concurrency is not None:
         return min(stage.limits.concurrency, stage.limits.max_in_flight)
@@ -246,13 +254,7 @@ def _concurrency(stage: Stage) -> int:
     return stage.limits.max_in_flight
 
 
-def _threads(stage: Stage) -> ThreadPoolExecutor | None:
-    if stage.signature.kind not in ("function", "generator"):
-        return None
-    workers = 2 if stage.signature.batch else _concurrency(stage)
-    return ThreadPoolExecutor(workers, thread_name_prefix=f"stage-{stage.name}")
-
-
-def _close(threads: ThreadPoolExecutor | None) -> None:
-    if threads is not None:
-        threads.shutdown(wait=False, cancel_futures=True)
+def _threads(stage: Stage) -> Threads:
+    """The threads of a plain `def`; none is started before it is needed."""
+    size = (stage.limits.concurrency or 2) if stage.signature.batch else _concurrency(stage)
+    return Threads(size, f"stage-{stage.name}")

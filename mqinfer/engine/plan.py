@@ -129,6 +129,11 @@ def dead_subject(app: App, name: str) -> str:
     return f"dead.{app.name}.{name}"
 
 
+def state_bucket(app: App) -> str:
+    """Where workers keep what they must know of one another."""
+    return f"{app.name}-state"
+
+
 def consumer_spec(app: App, task: Task) -> ConsumerSpec:
     """The durable consumer of a task."""
     return ConsumerSpec(

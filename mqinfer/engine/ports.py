@@ -342,6 +342,15 @@ class Broker(Protocol):
     def progress(self, delivery: Delivery) -> None:
         """Say that it is being worked on: `ack_wait` starts anew."""
 
+    async def ensure_bucket(self, bucket: str, *, max_age: float, replicas: int) -> None:
+        """Create a key-value bucket if there is none."""
+
+    async def bucket_get(self, bucket: str, key: str) -> bytes | None:
+        """The value of a key, or None; waits out outages."""
+
+    async def bucket_put(self, bucket: str, key: str, value: bytes) -> None:
+        """Set a key; waits out outages."""
+
     async def lost(self) -> None:
         """Return when the connection is closed for good, which only a new one mends."""
 

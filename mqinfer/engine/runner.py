@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
     from mqinfer.codec import Codec
     from mqinfer.engine.ports import Broker, Delivery, Pull
+    from mqinfer.engine.suspects import Suspects
     from mqinfer.message import Message
     from mqinfer.observe import StageMetrics
     from mqinfer.stage import Limits
@@ -55,6 +56,7 @@ class Runner:
         gates: each gives a reason not to pull now, or None.
         recreate: makes the consumer again after an operator deleted it.
         metrics: of the stage.
+        suspects: the lane of messages that may kill their worker.
         state: what the stage's lifespan yielded.
         blobs: the blob store.
         clock: monotonic seconds.
@@ -76,6 +78,7 @@ class Runner:
         gates: Sequence[Callable[[], str | None]],
         recreate: Callable[[], Awaitable[object]],
         metrics: StageMetrics,
+        suspects: Suspects,
         state: object = None,
         blobs: BlobStore | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -94,6 +97,7 @@ class Runner:
         self._gates = gates
         self._recreate = recreate
         self._metrics = metrics
+        self._suspects = suspects
         self._state = state
         self._blobs = blobs
         self._clock = clock
@@ -245,6 +249,10 @@ class Runner:
                 async with self._gathering:  # one batch is gathered at a time
                     batch = await self._gather()
             ready = [job for job in batch if self._open(job)]
+            if self._handling.runs_user_code:
+                for job in [job for job in ready if self._suspects.suspects(job)]:
+                    ready.remove(job)
+                    await self._handle_alone(job)
             if ready:
                 await self._handle(ready)
 
@@ -289,15 +297,6 @@ class Runner:
         if only is not None and only != self.consumer:
             self._settler.skipped(job)
             return False
-        if delivery.attempt > self._limits.attempts:
-            self._settler.dead(
-                job,
-                WorkerKilled(
-                    f"delivered {delivery.attempt - 1} times, and each time the worker ended "
-                    "before it could say what became of the message"
-                ),
-            )
-            return False
         try:
             content_type = headers.get(CONTENT_TYPE) if headers else None
             job.message = self._codec.decode(self._reads, delivery.data, content_type)
@@ -305,6 +304,24 @@ class Runner:
             self._settler.failed(job, error)
             return False
         return True
+
+    async def _handle_alone(self, job: Job) -> None:
+        """Handle a message that may kill its worker, so that no other can be blamed for it."""
+        async with self._suspects.lane:
+            if not await self._suspects.may_run(job):
+                self._settler.dead(
+                    job,
+                    WorkerKilled(
+                        f"its worker died while it alone was being handled; delivered "
+                        f"{job.delivery.attempt - 1} times (out of memory, a crash in native "
+                        "code, os._exit?)"
+                    ),
+                )
+                return
+            try:
+                await self._handle([job])
+            finally:
+                await self._suspects.survived(job)
 
     async def _handle(self, jobs: Sequence[Job]) -> None:
         """Run the handler; a timeout cancels this task, and only then is the cancel ours."""
@@ -358,6 +375,11 @@ class Runner:
             job.timed_out = job.timed_out or job.task in late
         for task in late:
             task.cancel()
+        if self._handling.exhausted:
+            raise HandlerTimeout(
+                f"stage {self.name}: too many handlers hang in threads that cannot be stopped; "
+                "the worker ends, to be started anew"
+            )
 
     def __repr__(self) -> str:
         return f"Runner({self.name}, {self.slots!r}, blocked={self.blocked!r})"

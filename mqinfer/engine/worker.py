@@ -25,6 +25,7 @@ from mqinfer.engine.runner import Runner
 from mqinfer.engine.settler import Settler
 from mqinfer.engine.sink import Sink
 from mqinfer.engine.slots import Slots
+from mqinfer.engine.suspects import Suspects
 from mqinfer.errors import Unavailable
 from mqinfer.model import inference as current_inference
 
@@ -114,6 +115,9 @@ class Worker:
         broker = self._services.broker
         await broker.ensure_stream(plan.stream_spec(self.app))
         await broker.ensure_stream(plan.dead_stream_spec(self.app))
+        await broker.ensure_bucket(
+            plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
+        )
         async with self.app.lifespan() if self.app.lifespan else nullcontext():
             current_inference.set(self._services.inference)
             async with asyncio.TaskGroup() as beside:
@@ -225,6 +229,12 @@ class Worker:
             gates=self._gates(task, sink),
             recreate=lambda: services.broker.ensure_consumer(spec),
             metrics=metrics,
+            suspects=Suspects(
+                spec.name,
+                bucket=plan.state_bucket(app),
+                broker=services.broker,
+                limits=task.limits,
+            ),
             state=state,
             blobs=services.store,
             clock=loop.time,
