@@ -156,7 +156,8 @@ def _polar(rng: np.random.Generator, lobes: int, depth: float, teeth: float) -> 
     squash = float(rng.uniform(0.75, 1.0))
     points = np.stack([radius * np.cos(angle), squash * radius * np.sin(angle)], 1)
     points = points - [points[:, 0].min(), 0]
-    return points / points[:, 0].max()
+    outline: Array = points / points[:, 0].max()
+    return outline
 
 
 _POLAR = ("maple", "ivy")
@@ -180,7 +181,7 @@ def _rasterise(points: Array) -> tuple[Array, float, Array]:
     offset = _FINE / 2 - scale * (low + high) / 2
     alpha = np.zeros((_FINE, _FINE), np.uint8)
     pixels = np.round(points * scale + offset).astype(np.int32)
-    cv2.fillPoly(alpha, [pixels], 255, lineType=cv2.LINE_AA)
+    cv2.fillPoly(alpha, [pixels], (255,), lineType=cv2.LINE_AA)
     return alpha.astype(np.float32) / 255, scale, offset
 
 
@@ -230,7 +231,7 @@ def _veins(
 
     def draw(start: tuple[float, float], end: tuple[float, float], width: int) -> None:
         ends = [tuple(int(v) for v in np.array(p) * scale + offset) for p in (start, end)]
-        cv2.line(lines, ends[0], ends[1], 255, width, cv2.LINE_AA)
+        cv2.line(lines, ends[0], ends[1], (255,), width, cv2.LINE_AA)
 
     draw((0, 0), (0.97, 0), 4)
     if polar:

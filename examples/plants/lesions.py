@@ -6,6 +6,7 @@ the grade is counted from the painted pixels, not from what was asked for.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,7 +39,7 @@ _ORDER = ("blight", "mildew", "mosaic", "spot", "rust")  # large ones first, sma
 def grade_of(disease: str, fraction: float) -> int:
     """Return the grade, 0 to 3, of a disease that covers this part of a leaf."""
     bands = BANDS[disease]
-    limits = [(low[1] + high[0]) / 2 for low, high in zip(bands, bands[1:], strict=False)]
+    limits = [(low[1] + high[0]) / 2 for low, high in itertools.pairwise(bands)]
     return sum(fraction > limit for limit in limits)
 
 
@@ -127,15 +128,15 @@ def _patches(
     if disease == "blight":
         near = cv2.GaussianBlur(chosen.astype(np.float32), (0, 0), 2.0)
         halo = np.clip(near * 1.6, 0, 1)[..., None] * 0.55
-        rgb[:] = rgb * (1 - halo) + np.float32([190, 170, 60]) * halo
-        colour = np.float32([112, 74, 42]) * np.float32(rng.uniform(0.75, 1.2))
+        rgb[:] = rgb * (1 - halo) + np.array([190, 170, 60], np.float32) * halo
+        colour = np.array([112, 74, 42], np.float32) * np.float32(rng.uniform(0.75, 1.2))
         rgb[chosen] = (colour * (1 + 0.16 * fine))[chosen]
     elif disease == "mildew":
-        colour = np.float32([226, 228, 220]) * np.float32(rng.uniform(0.92, 1.05))
+        colour = np.array([226, 228, 220], np.float32) * np.float32(rng.uniform(0.92, 1.05))
         dense = np.clip(0.8 + 0.12 * fine, 0.55, 0.95)
         rgb[chosen] = (rgb * (1 - dense) + colour * dense)[chosen]
     else:
-        colour = np.float32([206, 212, 62]) * np.float32(rng.uniform(0.9, 1.08))
+        colour = np.array([206, 212, 62], np.float32) * np.float32(rng.uniform(0.9, 1.08))
         light = rgb.mean(2, keepdims=True) / max(1.0, float(rgb[free > 0].mean()))
         rgb[chosen] = (0.22 * rgb + 0.78 * colour * np.clip(light, 0.75, 1.2))[chosen]
     return chosen
@@ -164,12 +165,12 @@ def _discs(
         reach = int(size + 1.5)
         if taken[y - reach : y + reach + 1, x - reach : x + reach + 1].any():
             continue
-        cv2.circle(taken, (x * 16, y * 16), int(size * 16), 255, cv2.FILLED, shift=4)
+        cv2.circle(taken, (x * 16, y * 16), int(size * 16), (255,), cv2.FILLED, shift=4)
         covered += np.pi * size * size
         shown.append((x, y, size, float(tints[i])))
     while shown and not fits_a_band(disease, float(((taken > 0) & (free > 0)).sum()) / area):
         x, y, size, _ = shown.pop()
-        cv2.circle(taken, (x * 16, y * 16), int((size + 1) * 16), 0, cv2.FILLED, shift=4)
+        cv2.circle(taken, (x * 16, y * 16), int((size + 1) * 16), (0,), cv2.FILLED, shift=4)
     base = (200, 96, 24) if disease == "rust" else (58, 38, 28)
     for x, y, size, tint in shown:
         colour = tuple(component * tint for component in base)

@@ -56,9 +56,25 @@ LEAVES: dict[Split, tuple[str, ...]] = {
 }
 
 _IMAGENET = (
-    "00_243 01_559 02_438 04_949 05_853 06_609 07_609 08_915 09_455 10_541 11_630 12_741 13_471 "
-    "14_129 15_99 16_251 17_22 19_305"
-).split()
+    "00_243",
+    "01_559",
+    "02_438",
+    "04_949",
+    "05_853",
+    "06_609",
+    "07_609",
+    "08_915",
+    "09_455",
+    "10_541",
+    "11_630",
+    "12_741",
+    "13_471",
+    "14_129",
+    "15_99",
+    "16_251",
+    "17_22",
+    "19_305",
+)
 BACKGROUNDS: dict[Split, dict[str, tuple[str, ...]]] = {
     "train": {
         "deepforest": (
@@ -193,19 +209,19 @@ def _cut_out(picture: Array) -> Array:
     """Cut the one leaf out of a photograph of it on paper: RGBA, long side horizontal."""
     small = _shrink(picture, 1400)
     hue, saturation, _ = cv2.split(cv2.cvtColor(small, cv2.COLOR_RGB2HSV))
-    green = ((hue > 24) & (hue < 90) & (saturation > 35)).astype(np.uint8)
+    green: Array = ((hue > 24) & (hue < 90) & (saturation > 35)).astype(np.uint8)
     green = cv2.morphologyEx(green, cv2.MORPH_CLOSE, np.ones((9, 9), np.uint8))
     contours, _ = cv2.findContours(green, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not contours:
         raise MaterialsError("found no leaf on a photograph of pyleafarea.")
     outline = max(contours, key=cv2.contourArea)
-    alpha = np.zeros(green.shape, np.uint8)
-    cv2.drawContours(alpha, [outline], -1, 255, cv2.FILLED)
+    alpha: Array = np.zeros(green.shape, np.uint8)
+    cv2.drawContours(alpha, [outline], -1, (255,), cv2.FILLED)
     alpha = cv2.erode(alpha, np.ones((5, 5), np.uint8))
     (cx, cy), (width, height), angle = cv2.minAreaRect(outline)
     if width < height:
         width, height, angle = height, width, angle + 90
-    turn = cv2.getRotationMatrix2D((cx, cy), angle, 1.0)
+    turn: Array = cv2.getRotationMatrix2D((cx, cy), angle, 1.0)
     turn[:, 2] += (width / 2 - cx, height / 2 - cy)
     size = (round(width), round(height))
     rgb = cv2.warpAffine(small, turn, size, flags=cv2.INTER_LINEAR)

@@ -1,15 +1,14 @@
-"""Drone photographs of leaves, composed with exact ground truth, and a season of them.
+"""Drone photographs of leaves, composed with exact ground truth.
 
 Everything follows from a seed: the same seed and materials make the same pixels.
 """
 
 from __future__ import annotations
 
-import datetime
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,12 +20,8 @@ from examples.plants.lesions import DISEASES, grade_of, paint
 from examples.plants.materials import DEFAULT_CACHE, Materials, Split, ensure_materials
 
 Array = npt.NDArray[Any]
-Area = Literal["control", "active"]
 
 MAX_LEAVES = 20
-HEALING = {"control": 0.03, "active": 0.11}
-"""Part of a disease that goes away in a day, by area."""
-START = datetime.date(2026, 5, 4)
 
 _EDGE = 14  # pixels that a leaf keeps from the picture's edge, more than a day's jitter
 _LEAVES_KEPT = 2048
@@ -85,25 +80,6 @@ class Scene:
     lesions: Array
 
 
-@dataclass(frozen=True, eq=False)
-class Shot:
-    """One photograph of a season.
-
-    Attributes:
-        position_id: Where the drone was, as ``control-003``.
-        area: Whether the plants there are medicated (``active``) or not (``control``).
-        date: The day.
-        photo: uint8 [480, 640, 3] RGB.
-        leaves: The truth about every leaf.
-    """
-
-    position_id: str
-    area: Area
-    date: datetime.date
-    photo: Array
-    leaves: tuple[LeafTruth, ...]
-
-
 def scene(seed: int, split: Split = "train", materials: Materials | None = None) -> Scene:
     """Compose one photograph of random leaves with random diseases.
 
@@ -116,99 +92,10 @@ def scene(seed: int, split: Split = "train", materials: Materials | None = None)
     rng = np.random.default_rng([seed, 77, split == "test"])
     count = int(rng.integers(0, MAX_LEAVES + 1))
     placed = []
-    for leaf_seed, x, y, angle, scale in _layout(rng, count, split, materials):
+    for leaf_seed, x, y, angle, scale in layout(rng, count, split, materials):
         placed.append(Placed(leaf_seed, x, y, angle, scale, _random_severities(rng)))
     ground = background(int(rng.integers(2**31)), split, materials)
     return compose(ground, placed, int(rng.integers(2**31)), split, materials)
-
-
-@dataclass(frozen=True, eq=False)
-class Season:
-    """A fleet of drones over fixed positions, day by day; half of them in each area.
-
-    A position keeps its leaves; from day to day the drone drifts a little, the light changes
-    and the diseases heal, faster in the active area. Any shot can be made by itself.
-
-    Attributes:
-        positions: Number of positions; the areas alternate.
-        days: Number of days.
-        seed: Of everything.
-        split: Which leaves and backgrounds are used.
-        materials: What `ensure_materials` returned.
-        start: The first day.
-    """
-
-    positions: int
-    days: int
-    seed: int
-    split: Split
-    materials: Materials
-    start: datetime.date = START
-
-    def __len__(self) -> int:
-        return self.positions * self.days
-
-    def __iter__(self) -> Iterator[Shot]:
-        for day in range(self.days):
-            for position in range(self.positions):
-                yield self.shot(position, day)
-
-    def shot(self, position: int, day: int) -> Shot:
-        """Make the photograph of one position on one day.
-
-        Args:
-            position: 0 up to `positions`.
-            day: 0 up to `days`.
-        """
-        area: Area = "active" if position % 2 else "control"
-        ground, leaves = _position(
-            self.seed, position, self._leaf_count(position), self.split, self.materials
-        )
-        rng = np.random.default_rng([self.seed, position, day, 3])
-        turn, zoom = float(rng.normal(0, 0.012)), float(rng.normal(1, 0.006))
-        dx, dy = (float(v) for v in rng.uniform(-3, 3, 2))
-        left = (1 - HEALING[area]) ** day
-        today = []
-        for leaf in leaves:
-            severities = {
-                disease: min(0.99, at_start * left * float(rng.uniform(0.94, 1.06)))
-                for disease, at_start in leaf.severities.items()
-            }
-            x, y = _turned(leaf.x, leaf.y, turn, zoom)
-            angle = leaf.angle + turn + float(rng.normal(0, 0.03))
-            today.append(
-                Placed(leaf.seed, x + dx, y + dy, angle, leaf.scale * zoom, severities),
-            )
-        moved = _moved(ground, turn, zoom, dx, dy)
-        made = compose(moved, today, int(rng.integers(2**31)), self.split, self.materials)
-        date = self.start + datetime.timedelta(days=day)
-        return Shot(f"{area}-{position:03d}", area, date, made.photo, made.leaves)
-
-    def _leaf_count(self, position: int) -> int:
-        """Spread the counts evenly over the positions, so that any number has the same mean."""
-        order = np.random.default_rng([self.seed, 5]).permutation(self.positions)
-        part = (order[position] + 0.5) / self.positions
-        return round(MAX_LEAVES * float(part) ** 0.62)
-
-
-def season(
-    positions: int,
-    days: int,
-    seed: int,
-    split: Split = "test",
-    materials: Materials | None = None,
-) -> Iterator[Shot]:
-    """Yield every photograph of a season, day by day and position by position.
-
-    Args:
-        positions: Number of positions; the areas alternate.
-        days: Number of days.
-        seed: Of everything.
-        split: Which leaves and backgrounds are used; ``test`` is what no model was trained on.
-        materials: What `ensure_materials` returned; by default those of the default cache.
-    """
-    found = materials or ensure_materials(DEFAULT_CACHE)
-    return iter(Season(positions, days, seed, split, found))
 
 
 def compose(
@@ -239,7 +126,7 @@ def compose(
         colours = cv2.warpAffine(rgb, turn, size, borderMode=cv2.BORDER_REPLICATE)
         marks = cv2.warpAffine(labels, turn, size, flags=cv2.INTER_NEAREST)
         rows, columns, cut_rows, cut_columns = _overlap(left, top, side)
-        shade = cv2.warpAffine(alpha, np.float32([[1, 0, sun[0]], [0, 1, sun[1]]]), size)
+        shade = cv2.warpAffine(alpha, np.array([[1, 0, sun[0]], [0, 1, sun[1]]], np.float32), size)
         shade = cv2.blur(shade, (7, 7))[cut_rows, cut_columns, None]
         alpha = alpha[cut_rows, cut_columns]
         part = canvas[rows, columns]
@@ -284,7 +171,7 @@ def background(seed: int, split: Split, materials: Materials) -> Array:
         np.ascontiguousarray(piece), (PHOTO_WIDTH, PHOTO_HEIGHT), interpolation=cv2.INTER_LINEAR
     ).astype(np.float32)
     if piece.std(axis=2).mean() < 1:  # a grey texture: give it the colours of earth
-        shown *= np.float32([1.0, rng.uniform(0.76, 0.92), rng.uniform(0.5, 0.75)])
+        shown *= np.array([1.0, rng.uniform(0.76, 0.92), rng.uniform(0.5, 0.75)], np.float32)
     shown *= np.float32(rng.uniform(0.75, 1.1))
     made: Array = np.clip(shown, 0, 255).astype(np.uint8)
     return made
@@ -296,7 +183,7 @@ def _drawn_ground(rng: np.random.Generator, straw: bool) -> Array:
     shade = (
         1 + 0.12 * noise(rng, 6, side) + 0.1 * noise(rng, 60, side) + 0.1 * noise(rng, 240, side)
     )
-    earth = np.float32([rng.uniform(85, 150), rng.uniform(65, 112), rng.uniform(45, 82)])
+    earth = np.array([rng.uniform(85, 150), rng.uniform(65, 112), rng.uniform(45, 82)], np.float32)
     ground = np.clip(earth * shade[:PHOTO_HEIGHT, :, None], 0, 255)
     for _ in range(int(rng.integers(40, 160))):
         x, y = int(rng.integers(PHOTO_WIDTH)), int(rng.integers(PHOTO_HEIGHT))
@@ -325,7 +212,7 @@ def _random_severities(rng: np.random.Generator) -> dict[str, float]:
     return {name: float(drawn[i]) for i, name in enumerate(DISEASES) if ill[i]}
 
 
-def _layout(
+def layout(
     rng: np.random.Generator, count: int, split: Split, materials: Materials
 ) -> Iterator[tuple[int, float, float, float, float]]:
     """Find places for leaves that overlap a little at most: seed, x, y, angle and scale."""
@@ -377,23 +264,6 @@ def _leaf(seed: int, split: Split, materials: Materials) -> Any:
     return make_leaf(seed, split, materials)
 
 
-@functools.lru_cache(maxsize=512)
-def _position(
-    seed: int, position: int, count: int, split: Split, materials: Materials
-) -> tuple[Array, tuple[Placed, ...]]:
-    """Return what stays at a position: its ground and its leaves as ill as on the first day."""
-    rng = np.random.default_rng([seed, position, 2])
-    level = rng.uniform(0.3, 0.85, len(DISEASES))
-    placed = []
-    for leaf_seed, x, y, angle, scale in _layout(rng, count, split, materials):
-        drawn = np.clip(level + rng.normal(0, 0.17, len(DISEASES)), 0.0, 0.98)
-        severities = dict(zip(DISEASES, map(float, drawn), strict=True))
-        placed.append(Placed(leaf_seed, x, y, angle, scale, severities))
-    ground = background(int(rng.integers(2**31)), split, materials)
-    ground.setflags(write=False)
-    return ground, tuple(placed)
-
-
 def _into_patch(item: Placed) -> tuple[Array, tuple[int, int, int]]:
     """Return the transform of a leaf's picture into a square patch; the patch's left, top, side."""
     side = int(np.ceil(SPRITE * item.scale * 1.42)) + 2
@@ -402,7 +272,7 @@ def _into_patch(item: Placed) -> tuple[Array, tuple[int, int, int]]:
     centre = SPRITE / 2
     x, y = item.x - left, item.y - top
     turn = [[cos, -sin, x - cos * centre + sin * centre], [sin, cos, y - (sin + cos) * centre]]
-    return np.float32(turn), (left, top, side)
+    return np.array(turn, np.float32), (left, top, side)
 
 
 def _overlap(left: int, top: int, side: int) -> tuple[slice, slice, slice, slice]:
@@ -410,24 +280,6 @@ def _overlap(left: int, top: int, side: int) -> tuple[slice, slice, slice, slice
     x0, y0 = max(0, left), max(0, top)
     x1, y1 = min(PHOTO_WIDTH, left + side), min(PHOTO_HEIGHT, top + side)
     return slice(y0, y1), slice(x0, x1), slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
-
-
-def _turned(x: float, y: float, turn: float, zoom: float) -> tuple[float, float]:
-    dx, dy = x - PHOTO_WIDTH / 2, y - PHOTO_HEIGHT / 2
-    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
-    return (
-        float(PHOTO_WIDTH / 2 + cos * dx - sin * dy),
-        float(PHOTO_HEIGHT / 2 + sin * dx + cos * dy),
-    )
-
-
-def _moved(ground: Array, turn: float, zoom: float, dx: float, dy: float) -> Array:
-    x, y = _turned(0, 0, turn, zoom)
-    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
-    move = np.float32([[cos, -sin, x + dx], [sin, cos, y + dy]])
-    size = (PHOTO_WIDTH, PHOTO_HEIGHT)
-    moved: Array = cv2.warpAffine(ground, move, size, borderMode=cv2.BORDER_REFLECT)
-    return moved
 
 
 @functools.lru_cache(maxsize=1)

@@ -45,8 +45,11 @@ def make(seeds: list[int], path: Path) -> None:
             off = box + np.clip(rng.normal(0, 0.035, 4), -0.1, 0.1) * size
             here = made.instances == index + 1
             layers = [here] + [here & (made.lesions == i + 1) for i in range(len(DISEASES))]
-            target = np.zeros((CROP_SIZE, CROP_SIZE, len(layers)), np.float32)
-            place_crop(np.dstack(layers).astype(np.float32), off, target)
+            squares = [np.zeros((CROP_SIZE, CROP_SIZE, 3), np.float32) for _ in range(2)]
+            for half, square in enumerate(squares):  # OpenCV scales at most four channels
+                some = np.dstack(layers[3 * half : 3 * half + 3]).astype(np.float32)
+                place_crop(some, off, square)
+            target = np.dstack(squares)
             target = target.reshape(MAP, 4, MAP, 4, -1).mean((1, 3))
             crops.append(crop_leaf(made.photo, off))
             maps.append(np.round(target.transpose(2, 0, 1) * 255).astype(np.uint8))
@@ -86,7 +89,7 @@ def main() -> None:
         (list(range(start, min(start + 200, last))), options.folder / f"part-{start:06d}.npz")
         for start in range(options.first, last, 200)
     ]
-    with multiprocessing.Pool(options.processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         pool.starmap(make, tasks, chunksize=1)
     print(f"{options.scenes} scenes in {time.monotonic() - began:.0f} s")
 
