@@ -7,9 +7,9 @@ table. The class keywords are read by a small metaclass and kept, frozen, in `Me
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, dataclass_transform
 
-from msgspec import Struct, StructMeta
+from msgspec import Struct, StructMeta, field
 
 from mqinfer.errors import WiringError
 
@@ -92,6 +92,8 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
+# For type checkers: types derived from a frozen struct are frozen without saying so again.
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
 class Message(Struct, metaclass=MessageMeta, frozen=True):
     """Base of everything that travels on the stream.
 

@@ -12,9 +12,11 @@ from mqinfer.context import current
 from mqinfer.errors import NotConnected
 
 if TYPE_CHECKING:
+    from typing import Any
+
     import numpy as np
 
-    Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+    Array = np.ndarray[tuple[int, ...], np.dtype[Any]]  # Any: handlers compute with it
 
 
 class Tensor(Struct, frozen=True):
