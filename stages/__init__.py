@@ -1,0 +1,1 @@
+"""The stages of the examples, one short file a domain."""

@@ -1,0 +1,187 @@
+"""Drone photographs of plants: find the leaves, grade five diseases on each.
+
+    drone_image --> [crop] --+--> leaf --> [grade_rust] ... [grade_mosaic] --> disease_grade
+                             +--> leaf_found
+    field_plan  --> [chart]  ----> position
+    inspection  --> [record] ----> leaf_truth
+
+What is on the right are rows: tables in ClickHouse. `position` and `leaf_truth` are what people
+know about the field; they make the study's questions plain SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from examples.plants.crops import SCORE_THRESHOLD, crop_leaf, fit_photo, unfit_boxes
+from mqinfer import App, Blob, Column, Message, Row
+from mqinfer.image import encode_png
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DISEASES = ("rust", "blight", "mildew", "spot", "mosaic")
+MIN_SIDE = 32  # pixels; nobody could tell a leaf on anything smaller
+
+app = App("plants")
+detector = app.model("leaf_detector")
+
+# It becomes a folder of the blob store and a token of a subject: nothing else may be in it.
+PositionId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
+Grade = Annotated[int, Meta(ge=0, le=3), Column("UInt8")]  # 0 is healthy
+Area = Literal["control", "active"]
+
+
+class Box(Struct, frozen=True):
+    """A rectangle in pixels of the photograph; x1 and y1 are exclusive."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+# --- photographs to grades ----------------------------------------------------------------------
+
+
+class DroneImage(Message, subject="drone_image"):
+    position_id: PositionId
+    date: datetime.date
+    image: Blob
+
+
+class Leaf(Message, subject="leaf", key="position_id"):
+    position_id: PositionId
+    date: datetime.date
+    leaf_crop_idx: int
+    image: Blob
+    cropper_model_id: str
+    cropper_model_version: str
+
+
+class LeafFound(Row, table="leaf_found", order_by=("position_id", "date")):
+    position_id: PositionId
+    date: datetime.date
+    leaf_crop_idx: int
+    box: Box
+    score: float
+    image: Blob
+    cropper_model_id: str
+    cropper_model_version: str
+
+
+class DiseaseGrade(Row, table="disease_grade", order_by=("position_id", "date")):
+    position_id: PositionId
+    date: datetime.date
+    leaf_crop_idx: int
+    disease_type: str
+    predicted_grade: Grade
+    cropper_model_id: str
+    cropper_model_version: str
+    disease_model_id: str
+    disease_model_version: str
+
+
+@app.stage(max_in_flight=32)  # a decoded photograph takes megabytes
+async def crop(photo: DroneImage) -> AsyncIterator[Leaf | LeafFound]:
+    """Find the leaves of a photograph; store and publish each."""
+    pixels = await photo.image.pixels(min_side=MIN_SIDE)
+    frame, fit = await asyncio.to_thread(fit_photo, pixels)
+    found = await detector(image=frame)
+    sure = found["scores"] >= SCORE_THRESHOLD
+    boxes = unfit_boxes(found["boxes"][sure], fit, pixels.shape)
+    pictures = await asyncio.to_thread(cut, pixels, boxes)
+
+    where = (photo.position_id, photo.date)
+    who = (found.model, found.version)
+    folder = f"{photo.position_id}/{photo.date}/{found.model}/{found.version}"
+    scores = found["scores"][sure].tolist()
+    for index, (box, score, picture) in enumerate(zip(boxes, scores, pictures, strict=True)):
+        image = Blob(picture, path=f"{folder}/{index}.png")
+        yield Leaf(*where, index, image, *who)
+        yield LeafFound(*where, index, Box(*box.tolist()), score, image, *who)
+
+
+def cut(pixels: NDArray[np.uint8], boxes: NDArray[np.float32]) -> list[bytes]:
+    """Cut the leaves out of a photograph, each a PNG; in a thread, it is work for a processor."""
+    return [encode_png(crop_leaf(pixels, box)) for box in boxes]
+
+
+def grader(disease: str) -> None:
+    """Declare the stage that grades one disease; each has its own place in the stream of leaves."""
+    model = app.model(f"grade_{disease}")
+
+    @app.stage(name=f"grade_{disease}")
+    async def grade(leaf: Leaf) -> DiseaseGrade:
+        found = await model(image=await leaf.image.pixels())
+        return DiseaseGrade(
+            position_id=leaf.position_id,
+            date=leaf.date,
+            leaf_crop_idx=leaf.leaf_crop_idx,
+            disease_type=disease,
+            predicted_grade=int(found["probabilities"].argmax()),
+            cropper_model_id=leaf.cropper_model_id,
+            cropper_model_version=leaf.cropper_model_version,
+            disease_model_id=found.model,
+            disease_model_version=found.version,
+        )
+
+
+for disease in DISEASES:
+    grader(disease)
+
+
+# --- what people know about the field -----------------------------------------------------------
+
+
+class FieldPlan(Message, subject="field_plan"):
+    """Which positions get the medicine; published once."""
+
+    positions: dict[PositionId, Area]
+
+
+class Position(Row, table="position", order_by=("position_id",)):
+    position_id: PositionId
+    area: Area
+
+
+class InspectedLeaf(Struct, frozen=True):
+    box: Box
+    grades: dict[str, Grade]
+
+
+class Inspection(Message, subject="inspection"):
+    """What somebody who stood there says about the leaves on a photograph."""
+
+    position_id: PositionId
+    date: datetime.date
+    leaves: list[InspectedLeaf]
+
+
+class LeafTruth(Row, table="leaf_truth", order_by=("position_id", "date")):
+    position_id: PositionId
+    date: datetime.date
+    leaf_idx: int
+    box: Box
+    grades: dict[str, Grade]
+
+
+@app.stage
+async def chart(plan: FieldPlan) -> list[Position]:
+    """A row a position."""
+    return [Position(position, area) for position, area in plan.positions.items()]
+
+
+@app.stage
+async def record(seen: Inspection) -> list[LeafTruth]:
+    """A row an inspected leaf."""
+    return [
+        LeafTruth(seen.position_id, seen.date, index, leaf.box, leaf.grades)
+        for index, leaf in enumerate(seen.leaves)
+    ]
