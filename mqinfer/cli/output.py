@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import sys
@@ -20,8 +21,12 @@ def print_json(value: Any, *, line: bool = False) -> None:
         value: of plain types.
         line: on one line, for a stream of values.
     """
-    print(json.dumps(value, indent=None if line else 2, default=str, ensure_ascii=False))
+    print(json.dumps(value, indent=None if line else 2, default=_plain, ensure_ascii=False))
     sys.stdout.flush()
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime.datetime) else str(value)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str]) -> Table:

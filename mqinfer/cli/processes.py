@@ -184,7 +184,7 @@ class Supervisor:
         return ExitCode.DONE if not any(child.code for child in self._children) else ExitCode.FAILED
 
 
-# --- in the child -----------------------------------------------------------------------------------
+# --- in the child ------------------------------------------------------------------------------
 
 
 def bind_to_supervisor() -> None:
@@ -192,8 +192,10 @@ def bind_to_supervisor() -> None:
     value = os.environ.pop(_SUPERVISOR, None)
     if value is None:
         return
+    import structlog
+
     parent, _, number = value.partition(":")
-    struct_log().contextvars.bind_contextvars(process=int(number))
+    structlog.contextvars.bind_contextvars(process=int(number))
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     else:

@@ -14,7 +14,6 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from mqinfer.cli import options
-from mqinfer.cli.errors import Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json
 from mqinfer.errors import ConfigurationError, DecodeError, MqinferError, PublishError
@@ -266,7 +265,7 @@ async def read_lines(source: IO[bytes]) -> AsyncIterator[bytes]:
         yield rest
 
 
-# --- files and words --------------------------------------------------------------------------------
+# --- files and words ----------------------------------------------------------------------------
 
 
 def _opened(file: str) -> Any:

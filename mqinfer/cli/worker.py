@@ -19,6 +19,7 @@ from mqinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.client import Worker
     from mqinfer.settings import Settings
 
 # A second signal cancels the handlers; what does not heed that ends after this many seconds.
@@ -147,11 +148,32 @@ async def _work(
     return ExitCode.DONE
 
 
-async def _beside_http(running: Any, work: asyncio.Future[None], host: str, port: int) -> None:
+async def _beside_http(running: Worker, work: asyncio.Future[None], host: str, port: int) -> None:
+    import structlog
+
     from mqinfer.http import serve_http
 
-    async with serve_http(running, host=host, port=port):
+    log = structlog.get_logger("mqinfer.worker")
+
+    def metrics() -> bytes:
+        # There are none before the worker has opened its connections.
+        services = getattr(running, "services", None)
+        return b"" if services is None else bytes(services.metrics.render())
+
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(
+            serve_http(
+                port,
+                host=host,
+                live=lambda: None,
+                ready=running.not_ready,
+                metrics=metrics,
+                started=lambda taken: log.info("serving HTTP", url=f"http://{host}:{taken}"),
+            ),
+            name="http",
+        )
         await work
+        serving.cancel()
 
 
 def run_loop(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> int:

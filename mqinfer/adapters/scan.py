@@ -1,0 +1,222 @@
+r"""Looking into streams without consuming: facts, single messages, and scans in batches.
+
+A scan uses JetStream's direct get in batches (ADR-31, nats-server 2.11 and later): one request to
+`$JS.API.DIRECT.GET.<stream>` is answered by many messages on its reply subject, each with its
+place in `Nats-` headers, and at last one with the status 204. No consumer is made, so a scan that
+is killed leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mqinfer.adapters import admin
+from mqinfer.errors import MqinferError, Unavailable
+from mqinfer.identity import parse_header_block
+
+if TYPE_CHECKING:
+    from mqinfer.adapters.natsclient import LeanClient
+
+_TIMEOUT = 5.0
+_BATCH = 500
+_BATCH_BYTES = 4 * 1024 * 1024
+_NO_MESSAGE = {10037, 10043}  # nothing under this sequence any more
+_OWN = ("Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One message as its stream keeps it.
+
+    Attributes:
+        stream: that holds it.
+        subject: it was published on.
+        sequence: its place.
+        time: when it was stored.
+        headers: as they were published.
+        data: the payload.
+    """
+
+    stream: str
+    subject: str
+    sequence: int
+    time: datetime.datetime
+    headers: dict[str, str]
+    data: bytes
+
+
+class Scanner:
+    """Reads streams over one connection.
+
+    Args:
+        client: an open connection.
+    """
+
+    def __init__(self, client: LeanClient):
+        self._client = client
+
+    # --- facts ----------------------------------------------------------------------------------
+
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        """Configuration and state as JetStream gives them, or None if there is no such stream."""
+        return await admin.stream_info(self._client, stream)
+
+    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+        """Configuration and state of a consumer, or None."""
+        return await admin.consumer_info(self._client, stream, consumer)
+
+    async def subjects(self, stream: str, subject: str = ">") -> dict[str, int]:
+        """How many messages the stream holds under each subject; none if there is no stream."""
+        counts: dict[str, int] = {}
+        while True:
+            body = {"subjects_filter": subject, "offset": len(counts)}
+            try:
+                info = await admin.ask(
+                    self._client, f"STREAM.INFO.{stream}", body, f"stream {stream}"
+                )
+            except admin.JetStreamError as error:
+                if error.code in admin.NOT_FOUND:
+                    return {}
+                raise
+            page = info["state"].get("subjects") or {}
+            counts.update(page)
+            if not page or len(counts) >= info.get("total", 0):
+                return counts
+
+    # --- messages -------------------------------------------------------------------------------
+
+    async def message(
+        self, stream: str, sequence: int, *, subject: str | None = None
+    ) -> Stored | None:
+        """The message at `sequence`; with `subject`, the first one of that subject from there on.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+        body: dict[str, Any] = {"seq": sequence}
+        if subject is not None:
+            body["next_by_subj"] = subject
+        async for stored in self._request(stream, {**body, "batch": 1}):
+            return stored if subject is not None or stored.sequence == sequence else None
+        return None
+
+    async def messages(
+        self,
+        stream: str,
+        subject: str = ">",
+        *,
+        first: int = 1,
+        last: int | None = None,
+        since: datetime.datetime | None = None,
+    ) -> AsyncIterator[Stored]:
+        """The messages that the stream holds now, in its order.
+
+        What is published after the start of the scan is not part of it, so that a scan that sends
+        messages back cannot run after its own tail.
+
+        Args:
+            stream: its name; one that does not exist has no messages.
+            subject: filter, with wildcards.
+            first: sequence to begin at.
+            last: sequence to end at.
+            since: when the first was stored.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+        info = await self.stream_info(stream)
+        if info is None:
+            return
+        end = info["state"]["last_seq"]
+        end = end if last is None else min(end, last)
+        body: dict[str, Any] = {"seq": max(first, 1)}
+        if since is not None and since.timestamp() > 0:
+            body = {"start_time": since.astimezone(datetime.UTC).isoformat()}
+        while body.get("seq", 0) <= end:
+            seen = 0
+            body |= {"next_by_subj": subject, "batch": _BATCH, "max_bytes": _BATCH_BYTES}
+            async for stored in self._request(stream, body):
+                seen = stored.sequence
+                if seen > end:
+                    return
+                if seen >= first:
+                    yield stored
+            if not seen:
+                return
+            body = {"seq": seen + 1}
+
+    async def delete(self, stream: str, sequence: int) -> bool:
+        """Delete one message; False if it was not there any more."""
+        try:
+            answer = await admin.ask(
+                self._client,
+                f"STREAM.MSG.DELETE.{stream}",
+                {"seq": sequence, "no_erase": True},
+                f"message {sequence} of {stream}",
+            )
+        except admin.JetStreamError as error:
+            if error.code in _NO_MESSAGE:
+                return False
+            raise
+        return bool(answer.get("success"))
+
+    async def _request(self, stream: str, body: dict[str, Any]) -> AsyncIterator[Stored]:
+        """One direct get and its answers."""
+        inbox = self._client.new_inbox()
+        answers: asyncio.Queue[tuple[bytes, bytes | None]] = asyncio.Queue()
+
+        def received(_subject: bytes, _reply: bytes, data: bytes, header: bytes | None) -> None:
+            answers.put_nowait((data, header))
+
+        subscription = await self._client.subscribe_direct(inbox, received)
+        try:
+            payload = json.dumps(body).encode()
+            self._client.write(
+                b"PUB $JS.API.DIRECT.GET.%b %b %d\r\n%b\r\n"
+                % (stream.encode(), inbox.encode(), len(payload), payload)
+            )
+            while True:
+                try:
+                    async with asyncio.timeout(_TIMEOUT):
+                        data, header = await answers.get()
+                except TimeoutError:
+                    raise Unavailable(
+                        f"no answer from JetStream about messages of {stream} in {_TIMEOUT:g} s"
+                    ) from None
+                status, text = _status(header or b"")
+                if status in (204, 404):  # end of the batch, nothing there
+                    return
+                if status == 503:
+                    raise Unavailable(f"stream {stream} is not there, or takes no direct gets")
+                if status:
+                    raise MqinferError(f"JetStream refuses to show {stream}: {status} {text}")
+                yield _stored(data, header or b"")
+        finally:
+            await self._client.unsubscribe_direct(subscription)
+
+
+def _status(header: bytes) -> tuple[int, str]:
+    """Code and text of the status line `NATS/1.0 204 EOB`; 0 for a message."""
+    line = header.split(b"\r\n", 1)[0].removeprefix(b"NATS/1.0").strip().decode("ascii", "replace")
+    code, _, text = line.partition(" ")
+    return (int(code) if code.isdigit() else 0), text
+
+
+def _stored(data: bytes, header: bytes) -> Stored:
+    pairs = parse_header_block(header)
+    place = {name: pairs.pop(name, "") for name in _OWN}
+    for extra in ("Nats-Last-Sequence", "Nats-UpTo-Sequence"):
+        pairs.pop(extra, None)
+    return Stored(
+        stream=place["Nats-Stream"],
+        subject=place["Nats-Subject"],
+        sequence=int(place["Nats-Sequence"]),
+        time=datetime.datetime.fromisoformat(place["Nats-Time-Stamp"]),
+        headers=pairs,
+        data=data,
+    )

@@ -1,0 +1,278 @@
+"""Status: how far an app is, read from JetStream, and what someone should look at.
+
+Gathering asks the server and changes nothing; `warnings` and `rates` are pure.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mqinfer.engine import plan
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+
+# Parts of a limit from which on it is worth a word.
+_NEAR_AGE = 0.7
+_NEAR_BYTES = 0.8
+
+
+class Message(Protocol):
+    """A stored message, as far as status needs it."""
+
+    @property
+    def time(self) -> datetime.datetime:
+        """When it was stored."""
+
+
+class Facts(Protocol):
+    """Where the numbers come from; `adapters.scan.Scanner` is one."""
+
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        """Configuration and state of a stream, or None."""
+
+    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+        """Configuration and state of a consumer, or None."""
+
+    async def subjects(self, stream: str, subject: str = ">") -> dict[str, int]:
+        """Messages by subject."""
+
+    async def message(
+        self, stream: str, sequence: int, *, subject: str | None = None
+    ) -> Message | None:
+        """The first message of `subject` from `sequence` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """The app's stream.
+
+    Attributes:
+        exists: whether there is one; all else is 0 if not.
+        messages: that it holds.
+        bytes: that they take.
+        max_bytes: its limit, or None.
+        max_age: seconds that a message is kept, or None.
+        first: sequence of the oldest message.
+        last: sequence of the newest.
+        oldest: when the oldest was published.
+    """
+
+    name: str
+    exists: bool = False
+    messages: int = 0
+    bytes: int = 0
+    max_bytes: int | None = None
+    max_age: float | None = None
+    first: int = 0
+    last: int = 0
+    oldest: datetime.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """One stage or sink.
+
+    Attributes:
+        name: of the stage, or `sink-<table>`.
+        exists: whether its consumer does.
+        waiting: messages that were not delivered yet.
+        in_flight: delivered and not acknowledged.
+        redelivered: of those, the ones delivered more than once.
+        pulling: requests for messages that wait on the server; 0 while nobody asks for more.
+        settled: deliveries that have ended since the consumer was made.
+        rate: of them a second, once there are two looks.
+        dead: dead letters that are kept.
+        oldest: when the oldest message that is not done was published, if that matters.
+    """
+
+    name: str
+    exists: bool = False
+    waiting: int = 0
+    in_flight: int = 0
+    redelivered: int = 0
+    pulling: int = 0
+    settled: int = 0
+    rate: float | None = None
+    dead: int = 0
+    oldest: datetime.datetime | None = None
+
+    @property
+    def lag(self) -> int:
+        """Messages that are not done."""
+        return self.waiting + self.in_flight
+
+
+@dataclass(frozen=True, slots=True)
+class AppStatus:
+    """One look at an app.
+
+    Attributes:
+        app: its name.
+        at: when, in monotonic seconds.
+        time: when, by the clock.
+        stream: of messages.
+        tasks: stages and sinks.
+        dead: all dead letters, also those of stages that are no more.
+    """
+
+    app: str
+    at: float
+    time: datetime.datetime
+    stream: StreamStatus
+    tasks: tuple[TaskStatus, ...]
+    dead: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        stream = {name: getattr(self.stream, name) for name in StreamStatus.__slots__}
+        tasks = []
+        for task in self.tasks:
+            tasks.append({name: getattr(task, name) for name in TaskStatus.__slots__})
+            tasks[-1] |= {"lag": task.lag}
+        return {
+            "app": self.app,
+            "time": self.time,
+            "stream": stream,
+            "stages": tasks,
+            "dead": self.dead,
+            "warnings": warnings(self),
+        }
+
+
+async def gather(app: App, facts: Facts) -> AppStatus:
+    """One look at `app`.
+
+    Raises:
+        Unavailable: NATS does not answer.
+        ConfigurationError: the wiring is wrong.
+    """
+    tasks = plan.tasks(app)
+    dead_stream = plan.dead_stream_spec(app).name
+    stream = await _stream(app.name, facts)
+    dead = await facts.subjects(dead_stream)
+    states = []
+    for task in tasks:
+        state = TaskStatus(task.name, dead=dead.get(plan.dead_subject(app, task.name), 0))
+        if stream.exists:
+            state = await _task(app, facts, task, state, stream)
+        states.append(state)
+    now = datetime.datetime.now(datetime.UTC)
+    return AppStatus(app.name, time.monotonic(), now, stream, tuple(states), sum(dead.values()))
+
+
+async def _stream(name: str, facts: Facts) -> StreamStatus:
+    info = await facts.stream_info(name)
+    if info is None:
+        return StreamStatus(name)
+    config, state = info["config"], info["state"]
+    max_bytes, max_age = config.get("max_bytes", -1), config.get("max_age", 0)
+    return StreamStatus(
+        name,
+        exists=True,
+        messages=state["messages"],
+        bytes=state["bytes"],
+        max_bytes=max_bytes if max_bytes > 0 else None,
+        max_age=max_age / 1e9 if max_age else None,
+        first=state["first_seq"],
+        last=state["last_seq"],
+        oldest=datetime.datetime.fromisoformat(state["first_ts"]) if state["messages"] else None,
+    )
+
+
+async def _task(
+    app: App, facts: Facts, task: plan.Task, status: TaskStatus, stream: StreamStatus
+) -> TaskStatus:
+    info = await facts.consumer_info(app.name, task.name)
+    if info is None:
+        return status
+    in_flight = info.get("num_ack_pending", 0)
+    status = replace(
+        status,
+        exists=True,
+        waiting=info.get("num_pending", 0),
+        in_flight=in_flight,
+        redelivered=info.get("num_redelivered", 0),
+        pulling=info.get("num_waiting", 0),
+        settled=info.get("delivered", {}).get("consumer_seq", 0) - in_flight,
+    )
+    if status.lag and _age(stream.oldest, stream.max_age) >= _NEAR_AGE:
+        # Only now is it worth a request: nothing is older than the stream's first message.
+        first = info.get("ack_floor", {}).get("stream_seq", 0) + 1
+        found = [
+            message
+            for subject in app.filters(task.reads)
+            if (message := await facts.message(app.name, first, subject=subject)) is not None
+        ]
+        status = replace(status, oldest=min((m.time for m in found), default=None))
+    return status
+
+
+def rates(now: AppStatus, before: AppStatus | None) -> AppStatus:
+    """`now` with the rates since `before`."""
+    if before is None or now.at <= before.at:
+        return now
+    then = {task.name: task for task in before.tasks if task.exists}
+    seconds = now.at - before.at
+    tasks = (
+        replace(task, rate=max(0.0, task.settled - then[task.name].settled) / seconds)
+        if task.name in then
+        else task
+        for task in now.tasks
+    )
+    return replace(now, tasks=tuple(tasks))
+
+
+def warnings(status: AppStatus) -> list[str]:
+    """What someone should look at, a line each."""
+    stream = status.stream
+    if not stream.exists:
+        return [f"stream {stream.name} does not exist: start a worker, or publish something"]
+    found = []
+    if stream.max_bytes and stream.bytes >= _NEAR_BYTES * stream.max_bytes:
+        found.append(
+            f"stream {stream.name} is {stream.bytes / stream.max_bytes:.0%} full "
+            f"({stream.bytes:,} of {stream.max_bytes:,} bytes): then publishers wait; raise the "
+            "app's max_bytes or lower its max_age"
+        )
+    for task in status.tasks:
+        found.extend(_task_warnings(task, stream))
+    return found
+
+
+def _task_warnings(task: TaskStatus, stream: StreamStatus) -> list[str]:
+    found = []
+    if not task.exists:
+        found.append(f"stage {task.name}: never started; its consumer begins at the oldest message")
+    elif task.waiting and not task.pulling and not task.rate and task.in_flight == 0:
+        found.append(
+            f"stage {task.name}: {task.waiting:,} messages wait and nobody asks for them: no "
+            "worker runs it, or a server that it needs is down (see /readyz)"
+        )
+    if (part := _age(task.oldest, stream.max_age)) >= _NEAR_AGE and stream.max_age:
+        left = max(0.0, (1 - part) * stream.max_age)
+        found.append(
+            f"stage {task.name}: its oldest message is dropped unprocessed in {_span(left)} "
+            "(max_age): start more workers, or raise the app's max_age"
+        )
+    if task.dead:
+        letters = "dead letter" if task.dead == 1 else "dead letters"
+        found.append(f"stage {task.name}: {task.dead:,} {letters} (see: mqinfer dead list)")
+    return found
+
+
+def _age(moment: datetime.datetime | None, max_age: float | None) -> float:
+    """The age of a moment as a part of `max_age`."""
+    if moment is None or not max_age:
+        return 0.0
+    return (datetime.datetime.now(datetime.UTC) - moment).total_seconds() / max_age
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
