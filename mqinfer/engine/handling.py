@@ -7,23 +7,18 @@ One message or a batch, coroutine or generator, on the event loop or in a thread
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.context import current
 from mqinfer.engine.job import Job
-from mqinfer.engine.ports import Origin
 from mqinfer.engine.settler import Settler
 from mqinfer.engine.threads import Threads
 from mqinfer.errors import Reject
-from mqinfer.identity import STAGE
-from mqinfer.message import Message, Rejected, Row
+from mqinfer.message import Message, Rejected
 
 if TYPE_CHECKING:
-    from mqinfer.engine.sink import Sink
-    from mqinfer.observe import SinkMetrics
-    from mqinfer.stage import Limits, Stage
+    from mqinfer.stage import Stage
 
 # Outputs of one message that are held until its handler ends; beyond it they are published while
 # the handler still runs, so that memory stays bounded.
@@ -193,57 +188,6 @@ class InBatches:
     def close(self) -> None:
         """Let threads end."""
         self._threads.close()
-
-
-class IntoTable:
-    """A table's sink: rows in, nothing out."""
-
-    concurrency = 2
-    runs_user_code = False
-    exhausted = False
-
-    def __init__(self, sink: Sink, settler: Settler, limits: Limits, metrics: SinkMetrics):
-        self._sink = sink
-        self._settler = settler
-        self._metrics = metrics
-        self.batch_size = limits.batch_size
-        self.batch_wait = limits.batch_wait
-
-    async def run(self, jobs: Sequence[Job]) -> None:
-        """Insert the rows; those that ClickHouse refuses for their data are dead-lettered."""
-        started = time.perf_counter()
-        try:
-            refused = await self._sink.write([_row(job) for job in jobs])
-        except Exception as error:  # noqa: BLE001 - a refused statement is retried, then told
-            for job in jobs:
-                self._settler.failed(job, error)
-            return
-        self._metrics.inserted(len(jobs) - len(refused), time.perf_counter() - started)
-        self._metrics.refused(len(refused))
-        for index, job in enumerate(jobs):
-            reason = refused.get(index)
-            if reason is None:
-                self._settler.answered(job, ())
-            else:
-                self._settler.failed(job, Reject(reason))
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
-def _row(job: Job) -> tuple[Row, Origin]:
-    context = job.context
-    assert context is not None
-    assert isinstance(job.message, Row)
-    return job.message, Origin(
-        id=context.id,
-        ancestors=job.ancestors,
-        stage=context.headers.get(STAGE, ""),
-        run=context.run or "",
-        models=context.models,
-        sequence=context.sequence,
-        published=job.delivery.published,
-    )
 
 
 def _concurrency(stage: Stage) -> int:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mqinfer.engine.ports import ConsumerSpec, StreamSpec
+from mqinfer.engine.tables import DeadLetterRow
 from mqinfer.errors import ConfigurationError
 from mqinfer.message import Message, Row
 from mqinfer.stage import Backoff, Limits, Stage
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+
+DEAD_SINK = "sink-mqinfer_dead_letters"
 
 # A sink works in large blocks: at most a second of age in steady state, up to this many rows
 # under load. Its block waits out an outage of ClickHouse by itself, so it has no timeout.
@@ -39,6 +42,7 @@ class Task:
         limits: what bounds it.
         stage: None for a sink.
         row: the row type of a sink.
+        dead: it stores the app's dead letters.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Task:
     limits: Limits
     stage: Stage | None = None
     row: type[Row] | None = None
+    dead: bool = False
 
     @property
     def writes(self) -> tuple[type[Message], ...]:
@@ -70,6 +75,8 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
     }
     for table, row in app.rows.items():
         known[f"sink-{table}"] = Task(f"sink-{table}", row, SINK_LIMITS, row=row)
+    if app.rows:  # who has tables wants to ask there what failed, too
+        known[DEAD_SINK] = Task(DEAD_SINK, DeadLetterRow, SINK_LIMITS, row=DeadLetterRow, dead=True)
     if not known:
         raise ConfigurationError(f"app {app.name} has no stages: declare one with @app.stage")
     if names is None:
@@ -134,11 +141,16 @@ def state_bucket(app: App) -> str:
     return f"{app.name}-state"
 
 
+def stream_of(app: App, task: Task) -> str:
+    """The stream that a task reads."""
+    return f"{app.name}-dead" if task.dead else app.name
+
+
 def consumer_spec(app: App, task: Task) -> ConsumerSpec:
     """The durable consumer of a task."""
     return ConsumerSpec(
         name=task.name,
-        stream=app.name,
-        filters=app.filters(task.reads),
+        stream=stream_of(app, task),
+        filters=(f"dead.{app.name}.>",) if task.dead else app.filters(task.reads),
         ack_wait=task.limits.ack_wait,
     )

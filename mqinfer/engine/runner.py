@@ -22,11 +22,10 @@ from mqinfer.engine.job import Job
 from mqinfer.engine.settler import Settler
 from mqinfer.engine.slots import Slots
 from mqinfer.errors import HandlerTimeout, Reject, WorkerKilled
-from mqinfer.identity import CONTENT_TYPE, ONLY
+from mqinfer.identity import ONLY
 
 if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
-    from mqinfer.codec import Codec
     from mqinfer.engine.ports import Broker, Delivery, Pull
     from mqinfer.engine.suspects import Suspects
     from mqinfer.message import Message
@@ -46,13 +45,12 @@ class Runner:
         name: of the stage or sink, for logs.
         stream: and `consumer`, whose messages it handles.
         consumer: the durable's name.
-        reads: the type of the messages.
+        decode: makes a message of a delivery, or raises Reject.
         limits: what bounds the work.
         handling: what is done with messages.
         settler: what becomes of them.
         slots: the account of what is in flight.
         broker: the stream's server.
-        codec: payload decoder.
         gates: each gives a reason not to pull now, or None.
         recreate: makes the consumer again after an operator deleted it.
         metrics: of the stage.
@@ -68,13 +66,12 @@ class Runner:
         *,
         stream: str,
         consumer: str,
-        reads: type[Message],
+        decode: Callable[[Delivery], Message],
         limits: Limits,
         handling: Handling,
         settler: Settler,
         slots: Slots,
         broker: Broker,
-        codec: Codec,
         gates: Sequence[Callable[[], str | None]],
         recreate: Callable[[], Awaitable[object]],
         metrics: StageMetrics,
@@ -88,12 +85,11 @@ class Runner:
         self.consumer = consumer
         self.jobs: dict[int, Job] = {}  # by sequence
         self.slots = slots
-        self._reads = reads
+        self._decode = decode
         self._limits = limits
         self._handling = handling
         self._settler = settler
         self._broker = broker
-        self._codec = codec
         self._gates = gates
         self._recreate = recreate
         self._metrics = metrics
@@ -290,7 +286,6 @@ class Runner:
 
     def _open(self, job: Job) -> bool:
         """Read headers and payload; False when the message is settled already."""
-        delivery = job.delivery
         context = job.open(self.name, self._state, self._blobs)
         headers = context.headers
         only = headers.get(ONLY) if headers else None
@@ -298,8 +293,7 @@ class Runner:
             self._settler.skipped(job)
             return False
         try:
-            content_type = headers.get(CONTENT_TYPE) if headers else None
-            job.message = self._codec.decode(self._reads, delivery.data, content_type)
+            job.message = self._decode(job.delivery)
         except Reject as error:
             self._settler.failed(job, error)
             return False

@@ -40,7 +40,7 @@ class Settler:
         limits: attempts and backoff.
         broker: to publish and acknowledge.
         emitter: for outputs.
-        dead_subject: where dead letters go.
+        dead_subject: where dead letters go; None for what reads them: they only end.
         metrics: of the stage.
         released: called for every job that leaves, however it does.
         clock: monotonic seconds.
@@ -54,7 +54,7 @@ class Settler:
         *,
         broker: Broker,
         emitter: Emitter,
-        dead_subject: str,
+        dead_subject: str | None,
         metrics: StageMetrics,
         released: Callable[[Job], None],
         clock: Callable[[], float],
@@ -190,7 +190,10 @@ class Settler:
                 )
             self._leave(job)
 
-        self._broker.publish(self._dead_subject, header, payload, stored)
+        if self._dead_subject is None:
+            stored(None, False)
+        else:
+            self._broker.publish(self._dead_subject, header, payload, stored)
 
     def hand_back(self, job: Job) -> None:
         """Nothing was done with the message: another worker may have it at once."""

@@ -103,6 +103,10 @@ class Sink:
         """Why rows cannot be stored now, or None."""
         return self._availability.blocked
 
+    def forget(self) -> None:
+        """Look at the table again before the next block: it may have been dropped or changed."""
+        self._ready = False
+
     async def prepare(self) -> None:
         """Create or check the table, waiting while ClickHouse does not answer; `write` does it too.
 

@@ -353,7 +353,7 @@ class DeadLetterRow(
         app: whose it is.
         stage: that gave up.
         time: when.
-        kind: "unprocessable" (no attempt could ever succeed) or "failed" (attempts ran out).
+        kind: decode or rejected (no attempt could succeed), failed, timeout or killed.
         reason: for a person, in one line.
         error: the type of the error.
         subject: of the message.

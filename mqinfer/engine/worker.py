@@ -19,7 +19,8 @@ import structlog
 from mqinfer.codec import Codec
 from mqinfer.engine import plan
 from mqinfer.engine.emitter import Emitter
-from mqinfer.engine.handling import Handling, InBatches, IntoTable, OneByOne
+from mqinfer.engine.handling import Handling, InBatches, OneByOne
+from mqinfer.engine.intotable import IntoTable, dead_letter_row
 from mqinfer.engine.job import Job
 from mqinfer.engine.runner import Runner
 from mqinfer.engine.settler import Settler
@@ -27,13 +28,15 @@ from mqinfer.engine.sink import Sink
 from mqinfer.engine.slots import Slots
 from mqinfer.engine.suspects import Suspects
 from mqinfer.errors import Unavailable
+from mqinfer.identity import CONTENT_TYPE
 from mqinfer.model import inference as current_inference
 
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.engine.inference import Inference
-    from mqinfer.engine.ports import Broker, Database
+    from mqinfer.engine.ports import Broker, Database, Delivery
+    from mqinfer.message import Message
     from mqinfer.observe import Metrics
 
 log = structlog.get_logger("mqinfer.worker")
@@ -209,24 +212,24 @@ class Worker:
             task.limits,
             broker=services.broker,
             emitter=emitter,
-            dead_subject=plan.dead_subject(app, task.name),
+            dead_subject=None if task.dead else plan.dead_subject(app, task.name),
             metrics=metrics,
             released=released,
             clock=loop.time,
         )
         spec = plan.consumer_spec(app, task)
+        handling = _handling(task, settler, sink, services.metrics)
         runner = Runner(
             task.name,
-            stream=app.name,
+            stream=spec.stream,
             consumer=spec.name,
-            reads=task.reads,
+            decode=self._decoder(task),
             limits=task.limits,
-            handling=_handling(task, settler, sink, services.metrics),
+            handling=handling,
             settler=settler,
             slots=slots,
             broker=services.broker,
-            codec=self._codec,
-            gates=self._gates(task, sink),
+            gates=self._gates(task, handling),
             recreate=lambda: services.broker.ensure_consumer(spec),
             metrics=metrics,
             suspects=Suspects(
@@ -242,12 +245,18 @@ class Worker:
         metrics.watch(slots, lambda: self._waiting.get(task.name), lambda: runner.blocked)
         return runner
 
-    def _gates(self, task: plan.Task, sink: Sink | None) -> list[Callable[[], str | None]]:
+    def _decoder(self, task: plan.Task) -> Callable[[Delivery], Message]:
+        if task.dead:
+            return lambda delivery: dead_letter_row(self.app.name, delivery)
+        decode, kind = self._codec.decode, task.reads
+        return lambda delivery: decode(kind, delivery.data, delivery.headers.get(CONTENT_TYPE))
+
+    def _gates(self, task: plan.Task, handling: Handling) -> list[Callable[[], str | None]]:
         """What may keep a task from pulling."""
         broker, inference = self._services.broker, self._services.inference
         gates: list[Callable[[], str | None]] = [lambda: broker.blocked]
-        if sink is not None:
-            gates.append(lambda: sink.blocked)
+        if isinstance(handling, IntoTable):
+            gates.append(lambda: handling.blocked)
         if task.stage is not None and task.stage.models and inference is not None:
             models = task.stage.models
             gates.append(lambda: inference.blocked(models))
@@ -276,7 +285,7 @@ class Worker:
         quiet = 0
         while not self._stop.is_set():
             try:
-                lags = {name: await self._lag(name) for name in watched}
+                lags = {name: await self._lag(task) for name, task in watched.items()}
             except Unavailable:
                 quiet = 0
             else:
@@ -289,9 +298,10 @@ class Worker:
                     self._stop.set()
             await asyncio.sleep(LAG_EVERY if not self._drain else LAG_EVERY / 4)
 
-    async def _lag(self, consumer: str) -> int:
-        state = await self._services.broker.consumer_state(self.app.name, consumer)
-        self._waiting[consumer] = 0 if state is None else state.waiting
+    async def _lag(self, task: plan.Task) -> int:
+        stream = plan.stream_of(self.app, task)
+        state = await self._services.broker.consumer_state(stream, task.name)
+        self._waiting[task.name] = 0 if state is None else state.waiting
         return 0 if state is None else state.lag
 
 

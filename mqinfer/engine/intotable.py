@@ -1,0 +1,134 @@
+"""IntoTable: what a sink's runner does with messages: rows into a table, nothing out.
+
+Only rows that ClickHouse refuses for their data are dead-lettered. A statement that it refuses for
+another cause (a dropped table, a missing grant, a schema that conflicts) would be refused for
+every row: that is for an operator to mend, so the rows wait, no attempt is spent, and readiness
+says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mqinfer.engine import deadletter
+from mqinfer.engine.job import Job
+from mqinfer.engine.ports import Delivery, Origin
+from mqinfer.engine.settler import Settler
+from mqinfer.engine.tables import DeadLetterRow
+from mqinfer.errors import ConflictError, PermissionDenied, Reject, TableError
+from mqinfer.identity import IDENTITY, MSG_ID, RUN, STAGE
+from mqinfer.message import Row
+
+if TYPE_CHECKING:
+    from mqinfer.engine.sink import Sink
+    from mqinfer.observe import SinkMetrics
+    from mqinfer.stage import Limits
+
+log = structlog.get_logger("mqinfer.sink")
+
+MEND_FIRST, MEND_MOST = 1.0, 15.0
+
+
+class IntoTable:
+    """A table's sink as the `Handling` of its runner."""
+
+    concurrency = 2
+    runs_user_code = False
+    exhausted = False
+
+    def __init__(self, sink: Sink, settler: Settler, limits: Limits, metrics: SinkMetrics):
+        self._sink = sink
+        self._settler = settler
+        self._metrics = metrics
+        self.batch_size = limits.batch_size
+        self.batch_wait = limits.batch_wait
+        self.trouble: str | None = None
+
+    @property
+    def blocked(self) -> str | None:
+        """Why rows cannot be stored now, or None."""
+        return self._sink.blocked or self.trouble
+
+    async def run(self, jobs: Sequence[Job]) -> None:
+        """Insert the rows; those that ClickHouse refuses for their data are dead-lettered."""
+        started = time.perf_counter()
+        refused = await self._write([_row(job) for job in jobs])
+        self._metrics.inserted(len(jobs) - len(refused), time.perf_counter() - started)
+        self._metrics.refused(len(refused))
+        for index, job in enumerate(jobs):
+            reason = refused.get(index)
+            if reason is None:
+                self._settler.answered(job, ())
+            else:
+                self._settler.failed(job, Reject(reason))
+
+    async def _write(self, rows: Sequence[tuple[Row, Origin]]) -> dict[int, str]:
+        pause = MEND_FIRST
+        while True:
+            try:
+                refused = await self._sink.write(rows)
+            except (TableError, ConflictError, PermissionDenied) as error:
+                self.trouble = f"table {self._sink.schema.name}: {error}"
+                log.error("rows wait for an operator", reason=self.trouble)  # noqa: TRY400
+                self._sink.forget()  # the table may have to be made again
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, MEND_MOST)
+            else:
+                self.trouble = None
+                return refused
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def _row(job: Job) -> tuple[Row, Origin]:
+    context = job.context
+    assert context is not None
+    assert isinstance(job.message, Row)
+    # Two stages may give up on one message: a dead letter's row goes by its own id.
+    dead = isinstance(job.message, DeadLetterRow)
+    return job.message, Origin(
+        id=context.headers[MSG_ID] if dead else context.id,
+        ancestors=job.ancestors,
+        stage=context.headers.get(STAGE, ""),
+        run=context.run or "",
+        models=context.models,
+        sequence=context.sequence,
+        published=job.delivery.published,
+    )
+
+
+def dead_letter_row(app: str, delivery: Delivery) -> DeadLetterRow:
+    """The row of a dead letter; the payload stays in the dead-letter stream.
+
+    Raises:
+        Reject: the message on the dead-letter stream is none of ours.
+    """
+    headers = delivery.headers
+    if MSG_ID not in headers or deadletter.STAGE not in headers:
+        raise Reject("this message is no dead letter of mqinfer: it has no Mq-Dead headers")
+    omitted = headers.get(deadletter.OMITTED)
+    return DeadLetterRow(
+        app=app,
+        stage=headers[deadletter.STAGE],
+        time=datetime.datetime.fromtimestamp(delivery.published / 1e9, tz=datetime.UTC),
+        kind=headers.get(deadletter.KIND, ""),
+        reason=headers.get(deadletter.REASON, ""),
+        error=headers.get(deadletter.ERROR, ""),
+        subject=headers.get(deadletter.SUBJECT, ""),
+        sequence=_number(headers.get(deadletter.SEQUENCE)),
+        attempts=_number(headers.get(deadletter.ATTEMPTS)),
+        message_id=headers.get(IDENTITY, ""),
+        run=headers.get(RUN, ""),
+        size=_number(omitted) if omitted else len(delivery.data),
+    )
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0
