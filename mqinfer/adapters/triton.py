@@ -24,7 +24,7 @@ from tritonclient.utils import (
 )
 
 from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
-from mqinfer.errors import ModelError, ModelUnavailable, Unavailable
+from mqinfer.errors import ConfigurationError, ModelError, ModelUnavailable, Unavailable
 
 if TYPE_CHECKING:
     from mqinfer.model import Array
@@ -82,7 +82,10 @@ class TritonServer:
         tls_ca: file with the certificates to trust; turns TLS on.
         tls_cert: file with the client's own certificate, for mutual TLS.
         tls_key: file with its key.
-        timeout: seconds that `ready` and `describe` may take.
+        timeout: seconds that each question of `ready` and `describe` may take.
+
+    Raises:
+        ConfigurationError: the URL or a TLS file cannot be used.
     """
 
     def __init__(
@@ -94,13 +97,20 @@ class TritonServer:
         tls_key: Path | str | None = None,
         timeout: float = 3.0,
     ):
+        files = (tls_ca, tls_key, tls_cert)
         scheme, _, address = url.rpartition("://")
         if scheme not in {"", "grpc", "grpcs"}:
-            raise ValueError(f"the Triton URL {url!r} is not host:port, grpc:// or grpcs://")
+            raise ConfigurationError(
+                f"the Triton URL {url!r} is not host:port, grpc://host:port or grpcs://host:port "
+                "(the port is that of gRPC, 8001 by default)"
+            )
+        try:
+            tls = [None if file is None else Path(file).read_bytes() for file in files]
+        except OSError as error:
+            raise ConfigurationError(f"a TLS file for Triton cannot be read: {error}") from error
         self.url = url
         self._address = address
-        self._tls = (tls_ca, tls_cert, tls_key)
-        self._secure = scheme == "grpcs" or any(self._tls)
+        self._tls = tls if scheme == "grpcs" or any(files) else None
         self._timeout = timeout
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
@@ -183,9 +193,8 @@ class TritonServer:
         # Not in the constructor: a channel belongs to the event loop that runs when it is made.
         if self._channel is not None:
             return
-        if self._secure:
-            ca, cert, key = (None if f is None else Path(f).read_bytes() for f in self._tls)
-            credentials = grpc.ssl_channel_credentials(ca, key, cert)
+        if self._tls is not None:
+            credentials = grpc.ssl_channel_credentials(*self._tls)
             self._channel = grpc.aio.secure_channel(self._address, credentials, options=_OPTIONS)
         else:
             self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Self
 
 from mqinfer.context import current
 from mqinfer.engine.batcher import MIB, Batcher
-from mqinfer.engine.lane import InferenceObserver, Lane, LaneStatistics
+from mqinfer.engine.calls import InferenceObserver, LaneStatistics
+from mqinfer.engine.lane import Lane
 from mqinfer.engine.limits import AdaptiveLimit
 from mqinfer.engine.link import Link
 from mqinfer.engine.ports import InferenceServer

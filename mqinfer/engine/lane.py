@@ -11,17 +11,17 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextvars import Context as Variables
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
 from mqinfer.context import Context
 from mqinfer.engine import tensors
 from mqinfer.engine.availability import Availability
-from mqinfer.engine.batcher import Batcher, BatcherStatistics, Entry
-from mqinfer.engine.limits import AdaptiveLimit, Backoff, LimitStatistics
+from mqinfer.engine.batcher import Batcher, Entry
+from mqinfer.engine.calls import Call, InferenceObserver, LaneStatistics, Part, Request
+from mqinfer.engine.limits import AdaptiveLimit, Backoff
 from mqinfer.engine.link import Link
 from mqinfer.engine.ports import ModelInfo
 from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError, Unavailable
@@ -36,92 +36,6 @@ log = structlog.get_logger("mqinfer.inference")
 _FEW = 4
 # So often may the server stop answering a call that is alone in its request; then it is at fault.
 _STRIKES = 3
-
-
-class InferenceObserver(Protocol):
-    """What wants to know of every request, for metrics."""
-
-    def request(self, model: str, version: str, items: int, seconds: float) -> None:
-        """A request was answered; must not raise or block."""
-
-
-@dataclass(frozen=True, slots=True)
-class LaneStatistics:
-    """A look at a lane.
-
-    Attributes:
-        model: its name.
-        version: None where the latest is followed.
-        blocked: why nothing is sent now, or None.
-        calls: callers that wait.
-        at_door: those of them for whom there was no room in the batcher.
-        requests: that were answered since the start.
-        items: that were answered with a result.
-        refused: items that were answered with an error.
-        resent: items that had to be sent again, since no answer came.
-        batcher: a look at it.
-        limit: a look at it.
-    """
-
-    model: str
-    version: str | None
-    blocked: str | None
-    calls: int
-    at_door: int
-    requests: int
-    items: int
-    refused: int
-    resent: int
-    batcher: BatcherStatistics
-    limit: LimitStatistics
-
-
-class _Call:
-    """One caller waiting for one item."""
-
-    __slots__ = (
-        "context",
-        "entry",
-        "future",
-        "info",
-        "inputs",
-        "paused",
-        "request",
-        "size",
-        "strikes",
-    )
-
-    def __init__(self, info: ModelInfo, inputs: dict[str, Array], context: Context | None):
-        self.info = info
-        self.inputs = inputs
-        self.context = context
-        self.size = tensors.size(inputs)
-        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.entry: Entry[_Call] | None = None
-        self.request: _Request | None = None
-        self.strikes = 0
-        self.paused = False
-
-    def fail(self, error: BaseException) -> None:
-        """Answer with an error, if the caller still waits."""
-        if not self.future.done():
-            self.future.set_exception(error)
-
-
-_Part = list[Entry[_Call]]
-
-
-class _Request:
-    """One slot at work: a request, and those it is split into when it is refused."""
-
-    __slots__ = ("alive", "open", "task")
-
-    def __init__(self, part: _Part):
-        # Entries that did not go back to the queue; their room is given up with the slot.
-        self.open = dict.fromkeys(part)
-        # Callers that were not cancelled; without any the request is.
-        self.alive = len(part)
-        self.task: asyncio.Task[None] | None = None
 
 
 class Lane:
@@ -143,7 +57,7 @@ class Lane:
         model: str,
         version: str | None,
         *,
-        batcher: Batcher[_Call],
+        batcher: Batcher[Call],
         limit: AdaptiveLimit,
         refresh: float,
         observer: InferenceObserver | None,
@@ -161,8 +75,8 @@ class Lane:
         self._backoff = Backoff()
         self._described = float("-inf")
         self._known = asyncio.Event()
-        self._calls: set[_Call] = set()
-        self._door: OrderedDict[_Call, None] = OrderedDict()
+        self._calls: set[Call] = set()
+        self._door: OrderedDict[Call, None] = OrderedDict()
         self._pumping = False
         self._requests = self._items = self._refused = self._resent = 0
         link.listeners.append(self._changed)
@@ -184,7 +98,7 @@ class Lane:
             info = self.info
             checked = tensors.check(info, inputs)
         self._link.require_open()
-        call = _Call(info, checked, context)
+        call = Call(info, checked, context)
         self._calls.add(call)
         if self._blocked:
             self._pause(call)
@@ -200,6 +114,8 @@ class Lane:
         finally:
             self._calls.discard(call)
             self._resume(call)
+            # Breaks a cycle: the arrays are to be freed now, not when garbage is collected.
+            call.entry = None
 
     def end(self) -> None:
         """Answer every caller that the link is closed."""
@@ -303,19 +219,19 @@ class Lane:
                 self._resume(call)
         self._pump()
 
-    def _pause(self, call: _Call) -> None:
+    def _pause(self, call: Call) -> None:
         if not call.paused:
             call.paused = True
             self._link.pauses.begin(call.context)
 
-    def _resume(self, call: _Call) -> None:
+    def _resume(self, call: Call) -> None:
         if call.paused:
             call.paused = False
             self._link.pauses.end(call.context)
 
     # --- the queue ------------------------------------------------------------------------------
 
-    def _enter(self, call: _Call) -> None:
+    def _enter(self, call: Call) -> None:
         signature = tensors.signature(call.inputs)
         call.entry = self._batcher.add(signature, call, call.size, self._link.clock())
         self._pump()
@@ -329,7 +245,7 @@ class Lane:
             del self._door[call]
             self._enter(call)
 
-    def _withdraw(self, call: _Call) -> None:
+    def _withdraw(self, call: Call) -> None:
         """The caller was cancelled; its neighbours go on."""
         if call.request is not None:
             request, call.request = call.request, None
@@ -358,14 +274,14 @@ class Lane:
             part = self._batcher.take(self._limit.slots)
             if not part:
                 return
-            request = _Request(part)
+            request = Request(part)
             for entry in part:
                 entry.item.request = request
             request.task = self._link.spawn(self._serve(request, part), f"infer {self.model}")
             # Not in the task itself, which may be cancelled before it begins.
             request.task.add_done_callback(partial(self._served, request))
 
-    def _served(self, request: _Request, _: asyncio.Task[None]) -> None:
+    def _served(self, request: Request, _: asyncio.Task[None]) -> None:
         for entry in request.open:
             self._batcher.done(entry)
         self._batcher.finish()
@@ -375,7 +291,7 @@ class Lane:
 
     # --- requests -------------------------------------------------------------------------------
 
-    async def _serve(self, request: _Request, part: _Part) -> None:
+    async def _serve(self, request: Request, part: Part) -> None:
         """Use a slot until every entry has its answer or waits again."""
         full = self._batcher.busy >= self._limit.slots
         parts = [part]
@@ -404,7 +320,7 @@ class Lane:
                     if not call.future.done():
                         call.future.set_result(answer)
 
-    async def _send(self, part: _Part, full: bool) -> list[Answer]:
+    async def _send(self, part: Part, full: bool) -> list[Answer]:
         info, link = part[0].item.info, self._link
         batch = tensors.assemble(info, [entry.item.inputs for entry in part])
         started = link.clock()
@@ -423,17 +339,14 @@ class Lane:
         return [Answer(row, model=self.model, version=reply.version) for row in outputs]
 
     async def _refuse(
-        self, request: _Request, part: _Part, error: ModelError, sent: float
-    ) -> list[_Part]:
+        self, request: Request, part: Part, error: ModelError, sent: float
+    ) -> list[Part]:
         """A request was refused: find the bad items; returns what to try next, the first last."""
-        if self.version is None and self._described <= sent:
-            # Perhaps a newer version took over that wants other tensors.
-            if not await self.describe():
-                self._put_back(request, part)
-                return []
-            if self._check_again(part):
-                self._put_back(request, part)
-                return []
+        # Perhaps a newer version took over that wants other tensors.
+        stale = self.version is None and self._described <= sent
+        if stale and (not await self.describe() or self._check_again(part)):
+            self._put_back(request, part)
+            return []
         if len(part) == 1:
             self._refused += 1
             part[0].item.request = None
@@ -442,7 +355,7 @@ class Lane:
         size = 1 if len(part) <= _FEW else (len(part) + 1) // 2
         return [part[start : start + size] for start in range(0, len(part), size)][::-1]
 
-    def _check_again(self, part: _Part) -> bool:
+    def _check_again(self, part: Part) -> bool:
         """Whether calls were made for other metadata; those that fit what is wanted now go on."""
         info = self.info
         if info is None or all(entry.item.info is info for entry in part):
@@ -459,7 +372,7 @@ class Lane:
                 entry.signature = tensors.signature(call.inputs)
         return True
 
-    def _lose(self, part: _Part, error: Unavailable) -> None:
+    def _lose(self, part: Part, error: Unavailable) -> None:
         """A request ended without an answer: the server or the model is down."""
         if isinstance(error, ModelUnavailable):
             self._down(str(error))
@@ -480,7 +393,7 @@ class Lane:
                 )
         self._link.down(str(error))
 
-    def _put_back(self, request: _Request, entries: Iterable[Entry[_Call]]) -> None:
+    def _put_back(self, request: Request, entries: Iterable[Entry[Call]]) -> None:
         """Let those entries of a request wait again that somebody still waits for."""
         again = [entry for entry in entries if not entry.item.future.done()]
         for entry in again:

@@ -5,8 +5,9 @@ article is "Performance Under Load", 2018), which follows from Little's law, req
 rate x latency. While more requests under way leave the latency alone, the server was not busy and
 the rate grows; once latency grows in proportion, the server queues and more would only wait. Two
 changes suit batches: latencies are compared among requests of about the same number of items, since
-a fuller request takes longer for good reason; and the reference is the fastest seen, which rises
-slowly, so that a server that became slower for good is followed.
+a fuller request takes longer for good reason; and the reference is the fastest since a restart of
+the search, as in TCP BBR: now and then it begins again from the fewest slots, where nothing of ours
+queues, so that a reference taken while our own requests queued does not stay.
 
 `Backoff` spaces the attempts to reach what is down.
 """
@@ -19,8 +20,8 @@ from dataclasses import dataclass
 TOLERANCE = 1.5
 # The share of each new estimate; small enough that one slow request changes little.
 SMOOTHING = 0.2
-# How much the reference latency rises with each sample, so that old luck is forgotten.
-DRIFT = 0.002
+# After so many samples the search begins again. It costs about ten requests with few slots.
+SEARCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class LimitStatistics:
 class AdaptiveLimit:
     """How many requests may be under way at once, from their measured latency.
 
-    For every measured request, with `reference` the fastest latency at about this many items:
+    For every measured request, with `reference` the fastest latency at about this many items since
+    the search began:
 
         gradient = clamp(TOLERANCE * reference / latency, 0.5, 1)
         estimate = estimate + SMOOTHING * (estimate * gradient + room - estimate)
@@ -65,6 +67,7 @@ class AdaptiveLimit:
         self._estimate = float(start)
         self._references: dict[int, float] = {}
         self._samples = 0
+        self._left = SEARCH
         self._latency = 0.0
 
     @property
@@ -84,9 +87,15 @@ class AdaptiveLimit:
         self._latency = seconds
         # Powers of two: few enough groups that each has samples, and alike within.
         group = max(items, 1).bit_length()
-        known = self._references.get(group, seconds)
-        reference = self._references[group] = min(known * (1 + DRIFT), seconds)
+        reference = min(self._references.get(group, seconds), seconds)
+        self._references[group] = reference
         if not full:
+            return
+        self._left -= 1
+        if not self._left:
+            self._left = SEARCH
+            self._references.clear()
+            self._estimate = float(self.minimum)
             return
         gradient = min(max(TOLERANCE * reference / seconds, 0.5), 1.0) if seconds > 0 else 1.0
         target = self._estimate * gradient + 1.0

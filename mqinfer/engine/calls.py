@@ -1,0 +1,103 @@
+"""Calls: what a lane keeps of a caller and of a request, and what others may see of a lane."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mqinfer.context import Context
+from mqinfer.engine import tensors
+from mqinfer.engine.batcher import BatcherStatistics, Entry
+from mqinfer.engine.limits import LimitStatistics
+from mqinfer.engine.ports import ModelInfo
+from mqinfer.model import Answer
+
+if TYPE_CHECKING:
+    from mqinfer.model import Array
+
+
+class InferenceObserver(Protocol):
+    """What wants to know of every request, for metrics."""
+
+    def request(self, model: str, version: str, items: int, seconds: float) -> None:
+        """A request was answered; must not raise or block."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """A look at a lane.
+
+    Attributes:
+        model: its name.
+        version: None where the latest is followed.
+        blocked: why nothing is sent now, or None.
+        calls: callers that wait.
+        at_door: those of them for whom there was no room in the batcher.
+        requests: that were answered since the start.
+        items: that were answered with a result.
+        refused: items that were answered with an error.
+        resent: items that had to be sent again, since no answer came.
+        batcher: a look at it.
+        limit: a look at it.
+    """
+
+    model: str
+    version: str | None
+    blocked: str | None
+    calls: int
+    at_door: int
+    requests: int
+    items: int
+    refused: int
+    resent: int
+    batcher: BatcherStatistics
+    limit: LimitStatistics
+
+
+class Call:
+    """One caller waiting for one item."""
+
+    __slots__ = (
+        "context",
+        "entry",
+        "future",
+        "info",
+        "inputs",
+        "paused",
+        "request",
+        "size",
+        "strikes",
+    )
+
+    def __init__(self, info: ModelInfo, inputs: dict[str, Array], context: Context | None):
+        self.info = info
+        self.inputs = inputs
+        self.context = context
+        self.size = tensors.size(inputs)
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.entry: Entry[Call] | None = None
+        self.request: Request | None = None
+        self.strikes = 0
+        self.paused = False
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error, if the caller still waits."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+Part = list[Entry[Call]]
+
+
+class Request:
+    """One slot at work: a request, and those it is split into when it is refused."""
+
+    __slots__ = ("alive", "open", "task")
+
+    def __init__(self, part: Part):
+        # Entries that did not go back to the queue; their room is given up with the slot.
+        self.open = dict.fromkeys(part)
+        # Callers that were not cancelled; without any the request is.
+        self.alive = len(part)
+        self.task: asyncio.Task[None] | None = None
