@@ -16,7 +16,7 @@ OWNERS = {
     "nats": "adapters/natsclient.py",
     "tritonclient": "adapters/triton.py",
     "clickhouse_connect": "adapters/clickhouse.py",
-    "obstore": "adapters/blobs.py",
+    "obstore": "adapters/cloudblobs.py",
     "chdb": "stack/",
 }
 HEAVY = ("nats", "tritonclient", "clickhouse_connect", "cv2", "chdb", "numpy", "uvicorn")
