@@ -124,7 +124,8 @@ class JetStream:
 
     def _on_closed(self) -> None:
         self._closed.set()
-        if not self._closing:
+        # Before the first connection is made, its error says what is wrong.
+        if self._client is not None and not self._closing:
             reason = f"the server closed the connection for good: {self.client.last_error}"
             self._availability.down(reason)
             log.error("connection closed", reason=reason)
