@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mqinfer.cli import publish, status, up, worker
+from mqinfer.cli import dead, publish, status, up, worker
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
@@ -64,3 +64,9 @@ _add("up", up.up)
 _add("worker", worker.worker)
 _add("publish", publish.publish)
 _add("status", status.status)
+
+cli.add_typer(dead.group, name="dead")
+_add("list", dead.list_letters, dead.group)
+_add("show", dead.show, dead.group)
+_add("retry", dead.retry, dead.group)
+_add("drop", dead.drop, dead.group)

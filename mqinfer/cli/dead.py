@@ -1,0 +1,309 @@
+"""`mqinfer dead`: what could not be answered: look at it, send it back, or drop it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mqinfer.cli import options
+from mqinfer.cli.errors import Failed
+from mqinfer.cli.load import load_app
+from mqinfer.cli.output import print_json, print_table
+from mqinfer.errors import ConfigurationError
+from mqinfer.times import TIME_HELP, parse_time
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.engine.letters import DeadLetters, Letter, Selection
+    from mqinfer.settings import Settings
+
+group = typer.Typer(
+    help="List, show, retry or drop dead letters: messages that could not be answered.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_Stage = Annotated[
+    list[str] | None,
+    typer.Option("--stage", "-s", metavar="NAME", help="Of this stage or sink; repeatable."),
+]
+_Kind = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KIND", help="decode, rejected, failed, timeout, killed; repeatable."),
+]
+_Reason = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Whose error or reason holds this text.")
+]
+_Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"From then on: {TIME_HELP}.")]
+_Until = Annotated[str | None, typer.Option(metavar="TIME", help="Until then.")]
+_Seq = Annotated[
+    list[str] | None,
+    typer.Option(metavar="N|N-M", help="With these numbers, as `dead list` shows; repeatable."),
+]
+_Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many.")]
+_All = Annotated[bool, typer.Option("--all", help="Every one; needed where no filter is given.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
+
+_LIST_LIMIT = 100
+
+
+def list_letters(
+    app: options.AppName,
+    stage: _Stage = None,
+    kind: _Kind = None,
+    reason: _Reason = None,
+    since: _Since = None,
+    until: _Until = None,
+    seq: _Seq = None,
+    limit: _Limit = _LIST_LIMIT,
+    nats_url: options.NatsUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""List dead letters, the oldest first.
+
+    \b
+      mqinfer dead list plants:app
+      mqinfer dead list plants:app --stage crop --kind decode --since 2h
+      mqinfer dead list plants:app --reason "no such file" --limit 1000 --json
+    """
+    selection = _selection(stage, kind, reason, since, until, seq, limit)
+    letters, total = _run(app, nats_url, lambda dead: _listed(dead, selection))
+    if as_json:
+        print_json({"letters": [letter.summary() for letter in letters], "kept": total})
+        return
+    rows = [
+        (
+            f"{letter.sequence}",
+            f"{letter.time:%Y-%m-%d %H:%M:%S}",
+            letter.stage,
+            letter.kind,
+            f"{letter.attempts}",
+            letter.line,
+        )
+        for letter in letters
+    ]
+    if rows:
+        columns = ("seq", "time (UTC)", "stage", "kind", "attempts", "reason")
+        print_table(columns, rows, right=("seq", "attempts"))
+    cut = f"; --limit {limit} ends the list" if limit and len(letters) == limit < total else ""
+    print(f"{len(letters):,} listed, {total:,} kept{cut}")
+
+
+def show(
+    app: options.AppName,
+    seq: Annotated[list[str], typer.Argument(metavar="SEQ...", help="As `dead list` shows.")],
+    nats_url: options.NatsUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Show all that is known of a dead letter.
+
+    \b
+      mqinfer dead show plants:app 17
+      mqinfer dead show plants:app 17-20 --json
+    """
+    selection = _selection(seq=seq)
+    letters = _run(app, nats_url, lambda dead: _shown(dead, selection))
+    if as_json:
+        print_json([_story(letter, payload) for letter, payload in letters])
+    else:
+        for letter, payload in letters:
+            _print_story(letter, payload)
+    if not letters:
+        raise ConfigurationError(f"no dead letter has the number {', '.join(seq)}")
+
+
+def retry(
+    app: options.AppName,
+    stage: _Stage = None,
+    kind: _Kind = None,
+    reason: _Reason = None,
+    since: _Since = None,
+    until: _Until = None,
+    seq: _Seq = None,
+    limit: _Limit = None,
+    every: _All = False,
+    dry_run: _DryRun = False,
+    nats_url: options.NatsUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Send dead letters back to their stages.
+
+    The original bytes go back under the same identity, and to the stage that gave up alone; then
+    the letter is deleted. What was answered
+    before is not answered twice. Killed half way, it can be run again.
+
+    \b
+      mqinfer dead retry plants:app --stage crop --kind failed
+      mqinfer dead retry plants:app --seq 17 --seq 20-25
+      mqinfer dead retry plants:app --all --dry-run
+    """
+    selection = _selection(stage, kind, reason, since, until, seq, limit)
+    _act("retry", app, nats_url, selection, every=every, dry_run=dry_run, as_json=as_json)
+
+
+def drop(
+    app: options.AppName,
+    stage: _Stage = None,
+    kind: _Kind = None,
+    reason: _Reason = None,
+    since: _Since = None,
+    until: _Until = None,
+    seq: _Seq = None,
+    limit: _Limit = None,
+    every: _All = False,
+    dry_run: _DryRun = False,
+    nats_url: options.NatsUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Delete dead letters for good.
+
+    \b
+      mqinfer dead drop plants:app --kind decode --until 30d
+      mqinfer dead drop plants:app --seq 17
+    """
+    selection = _selection(stage, kind, reason, since, until, seq, limit)
+    _act("drop", app, nats_url, selection, every=every, dry_run=dry_run, as_json=as_json)
+
+
+# --- doing --------------------------------------------------------------------------------------
+
+
+def _selection(
+    stage: list[str] | None = None,
+    kind: list[str] | None = None,
+    reason: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    seq: list[str] | None = None,
+    limit: int | None = None,
+) -> Selection:
+    from mqinfer.engine.letters import Selection, parse_sequences
+
+    return Selection(
+        stages=tuple(stage or ()),
+        kinds=tuple(kind or ()),
+        reason=reason,
+        since=None if since is None else parse_time(since),
+        until=None if until is None else parse_time(until),
+        sequences=parse_sequences(seq or ()),
+        limit=limit,
+    )
+
+
+def _run(name: str, nats_url: str | None, action: Any) -> Any:
+    settings = options.load_settings(nats_url=nats_url)
+    options.quiet_logging(settings)
+    app = load_app(name)
+
+    async def main() -> Any:
+        async with _open(app, settings) as dead:
+            return await action(dead)
+
+    return asyncio.run(main())
+
+
+@contextlib.asynccontextmanager
+async def _open(app: App, settings: Settings) -> AsyncGenerator[DeadLetters, None]:
+    from mqinfer import wiring
+    from mqinfer.adapters.scan import Scanner
+    from mqinfer.engine.letters import DeadLetters
+
+    async with wiring.jetstream(app, settings, "dead letters") as broker:
+        yield DeadLetters(app, Scanner(broker.client), broker)
+
+
+async def _listed(dead: DeadLetters, selection: Selection) -> tuple[list[Letter], int]:
+    letters = [letter async for letter in dead.select(selection)]
+    return letters, await dead.count()
+
+
+async def _shown(dead: DeadLetters, selection: Selection) -> list[tuple[Letter, bytes | None]]:
+    return [(letter, await dead.payload(letter)) async for letter in dead.select(selection)]
+
+
+def _act(
+    verb: str,
+    app: str,
+    nats_url: str | None,
+    selection: Selection,
+    *,
+    every: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    if not selection.narrow and not every:
+        raise ConfigurationError(
+            f"dead {verb} without a filter takes every dead letter: say so with --all, or choose "
+            "with --stage, --kind, --reason, --since, --until or --seq"
+        )
+
+    async def act(dead: DeadLetters) -> Any:
+        return await (dead.retry if verb == "retry" else dead.drop)(selection, dry_run=dry_run)
+
+    result = _run(app, nats_url, act)
+    if as_json:
+        print_json({"dry_run": dry_run, **result.as_dict()})
+    else:
+        done = "sent back" if verb == "retry" else "dropped"
+        would = "would be " if dry_run else ""
+        letters = "dead letter" if result.done == 1 else "dead letters"
+        print(f"{result.done:,} {letters} {would}{done}")
+        for stage, count in sorted(result.by_stage.items()):
+            print(f"  {stage}: {count:,}")
+    if result.problems:
+        import sys
+
+        for problem in result.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        raise Failed
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def _story(letter: Letter, payload: bytes | None) -> dict[str, Any]:
+    text: str | None = None
+    if payload is not None:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = payload.decode()
+    story = letter.summary() | {
+        "traceback": letter.traceback,
+        "headers": letter.original_headers,
+        "payload_bytes": None if payload is None else len(payload),
+        "payload": text,
+    }
+    if payload is not None and text is None:
+        import base64
+
+        story["payload_base64"] = base64.b64encode(payload).decode()
+    return story
+
+
+def _print_story(letter: Letter, payload: bytes | None) -> None:
+    for name, value in letter.summary().items():
+        print(f"{name + ':':<13}{value}")
+    for name, value in letter.original_headers.items():
+        print(f"{'header:':<13}{name}: {value}")
+    if payload is None:
+        print(f"{'payload:':<13}(left out for its size, and no longer in the stream)")
+    else:
+        print(f"{'payload:':<13}{len(payload):,} bytes: {preview(payload)}")
+    if letter.traceback:
+        print(letter.traceback.rstrip())
+    print()
+
+
+def preview(payload: bytes, most: int = 500) -> str:
+    """The beginning of a payload on one line, whatever is in it."""
+    head = payload[:most]
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        # A character that was only cut in two is still text.
+        text = head[: error.start].decode() if error.start > len(head) - 4 > 0 else repr(head)
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return text + (" ..." if len(payload) > most else "")

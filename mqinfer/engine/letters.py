@@ -1,0 +1,395 @@
+"""Dead letters as an operation: choose them, look at them, send them back, drop them.
+
+Sending back keeps promise 2: the original bytes go to the original subject under the same identity
+(`Mq-Id`), for the one consumer that gave up (`Mq-Only`), with a message id that only this dead
+letter makes. A letter is deleted after JetStream has acknowledged its message; killed in between
+and run again, JetStream drops the repeat (and beyond its window the answers' own ids do).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mqinfer.engine import deadletter, plan
+from mqinfer.errors import ConfigurationError, MqinferError
+from mqinfer.identity import IDENTITY, MSG_ID, ONLY, header_block
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.engine.ports import Broker
+
+_AT_ONCE = 200
+_TIMEOUT = 30.0
+_MAX_PROBLEMS = 20
+
+
+class Stored(Protocol):
+    """A message as its stream keeps it; `adapters.scan.Stored` is one."""
+
+    @property
+    def subject(self) -> str:
+        """What it was published on."""
+
+    @property
+    def sequence(self) -> int:
+        """Its place."""
+
+    @property
+    def time(self) -> datetime.datetime:
+        """When it was stored."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """As they were published."""
+
+    @property
+    def data(self) -> bytes:
+        """The payload."""
+
+
+class Store(Protocol):
+    """Streams that can be looked into; `adapters.scan.Scanner` is one."""
+
+    async def subjects(self, stream: str, subject: str = ">") -> dict[str, int]:
+        """Messages by subject."""
+
+    async def message(
+        self, stream: str, sequence: int, *, subject: str | None = None
+    ) -> Stored | None:
+        """One message."""
+
+    def messages(
+        self,
+        stream: str,
+        subject: str = ">",
+        *,
+        first: int = 1,
+        last: int | None = None,
+        since: datetime.datetime | None = None,
+    ) -> AsyncIterator[Stored]:
+        """Messages in their order."""
+
+    async def delete(self, stream: str, sequence: int) -> bool:
+        """Delete one message; False if it was gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which dead letters; what is empty or None lets all through.
+
+    Attributes:
+        stages: that gave up.
+        kinds: see `deadletter.Kind`.
+        reason: text in the error's name or the reason, whatever its case.
+        since: dead from then on.
+        until: dead until then.
+        sequences: numbers in the dead-letter stream, as (first, last).
+        limit: the most.
+    """
+
+    stages: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    reason: str | None = None
+    since: datetime.datetime | None = None
+    until: datetime.datetime | None = None
+    sequences: tuple[tuple[int, int], ...] = ()
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a kind that is none.
+
+        Raises:
+            ConfigurationError: naming those there are.
+        """
+        known = deadletter.Kind.__args__  # type: ignore[attr-defined]
+        if unknown := [kind for kind in self.kinds if kind not in known]:
+            raise ConfigurationError(
+                f"no kind of dead letter is called {', '.join(unknown)}; there are "
+                + ", ".join(known)
+            )
+
+    @property
+    def narrow(self) -> bool:
+        """Whether anything but the limit is chosen."""
+        return any((self.stages, self.kinds, self.reason, self.since, self.until, self.sequences))
+
+    def takes(self, letter: Letter) -> bool:
+        """Whether `letter` is one of them."""
+        return (
+            (not self.stages or letter.stage in self.stages)
+            and (not self.kinds or letter.kind in self.kinds)
+            and (not self.reason or self.reason.lower() in letter.line.lower())
+            and (self.since is None or letter.time >= self.since)
+            and (self.until is None or letter.time <= self.until)
+            and (
+                not self.sequences
+                or any(first <= letter.sequence <= last for first, last in self.sequences)
+            )
+        )
+
+
+def parse_sequences(texts: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """`17` and `20-25` as (first, last).
+
+    Raises:
+        ConfigurationError: a text is neither.
+    """
+    ranges = []
+    for text in texts:
+        found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text.strip(), re.ASCII)
+        if found is None:
+            raise ConfigurationError(f"{text!r} is no sequence: write 17, or 20-25")
+        ranges.append((int(found[1]), int(found[2] or found[1])))
+    return tuple(ranges)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter."""
+
+    stored: Stored
+
+    def _header(self, name: str) -> str:
+        return self.stored.headers.get(name, "")
+
+    @property
+    def sequence(self) -> int:
+        """Its number in the dead-letter stream."""
+        return self.stored.sequence
+
+    @property
+    def time(self) -> datetime.datetime:
+        """When it was given up."""
+        return self.stored.time
+
+    @property
+    def stage(self) -> str:
+        """Who gave up."""
+        return self._header(deadletter.STAGE) or self.stored.subject.rpartition(".")[2]
+
+    @property
+    def kind(self) -> str:
+        """See `deadletter.Kind`."""
+        return self._header(deadletter.KIND)
+
+    @property
+    def attempts(self) -> int:
+        """Deliveries until it was given up."""
+        text = self._header(deadletter.ATTEMPTS)
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def line(self) -> str:
+        """The error in one line."""
+        error, reason = self._header(deadletter.ERROR), self._header(deadletter.REASON)
+        return f"{error}: {reason}" if error else reason
+
+    @property
+    def traceback(self) -> str:
+        """The end of the traceback, or ""."""
+        text = self._header(deadletter.TRACEBACK)
+        try:
+            return str(json.loads(text)) if text else ""
+        except ValueError:
+            return text
+
+    @property
+    def original_headers(self) -> dict[str, str]:
+        """Headers of the message itself."""
+        own = {MSG_ID, deadletter.PREFIX + "Msg-Id"}
+        kept = {
+            name: value
+            for name, value in self.stored.headers.items()
+            if not name.startswith(deadletter.PREFIX) and name not in own
+        }
+        if message_id := self._header(deadletter.PREFIX + "Msg-Id"):
+            kept[MSG_ID] = message_id
+        return kept
+
+    @property
+    def origin(self) -> tuple[str, int]:
+        """Stream and sequence of the message."""
+        text = self._header(deadletter.SEQUENCE)
+        return self._header(deadletter.STREAM), int(text) if text.isdigit() else 0
+
+    @property
+    def subject(self) -> str:
+        """Of the message."""
+        return self._header(deadletter.SUBJECT)
+
+    def summary(self) -> dict[str, Any]:
+        """The facts as plain types."""
+        stream, sequence = self.origin
+        return {
+            "seq": self.sequence,
+            "time": self.time,
+            "stage": self.stage,
+            "kind": self.kind,
+            "error": self._header(deadletter.ERROR),
+            "reason": self._header(deadletter.REASON),
+            "attempts": self.attempts,
+            "id": self._header(IDENTITY),
+            "subject": self.subject,
+            "stream": stream,
+            "stream_seq": sequence,
+            "bytes": int(self._header(deadletter.OMITTED) or len(self.stored.data)),
+        }
+
+
+@dataclass(slots=True)
+class Result:
+    """What an operation did."""
+
+    done: int = 0
+    by_stage: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def count(self, letter: Letter) -> None:
+        """One is done."""
+        self.done += 1
+        self.by_stage[letter.stage] += 1
+
+    def fail(self, letter: Letter, reason: str) -> None:
+        """One could not be done; its letter is kept."""
+        self.failed += 1
+        if self.failed <= _MAX_PROBLEMS:
+            self.problems.append(f"dead letter {letter.sequence} ({letter.stage}): {reason}")
+        elif self.failed == _MAX_PROBLEMS + 1:
+            self.problems.append("... and more")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types."""
+        return {
+            "done": self.done,
+            "by_stage": dict(self.by_stage),
+            "failed": self.failed,
+            "problems": self.problems,
+        }
+
+
+class DeadLetters:
+    """The dead letters of one app.
+
+    Args:
+        app: whose.
+        store: to look into streams.
+        broker: to publish with.
+    """
+
+    def __init__(self, app: App, store: Store, broker: Broker):
+        self._stream = plan.dead_stream_spec(app).name
+        self._app = app
+        self._store = store
+        self._broker = broker
+
+    async def count(self) -> int:
+        """How many are kept."""
+        return sum((await self._store.subjects(self._stream)).values())
+
+    async def select(self, selection: Selection) -> AsyncIterator[Letter]:
+        """Those that `selection` takes and that are kept now, the oldest first."""
+        ranges = selection.sequences
+        subject = ">"
+        if len(selection.stages) == 1:
+            subject = plan.dead_subject(self._app, selection.stages[0])
+        found = 0
+        async for stored in self._store.messages(
+            self._stream,
+            subject,
+            first=min((first for first, _ in ranges), default=1),
+            last=max((last for _, last in ranges), default=None),
+            since=selection.since,
+        ):
+            letter = Letter(stored)
+            if not selection.takes(letter):
+                continue
+            yield letter
+            found += 1
+            if found == selection.limit:
+                return
+
+    async def payload(self, letter: Letter) -> bytes | None:
+        """The original bytes; None if they were left out and retention has taken the original."""
+        if deadletter.OMITTED not in letter.stored.headers:
+            return letter.stored.data
+        stream, sequence = letter.origin
+        original = await self._store.message(stream, sequence)
+        return None if original is None else original.data
+
+    async def retry(self, selection: Selection, *, dry_run: bool = False) -> Result:
+        """Send them back to the stage that gave up, then delete them."""
+        return await self._each(selection, self._send_back, dry_run)
+
+    async def drop(self, selection: Selection, *, dry_run: bool = False) -> Result:
+        """Delete them."""
+        return await self._each(selection, self._delete, dry_run)
+
+    async def _each(self, selection: Selection, act: Any, dry_run: bool) -> Result:
+        result = Result()
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(letter: Letter) -> None:
+            try:
+                await act(letter)
+            except MqinferError as error:
+                result.fail(letter, str(error))
+            else:
+                result.count(letter)
+            finally:
+                free.release()
+
+        async with asyncio.TaskGroup() as group:
+            async for letter in self.select(selection):
+                if dry_run:
+                    result.count(letter)
+                    continue
+                await free.acquire()
+                group.create_task(one(letter))
+        return result
+
+    async def _delete(self, letter: Letter) -> None:
+        await self._store.delete(self._stream, letter.sequence)
+
+    async def _send_back(self, letter: Letter) -> None:
+        payload = await self.payload(letter)
+        if payload is None:
+            stream, sequence = letter.origin
+            raise MqinferError(
+                f"its payload was too large to be kept with it, and message {sequence} is no "
+                f"longer in stream {stream}: publish it anew, and drop the letter"
+            )
+        if not letter.subject:
+            raise MqinferError("it does not say what subject its message was published on")
+        header = header_block(retry_headers(letter))
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: Exception | None, _repeat: bool) -> None:
+            if stored.done():
+                return
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        self._broker.publish(letter.subject, header, payload, done, timeout=_TIMEOUT)
+        await stored
+        await self._delete(letter)
+
+
+def retry_headers(letter: Letter) -> Mapping[str, str]:
+    """Headers of the message that a dead letter becomes again."""
+    pairs = {name: value for name, value in letter.original_headers.items() if name != MSG_ID}
+    stamp = letter.time.isoformat()
+    return pairs | {
+        # A number may come again in a stream that was made anew: the time tells them apart.
+        MSG_ID: f"retry:{letter.stored.subject}:{letter.sequence}:{stamp}",
+        ONLY: letter.stage,
+    }
