@@ -8,6 +8,7 @@ ever unpickled.
 from __future__ import annotations
 
 import base64
+import re
 import sys
 import typing
 from collections.abc import Callable
@@ -30,6 +31,11 @@ _WIRES: dict[str, Wire] = {
     "application/vnd.msgpack": "msgpack",
 }
 _ARRAY_KINDS = "biufc"
+# A map in msgpack begins with none of these.
+_JSON_STARTS = (b"{", b" ", b"\n", b"\r", b"\t")
+_DTYPE = re.compile(
+    r"[<>|=]?[biufc][0-9]{1,2}|bool|u?int(?:8|16|32|64)|float(?:16|32|64)|complex(?:64|128)"
+)
 
 
 class Codec:
@@ -82,7 +88,7 @@ class Codec:
     def _wire(self, kind: type[Message], data: bytes, content_type: str | None) -> Wire:
         if content_type is None:
             own = kind.__mqinfer__.wire
-            return "json" if own == "json" or data[:1] in (b"{", b" ", b"\n") else own
+            return "json" if own == "json" or data[:1] in _JSON_STARTS else own
         base = content_type.partition(";")[0].strip().lower()
         wire = _WIRES.get(base)
         if wire is None:
@@ -147,21 +153,19 @@ def _array(kind: Any, value: Any) -> Any:
             if isinstance(scalar, type) and issubclass(scalar, np.generic):
                 wanted = np.dtype(scalar) if scalar not in (np.generic, np.number) else None
     if isinstance(value, list):
-        array = np.array(value, dtype=wanted)
-        if array.dtype.kind not in _ARRAY_KINDS:
-            raise ValueError("an array's nested list must be regular and hold numbers")
-        return array
+        return _array_of_list(np, value, wanted)
     if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
         raise ValueError(  # noqa: TRY004 - the codec makes a ValueError a DecodeError
             'an array is {"dtype", "shape", "base64" or "data"} or a nested list'
         )
+    # NumPy's own parser of dtypes is a language; what may stand here is one number's type.
+    if not _DTYPE.fullmatch(value["dtype"]):
+        raise ValueError(f"array dtype {value['dtype'][:40]!r} is not that of a number")
     try:
         dtype = np.dtype(value["dtype"])
     except TypeError:
         raise ValueError(f"array dtype {value['dtype']!r} is unknown") from None
-    if dtype.kind not in _ARRAY_KINDS:
-        raise ValueError(f"array dtype {value['dtype']!r} is not a number")
-    if wanted is not None and dtype != wanted:
+    if wanted is not None and dtype.newbyteorder("=") != wanted:
         raise ValueError(f"the array is {dtype}, the field wants {wanted}")
     raw = value.get("data")
     if isinstance(value.get("base64"), str):
@@ -169,6 +173,28 @@ def _array(kind: Any, value: Any) -> Any:
     if not isinstance(raw, bytes):
         raise ValueError("an array needs its bytes in base64 or data")  # noqa: TRY004
     shape = value.get("shape")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and n >= 0 for n in shape):
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise ValueError("an array's shape is a list of sizes")
-    return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
+    # A copy, for what `raw` gives cannot be written to; in this machine's byte order if one is
+    # asked for.
+    return np.frombuffer(raw, dtype=dtype).reshape(shape).astype(wanted or dtype)
+
+
+def _array_of_list(np: Any, value: list[Any], wanted: Any) -> Any:
+    """An array of a nested list of numbers, exact but for a float's precision.
+
+    Raises:
+        ValueError: it is not regular, holds something else, or does not fit the dtype.
+    """
+    array = np.array(value)
+    if array.dtype.kind not in _ARRAY_KINDS:
+        raise ValueError("an array's nested list must be regular and hold numbers")
+    if wanted is None or array.dtype == wanted:
+        return array
+    with np.errstate(all="ignore"):
+        found = array.astype(wanted)
+        exact = np.array_equal(found, array)
+    inexact = wanted.kind in "fc" and array.dtype.kind in "iuf"
+    if not exact and not (inexact and np.array_equal(np.isfinite(found), np.isfinite(array))):
+        raise ValueError(f"the list holds numbers that {wanted} cannot: it is {array.dtype}")
+    return found
