@@ -65,6 +65,10 @@ class MessageMeta(StructMeta):
         is_row = any(getattr(base, "__is_row__", False) for base in bases)
         if table is not None and not is_row:
             raise WiringError(f"{name}: table= belongs to a Row; derive {name} from mqinfer.Row")
+        if order_by and not is_row:
+            raise WiringError(f"{name}: order_by= belongs to a Row; derive {name} from mqinfer.Row")
+        if wire not in ("json", "msgpack"):
+            raise WiringError(f"{name}: wire={wire!r} must be 'json' or 'msgpack'")
         if is_row:
             table = table or _snake(name)
             if not _TABLE.fullmatch(table):
