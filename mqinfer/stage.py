@@ -31,6 +31,7 @@ _STREAMS = (
     tuple,
     collections.abc.Sequence,
 )
+_LISTS = (list, tuple, collections.abc.Sequence)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,26 +164,39 @@ def read_signature(
     Raises:
         WiringError: what does not fit, and what to write instead.
     """
+    from mqinfer.context import Context
+
+    if not inspect.isroutine(handler):
+        raise WiringError(
+            f"stage {name}: a handler is a function (def or async def), not a "
+            f"{type(handler).__name__}"
+        )
     try:
         # The context's type is looked up by name, so that user modules need not import it.
-        from mqinfer.context import Context
-
         names = {"Context": Context, **(scope or {})}
         hints = typing.get_type_hints(handler, localns=names)
     except NameError as error:
         raise WiringError(
             f"stage {name}: an annotation names {error.name!r}, which is not defined"
         ) from None
-    except TypeError as error:
+    except (TypeError, AttributeError, SyntaxError) as error:
         raise WiringError(f"stage {name}: an annotation cannot be read: {error}") from None
 
     parameters = list(inspect.signature(handler).parameters.values())
-    if not parameters or len(parameters) > 2:
+    if not 1 <= len(parameters) <= 2 or any(
+        parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        for parameter in parameters
+    ):
         raise WiringError(
             f"stage {name}: a handler takes a message and, if it likes, a context: "
             "(message: In) or (message: In, ctx: Context)"
         )
     reads, batch = _reads(name, parameters[0].name, hints.get(parameters[0].name))
+    if len(parameters) == 2 and hints.get(parameters[1].name, Context) is not Context:
+        raise WiringError(
+            f"stage {name}: the second parameter is the Context, not "
+            f"{_name(hints[parameters[1].name])}"
+        )
     kind = _kind(handler)
     if batch and kind not in ("coroutine", "function"):
         raise WiringError(f"stage {name}: a batch handler returns a list; it cannot yield")
@@ -191,6 +205,11 @@ def read_signature(
             f"stage {name}: annotate what it returns (-> Out, Out | None, AsyncIterator[Out], None)"
         )
     writes = _writes(name, hints["return"])
+    if batch and writes and typing.get_origin(hints["return"]) not in _LISTS:
+        raise WiringError(
+            f"stage {name}: a batch handler returns a list with one entry for each message: "
+            "-> list[Out | Rejected]"
+        )
     return Signature(
         reads=reads,
         writes=tuple(dict.fromkeys(writes)),
@@ -221,6 +240,8 @@ def _reads(name: str, parameter: str, hint: Any) -> tuple[type[Message], bool]:
             f"stage {name}: annotate {parameter!r} with the Message it reads, "
             f"not with {'nothing' if hint is None else _name(hint)}"
         )
+    if getattr(hint, "__mqinfer__", None) is None:
+        raise WiringError(f"stage {name}: reads {hint.__name__} itself; derive a type from it")
     return hint, batch
 
 
@@ -234,10 +255,12 @@ def _writes(name: str, hint: Any) -> list[type[Message]]:
     if origin in _STREAMS:
         # Only the first argument of a generator is what it yields.
         arguments = typing.get_args(hint)
+        if not arguments:
+            raise WiringError(f"stage {name}: say what {_name(hint)} is of: {_name(hint)}[Out]")
         items = arguments[:1] if origin is not tuple else [a for a in arguments if a is not ...]
         return [out for part in items for out in _writes(name, part)]
     if isinstance(hint, type) and issubclass(hint, Message):
-        if hint.__mqinfer__ is None:
+        if getattr(hint, "__mqinfer__", None) is None:
             raise WiringError(
                 f"stage {name}: returns {hint.__name__} itself; derive a type from it"
             )
