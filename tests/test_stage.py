@@ -1,0 +1,297 @@
+"""The wiring in annotations: every shape of handler, and every mistake with its text."""
+
+import functools
+import re
+import typing
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
+from dataclasses import FrozenInstanceError
+from typing import Annotated, Any, List, Optional, Union  # noqa: UP035 - users write these too
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqinfer.context import Context
+from mqinfer.errors import WiringError
+from mqinfer.message import Message, Rejected, Row
+from mqinfer.stage import Backoff, Limits, Signature, Stage, read_signature
+
+
+class In(Message):
+    x: int = 0
+
+
+class Out(Message):
+    x: int = 0
+
+
+class Grade(Row):
+    x: int = 0
+
+
+def signature(handler, **scope):
+    return read_signature("crop", handler, scope)
+
+
+def refused(handler):
+    """The text of the error, which must be one line that names the stage."""
+    with pytest.raises(WiringError) as error:
+        signature(handler)
+    text = str(error.value)
+    assert text.startswith("stage crop: ")
+    assert "\n" not in text
+    return text.removeprefix("stage crop: ")
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+def returning(annotation, *, kind="coroutine", reads=In):
+    """A handler of a kind with a return annotation."""
+    if kind == "coroutine":
+
+        async def handler(message): ...
+    elif kind == "async_generator":
+
+        async def handler(message):
+            yield
+    elif kind == "generator":
+
+        def handler(message):
+            yield
+    else:
+
+        def handler(message): ...
+
+    handler.__annotations__ = {"message": reads, "return": annotation}
+    return handler
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "function"])
+@pytest.mark.parametrize(
+    ("annotation", "writes"),
+    [
+        (None, ()),
+        (type(None), ()),
+        (Out, (Out,)),
+        (Grade, (Grade,)),
+        (Out | None, (Out,)),
+        (Optional[Out], (Out,)),  # noqa: UP045
+        (Union[Out, Grade], (Out, Grade)),  # noqa: UP007
+        (Out | Grade | None, (Out, Grade)),
+        (list[Out], (Out,)),
+        (List[Out], (Out,)),  # noqa: UP006
+        (list[Out | Grade], (Out, Grade)),
+        (list[Out] | Grade, (Out, Grade)),
+        (tuple[Out, Grade], (Out, Grade)),
+        (tuple[Out, ...], (Out,)),
+        (tuple[Out, Out], (Out,)),
+        (Sequence[Out], (Out,)),
+        (Iterable[Out], (Out,)),
+        ("Out | None", (Out,)),
+        (Annotated[Out, "the leaf"], (Out,)),
+    ],
+)
+def test_what_a_handler_may_return(annotation, writes, kind):
+    found = signature(returning(annotation, kind=kind))
+    assert found == Signature(reads=In, writes=writes, batch=False, wants_context=False, kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind"),
+    [
+        (AsyncIterator[Out | Grade], "async_generator"),
+        (AsyncGenerator[Out | Grade, None], "async_generator"),
+        (Iterator[Out | Grade], "generator"),
+        (Generator[Out | Grade, None, None], "generator"),
+    ],
+)
+def test_what_a_handler_may_yield(annotation, kind):
+    found = signature(returning(annotation, kind=kind))
+    assert found.writes == (Out, Grade)
+    assert found.kind == kind
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "function"])
+@pytest.mark.parametrize("reads", [list[In], Sequence[In]])
+@pytest.mark.parametrize(
+    ("annotation", "writes"),
+    [
+        (list[Out | Rejected], (Out,)),
+        (list[Out | None], (Out,)),
+        (Sequence[Out], (Out,)),
+        (None, ()),
+        (list[Rejected | None], ()),
+        (list[list[Out] | None], (Out,)),
+    ],
+)
+def test_batches(reads, annotation, writes, kind):
+    found = signature(returning(annotation, kind=kind, reads=reads))
+    assert found.batch
+    assert found.reads is In
+    assert found.writes == writes
+
+
+def test_the_context_is_optional():
+    async def typed(message: In, ctx: Context) -> None: ...
+    async def named(message: In, ctx: "Context") -> None: ...
+    async def bare(message: In, ctx) -> None: ...
+    async def none(message: In) -> None: ...
+    async def strict(message: In, /, ctx: Context) -> None: ...
+
+    assert all(signature(handler).wants_context for handler in (typed, named, bare, strict))
+    assert not signature(none).wants_context
+
+
+def test_names_of_the_scope_and_methods():
+    class Local(Message):
+        pass
+
+    async def handler(message: "Local") -> "Local": ...
+
+    class Holder:
+        async def method(self, message: In) -> Out: ...
+
+    assert signature(handler, Local=Local).reads is Local
+    assert signature(Holder().method).reads is In
+
+
+def test_a_decorated_handler_is_what_it_wraps():
+    async def handler(message: In, ctx: Context) -> Out: ...
+
+    @functools.wraps(handler)
+    async def outer(*args):
+        return await handler(*args)
+
+    assert signature(outer) == signature(handler)
+
+
+# --- mistakes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reads", [int, Any, list[int], In | Out, list, "int", dict[str, In]])
+def test_reading_something_else(reads):
+    text = refused(returning(None, reads=reads))
+    assert text.startswith("annotate 'message' with the Message it reads, not with ")
+
+
+def test_reading_or_writing_the_base_itself():
+    assert refused(returning(None, reads=Message)) == "reads Message itself; derive a type from it"
+    assert refused(returning(Row)) == "returns Row itself; derive a type from it"
+    assert refused(returning(list[Message])) == "returns Message itself; derive a type from it"
+
+
+def test_no_annotations():
+    async def nothing(message): ...
+    async def no_return(message: In): ...
+
+    assert "not with nothing" in refused(nothing)
+    assert refused(no_return) == (
+        "annotate what it returns (-> Out, Out | None, AsyncIterator[Out], None)"
+    )
+
+
+@pytest.mark.parametrize("annotation", [int, Any, dict[str, Out], str, Out | int, list[int], list])
+def test_returning_something_else(annotation):
+    assert "is no Message or Row; declare it as one, or return None" in refused(
+        returning(annotation)
+    )
+
+
+def test_a_stream_of_what():
+    assert refused(returning(typing.AsyncIterator)) == (
+        "say what AsyncIterator is of: AsyncIterator[Out]"
+    )
+    assert "[Out]" in refused(returning(List))  # noqa: UP006
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text"),
+    [
+        ("Missing", "an annotation names 'Missing', which is not defined"),
+        ("In.nothing", "an annotation cannot be read: type object 'In' has no attribute"),
+        ("1 +", "an annotation cannot be read: "),
+    ],
+)
+def test_annotations_that_cannot_be_read(annotation, text):
+    assert refused(returning(annotation)).startswith(text)
+
+
+def test_parameters():
+    async def none() -> None: ...
+    async def three(message: In, ctx: Context, more: int) -> None: ...
+    async def default(message: In, ctx: Context, more: int = 3) -> None: ...
+    async def star(message: In, *more: Any) -> None: ...
+    async def stars(message: In, **more: Any) -> None: ...
+    async def keyword(message: In, *, ctx: Context) -> None: ...
+
+    for handler in (none, three, default, star, stars, keyword):
+        assert refused(handler).startswith("a handler takes a message and, if it likes, a context")
+
+    async def other(message: In, size: int) -> None: ...
+
+    assert refused(other) == "the second parameter is the Context, not int"
+
+
+def test_batch_mistakes():
+    text = refused(returning(AsyncIterator[Out], kind="async_generator", reads=list[In]))
+    assert text == "a batch handler returns a list; it cannot yield"
+    assert "returns a list with one entry for each message" in refused(
+        returning(Out, reads=list[In])
+    )
+    assert "one entry for each" in refused(returning(Out | None, reads=list[In]))
+
+
+def test_what_is_no_function():
+    class Callable:
+        async def __call__(self, message: In) -> None: ...
+
+    async def two(more, message: In) -> None: ...
+
+    assert refused(Callable()) == "a handler is a function (def or async def), not a Callable"
+    assert refused(functools.partial(two, 1)).endswith("not a partial")
+    assert refused(Callable).endswith("not a type")
+    assert "annotate" in refused(lambda message: None)
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"max_in_flight": 0}, "max_in_flight=0 must be at least 1"),
+        ({"max_bytes": 10}, "max_bytes=10 must be at least 1024"),
+        ({"timeout": 0}, "timeout=0 must be at least 0.001"),
+        ({"attempts": 0}, "attempts=0 must be at least 1"),
+        ({"ack_wait": 0.1}, "ack_wait=0.1 must be at least 0.3"),
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"batch_wait": -1}, "batch_wait=-1 must be at least 0.0"),
+        ({"concurrency": 0}, "concurrency=0 must be at least 1, or None"),
+        ({"max_downstream": 0}, "max_downstream=0 must be at least 1, or None"),
+    ],
+)
+def test_limits_that_cannot_work(limits, text):
+    with pytest.raises(WiringError, match=re.escape(text)):
+        Limits(**limits)
+
+
+def test_stages_do_not_change():
+    stage = Stage("crop", signature, signature(returning(Out)), Limits())
+    assert (stage.reads, stage.writes) == (In, (Out,))
+    with pytest.raises(FrozenInstanceError):
+        stage.name = "other"
+    with pytest.raises(FrozenInstanceError):
+        stage.limits.attempts = 1
+
+
+def test_backoff_grows_to_its_maximum():
+    backoff = Backoff(initial=1, factor=3, maximum=20, jitter=0)
+    assert [backoff.delay(attempt, 0.7) for attempt in (1, 2, 3, 4, 5)] == [1, 3, 9, 20, 20]
+
+
+@given(st.integers(1, 10**9), st.floats(0, 1, exclude_max=True))
+def test_backoff_stays_within_its_jitter(attempt, random):
+    backoff = Backoff()
+    delay = backoff.delay(attempt, random)
+    assert 0.8 * backoff.initial <= delay <= 1.2 * backoff.maximum
