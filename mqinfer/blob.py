@@ -107,7 +107,8 @@ class Blob:
             min_side: fewer pixels than this in height or width is a `BadImage`.
             max_pixels: limit for height x width, checked from the file's header before any
                 pixel is decoded; None takes `mqinfer.image.MAX_PIXELS`.
-            max_bytes: limit for the encoded file.
+            max_bytes: limit for the encoded file, checked before it is read; None takes the
+                process's limit, `mqinfer.image.MAX_BYTES` unless the settings say otherwise.
 
         Returns:
             uint8 array `[height, width, 3]`, RGB.
@@ -115,9 +116,9 @@ class Blob:
         Raises:
             BadImage: empty, truncated, too small, too large or of an unknown format.
         """
-        from mqinfer.image import decode_off_loop
+        from mqinfer.image import decode_off_loop, max_image_bytes
 
-        data = await self.bytes(max_bytes=max_bytes)
+        data = await self.bytes(max_bytes=max_image_bytes() if max_bytes is None else max_bytes)
         name = self._path or "inline image"
         return await decode_off_loop(data, name=name, min_side=min_side, max_pixels=max_pixels)
 
