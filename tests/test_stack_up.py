@@ -32,7 +32,9 @@ UP = """
 import asyncio, sys
 from pathlib import Path
 from mqinfer.stack import StackSettings, run_up
-settings = StackSettings.free_ports(Path(sys.argv[1]), models=Path(sys.argv[2]))
+settings = StackSettings.free_ports(
+    Path(sys.argv[1]), models=Path(sys.argv[2]), triton=sys.argv[3] == "triton"
+)
 sys.exit(asyncio.run(run_up(settings, out=lambda line: print(line, flush=True))))
 """
 
@@ -72,11 +74,13 @@ def shared_memory() -> set[Path]:
 
 @contextlib.contextmanager
 def up(
-    directory: Path, models: Path
+    directory: Path, models: Path, triton: str = "triton"
 ) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
     """Run ``up`` in a process of its own; gives it and what it started, when ready."""
     process = subprocess.Popen(
-        [sys.executable, "-c", UP, str(directory), str(models)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", UP, str(directory), str(models), triton],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
@@ -243,9 +247,13 @@ def test_killing_the_parent_leaves_no_process(tmp_path: Path, models: Path) -> N
         assert not shared_memory() - before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_in_order(tmp_path: Path, models: Path, number: signal.Signals) -> None:
-    with up(tmp_path, models) as (process, family):
+@pytest.mark.parametrize(
+    ("number", "triton"), [(signal.SIGTERM, "triton"), (signal.SIGINT, "no triton")]
+)
+def test_a_signal_stops_in_order(
+    tmp_path: Path, models: Path, number: signal.Signals, triton: str
+) -> None:
+    with up(tmp_path, models, triton) as (process, family):
         process.send_signal(number)
         assert process.wait(15) == 0
         assert wait_gone(family, 1) == []
