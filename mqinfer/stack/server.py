@@ -114,10 +114,7 @@ class Server(ABC):
             )
         self._process = process
         assert process.stdout is not None
-        line = await asyncio.to_thread(process.stdout.readline)
-        if not line.strip().isdigit():
-            raise StackError(f"{self.name} could not be started:\n{self.log_tail()}")
-        self._pid = int(line)
+        self._pid = await self._reported_pid(process.stdout.fileno())
 
     async def wait_ready(self, timeout: float = 60.0) -> None:
         """Wait until the server answers its probe.
@@ -193,6 +190,23 @@ class Server(ABC):
     def __repr__(self) -> str:
         state = f"process {self._pid}" if self.running else "not running"
         return f"<{type(self).__name__} {state}>"
+
+    async def _reported_pid(self, pipe: int) -> int:
+        """Read what the guard reports; not in a thread, as the pool may be all in use."""
+        os.set_blocking(pipe, False)
+        report = b""
+        deadline = time.monotonic() + 10.0
+        while not report.endswith(b"\n") and time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                part = os.read(pipe, 64)
+                if not part:
+                    break
+                report += part
+                continue
+            await asyncio.sleep(0.002)
+        if not report.endswith(b"\n"):
+            raise StackError(f"{self.name} could not be started:\n{self.log_tail()}")
+        return int(report)
 
     async def _ended(self, timeout: float) -> bool:
         """Wait for the guard, which ends after everything it guards."""
