@@ -21,11 +21,15 @@ from mqinfer.identity import parse_header_block
 
 if TYPE_CHECKING:
     from mqinfer.adapters.natsclient import LeanClient
+    from mqinfer.engine.ports import ConsumerSpec, StreamSpec
 
 _TIMEOUT = 5.0
 _BATCH = 500
 _BATCH_BYTES = 4 * 1024 * 1024
 _NO_MESSAGE = {10037, 10043}  # nothing under this sequence any more
+# What JetStream cannot change once it is there (see admin.ensure_stream).
+_FIXED_STREAM = ("retention", "storage")
+_FIXED_CONSUMER = ("deliver_policy", "opt_start_seq", "ack_policy", "replay_policy")
 _OWN = ("Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending")
 
 
@@ -87,6 +91,45 @@ class Scanner:
             counts.update(page)
             if not page or len(counts) >= info.get("total", 0):
                 return counts
+
+    # --- conflicts ------------------------------------------------------------------------------
+
+    async def stream_conflicts(self, spec: StreamSpec) -> list[str]:
+        """Why a worker could not make the stream, or change it to `spec`; changes nothing."""
+        info = await self.stream_info(spec.name)
+        wanted = admin.stream_config(spec)
+        if info is not None:
+            return [
+                f"stream {spec.name} exists with {name}={info['config'].get(name)!r}, mqinfer "
+                f"needs {wanted[name]!r} and JetStream cannot change it: use another app name, "
+                "or delete the stream"
+                for name in _FIXED_STREAM
+                if info["config"].get(name) != wanted[name]
+            ]
+        conflicts: list[str] = []
+        for subject in spec.subjects:
+            body = {"subject": subject}
+            names = await admin.ask(self._client, "STREAM.NAMES", body, "streams")
+            conflicts.extend(
+                f"stream {name} holds subjects of {subject}, which stream {spec.name} needs: use "
+                "another app name, or change that stream"
+                for name in names.get("streams") or []
+            )
+        return conflicts
+
+    async def consumer_conflicts(self, spec: ConsumerSpec) -> list[str]:
+        """Why a worker could not change the consumer to `spec`; changes nothing."""
+        info = await self.consumer_info(spec.stream, spec.name)
+        if info is None:
+            return []
+        has, wanted = info["config"], admin.consumer_config(spec)
+        return [
+            f"consumer {spec.name} of stream {spec.stream} exists with {name}="
+            f"{has.get(name)!r}, mqinfer needs {wanted.get(name)!r} and JetStream cannot change "
+            "it: give the stage another name=, or delete the consumer"
+            for name in _FIXED_CONSUMER
+            if has.get(name) != wanted.get(name)
+        ]
 
     # --- messages -------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mqinfer.cli import dead, publish, status, up, worker
+from mqinfer.cli import check, dead, graph, publish, settings, status, up, worker
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
@@ -64,6 +64,9 @@ _add("up", up.up)
 _add("worker", worker.worker)
 _add("publish", publish.publish)
 _add("status", status.status)
+_add("check", check.check)
+_add("graph", graph.graph)
+_add("settings", settings.settings)
 
 cli.add_typer(dead.group, name="dead")
 _add("list", dead.list_letters, dead.group)

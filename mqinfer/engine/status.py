@@ -186,7 +186,8 @@ async def _stream(name: str, facts: Facts) -> StreamStatus:
 async def _task(
     app: App, facts: Facts, task: plan.Task, status: TaskStatus, stream: StreamStatus
 ) -> TaskStatus:
-    info = await facts.consumer_info(app.name, task.name)
+    spec = plan.consumer_spec(app, task)
+    info = await facts.consumer_info(spec.stream, spec.name)
     if info is None:
         return status
     in_flight = info.get("num_ack_pending", 0)
@@ -199,12 +200,16 @@ async def _task(
         pulling=info.get("num_waiting", 0),
         settled=info.get("delivered", {}).get("consumer_seq", 0) - in_flight,
     )
-    if status.lag and _age(stream.oldest, stream.max_age) >= _NEAR_AGE:
+    if (
+        status.lag
+        and spec.stream == stream.name
+        and _age(stream.oldest, stream.max_age) >= _NEAR_AGE
+    ):
         # Only now is it worth a request: nothing is older than the stream's first message.
         first = info.get("ack_floor", {}).get("stream_seq", 0) + 1
         found = [
             message
-            for subject in app.filters(task.reads)
+            for subject in spec.filters
             if (message := await facts.message(app.name, first, subject=subject)) is not None
         ]
         status = replace(status, oldest=min((m.time for m in found), default=None))

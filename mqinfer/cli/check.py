@@ -1,0 +1,93 @@
+"""`mqinfer check`: every problem that can be known before anything runs, a line each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mqinfer.cli import options
+from mqinfer.cli.errors import Failed
+from mqinfer.cli.load import load_app
+from mqinfer.cli.output import print_json
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.engine.check import Report
+    from mqinfer.settings import Settings
+
+
+def check(
+    app: options.AppName,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="The wiring alone; ask no server.")
+    ] = False,
+    nats_url: options.NatsUrl = None,
+    triton_url: options.TritonUrl = None,
+    clickhouse_url: options.ClickHouseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Check wiring, models and their inputs, tables, streams and servers.
+
+    Changes nothing. Each problem is one line that names the stage; exit code 1 if there is any.
+    Input names are read from the handlers' code; dtypes and shapes are compared where the app
+    declares them: app.model("m", inputs={"image": Tensor("uint8", (480, 640, 3))}).
+
+    \b
+      mqinfer check plants:app
+      mqinfer check plants:app --offline        in CI, without servers
+    """
+    settings = options.load_settings(
+        nats_url=nats_url, triton_url=triton_url, clickhouse_url=clickhouse_url
+    )
+    options.quiet_logging(settings)
+    loaded = load_app(app)
+    report = asyncio.run(_check(loaded, settings, offline))
+    if as_json:
+        facts = {"app": loaded.name, "problems": report.problems, "checked": report.checked}
+        print_json(facts)
+    else:
+        for line in report.checked:
+            print(f"ok       {line}")
+        for line in report.problems:
+            print(f"problem  {line}")
+    if report.problems:
+        raise Failed
+
+
+async def _check(app: App, settings: Settings, offline: bool) -> Report:
+    from mqinfer.engine import check as checks
+
+    report, stages = checks.check_wiring(app)
+    if offline:
+        return report
+    async with contextlib.AsyncExitStack() as stack:
+        asked: dict[str, Coroutine[Any, Any, None]] = {
+            "NATS": _streams(app, settings, report),
+        }
+        if checks.uses_models(app, stages):
+            from mqinfer import wiring
+
+            server = wiring.triton(settings)
+            stack.push_async_callback(server.close)
+            asked["Triton"] = checks.check_models(app, stages, server, report)
+        if checks.uses_tables(stages):
+            from mqinfer import wiring
+
+            database = wiring.clickhouse(settings)
+            stack.push_async_callback(database.close)
+            asked["ClickHouse"] = checks.check_tables(stages, database, report)
+        await checks.gather(report, asked)
+    return report
+
+
+async def _streams(app: App, settings: Settings, report: Report) -> None:
+    from mqinfer import wiring
+    from mqinfer.adapters.scan import Scanner
+    from mqinfer.engine.check import check_streams
+
+    async with wiring.jetstream(app, settings, "check") as broker:
+        await check_streams(app, Scanner(broker.client), report)

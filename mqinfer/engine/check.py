@@ -1,0 +1,298 @@
+"""Check: everything about an app that can be known before it runs, without changing anything.
+
+Each problem is one line that begins with the stage, sink or server it is about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mqinfer.app import models_in
+from mqinfer.engine import plan
+from mqinfer.engine.callsites import model_calls
+from mqinfer.engine.migrate import ensure_table
+from mqinfer.engine.ports import (
+    ConsumerSpec,
+    Database,
+    InferenceServer,
+    ModelInfo,
+    StreamSpec,
+    TensorInfo,
+)
+from mqinfer.engine.tables import schema_of
+from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
+from mqinfer.message import Row
+from mqinfer.model import Model, Tensor
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.stage import Stage
+
+
+class Streams(Protocol):
+    """JetStream, to be looked at; `adapters.scan.Scanner` is one."""
+
+    async def stream_conflicts(self, spec: StreamSpec) -> list[str]:
+        """Why the stream cannot be made or changed to `spec`."""
+
+    async def consumer_conflicts(self, spec: ConsumerSpec) -> list[str]:
+        """Why the consumer cannot be changed to `spec`."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        problems: a line each.
+        checked: what was looked at and is sound, for the user's trust.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+
+    def found(self, where: str, problem: object) -> None:
+        """Add a problem, on one line, once."""
+        text = f"{where}: {' '.join(str(problem).split())}" if where else str(problem)
+        if text not in self.problems:
+            self.problems.append(text)
+
+    def server(self, name: str, error: object, users: Iterable[str]) -> None:
+        """Add that a server does not answer, or refuses these credentials."""
+        text = " ".join(str(error).split())
+        if text.lower().startswith(f"{name.lower()} at "):
+            text = text[len(name) + 1 :]
+        needed = ", ".join(users)
+        self.found(f"{name} (needed by {needed})" if needed else name, text)
+
+
+def check_wiring(app: App) -> tuple[Report, dict[str, Stage]]:
+    """The app by itself, and the stages that are declared well enough to be looked at further."""
+    report = Report()
+    stages, problems = app._resolve()
+    for problem in problems:
+        report.found("", " ".join(str(problem).split()))
+    if not stages and not problems:
+        report.found(f"app {app.name}", "it has no stages; declare one with @app.stage")
+    for table, (row, users) in _tables(stages).items():
+        try:
+            schema_of(row)
+        except ConfigurationError as error:
+            report.found(f"stage {', '.join(users)}: table {table}", error)
+    if not report.problems:
+        report.checked.append(f"wiring of {len(stages)} stages: {', '.join(stages)}")
+    return report, stages
+
+
+async def check_streams(app: App, streams: Streams, report: Report) -> None:
+    """Whether a worker could make or change the app's streams and consumers."""
+    before = len(report.problems)
+    for spec in (plan.stream_spec(app), plan.dead_stream_spec(app)):
+        for conflict in await streams.stream_conflicts(spec):
+            report.found(f"app {app.name}", conflict)
+    try:
+        tasks = plan.tasks(app)
+    except ConfigurationError:
+        return  # reported by `check_wiring`
+    for task in tasks:
+        for conflict in await streams.consumer_conflicts(plan.consumer_spec(app, task)):
+            report.found(f"stage {task.name}", conflict)
+    if len(report.problems) == before:
+        report.checked.append(f"NATS: stream {app.name} and {len(tasks)} consumers")
+
+
+async def check_models(
+    app: App, stages: Mapping[str, Stage], server: InferenceServer, report: Report
+) -> None:
+    """Whether the models that stages use are served, and take what the handlers send."""
+    used = {name: _models(app, stage) for name, stage in stages.items()}
+    wanted = {(model.name, model.version) for models in used.values() for model in models}
+    described = dict(
+        zip(wanted, await asyncio.gather(*(_describe(server, *key) for key in wanted)), strict=True)
+    )
+    for error in described.values():
+        if isinstance(error, MqinferError) and _is_outage(error):
+            users = [f"stage {name}" for name, models in used.items() if models]
+            report.server("Triton", error, users)
+            return
+    before = len(report.problems)
+    for name, models in used.items():
+        for model in models:
+            found = described[model.name, model.version]
+            if isinstance(found, MqinferError):
+                report.found(f"stage {name}", found)
+            else:
+                for problem in _declared(model, found):
+                    report.found(f"stage {name}", problem)
+        for problem in _calls(stages[name], described):
+            report.found(f"stage {name}", problem)
+    if wanted and len(report.problems) == before:
+        names = sorted({name for name, _ in wanted})
+        report.checked.append(f"Triton: models {', '.join(names)} and their inputs")
+
+
+async def check_tables(stages: Mapping[str, Stage], database: Database, report: Report) -> None:
+    """Whether a worker could make or change the tables that rows go to."""
+    tables = _tables(stages)
+    try:
+        await database.ping()
+    except MqinferError as error:
+        report.server("ClickHouse", error, [f"stage sink-{table}" for table in tables])
+        return
+    before = len(report.problems)
+    for table, (row, _users) in tables.items():
+        try:
+            await ensure_table(_LookOnly(database), row)
+        except _WouldChangeError:
+            continue
+        except MqinferError as error:
+            report.found(f"stage sink-{table}", error)
+    if tables and len(report.problems) == before:
+        report.checked.append(f"ClickHouse: tables {', '.join(tables)}")
+
+
+def uses_models(app: App, stages: Mapping[str, Stage]) -> bool:
+    """Whether any stage calls a model."""
+    return any(_models(app, stage) for stage in stages.values())
+
+
+def uses_tables(stages: Mapping[str, Stage]) -> bool:
+    """Whether any stage reads or writes rows."""
+    return bool(_tables(stages))
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def _tables(stages: Mapping[str, Stage]) -> dict[str, tuple[type[Row], list[str]]]:
+    """Row types by table, with the stages that use them."""
+    found: dict[str, tuple[type[Row], list[str]]] = {}
+    for stage in stages.values():
+        for kind in (stage.reads, *stage.writes):
+            table = kind.__mqinfer__.table
+            if issubclass(kind, Row) and table is not None:
+                found.setdefault(table, (kind, []))[1].append(stage.name)
+    return found
+
+
+class _WouldChangeError(Exception):
+    """All checks have passed, and the next step would change the table."""
+
+
+class _LookOnly:
+    """A database that answers questions and changes nothing."""
+
+    def __init__(self, database: Database):
+        self.ping = database.ping
+        self.query = database.query
+        self.close = database.close
+
+    async def command(self, *_arguments: Any, **_named: Any) -> None:
+        raise _WouldChangeError
+
+    async def insert(self, *_arguments: Any, **_named: Any) -> None:
+        raise _WouldChangeError
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+def _models(app: App, stage: Stage) -> list[Model]:
+    """The models of a stage: those its code shows, and those it names with models=."""
+    found = {(model.name, model.version): model for model in models_in(stage.handler)}
+    shown = {model.name for model in found.values()}
+    for model in app.models.values():
+        if model.name in stage.models and model.name not in shown:
+            found[model.name, model.version] = model
+    return list(found.values())
+
+
+async def _describe(
+    server: InferenceServer, model: str, version: str | None
+) -> ModelInfo | MqinferError:
+    try:
+        return await server.describe(model, version)
+    except MqinferError as error:
+        return error
+
+
+def _is_outage(error: MqinferError) -> bool:
+    from mqinfer.errors import ModelUnavailable
+
+    return isinstance(error, Unavailable) and not isinstance(error, ModelUnavailable)
+
+
+def _declared(model: Model, info: ModelInfo) -> Iterable[str]:
+    """What `app.model(inputs=...)` says against what the server wants."""
+    wanted = {tensor.name: tensor for tensor in info.inputs}
+    for name, tensor in model.inputs.items():
+        if name not in wanted:
+            yield _no_such_input(model, name, info)
+        elif problem := _misfit(tensor, wanted[name]):
+            yield f"model {model.name}, input {name!r}: {problem}"
+    if model.inputs:
+        yield from _missing(model, model.inputs, info)
+
+
+def _misfit(tensor: Tensor, wanted: TensorInfo) -> str | None:
+    import numpy as np
+
+    try:
+        dtype = np.dtype(object if tensor.dtype in ("string", "bytes") else tensor.dtype)
+    except TypeError:
+        return f"dtype {tensor.dtype!r} is none that NumPy knows"
+    said = f"{tensor.dtype} {tuple(tensor.shape)} is declared"
+    wants = "strings" if wanted.dtype.hasobject else str(wanted.dtype.name)
+    needs = f"the model wants {wants} {wanted.shape}"
+    if dtype != wanted.dtype and not (wanted.dtype.hasobject and dtype.kind in "SU"):
+        return f"the dtype does not fit: {said}, {needs}"
+    fits = len(tensor.shape) == len(wanted.shape) and all(
+        want in (-1, have) for have, want in zip(tensor.shape, wanted.shape, strict=True)
+    )
+    return None if fits else f"the shape does not fit: {said}, {needs}"
+
+
+def _calls(
+    stage: Stage, described: Mapping[tuple[str, str | None], ModelInfo | MqinferError]
+) -> Iterable[str]:
+    """The call sites in the handler's code against what the server wants."""
+    for call in model_calls(stage.handler):
+        for model in call.models:
+            info = described.get((model.name, model.version))
+            if not isinstance(info, ModelInfo):
+                continue
+            if call.positional:
+                yield f"model {model.name} is called without input names ({call.place}): model(x=x)"
+                continue
+            names = {tensor.name for tensor in info.inputs}
+            for name in call.keywords:
+                if name not in names:
+                    yield f"{_no_such_input(model, name, info)} ({call.place})"
+            if not call.open and set(call.keywords) <= names:
+                for problem in _missing(model, call.keywords, info):
+                    yield f"{problem} ({call.place})"
+
+
+def _no_such_input(model: Model, name: str, info: ModelInfo) -> str:
+    names = ", ".join(repr(tensor.name) for tensor in info.inputs)
+    return f"model {model.name} has no input {name!r}; it has {names}"
+
+
+def _missing(model: Model, given: Iterable[str], info: ModelInfo) -> Iterable[str]:
+    present = set(given)
+    for tensor in info.inputs:
+        if tensor.name not in present and not tensor.optional:
+            yield f"model {model.name}: its input {tensor.name!r} is not given"
+
+
+async def gather(report: Report, checks: Mapping[str, Awaitable[None]]) -> None:
+    """Run the checks of several servers side by side; one that fails is a problem of its own."""
+    results = await asyncio.gather(*checks.values(), return_exceptions=True)
+    for name, result in zip(checks, results, strict=True):
+        if isinstance(result, MqinferError):
+            report.server(name, result, [])
+        elif isinstance(result, BaseException):
+            raise result
