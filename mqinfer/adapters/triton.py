@@ -35,10 +35,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     # gRPC's own 4 MB is less than one picture; what bounds a request is the batcher.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # A server that died without a word (power, network, a stopped process) is noticed while a
-    # request waits. Two pings without data at most: servers close connections that ping more.
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    # Pings only while a request waits, and two without data at most: servers close connections
+    # that ping more.
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 2),
     # Back soon after the server is: work is to go on within two seconds.
@@ -83,6 +81,9 @@ class TritonServer:
         tls_cert: file with the client's own certificate, for mutual TLS.
         tls_key: file with its key.
         timeout: seconds that each question of `ready` and `describe` may take.
+        keepalive: seconds of silence, while a request waits, after which the server is asked for a
+            sign of life, and seconds that the sign may take. A server that died without a word
+            (power, network, a stopped process) is noticed within twice that.
 
     Raises:
         ConfigurationError: the URL or a TLS file cannot be used.
@@ -96,6 +97,7 @@ class TritonServer:
         tls_cert: Path | str | None = None,
         tls_key: Path | str | None = None,
         timeout: float = 3.0,
+        keepalive: float = 5.0,
     ):
         files = (tls_ca, tls_key, tls_cert)
         scheme, _, address = url.rpartition("://")
@@ -112,6 +114,13 @@ class TritonServer:
         self._address = address
         self._tls = tls if scheme == "grpcs" or any(files) else None
         self._timeout = timeout
+        self._options = (
+            *_OPTIONS,
+            ("grpc.keepalive_time_ms", int(keepalive * 1000)),
+            ("grpc.keepalive_timeout_ms", int(keepalive * 1000)),
+            # Without this one gRPC gives an unanswered ping a minute, whatever the other says.
+            ("grpc.http2.ping_timeout_ms", int(keepalive * 1000)),
+        )
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
         self._infer: Any = None
@@ -195,9 +204,11 @@ class TritonServer:
             return
         if self._tls is not None:
             credentials = grpc.ssl_channel_credentials(*self._tls)
-            self._channel = grpc.aio.secure_channel(self._address, credentials, options=_OPTIONS)
+            self._channel = grpc.aio.secure_channel(
+                self._address, credentials, options=self._options
+            )
         else:
-            self._channel = grpc.aio.insecure_channel(self._address, options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(self._address, options=self._options)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._infer = self._channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
