@@ -23,7 +23,7 @@ from mqinfer.engine.ports import (
     PublishDone,
     StreamSpec,
 )
-from mqinfer.errors import MqinferError, Unavailable
+from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
 from mqinfer.identity import header_block
 
 if TYPE_CHECKING:
@@ -79,6 +79,13 @@ class JetStream:
         )
         self._publisher.max_payload = client.max_payload
         await client.subscribe_direct(f"{inbox}.*", self._publisher.on_ack)
+        await client.flush()  # a denied subscription is told before the answer to the ping
+        if self.denied:
+            await client.close()
+            raise PermissionDenied(
+                f"NATS: {self.denied[-1]}; a worker must subscribe below its inbox prefix "
+                "(MQINFER_NATS_INBOX_PREFIX)"
+            )
         self._beside.append(asyncio.create_task(self._publisher.run(), name="publisher"))
         return self
 
@@ -132,7 +139,8 @@ class JetStream:
 
     def _on_denied(self, text: str) -> None:
         self.denied = [*self.denied[-9:], text]
-        self.publisher.trouble = text
+        if self._publisher is not None:
+            self._publisher.on_denied(text)
 
     @property
     def max_payload(self) -> int:

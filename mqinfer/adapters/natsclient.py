@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ CONNECT_TIMEOUT = 5.0
 PING_INTERVAL = 1
 MAX_PINGS = 3
 RECONNECT_WAIT = 0.25
+_QUOTED = re.compile(r'"([^"]+)"')
 
 
 class LeanClient(Client):
@@ -51,6 +53,7 @@ class LeanClient(Client):
         self._direct: dict[int, RawHandler] = {}
         self.socket_writes = 0
         self.first_connected = False
+        self._denials: dict[str, asyncio.Future[str]] = {}
 
     async def subscribe_direct(self, subject: str, handler: RawHandler) -> Any:
         """Subscribe; `handler` runs on the read loop for every message and must not block."""
@@ -91,24 +94,38 @@ class LeanClient(Client):
         """One request to JetStream's JSON API; the answer may hold an `error`.
 
         Raises:
+            PermissionDenied: the server denies the subject to these credentials.
             Unavailable: no answer in time, nobody listens, or not connected.
         """
         payload = b"" if body is None else json.dumps(body).encode()
+        denied = asyncio.get_running_loop().create_future()
+        self._denials[subject.lower()] = denied
+        asking = asyncio.ensure_future(self.request(subject, payload, timeout=timeout))
         try:
-            reply = await self.request(subject, payload, timeout=timeout)
+            # A denial comes as an error of the connection, and the request then runs out of time.
+            await asyncio.wait({asking, denied}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise PermissionDenied(denied.result())
+            answer: dict[str, Any] = json.loads(asking.result().data)
         except nats.errors.NoRespondersError:
             raise Unavailable(
                 f"no JetStream answers on {self.url}: start nats-server with -js"
             ) from None
         except (TimeoutError, nats.errors.TimeoutError):
-            raise Unavailable(
-                f"no answer from JetStream to {subject} in {timeout} s"
-                + (f" (last error: {self.last_error})" if self.last_error else "")
-            ) from None
+            raise Unavailable(f"no answer from JetStream to {subject} in {timeout} s") from None
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"NATS at {self.url}: {_text(error)}") from None
-        answer: dict[str, Any] = json.loads(reply.data)
+        finally:
+            asking.cancel()
+            self._denials.pop(subject.lower(), None)
         return answer
+
+    def on_permission_denied(self, text: str) -> None:
+        """The server denied a subject; tells the request that waits for it."""
+        found = _QUOTED.search(text)
+        waiting = self._denials.get(found.group(1).lower()) if found else None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(f"NATS denies it to these credentials: {text}")
 
     @property
     def url(self) -> str:
@@ -142,6 +159,7 @@ async def open_client(
     async def error(problem: Exception) -> None:
         text = _text(problem)
         if "permissions violation" in text.lower():
+            client.on_permission_denied(text)
             on_denied(text)
         if client.first_connected:  # before that the error is raised
             log.warning("nats", error=text)

@@ -18,7 +18,7 @@ from typing import Any
 import structlog
 
 from mqinfer.engine.ports import PublishDone
-from mqinfer.errors import PayloadTooLarge, PublishError, PublishTimeout
+from mqinfer.errors import PayloadTooLarge, PermissionDenied, PublishError, PublishTimeout
 
 log = structlog.get_logger("mqinfer.publish")
 
@@ -233,6 +233,17 @@ class Publisher:
             entry.deadline = now + ACK_TIMEOUT
             self.resent += entry.sent
             self._send(number, entry)
+
+    def on_denied(self, text: str) -> None:
+        """The server denies a subject; whoever waits for a limited time is told at once.
+
+        A worker's outputs wait: no handling of theirs is at fault, and an operator can mend it.
+        """
+        self.trouble = text
+        lower = text.lower()
+        for number, entry in list(self._pending.items()):
+            if entry.give_up is not None and f'"{entry.subject.decode().lower()}"' in lower:
+                self._finish(number, entry, PermissionDenied(f"NATS: {text}"))
 
     def fail_all(self, error: Exception) -> None:
         """The connection is closed for good."""

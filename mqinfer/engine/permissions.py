@@ -1,0 +1,75 @@
+"""Permissions: the least that a stage needs of NATS. Pure.
+
+A worker with these alone runs once the stream, the consumers and the state bucket exist; making
+them (the first start, `mqinfer check`) takes more, and is an operator's work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mqinfer.engine import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mqinfer.app import App
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """Subjects that a user must be allowed.
+
+    Attributes:
+        publish: to these.
+        subscribe: to these.
+    """
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+    def config(self) -> str:
+        """As the `permissions` block of a nats-server user (and of `nsc edit user`)."""
+        lines = ["permissions: {"]
+        for name, subjects in (("publish", self.publish), ("subscribe", self.subscribe)):
+            listed = "".join(f'\n      "{subject}"' for subject in subjects)
+            lines.append(f"  {name}: {{\n    allow: [{listed}\n    ]\n  }}")
+        return "\n".join([*lines, "}"])
+
+
+def permissions(
+    app: App, names: Sequence[str] | None = None, *, inbox_prefix: str = "_INBOX"
+) -> Permissions:
+    """What a worker of these stages and sinks needs.
+
+    Args:
+        app: whose.
+        names: of stages and sinks; None is all.
+        inbox_prefix: the worker's `MQINFER_NATS_INBOX_PREFIX`; give every user one of its own, so
+            that none can read another's messages.
+
+    Raises:
+        ConfigurationError: an unknown name.
+    """
+    publish: dict[str, None] = {}
+    bucket = plan.state_bucket(app)
+    for stream in (app.name, f"{app.name}-dead", f"KV_{bucket}"):
+        publish[f"$JS.API.STREAM.INFO.{stream}"] = None
+    publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
+    tasks = plan.tasks(app, names)
+    for task in tasks:
+        stream = plan.stream_of(app, task)
+        publish[f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{task.name}"] = None
+        publish[f"$JS.ACK.{stream}.{task.name}.>"] = None
+        publish[f"$KV.{bucket}.{task.name}.>"] = None
+        if not task.dead:
+            publish[plan.dead_subject(app, task.name)] = None
+        for kind in task.writes:
+            publish.update(dict.fromkeys(app.filters(kind)))
+    watched = plan.upstream(app, tasks)
+    for task in tasks:
+        watched += plan.downstream(app, task)
+    for task in watched:  # how far they are: backpressure, lag, --drain
+        publish[f"$JS.API.CONSUMER.INFO.{plan.stream_of(app, task)}.{task.name}"] = None
+    return Permissions(tuple(publish), (f"{inbox_prefix}.>",))

@@ -1,0 +1,115 @@
+"""Every stage runs under exactly the permissions that are printed for it, and no fewer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mqinfer import App, Message, Settings
+from mqinfer.engine.permissions import Permissions, permissions
+from mqinfer.errors import ConfigurationError, PermissionDenied
+from mqinfer.stage import Backoff
+from mqinfer.testing import Harness, nats_only, until
+
+SOON = Backoff(initial=0.01, maximum=0.02)
+
+
+class Number(Message):
+    value: int
+
+
+class Named(Message, key="name"):
+    name: str
+
+
+class Last(Message):
+    name: str
+
+
+app = App("least")
+
+
+@app.stage(attempts=2, backoff=SOON)
+async def name(number: Number) -> Named:
+    if number.value < 0:
+        raise ValueError("negative")
+    return Named(str(number.value))
+
+
+@app.stage
+async def last(named: Named) -> Last:
+    return Last(named.name)
+
+
+def _config(users: dict[str, Permissions]) -> str:
+    lines = ['{user: "admin", password: "admin"}']
+    for user, allowed in users.items():
+        lines.append(f'{{user: "{user}", password: "{user}", {allowed.config()}}}')
+    return "authorization { users = [\n" + "\n".join(lines) + "\n] }\n"
+
+
+def _as(settings: Settings, user: str) -> Settings:
+    return Settings.load(
+        {},
+        nats_url=settings.nats_url,
+        blobs=settings.blobs,
+        nats_user=user,
+        nats_password=user,
+        nats_inbox_prefix="_INBOX" if user == "admin" else f"_INBOX_{user}",
+    )
+
+
+async def test_every_stage_runs_under_exactly_its_permissions(tmp_path: Path) -> None:
+    users = {
+        stage: permissions(app, [stage], inbox_prefix=f"_INBOX_{stage}") for stage in app.stages
+    }
+    async with nats_only(tmp_path, nats_config=_config(users)) as plain:
+        admin = _as(plain, "admin")
+        async with Harness(app, admin) as harness:
+            await harness.drain()  # makes consumers and the bucket
+            await harness.publish(*(Number(value) for value in range(-1, 20)))
+            for stage in app.stages:
+                async with Harness(app, _as(plain, stage)) as limited:
+                    await limited.drain(stage)
+            names = {message.name for message in await harness.messages(Last)}
+            assert names == {str(value) for value in range(20)}
+            (dead,) = await harness.dead()
+            assert dead.reason == "negative"
+
+
+async def test_a_denied_permission_is_told_as_such(tmp_path: Path) -> None:
+    allowed = permissions(app, ["name"], inbox_prefix="_INBOX_name")
+    without_outputs = Permissions(
+        tuple(subject for subject in allowed.publish if not subject.startswith("least.")),
+        allowed.subscribe,
+    )
+    no_inbox = Permissions(allowed.publish, ("_INBOX_other.>",))
+    users = {"name": without_outputs, "deaf": no_inbox}
+    async with nats_only(tmp_path, nats_config=_config(users)) as plain:
+        admin = _as(plain, "admin")
+        async with Harness(app, admin) as harness:
+            await harness.drain()
+            await harness.publish(Number(1))
+            async with Harness(app, _as(plain, "name")) as limited:
+                with pytest.raises(PermissionDenied, match=r"least\.number"):
+                    await limited.publish(Number(2))
+                async with limited.worker("name") as worker:
+                    # The output waits for an operator; nothing is lost and no attempt is spent.
+                    def told() -> bool:
+                        return any("least.named.1" in reason for reason in worker.not_ready())
+
+                    await until(told, "the denial as the reason not to be ready")
+            with pytest.raises(PermissionDenied, match="MQINFER_NATS_INBOX_PREFIX"):
+                async with Harness(app, _as(plain, "deaf")):
+                    pass
+            with pytest.raises(PermissionDenied, match="refuses these credentials"):
+                async with Harness(app, _as(plain, "nobody")):
+                    pass
+            await harness.drain()
+            assert [message.name for message in await harness.messages(Last)] == ["1"]
+
+
+def test_unknown_stages_are_told() -> None:
+    with pytest.raises(ConfigurationError, match="it has name, last"):
+        permissions(app, ["other"])
