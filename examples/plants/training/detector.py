@@ -75,8 +75,8 @@ def batch(photos: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tu
     if rng.random() < 0.5:
         x = x.flip(2)
         b = torch.stack([b[..., 0], 480 - b[..., 3], b[..., 2], 480 - b[..., 1]], -1) * real
-    gain = torch.from_numpy(rng.uniform(0.88, 1.12, (len(x), 3, 1, 1))).float()
-    light = torch.from_numpy(rng.uniform(0.75, 1.25, (len(x), 1, 1, 1))).float()
+    gain = torch.from_numpy(rng.uniform(0.85, 1.15, (len(x), 3, 1, 1))).float()
+    light = torch.from_numpy(rng.uniform(0.65, 1.3, (len(x), 1, 1, 1))).float()
     return (x * gain * light).clamp(0, 255), b
 
 
