@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mqinfer.engine.graph import Graph
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How the graph is written."""
 
     MERMAID = "mermaid"
@@ -71,8 +71,9 @@ def mermaid(graph: Graph) -> str:
         left, right = shapes[node.kind]
         label = node.name.replace('"', "#quot;")
         lines.append(f'  {node.id}{left}"{label}"{right}:::{node.kind}')
-    for edge in graph.edges:
-        lines.append(f"  {edge.source} {'-.->' if edge.call else '-->'} {edge.target}")
+    lines += [
+        f"  {edge.source} {'-.->' if edge.call else '-->'} {edge.target}" for edge in graph.edges
+    ]
     lines += [
         "  classDef stage fill:#dbeafe,stroke:#1d4ed8,color:#111",
         "  classDef subject fill:#f3f4f6,stroke:#6b7280,color:#111",

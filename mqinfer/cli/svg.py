@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ def _back_edges(nodes: list[str], edges: list[tuple[str, str]]) -> set[tuple[str
         if start in done:
             continue
         while todo:
-            target = next(todo[-1], None)
-            if target is None:
+            target = next(todo[-1], "")
+            if not target:
                 todo.pop()
                 done.add(path.pop())
             elif target in path:
@@ -104,7 +105,7 @@ def _split(
             boxes[point.id] = point
             chain.append(point.id)
         chain.append(target)
-        for one, other in zip(chain, chain[1:], strict=False):
+        for one, other in pairwise(chain):
             boxes[one].after.append(other)
             boxes[other].before.append(one)
         paths[source, target] = chain
@@ -201,10 +202,11 @@ def _draw(
         fill, stroke, radius = _LOOKS[node.kind]
         title = f"{_TITLES[node.kind]} {node.name}" + (f" ({node.note})" if node.note else "")
         parts.append(
-            f'<g><title>{escape(title)}</title><rect x="{box.x:.1f}" y="{box.y - box.height / 2:.1f}"'
-            f' width="{box.width:.1f}" height="{box.height:.1f}" rx="{radius}" fill="{fill}" '
-            f'stroke="{stroke}"/><text x="{box.x + box.width / 2:.1f}" y="{box.y + 4.5:.1f}" '
-            f'text-anchor="middle">{escape(node.name)}</text></g>'
+            f"<g><title>{escape(title)}</title>"
+            f'<rect x="{box.x:.1f}" y="{box.y - box.height / 2:.1f}" width="{box.width:.1f}" '
+            f'height="{box.height:.1f}" rx="{radius}" fill="{fill}" stroke="{stroke}"/>'
+            f'<text x="{box.x + box.width / 2:.1f}" y="{box.y + 4.5:.1f}" text-anchor="middle">'
+            f"{escape(node.name)}</text></g>"
         )
     for i, kind in enumerate(kinds):
         fill, stroke, radius = _LOOKS[kind]
