@@ -1,0 +1,213 @@
+"""A run: servers, worker processes and a producer under a seeded schedule of faults."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from mqinfer.errors import MqinferError
+
+from . import pipeline
+from .account import Account
+from .counters import Counters
+from .processes import Proxy, Slot, until
+from .schedule import CLUSTER, CONSUMERS, SINGLE, Faults, draw
+from .servers import Observer, Servers
+
+log = structlog.get_logger("faults")
+
+# Which stages run together; every group runs in two processes.
+GROUPS = {
+    "first": ("split", "square", "cube"),
+    "second": ("score", "judge"),
+    "sink": ("sink-answer",),
+}
+
+
+class Run:
+    """One run, from the start of its servers to its account.
+
+    Args:
+        folder: for everything it writes.
+        inputs: to publish.
+        faults: how many.
+        seed: of the schedule.
+        cluster: how many NATS servers.
+        patience: seconds without any progress after which the run is given up.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        inputs: int,
+        faults: int,
+        seed: int,
+        cluster: int = 1,
+        patience: float = 120.0,
+    ):
+        self.servers = Servers(folder, cluster=cluster)
+        self.workers: list[Slot] = []
+        self.stages: dict[str, tuple[str, ...]] = {}
+        self.proxy: Proxy | None = None
+        self.producer: Slot
+        self.observer: Observer
+        self.account = Account(
+            title="one nats-server" if cluster == 1 else f"{cluster} nats-servers, R{cluster}",
+            seed=seed,
+            inputs=inputs,
+        )
+        self._folder = folder
+        self._rng = random.Random(seed)
+        weights = SINGLE if cluster == 1 else CLUSTER
+        self._schedule = draw(self._rng, faults, weights)
+        self._faults = Faults(self, self._rng)
+        self._patience = patience
+
+    async def __call__(self) -> Account:
+        """Run it.
+
+        Raises:
+            AssertionError: it makes no progress any more; the text says where it stands.
+        """
+        started = time.monotonic()
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self.servers)
+            if len(self.servers.nats) == 1:
+                self.proxy = await stack.enter_async_context(Proxy(self.servers.nats[0].port))
+            self.observer = Observer(self.servers.settings())
+            await self.observer.patiently(self.observer.__aenter__)
+            stack.push_async_exit(self.observer.__aexit__)
+            self._make_slots()
+            async with asyncio.TaskGroup() as group:
+                slots = [*self.workers, self.producer]
+                tasks = [group.create_task(slot.run(), name=slot.name) for slot in slots]
+                try:
+                    await self._work()
+                    await self._settle()
+                    await self._stop()
+                except TimeoutError:
+                    raise AssertionError(await self._story()) from None
+                finally:
+                    for task in tasks:
+                        task.cancel()
+            self._sum_up()
+        self.account.seconds = time.monotonic() - started
+        return self.account
+
+    def _make_slots(self) -> None:
+        environ = self.servers.environ()
+        through = environ
+        if self.proxy is not None:
+            through = self.servers.environ(f"nats://127.0.0.1:{self.proxy.port}")
+        for group, stages in GROUPS.items():
+            for number in range(2):
+                name = f"{group}-{number}"
+                arguments = [f"--folder={self._folder}", f"--slot={name}"]
+                arguments += [f"--stage={stage}" for stage in stages]
+                self.stages[name] = stages
+                self.workers.append(
+                    # One of the two may be cut off.
+                    Slot(name, "worker", arguments, self._folder, through if number else environ)
+                )
+        arguments = [f"--folder={self._folder}", f"--inputs={self.account.inputs}"]
+        self.producer = Slot("producer", "producer", arguments, self._folder, environ)
+
+    async def _work(self) -> None:
+        """Let inputs in step by step, with a fault at every step."""
+        counters = Counters(self._folder / "producer.counters")
+        inputs, count = self.account.inputs, len(self._schedule)
+        await self._until(lambda: all(slot.ready for slot in self.workers))
+        for number, kind in enumerate(self._schedule):
+            counters.set("limit", inputs * (number + 1) // (count + 1))
+            # Somewhere within the work of this step, and of what earlier faults held up.
+            await asyncio.sleep(self._rng.uniform(0.0, 1.5))
+            counters.set("limit", inputs * (number + 2) // (count + 1))
+            await self._faults.apply(kind)
+            reached = inputs * (number + 1) // (count + 1)
+            await self._until(lambda reached=reached: counters.get("published") >= reached)
+        counters.set("limit", inputs)
+        await self._until(lambda: counters.get("published") >= inputs)
+        counters.close()
+
+    async def _settle(self) -> None:
+        """Wait until nothing is left to do, for as long as there is progress."""
+        quiet = 0
+        lags: dict[str, int] = {}
+        deadline = time.monotonic() + self._patience
+        while quiet < 3:
+            with contextlib.suppress(MqinferError):
+                now = await self.observer.lags(CONSUMERS)
+                if now != lags:
+                    lags, deadline = now, time.monotonic() + self._patience
+                quiet = quiet + 1 if not any(now.values()) else 0
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            await asyncio.sleep(0.3)
+
+    async def _stop(self) -> None:
+        codes = await asyncio.gather(*(slot.stop(40.0) for slot in self.workers))
+        for slot, code in zip(self.workers, codes, strict=True):
+            if code != 0:
+                self.account.unclean.append(f"{slot.name} ({code})")
+                self.account.examples.append(f"{slot.name}:\n{slot.tail()}")
+        account, clickhouse = self.account, self.observer.clickhouse
+        rows = await self.observer.patiently(
+            lambda: clickhouse.query("SELECT number, index, kind, value FROM answer")
+        )
+        (stored,) = await self.observer.patiently(
+            lambda: clickhouse.query("SELECT count() AS n FROM answer__storage")
+        )
+        dead = await self.observer.dead_letters()
+        account.settle(pipeline.expected(range(account.inputs)), rows, dead)
+        account.duplicate_rows = stored["n"] - account.rows
+        if account.unexpected:
+            account.examples += [
+                str(letter) for letter in dead if letter["Mq-Dead-Kind"] != "rejected"
+            ][:5]
+
+    def _sum_up(self) -> None:
+        account = self.account
+        account.faults = dict(self._faults.applied)
+        account.missed = dict(self._faults.missed)
+        exits: Counter[int] = Counter()
+        for slot in (*self.workers, self.producer):
+            exits.update(slot.exits)
+            counters = slot.counters
+            account.redeliveries += counters.get("redelivered")
+            account.duplicate_publishes += counters.get("duplicates")
+            counters.close()
+        account.exits = {str(code): count for code, count in exits.items()}
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        def done() -> bool:
+            if any(slot.exits[1] > 20 for slot in self.workers):
+                raise TimeoutError  # they cannot even begin
+            return condition()
+
+        await until(done, self._patience)
+
+    async def _story(self) -> str:
+        """Where the run stands, for one that does not end."""
+        self._sum_up()
+        counters = Counters(self._folder / "producer.counters")
+        lines = [
+            self.account.table(),
+            f"published {counters.get('published')} of {counters.get('limit')}",
+        ]
+        for consumer in CONSUMERS:
+            with contextlib.suppress(MqinferError):
+                answer = await self.observer.api(f"CONSUMER.INFO.{pipeline.app.name}.{consumer}")
+                lines.append(f"{consumer}: {answer}")
+        lines += [
+            f"--- {slot.name} (pid {slot.pid}, exits {dict(slot.exits)})\n{slot.tail()}"
+            for slot in (*self.workers, self.producer)
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,194 @@
+"""The faults of a run: drawn from a seed, each applied by a coroutine of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import structlog
+
+from .pipeline import ACK_WAIT, app
+from .processes import until
+from .worker import POINTS
+
+if TYPE_CHECKING:
+    from .harness import Run
+    from .processes import Slot
+
+log = structlog.get_logger("faults")
+
+CONSUMERS = ("split", "square", "cube", "score", "judge", "sink-answer")
+
+# Kinds of fault and how often each is drawn.
+SINGLE = {
+    **{f"SIGKILL {point}": 3 for point in POINTS},
+    "SIGKILL of a worker": 6,
+    "SIGTERM of a worker": 4,
+    "SIGSTOP past ack_wait": 3,
+    "SIGKILL of the producer": 2,
+    "SIGKILL of nats-server": 4,
+    "SIGKILL of Triton": 3,
+    "SIGKILL of ClickHouse": 4,
+    "consumer deleted": 2,
+    "half-open connection": 2,
+    "stream full": 2,
+}
+CLUSTER = {
+    "SIGKILL of a leader": 8,
+    "SIGKILL of a worker": 3,
+    "SIGKILL between publish and ack": 2,
+    "SIGKILL between insert and ack": 2,
+    "SIGTERM of a worker": 1,
+    "consumer deleted": 1,
+}
+
+
+def draw(rng: random.Random, count: int, weights: dict[str, int]) -> list[str]:
+    """`count` kinds of fault in random order; each kind occurs about as often as its weight says.
+
+    Every kind comes at least once where `count` allows it.
+    """
+    total = sum(weights.values())
+    exact = {kind: count * weight / total for kind, weight in weights.items()}
+    kinds = [kind for kind, share in exact.items() for _ in range(max(1, int(share)))]
+    rest = [kind for kind, weight in weights.items() for _ in range(weight)]
+    rng.shuffle(kinds)
+    while len(kinds) < count:
+        kinds.insert(rng.randrange(len(kinds) + 1), rng.choice(rest))
+    return kinds[:count]
+
+
+class Faults:
+    """Applies faults to a run and counts them.
+
+    Args:
+        run: the processes and servers.
+        rng: decides whom and how long.
+    """
+
+    def __init__(self, run: Run, rng: random.Random):
+        self.applied: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()  # whose point was not passed in time
+        self._run = run
+        self._rng = rng
+
+    async def apply(self, kind: str) -> None:
+        """Let one fault happen and, where it has an end, wait for the end."""
+        log.info("fault", kind=kind, number=sum(self.applied.values()) + 1)
+        if kind.startswith("SIGKILL ") and (point := kind.removeprefix("SIGKILL ")) in POINTS:
+            happened = await self._at_point(point)
+        else:
+            happened = await self._others[kind](self)
+        (self.applied if happened else self.missed)[kind] += 1
+
+    # --- processes ------------------------------------------------------------------------------
+
+    async def _worker(self, stages: Sequence[str] = CONSUMERS) -> Slot:
+        """Some worker that runs one of the stages and is at work."""
+        while True:
+            slots = [
+                slot
+                for slot in self._run.workers
+                if slot.ready and set(self._run.stages[slot.name]) & set(stages)
+            ]
+            if slots:
+                return self._rng.choice(slots)
+            await asyncio.sleep(0.05)
+
+    async def _at_point(self, point: str) -> bool:
+        slot = await self._worker(POINTS[point])
+        pid = slot.pid
+        slot.arm(point, self._rng.randint(1, 40))
+        try:
+            await until(lambda: slot.pid != pid, 20)
+        except TimeoutError:
+            return False  # still armed: it dies there when it passes
+        return True
+
+    async def _kill(self) -> bool:
+        return (await self._worker()).signal(signal.SIGKILL)
+
+    async def _terminate(self) -> bool:
+        slot = await self._worker()
+        exits = slot.exits[0]
+        slot.signal(signal.SIGTERM)
+        await until(lambda: slot.pid is None or slot.exits[0] > exits, 60)
+        return True
+
+    async def _freeze(self) -> bool:
+        slot = await self._worker()
+        slot.signal(signal.SIGSTOP)
+        await asyncio.sleep(ACK_WAIT * self._rng.uniform(1.3, 2.0))
+        return slot.signal(signal.SIGCONT)
+
+    async def _kill_producer(self) -> bool:
+        return self._run.producer.signal(signal.SIGKILL)
+
+    # --- servers --------------------------------------------------------------------------------
+
+    async def _kill_nats(self) -> bool:
+        servers = self._run.servers
+        await servers.restart(self._rng.choice(servers.nats), self._rng.uniform(0.0, 4.0))
+        return True
+
+    async def _kill_triton(self) -> bool:
+        await self._run.servers.restart(self._run.servers.triton, self._rng.uniform(0.0, 3.0))
+        return True
+
+    async def _kill_clickhouse(self) -> bool:
+        servers = self._run.servers
+        await servers.restart(servers.clickhouse, self._rng.uniform(0.0, 3.0))
+        return True
+
+    async def _kill_leader(self) -> bool:
+        run = self._run
+        name = await run.observer.patiently(lambda: run.observer.leader(self._rng))
+        server = next((s for s in run.servers.nats if s.server_name == name), None)
+        if server is None:
+            return False
+        await run.servers.restart(server, self._rng.uniform(2.0, 8.0))
+        return True
+
+    # --- an operator, a network, a disk ---------------------------------------------------------
+
+    async def _delete_consumer(self) -> bool:
+        name = self._rng.choice(CONSUMERS)
+        observer = self._run.observer
+        answer = await observer.patiently(
+            lambda: observer.api(f"CONSUMER.DELETE.{app.name}.{name}")
+        )
+        return bool(answer.get("success"))
+
+    async def _half_open(self) -> bool:
+        proxy = self._run.proxy
+        if proxy is None:
+            return False
+        hanging = proxy.hang()
+        await asyncio.sleep(ACK_WAIT * self._rng.uniform(1.5, 2.5))
+        proxy.drop()
+        return hanging > 0
+
+    async def _fill_stream(self) -> bool:
+        observer = self._run.observer
+        await observer.patiently(lambda: observer.limit_stream(1024))
+        await asyncio.sleep(self._rng.uniform(1.0, 4.0))
+        await observer.patiently(lambda: observer.limit_stream(-1))
+        return True
+
+    _others: ClassVar[dict[str, Callable[[Faults], Coroutine[Any, Any, bool]]]] = {
+        "SIGKILL of a worker": _kill,
+        "SIGTERM of a worker": _terminate,
+        "SIGSTOP past ack_wait": _freeze,
+        "SIGKILL of the producer": _kill_producer,
+        "SIGKILL of nats-server": _kill_nats,
+        "SIGKILL of Triton": _kill_triton,
+        "SIGKILL of ClickHouse": _kill_clickhouse,
+        "SIGKILL of a leader": _kill_leader,
+        "consumer deleted": _delete_consumer,
+        "half-open connection": _half_open,
+        "stream full": _fill_stream,
+    }

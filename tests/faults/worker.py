@@ -1,0 +1,171 @@
+"""A worker process that can be told to die at a named point.
+
+Production code has no hooks for tests: this script wraps the engine's methods in its own process.
+SIGUSR1 arms what stands in the file `<slot>.point` ("point passages"): at that passage of the
+point the process kills itself with SIGKILL, so that nothing is cleaned up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mqinfer import Worker
+from mqinfer.cli.options import configure_logs
+from mqinfer.cli.processes import bind_to_supervisor
+from mqinfer.engine import handling, intotable, plan, settler
+from mqinfer.engine.emitter import Emitter
+from mqinfer.engine.worker import stop_on_signals
+from mqinfer.metrics import StageMetrics
+from mqinfer.settings import Settings
+
+from . import pipeline
+from .counters import Counters
+
+# Where a process may be told to die, and which of its stages pass there.
+POINTS = {
+    "after handling, before publish": ("split", "square", "cube", "score", "judge"),
+    "in the middle of publishing": ("split", "square", "cube", "score", "judge"),
+    "between publish and ack": ("split", "square", "cube", "score", "judge"),
+    "in the middle of a batch": ("judge",),
+    "between insert and ack": ("sink-answer",),
+    "in the middle of the acks of an insert": ("sink-answer",),
+}
+
+
+class Fuse:
+    """Kills this process at the n-th passage of one point."""
+
+    def __init__(self, counters: Counters):
+        self._counters = counters
+        self._point: str | None = None
+        self._left = 0
+
+    def arm(self, text: str) -> None:
+        """From now on the `n`-th passage of the point is the last ("n point")."""
+        left, _, point = text.partition(" ")
+        self._left, self._point = int(left), point
+
+    def passes(self, point: str) -> None:
+        """The process is at a point."""
+        if point != self._point:
+            return
+        self._left -= 1
+        if self._left <= 0:
+            self.burn()
+
+    def reached(self, point: str) -> bool:
+        """Like `passes`, for a point whose death comes a little later."""
+        if point != self._point:
+            return False
+        self._left -= 1
+        return self._left <= 0
+
+    def burn(self) -> None:
+        """Die here."""
+        self._counters.add("reached")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def install(fuse: Fuse, counters: Counters) -> None:
+    """Wrap the engine's methods with the points and the counters."""
+    answered, done = settler.Settler.answered, settler.Settler._done
+    emit, batch, table = Emitter.emit, handling.InBatches.run, intotable.IntoTable.run
+    left: dict[str, int] = {}  # answers until the death in the middle of a batch
+
+    def counting_down(point: str) -> None:
+        if point in left:
+            left[point] -= 1
+            if left[point] <= 0:
+                fuse.burn()
+
+    def on_answered(self: Any, job: Any, outputs: Any, first: int = 0) -> None:
+        counters.add("handled")
+        if not self._stage.startswith("sink-"):
+            fuse.passes("after handling, before publish")
+            counting_down("in the middle of a batch")
+        answered(self, job, outputs, first)
+
+    def on_done(self: Any, job: Any) -> None:
+        if self._stage.startswith("sink-"):
+            fuse.passes("between insert and ack")
+            counting_down("in the middle of the acks of an insert")
+        else:
+            fuse.passes("between publish and ack")
+        done(self, job)
+
+    def on_emit(self: Any, *arguments: Any) -> None:
+        emit(self, *arguments)
+        if fuse.reached("in the middle of publishing"):
+            # Nothing of it has left this process yet; some of it will have by then.
+            asyncio.get_running_loop().call_later(0.001, fuse.burn)
+
+    def half(point: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        async def on_batch(self: Any, jobs: Any) -> None:
+            if len(jobs) > 1 and fuse.reached(point):
+                left[point] = len(jobs) // 2
+            await original(self, jobs)
+
+        return on_batch
+
+    settler.Settler.answered = on_answered  # type: ignore[method-assign]
+    settler.Settler._done = on_done  # type: ignore[method-assign]
+    Emitter.emit = on_emit  # type: ignore[assignment]
+    handling.InBatches.run = half("in the middle of a batch", batch)  # type: ignore[method-assign]
+    intotable.IntoTable.run = half(  # type: ignore[method-assign]
+        "in the middle of the acks of an insert", table
+    )
+
+    redelivered, duplicates = StageMetrics.redelivered, StageMetrics.duplicates
+
+    def on_redelivered(self: Any) -> None:
+        counters.add("redelivered")
+        redelivered(self)
+
+    def on_duplicates(self: Any, count: int = 1) -> None:
+        counters.add("duplicates", count)
+        duplicates(self, count)
+
+    StageMetrics.redelivered = on_redelivered  # type: ignore[method-assign]
+    StageMetrics.duplicates = on_duplicates  # type: ignore[method-assign]
+
+
+async def _run(stages: list[str], folder: Path, slot: str) -> None:
+    counters = Counters(folder / f"{slot}.counters")
+    fuse = Fuse(counters)
+    install(fuse, counters)
+    # The sink's own limits are for production; here a message comes back within seconds.
+    plan.SINK_LIMITS = dataclasses.replace(
+        plan.SINK_LIMITS, ack_wait=pipeline.ACK_WAIT, batch_wait=0.2
+    )
+    worker = Worker(pipeline.app, stages=stages, settings=Settings.load())
+    task = asyncio.ensure_future(worker.run())
+    stop_on_signals(worker.stop, task.cancel)
+    point = folder / f"{slot}.point"
+    asyncio.get_running_loop().add_signal_handler(
+        signal.SIGUSR1, lambda: fuse.arm(point.read_text())
+    )
+    (folder / f"{slot}.ready").write_text(str(os.getpid()))
+    await task
+
+
+def main() -> None:
+    """Run the stages named on the command line until SIGTERM."""
+    bind_to_supervisor()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--stage", action="append", default=[])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--slot", required=True)
+    arguments = parser.parse_args()
+    configure_logs(Settings.load())
+    asyncio.run(_run(arguments.stage, arguments.folder, arguments.slot))
+
+
+if __name__ == "__main__":
+    main()
