@@ -115,7 +115,6 @@ async def test_data_that_does_not_fit_is_told_apart(
     assert found["n"] == 0
 
 
-@pytest.mark.xfail(reason="chdb's streaming insert loses what its pipeline raises", strict=False)
 async def test_constraints_are_data_errors(db: ClickHouse) -> None:  # noqa: F811
     await db.command(
         "CREATE TABLE t (v Int64, CONSTRAINT small CHECK v < 5) ENGINE = MergeTree ORDER BY v"

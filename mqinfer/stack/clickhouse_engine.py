@@ -8,6 +8,8 @@ without a session gets a fresh connection (0.7 ms), so nothing it sets leaks.
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from typing import Any
 
 import chdb
 
-from mqinfer.stack.clickhouse_statement import find_insert, output_format, quote
+from mqinfer.stack.clickhouse_statement import Insert, find_insert, output_format, quote
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _CODE = re.compile(r"Code: (\d+)\.")
@@ -94,6 +96,10 @@ class Engine:
 
     def __init__(self, directory: Path) -> None:
         self._path = str(directory)
+        # Beside the tables, so that it has their room; what a killed process left is removed.
+        self._spool = directory.with_name(directory.name + "-inserts")
+        shutil.rmtree(self._spool, ignore_errors=True)
+        self._spool.mkdir(parents=True)
         # Held open throughout: the engine shuts down with its last connection.
         self._keeper = self._connect()
         self._sessions: dict[str, _Session] = {}
@@ -228,9 +234,7 @@ class Engine:
             if inline and data:
                 # ClickHouse reads the query of the URL and the body as one text.
                 inline += b"\n" if insert.format == "Values" else b""
-            return self._insert(
-                connection, insert.statement, insert.format, inline + data, request.parameters
-            )
+            return self._insert(connection, insert, inline + data, request.parameters)
         if data:
             text = text + b"\n" + data
         try:
@@ -269,10 +273,14 @@ class Engine:
             raise _read_only()
         return bool(kind == "CONTROL")
 
-    @staticmethod
     def _insert(
-        connection: Any, statement: str, format_: str, data: bytes, parameters: Mapping[str, str]
+        self, connection: Any, insert: Insert, data: bytes, parameters: Mapping[str, str]
     ) -> Answer:
+        """Insert data by way of a file.
+
+        chdb's streaming insert reports what cannot be parsed, but not what goes wrong behind the
+        parser (a violated constraint, a full disk): the rows would be gone and nobody told.
+        """
         for name, value in parameters.items():
             if not _NAME.match(name):
                 raise EngineError(
@@ -280,17 +288,13 @@ class Engine:
                 )
             connection.query(f"SET param_{name} = {quote(value)}")
         started = time.perf_counter()
-        stream = connection.send_insert(statement, format_)
-        try:
-            connection.insert_append(stream, data)
-        except BaseException:
-            with suppress(RuntimeError):
-                connection.insert_cancel(stream)
-            raise
-        result = connection.insert_done(stream)
+        with tempfile.NamedTemporaryFile(dir=self._spool) as file:
+            file.write(data)
+            file.flush()
+            result = connection.query(insert.from_file(file.name))
         return Answer(
             data=b"",
-            format=format_,
+            format=insert.format,
             written_rows=result.rows_written(),
             written_bytes=result.bytes_written(),
             elapsed=time.perf_counter() - started,

@@ -25,11 +25,26 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """An INSERT with data: the statement, the data's format and where the data begins."""
+    """An INSERT with data.
+
+    Attributes:
+        statement: Up to its SETTINGS, or its format.
+        settings: Its SETTINGS clause, or nothing.
+        format: Of the data.
+        data_start: Where the data begins.
+    """
 
     statement: str
+    settings: str
     format: str
     data_start: int
+
+    def from_file(self, path: str) -> str:
+        """The statement that inserts the contents of a file instead."""
+        return (
+            f"{self.statement} FROM INFILE {quote(path)} COMPRESSION 'none' "
+            f"{self.settings} FORMAT {self.format}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +88,13 @@ def find_insert(query: bytes) -> Insert | None:
     position = 0  # among the tokens after INSERT [INTO] [TABLE|FUNCTION]
     end = first.end
     dotted = False
+    settings: int | None = None
+
+    def found(stop: int, format_: str, data_start: int) -> Insert:
+        cut = stop if settings is None else settings
+        statement, clause = query[:cut].decode(), query[cut:stop].decode()
+        return Insert(statement, clause, format_, data_start)
+
     for token in tokens:
         end = token.end
         if token.text == b"(":
@@ -93,20 +115,20 @@ def find_insert(query: bytes) -> Insert | None:
             break
         if token.word in (b"SELECT", b"WITH", b"FROM", b"WATCH", b"EXPLAIN"):
             return None
+        if token.word == b"SETTINGS":
+            settings = token.start
         if token.word == b"VALUES":
-            return Insert(query[: token.start].decode(), "Values", token.end)
+            return found(token.start, "Values", token.end)
         if token.word == b"FORMAT":
             name = next(tokens, None)
             if name is None or name.kind != "word":
                 return None  # the engine says what is wrong with it
-            return Insert(
-                query[: token.start].decode(), name.text.decode(), _data_start(query, name.end)
-            )
+            return found(token.start, name.text.decode(), _data_start(query, name.end))
     if position <= 1 or query[:end].rstrip().endswith(b")"):
         # ``INSERT INTO t`` and ``INSERT INTO t (a, b)`` with the data in the body are
         # Values for ClickHouse; ``INSERT INTO t (SELECT 1)`` is not.
         inner = re.search(rb"\(\s*(SELECT|WITH)\b", query[:end], re.IGNORECASE)
-        return None if inner else Insert(query[:end].decode(), "Values", len(query))
+        return None if inner else found(end, "Values", len(query))
     return None
 
 
