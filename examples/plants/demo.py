@@ -1,0 +1,255 @@
+"""The case study from end to end on this machine; `make demo` runs it.
+
+    python -m examples.plants.demo
+
+Starts the embedded servers and three worker processes, flies a season, waits until every leaf is
+graded, prints the report, and flies the same season again to show that it adds nothing. It keeps
+what it promises or ends with exit code 1 and the name of what it did not keep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import platform
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import clickhouse_connect
+from clickhouse_connect.driver.client import Client as ClickHouse
+from rich.console import Console
+
+from examples.plants import fleet
+from examples.plants.analysis import Study, study, tables
+from examples.plants.app import app
+from examples.plants.chart import draw
+from examples.plants.local import Pipeline, all_done, dead_letters, die_together, pipeline
+from examples.plants.materials import MaterialsError
+from examples.plants.progress import Counts, Shown
+from mqinfer import MqinferError
+from mqinfer.engine import plan
+from mqinfer.stack.errors import StackError
+from stages.plants import DISEASES
+
+MODELS = Path(__file__).parents[2] / "triton_models"
+WORKERS = {
+    "crop": ["crop"],
+    "graders": [f"grade_{disease}" for disease in DISEASES],
+    "tables": ["chart", "record", *(f"sink-{table}" for table in app.rows), plan.DEAD_SINK],
+}
+# What the demo promises, of scenes that no model was trained on.
+LEAST = {"precision": 0.95, "recall": 0.95, "exact": 0.85, "within_one": 0.98}
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one flight over the season did."""
+
+    photographs: int
+    leaves: int
+    grades: int
+    seconds: float
+
+
+class Broken(Exception):
+    """A promise of the demo does not hold."""
+
+
+async def demo(positions: int, days: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Run it all.
+
+    Returns:
+        The figures of the report.
+
+    Raises:
+        Broken: a promise does not hold; the text names the figures.
+        StackError: something died or did not start; the text has the end of its log.
+    """
+    began = time.monotonic()
+    console.print(f"making {positions * days} photographs, starting servers and workers ...")
+    # In a thread: composing pictures takes the time that the servers take to start.
+    making = asyncio.create_task(asyncio.to_thread(_make, positions, days, seed))
+    try:
+        async with pipeline(folder, MODELS, "examples.plants.app:app", WORKERS) as running:
+            _say_where(running)
+            flights = await making
+            work = asyncio.create_task(_study(running, flights))
+            watch = asyncio.create_task(die_together(running))
+            try:
+                await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+                if watch.done():
+                    watch.result()
+                figures, broken = await work
+            finally:
+                for task in (work, watch):
+                    task.cancel()
+                await asyncio.gather(work, watch, return_exceptions=True)
+    finally:
+        making.cancel()
+    figures["seconds"] = round(time.monotonic() - began, 1)
+    report = folder / "report.json"
+    report.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+    console.print(f"report: {report}    logs: {folder / 'logs'}")
+    console.print(f"everything stopped after {figures['seconds']:.0f} s")
+    if broken:
+        raise Broken("; ".join(broken))
+    return figures
+
+
+def _make(positions: int, days: int, seed: int) -> list[fleet.Flight]:
+    return list(fleet.flights(fleet.new_season(positions, days, seed)))
+
+
+async def _study(
+    running: Pipeline, flights: list[fleet.Flight]
+) -> tuple[dict[str, Any], list[str]]:
+    """Fly twice, with the report between; the figures and the promises that do not hold."""
+    database = await asyncio.to_thread(
+        clickhouse_connect.get_client, dsn=running.settings.clickhouse_url
+    )
+    try:
+        first = await _fly(running, flights, database, "the season")
+        found = await asyncio.to_thread(study, database)
+        console.print(*tables(found))
+        chart = await asyncio.to_thread(draw, found, running.stack.dir / "healing.png")
+        console.print(f"chart: {chart}")
+        machine = _machine()
+        photo_rate, grade_rate = first.photographs / first.seconds, first.grades / first.seconds
+        console.print(
+            f"rate: {photo_rate:.1f} photographs/s, {grade_rate:,.0f} grades/s "
+            f"({first.seconds:.1f} s, {machine})"
+        )
+        before = await asyncio.to_thread(contents, database)
+        await _fly(running, flights, database, "the same season again")
+        after = await asyncio.to_thread(contents, database)
+        same = before == after
+        rows = ", ".join(f"{table} {count:,}" for table, (count, _) in after.items())
+        console.print(f"flown twice, the tables {'are the same' if same else 'DIFFER'}: {rows}")
+        dead = await dead_letters(app, running.settings)
+    finally:
+        database.close()
+    figures = {
+        "photographs": first.photographs,
+        "leaves_found": first.leaves,
+        "grades": first.grades,
+        "pipeline_seconds": round(first.seconds, 2),
+        "photographs_per_second": round(photo_rate, 2),
+        "grades_per_second": round(grade_rate, 1),
+        "machine": machine,
+        "rows_after_first": {table: count for table, (count, _) in before.items()},
+        "rows_after_second": {table: count for table, (count, _) in after.items()},
+        "dead_letters": dead,
+        **found.figures(),
+    }
+    return figures, _broken(first, found, before, after, dead)
+
+
+async def _fly(
+    running: Pipeline, flights: list[fleet.Flight], database: ClickHouse, what: str
+) -> Run:
+    """Publish the season and wait until all of it is answered."""
+    began = time.monotonic()
+    with Shown(console, what, len(flights), lambda: counts(database)) as shown:
+        async with app.connect(running.settings) as client:
+            sent = await fleet.fly(client, flights, shown.sent)
+        await all_done(app, running.settings, shown.look)
+        seconds = time.monotonic() - began
+    stored = counts(database)
+    return Run(sent, stored.leaves, stored.grades, seconds)
+
+
+def counts(database: ClickHouse) -> Counts:
+    """What the tables show now; nothing while they are not there yet."""
+    made = database.command(
+        "SELECT count() FROM system.tables WHERE database = currentDatabase() "
+        "AND name IN ('leaf_found', 'disease_grade')"
+    )
+    if made != 2:
+        return Counts(0, 0)
+    sql = "SELECT (SELECT count() FROM leaf_found), (SELECT count() FROM disease_grade)"
+    return Counts(*database.query(sql).result_rows[0])
+
+
+def contents(database: ClickHouse) -> dict[str, tuple[int, int]]:
+    """Of each table, how many rows it shows and a hash of them."""
+    found = {}
+    for table in app.rows:
+        sql = f"SELECT count(), sum(cityHash64(_id, COLUMNS('^[^_]'))) FROM {table}"
+        count, digest = database.query(sql).result_rows[0]
+        found[table] = (count, digest)
+    return found
+
+
+def _broken(
+    first: Run,
+    found: Study,
+    before: dict[str, tuple[int, int]],
+    after: dict[str, tuple[int, int]],
+    dead: int,
+) -> list[str]:
+    """Every promise that does not hold, with its figure."""
+    broken = []
+    if first.grades != len(DISEASES) * first.leaves or not first.grades:
+        broken.append(f"{first.grades} grades of {first.leaves} leaves, not {len(DISEASES)} each")
+    for name, least in LEAST.items():
+        value = getattr(found, name)
+        if not value >= least or math.isnan(value):
+            broken.append(f"{name} is {value:.3f}, less than {least}")
+    for table, now in after.items():
+        if now != before[table]:
+            broken.append(f"the second run changed {table}: {before[table][0]} rows, then {now[0]}")
+    if dead:
+        broken.append(f"{dead} dead letters")
+    return broken
+
+
+def _machine() -> str:
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{cores} cores, {memory:.0f} GB, {platform.machine()}"
+
+
+def _say_where(running: Pipeline) -> None:
+    stack = running.stack
+    console.print(f"NATS {stack.nats_url}, Triton {stack.triton_url}")
+    console.print(f"ClickHouse {stack.clickhouse_url}")
+    for worker in running.workers:
+        console.print(f"{worker.name}: process {worker.pid}")
+
+
+def main() -> int:
+    """Run the demo; 0 if every promise holds."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.plants.demo", description="The plant study, end to end."
+    )
+    parser.add_argument("--positions", type=int, default=20, help="half of them get medicine")
+    parser.add_argument("--days", type=int, default=11)
+    parser.add_argument("--seed", type=int, default=7, help="of everything that is drawn")
+    parser.add_argument("--dir", type=Path, default=Path(".mqinfer/demo"), help="cleared first")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both stop everything in order
+    try:
+        asyncio.run(demo(options.positions, options.days, options.seed, options.dir.absolute()))
+    except Broken as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except (MqinferError, StackError, MaterialsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; everything stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

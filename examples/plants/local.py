@@ -1,0 +1,216 @@
+"""The whole pipeline on this machine: the embedded stack, and worker processes beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nats
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+
+from mqinfer import App, Settings
+from mqinfer.engine import plan
+from mqinfer.stack import Stack, StackSettings
+from mqinfer.stack.errors import StackError
+from mqinfer.stack.ports import free_port
+from mqinfer.stack.probe import http
+from mqinfer.stack.server import Server
+
+STALLED_SECONDS = 60.0
+
+
+class WorkerProcess(Server):
+    """`mqinfer worker` in a process of its own, which cannot outlive this one.
+
+    Args:
+        name: what messages and the log file call it.
+        app: `module:attribute`.
+        stages: what it runs.
+        log: the file that gets what it prints.
+        environment: where the servers are.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        app: str,
+        stages: list[str],
+        *,
+        log: Path,
+        environment: Mapping[str, str],
+    ):
+        super().__init__(log)
+        self.name = f"worker {name}"
+        self.port = free_port()
+        self._arguments = [app, *(f"--stage={stage}" for stage in stages)]
+        self._environment = {**environment, "MQINFER_GRACE": "8"}
+
+    def prepare(self) -> None:
+        """Nothing to write."""
+
+    def command(self) -> list[str]:
+        """What one would type in another shell."""
+        worker = [sys.executable, "-m", "mqinfer", "worker", *self._arguments]
+        return [*worker, f"--http={self.port}", "--log-format=console"]
+
+    def environment(self) -> Mapping[str, str]:
+        """The three URLs and the blob store."""
+        return self._environment
+
+    async def probe(self) -> bool:
+        """Whether it can pull and publish."""
+        status, _ = await http(self.port, "/readyz")
+        return status == 200
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Everything that runs.
+
+    Attributes:
+        stack: the servers.
+        workers: the worker processes.
+        settings: with which clients find the servers.
+    """
+
+    stack: Stack
+    workers: list[WorkerProcess]
+    settings: Settings
+
+
+@asynccontextmanager
+async def pipeline(
+    folder: Path, models: Path, app: str, workers: Mapping[str, list[str]]
+) -> AsyncIterator[Pipeline]:
+    """Servers and workers, ready; at the end the workers stop first.
+
+    Args:
+        folder: for data and logs; what it holds from an earlier time is removed.
+        models: the Triton model repository.
+        app: `module:attribute`.
+        workers: names of processes and the stages that each runs.
+
+    Raises:
+        StackError: a server or worker did not start, or died while the block ran; with the end of
+            its log.
+    """
+    clear(folder)
+    async with AsyncExitStack() as exits:
+        stack = await exits.enter_async_context(
+            Stack(StackSettings.free_ports(folder, models=models))
+        )
+        environment = stack.environment()
+        processes = [
+            WorkerProcess(
+                name, app, stages, log=stack.dir / "logs" / f"{name}.log", environment=environment
+            )
+            for name, stages in workers.items()
+        ]
+        for process in processes:
+            exits.push_async_callback(process.stop, 12.0)
+            await process.start()
+        await asyncio.gather(*(process.wait_ready() for process in processes))
+        yield Pipeline(stack, processes, Settings.load(environment))
+
+
+async def die_together(running: Pipeline) -> None:
+    """Look after servers and workers until cancelled.
+
+    Raises:
+        StackError: one of them died; with the end of its log.
+    """
+
+    async def watch_workers() -> None:
+        while True:
+            for worker in running.workers:
+                if worker.died:
+                    raise StackError(worker.story())
+            await asyncio.sleep(0.1)
+
+    await asyncio.gather(running.stack.watch(), watch_workers())
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run left; a folder that is in use or is somebody else's stays.
+
+    Raises:
+        StackError: naming the folder and why.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "lock").exists() and any(folder.iterdir()):
+        raise StackError(f"{folder} is not empty and no stack made it: choose another with --dir")
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StackError(f"{folder} is in use: choose another with --dir") from None
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != "lock":
+                path.unlink()
+
+
+async def all_done(app: App, settings: Settings, look: Callable[[], object]) -> None:
+    """Wait until no message of the app is left undone.
+
+    A stage acknowledges a message when all that it wrote is in the stream. So when the consumers
+    are asked in the order in which messages pass, and each in turn has nothing left, all is done.
+
+    Args:
+        app: whose consumers.
+        settings: where NATS is.
+        look: called between looks, to show progress.
+
+    Raises:
+        StackError: nothing moved for a minute; names the consumer.
+    """
+    connection = await nats.connect(settings.nats_servers)
+    try:
+        stream = connection.jetstream()
+        for name in _in_order(app):
+            left, moved = -1, time.monotonic()
+            while left != 0:
+                now = await _left(stream, app.name, name)
+                if now != left:
+                    left, moved = now, time.monotonic()
+                elif time.monotonic() - moved > STALLED_SECONDS:
+                    raise StackError(f"{name} does not go on: {left} messages wait for it")
+                look()
+                await asyncio.sleep(0.1 if left else 0)
+    finally:
+        await connection.close()
+
+
+async def _left(stream: JetStreamContext, app: str, consumer: str) -> int:
+    """Messages of a consumer that are not done; -1 while nobody has made it."""
+    try:
+        info = await stream.consumer_info(app, consumer)
+    except NotFoundError:
+        return -1
+    return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+
+def _in_order(app: App) -> list[str]:
+    """Consumers, each after those that write what it reads."""
+    tasks = [task for task in plan.tasks(app) if not task.dead]
+    depth = {task.name: len(plan.upstream(app, [task])) for task in tasks}
+    return sorted(depth, key=lambda name: depth[name])
+
+
+async def dead_letters(app: App, settings: Settings) -> int:
+    """How many messages could not be answered."""
+    connection = await nats.connect(settings.nats_servers)
+    try:
+        info = await connection.jetstream().stream_info(f"{app.name}-dead")
+        return info.state.messages
+    finally:
+        await connection.close()

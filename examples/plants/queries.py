@@ -1,0 +1,89 @@
+"""The study's questions to ClickHouse, as SQL on the tables of `stages.plants`."""
+
+MIN_IOU = 0.5
+
+# A plan may have been published more than once: the newest counts.
+_GRADES = """
+SELECT disease_type AS disease, area, date, position_id, avg(predicted_grade) AS grade,
+       count() AS leaves
+FROM disease_grade
+INNER JOIN (
+    SELECT position_id, argMax(area, _published) AS area FROM position GROUP BY position_id
+) AS plan USING (position_id)
+GROUP BY disease, area, date, position_id
+"""
+
+MEANS = f"""
+SELECT disease, area, date, count() AS positions, sum(leaves) AS leaves, avg(grade) AS mean,
+       if(positions > 1, stddevSamp(grade) / sqrt(positions), NULL) AS standard_error
+FROM ({_GRADES})
+GROUP BY disease, area, date
+ORDER BY disease, area = 'active', date
+"""
+
+# `all` is the mean over the diseases. Positions without leaves on either day have no change.
+EFFECTS = f"""
+WITH (SELECT min(date) FROM disease_grade) AS first_day,
+     (SELECT max(date) FROM disease_grade) AS last_day
+SELECT disease, countIf(area = 'control') AS control, countIf(area = 'active') AS active,
+       avgIf(change, area = 'control') AS control_change,
+       avgIf(change, area = 'active') AS active_change,
+       active_change - control_change AS effect,
+       (welchTTest(0.95)(change, area = 'control') AS test).3 AS low, test.4 AS high
+FROM (
+    SELECT arrayJoin([disease, 'all']) AS disease, area, position_id,
+           avgIf(grade, date = last_day) - avgIf(grade, date = first_day) AS change
+    FROM ({_GRADES})
+    GROUP BY disease, area, position_id
+    HAVING NOT isNaN(change)
+)
+GROUP BY disease
+ORDER BY disease = 'all', disease
+"""
+
+# A leaf that was found and one that is there are a pair if each is the other's best and they
+# overlap enough. This takes every photograph for one that was inspected.
+_PAIRS = f"""
+SELECT * FROM (
+    SELECT *,
+           row_number() OVER (PARTITION BY position_id, date, leaf_idx, crop_model
+                              ORDER BY iou DESC, leaf_crop_idx) AS place_of_found,
+           row_number() OVER (PARTITION BY position_id, date, leaf_crop_idx, crop_model
+                              ORDER BY iou DESC, leaf_idx) AS place_of_truth
+    FROM (
+        SELECT f.position_id AS position_id, f.date AS date, f.leaf_crop_idx AS leaf_crop_idx,
+               (f.cropper_model_id, f.cropper_model_version) AS crop_model,
+               t.leaf_idx AS leaf_idx, t.grades AS grades,
+               greatest(0, least(f.box.x1, t.box.x1) - greatest(f.box.x0, t.box.x0)) AS width,
+               greatest(0, least(f.box.y1, t.box.y1) - greatest(f.box.y0, t.box.y0)) AS height,
+               (f.box.x1 - f.box.x0) * (f.box.y1 - f.box.y0) AS found_size,
+               (t.box.x1 - t.box.x0) * (t.box.y1 - t.box.y0) AS true_size,
+               width * height / (found_size + true_size - width * height) AS iou
+        FROM leaf_found AS f
+        INNER JOIN leaf_truth AS t ON f.position_id = t.position_id AND f.date = t.date
+    )
+    WHERE iou >= {MIN_IOU}
+)
+WHERE place_of_found = 1 AND place_of_truth = 1
+"""
+
+DETECTION = f"""
+SELECT (SELECT count() FROM leaf_found) AS found, (SELECT count() FROM leaf_truth) AS leaves,
+       count() AS pairs
+FROM ({_PAIRS})
+"""
+
+GRADING = f"""
+SELECT g.disease_type AS disease, count() AS graded,
+       arraySort(groupUniqArray(concat(g.disease_model_id, ' ', g.disease_model_version)))
+           AS models,
+       avg(g.predicted_grade = p.grades[g.disease_type]) AS exact,
+       avg(abs(g.predicted_grade - p.grades[g.disease_type]) <= 1) AS within_one
+FROM disease_grade AS g
+INNER JOIN ({_PAIRS}) AS p
+    ON g.position_id = p.position_id AND g.date = p.date AND g.leaf_crop_idx = p.leaf_crop_idx
+       AND g.cropper_model_id = p.crop_model.1 AND g.cropper_model_version = p.crop_model.2
+WHERE mapContains(p.grades, g.disease_type)
+GROUP BY disease
+ORDER BY disease
+"""
