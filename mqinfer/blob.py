@@ -27,7 +27,8 @@ class BlobStore(Protocol):
         Raises:
             BlobNotFound: nothing is stored there.
             BlobPathError: the path leaves the store's root.
-            BlobError: it is larger than `max_bytes`, or the store refuses.
+            BlobTooLarge: it is larger than `max_bytes`.
+            BlobError: the store refuses.
             Unavailable: the store does not answer.
         """
 
@@ -86,7 +87,8 @@ class Blob:
 
         Raises:
             BlobNotFound: nothing is stored under the path.
-            BlobError: larger than `max_bytes`, or refused by the store.
+            BlobTooLarge: what the store has is larger than `max_bytes`.
+            BlobError: refused by the store.
         """
         if self._data is not None:
             return self._data

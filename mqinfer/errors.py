@@ -82,6 +82,10 @@ class BlobNotFound(BlobError):
     """Nothing is stored under a blob's path."""
 
 
+class BlobTooLarge(BlobError, Reject):
+    """A blob is larger than its reader allows; reading it again would not change that."""
+
+
 class BlobPathError(BlobError, Reject):
     """A blob path is absolute, empty or leaves the root of its store."""
 

@@ -100,7 +100,7 @@ def _triton(text: str) -> str:
 def _blobs(text: str) -> str:
     scheme, mark, rest = text.partition("://")
     if not text.strip() or (mark and (scheme not in _BLOB_SCHEMES or not rest.strip("/"))):
-        if text == "memory://":
+        if text in ("memory://", "nats://"):
             return text
         raise ValueError
     return text
@@ -192,12 +192,18 @@ class Settings:
     clickhouse_tls_ca: str | None = _setting(
         None, _PATH, "certificates (PEM) that ClickHouse's own is checked against"
     )
+    clickhouse_tls_cert: str | None = _setting(
+        None, _PATH, "client certificate (PEM) for mutual TLS"
+    )
+    clickhouse_tls_key: str | None = _setting(
+        None, _PATH, "key (PEM) of MQINFER_CLICKHOUSE_TLS_CERT"
+    )
     blobs: str = _setting(
         ".mqinfer/blobs",
         _STORE,
         "where blobs are kept: a folder that all workers share, or s3://bucket/prefix or "
         "gs://bucket/prefix (extra `s3`; credentials as for every tool of that cloud, AWS_*), or "
-        "nats://bucket",
+        "nats://bucket (nats:// alone is <app>-blobs)",
     )
     blob_timeout: float = _setting(
         30.0, _SECONDS, "longest that reading or writing one blob may take"
@@ -268,6 +274,8 @@ class Settings:
             ("nats_tls_key", "nats_tls_cert"),
             ("triton_tls_cert", "triton_tls_key"),
             ("triton_tls_key", "triton_tls_cert"),
+            ("clickhouse_tls_cert", "clickhouse_tls_key"),
+            ("clickhouse_tls_key", "clickhouse_tls_cert"),
         ):
             if self._has(needs) and not self._has(needed):
                 raise ConfigurationError(

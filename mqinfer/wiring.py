@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from mqinfer.adapters.jetstream import JetStream
+from mqinfer.engine import plan
 from mqinfer.engine.plan import Task
 from mqinfer.engine.worker import Services
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse
     from mqinfer.adapters.triton import TritonServer
     from mqinfer.app import App
+    from mqinfer.blob import BlobStore
     from mqinfer.observe import Metrics
     from mqinfer.settings import Settings
 
@@ -41,7 +43,33 @@ def clickhouse(settings: Settings) -> ClickHouse:
     """A connection to ClickHouse; made when first used."""
     from mqinfer.adapters.clickhouse import ClickHouse
 
-    return ClickHouse(settings.clickhouse_url, ca_cert=settings.clickhouse_tls_ca)
+    return ClickHouse(
+        settings.clickhouse_url,
+        ca_cert=settings.clickhouse_tls_ca,
+        client_cert=settings.clickhouse_tls_cert,
+        client_key=settings.clickhouse_tls_key,
+    )
+
+
+def blobs(app: App, settings: Settings, broker: JetStream) -> BlobStore:
+    """The blob store; a bucket of NATS is used over the connection there is."""
+    from mqinfer.adapters.blobs import ObjectBucket, open_store
+
+    def bucket(name: str) -> ObjectBucket:
+        from mqinfer.adapters.objects import NatsObjects
+
+        replicas = plan.stream_spec(app).replicas
+        return NatsObjects(broker, name, replicas=replicas, timeout=settings.blob_timeout)
+
+    url = settings.blobs
+    if url == "nats://":
+        url += blob_bucket(app)
+    return open_store(url, timeout=settings.blob_timeout, objects=bucket)
+
+
+def blob_bucket(app: App) -> str:
+    """The bucket that `MQINFER_BLOBS=nats://` names."""
+    return f"{app.name}-blobs"
 
 
 class _ModelObserver:
@@ -68,12 +96,11 @@ async def services(
         Unavailable: NATS does not answer. (Triton and ClickHouse may be away: work waits.)
         ConfigurationError: a setting cannot be used.
     """
-    from mqinfer.adapters.blobs import open_store
     from mqinfer.observe import Metrics as MetricsOfApp
 
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(jetstream(app, settings, role))
-        store = open_store(settings.blobs, timeout=settings.blob_timeout)
+        store = blobs(app, settings, broker)
         stack.push_async_callback(store.close)
         metrics = MetricsOfApp(app.name)
         inference = None

@@ -4,6 +4,8 @@ The S3 tests run against moto's server, a real HTTP endpoint, in a process of it
 """
 
 import asyncio
+import base64
+import dataclasses
 import errno
 import os
 import shutil
@@ -20,7 +22,8 @@ from pathlib import Path
 
 import pytest
 
-from mqinfer.adapters import blobs
+from mqinfer import App, Message, Settings, wiring
+from mqinfer.adapters import blobs, objects
 from mqinfer.adapters.blobs import FolderStore, MemoryStore, ObjectStore, open_store
 from mqinfer.adapters.cloudblobs import CloudStore
 from mqinfer.blob import Blob
@@ -28,12 +31,14 @@ from mqinfer.errors import (
     BlobError,
     BlobNotFound,
     BlobPathError,
+    BlobTooLarge,
     ConfigurationError,
     Reject,
     Unavailable,
 )
+from mqinfer.testing import Harness, nats_only
 
-STORES = ["folder", "memory", "objects", "s3"]
+STORES = ["folder", "memory", "objects", "nats", "s3"]
 
 
 class Bucket:
@@ -117,6 +122,18 @@ def bucket(s3_endpoint):
         return name
 
 
+@asynccontextmanager
+async def connected(settings, url="nats://"):
+    """A store in NATS, as a worker of the app `test` has it."""
+    app = App("test")
+    settings = dataclasses.replace(settings, blobs=url)
+    async with wiring.jetstream(app, settings, "test") as broker:
+        store = wiring.blobs(app, settings, broker)
+        store.broker = broker
+        yield store
+        await store.close()
+
+
 @pytest.fixture(params=STORES)
 async def store(request, tmp_path):
     if request.param == "folder":
@@ -125,6 +142,10 @@ async def store(request, tmp_path):
         found = open_store("memory://")
     elif request.param == "objects":
         found = open_store("nats://bucket", objects=Bucket)
+    elif request.param == "nats":
+        async with nats_only(tmp_path) as settings, connected(settings) as found:
+            yield found
+            return
     else:
         config = s3_config(request.getfixturevalue("s3_endpoint"))
         found = CloudStore(f"s3://{request.getfixturevalue('bucket')}/pre/fix", config=config)
@@ -166,7 +187,7 @@ async def test_nothing_there(store):
 async def test_more_than_allowed_is_not_read(store):
     await store.put("x", bytes(100))
     assert len(await store.get("x", max_bytes=100)) == 100
-    with pytest.raises(BlobError, match="'x' has 100 bytes, more than the 99 that are allowed"):
+    with pytest.raises(BlobTooLarge, match="'x' has 100 bytes, more than the 99 that are allowed"):
         await store.get("x", max_bytes=99)
 
 
@@ -436,6 +457,133 @@ async def test_memory_shows_what_it_has():
     store = MemoryStore()
     await store.put("a", b"x")
     assert repr(store) == "MemoryStore(1 blobs)"
+
+
+# --- objects in NATS ------------------------------------------------------------------------------
+
+
+async def test_objects_are_shared_with_other_clients_of_nats(nats):
+    """What is written here is read by nats-py's own client, and the other way round."""
+    from nats.aio.client import Client
+
+    data = os.urandom(1_500_000)
+    async with connected(nats, "nats://shared") as store:
+        await store.put("a/ä b.png", data)
+        client = Client()
+        await client.connect(nats.nats_url)
+        try:
+            bucket = await client.jetstream().object_store("shared")
+            assert (await bucket.get("a/ä b.png")).data == data
+            assert (await bucket.get_info("a/ä b.png")).size == len(data)
+            await bucket.put("a/ä b.png", b"other")  # replaces ours
+            assert await store.get("a/ä b.png") == b"other"
+            await bucket.put("theirs", data)
+            assert await store.get("theirs") == data
+            await bucket.delete("theirs")
+            assert not await store.exists("theirs")
+            with pytest.raises(BlobNotFound):
+                await store.get("theirs")
+            theirs = await client.jetstream().create_object_store("made-by-them")
+            await theirs.put("x", b"1")
+            async with connected(nats, "nats://made-by-them") as other:
+                assert await other.get("x") == b"1"
+        finally:
+            await client.close()
+
+
+async def test_replacing_an_object_frees_its_chunks(nats):
+    async with connected(nats) as store:
+        for _ in range(3):
+            await store.put("x", bytes(1_200_000))
+        info = await store.broker.stream_info("OBJ_test-blobs")
+        assert info["config"]["subjects"] == ["$O.test-blobs.C.>", "$O.test-blobs.M.>"]
+        assert info["state"]["messages"] == 4  # three chunks and their description
+
+
+async def test_an_object_that_is_broken_is_told(nats):
+    async with connected(nats) as store:
+        publish = store.broker.client.jetstream().publish
+        bucket = objects.NatsObjects(store.broker, "test-blobs")
+        await store.put("x", b"right")
+        info = await bucket._info("x")
+        await publish(f"$O.test-blobs.C.{info['nuid']}", b"more")
+        assert await store.get("x") == b"right"  # what is not named does not belong to it
+        await bucket._purge(info)
+        with pytest.raises(BlobError, match="'x' in bucket test-blobs: 0 of 5 bytes are there"):
+            await store.get("x")
+        await publish(f"$O.test-blobs.C.{info['nuid']}", b"wrong")
+        with pytest.raises(BlobError, match="do not fit its digest"):
+            await store.get("x")
+        await publish(f"$O.test-blobs.M.{base64.urlsafe_b64encode(b'y').decode()}", b"[1]")
+        with pytest.raises(BlobError, match="its description is broken"):
+            await store.get("y")
+
+
+async def test_an_object_is_whole_while_it_is_replaced(nats, monkeypatch):
+    """The reader knows the description of an object whose chunks are purged before it reads them"""
+    async with connected(nats) as store:
+        await store.put("x", b"old" * 1000)
+        reading, bucket = store._bucket, objects.NatsObjects(store.broker, "test-blobs")
+        chunks = reading._chunks
+
+        async def late(info):
+            monkeypatch.undo()
+            await bucket.put("x", b"new")
+            return await chunks(info)
+
+        monkeypatch.setattr(reading, "_chunks", late)
+        assert await store.get("x") == b"new"
+
+
+@pytest.mark.parametrize("name", ["a/b", "a.b", "a b", "*"])
+async def test_a_bucket_that_cannot_be_is_told(nats, name):
+    with pytest.raises(ConfigurationError, match="a bucket's name has letters"):
+        async with connected(nats, f"nats://{name}"):
+            pass
+
+
+async def test_a_bucket_that_is_away_is_an_outage(nats):
+    async with connected(nats) as store:
+        await store.put("x", b"1")
+        await store.broker.client.api("$JS.API.STREAM.DELETE.OBJ_test-blobs")
+        with pytest.raises(BlobNotFound):
+            await store.get("x")
+        await store.put("x", b"2")  # and it is made again
+        assert await store.get("x") == b"2"
+        await store.broker.close()
+        with pytest.raises(Unavailable):
+            await store.get("x")
+
+
+async def test_a_pipeline_keeps_its_blobs_in_nats(nats):
+    app = App("pictures")
+
+    class Order(Message):
+        size: int
+
+    class Picture(Message):
+        image: Blob
+
+    class Size(Message):
+        size: int
+
+    @app.stage
+    async def draw(order: Order) -> Picture:
+        return Picture(Blob(bytes(order.size)))
+
+    @app.stage(attempts=5)
+    async def measure(picture: Picture) -> Size:
+        return Size(len(await picture.image.bytes(max_bytes=500_000)))
+
+    chosen = Settings.load({"MQINFER_NATS_URL": nats.nats_url, "MQINFER_BLOBS": "nats://"})
+    async with Harness(app, chosen) as harness:
+        await harness.publish(Order(10), Order(400_000), Order(600_000))
+        await harness.drain()
+        assert sorted(found.size for found in await harness.messages(Size)) == [10, 400_000]
+        (dead,) = await harness.dead()
+        # It would be too large the next time as well, so there is no next time.
+        assert (dead.kind, dead.headers["Mq-Dead-Attempts"]) == ("rejected", "1")
+        assert "600000 bytes, more than the 500000" in dead.reason
 
 
 # --- S3 -------------------------------------------------------------------------------------------

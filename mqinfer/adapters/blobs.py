@@ -22,6 +22,7 @@ from mqinfer.errors import (
     BlobError,
     BlobNotFound,
     BlobPathError,
+    BlobTooLarge,
     ConfigurationError,
     Unavailable,
 )
@@ -93,9 +94,9 @@ def open_store(
     )
 
 
-def too_large(path: str, size: int, limit: int) -> BlobError:
+def too_large(path: str, size: int, limit: int) -> BlobTooLarge:
     """The error of a blob that is larger than its reader allows."""
-    return BlobError(f"blob {path!r} has {size} bytes, more than the {limit} that are allowed")
+    return BlobTooLarge(f"blob {path!r} has {size} bytes, more than the {limit} that are allowed")
 
 
 class MemoryStore:

@@ -1,0 +1,311 @@
+"""Blobs in a NATS Object Store bucket, over the worker's own connection (ADR-20).
+
+A bucket is a stream `OBJ_<bucket>`. An object is some chunks on a subject of its own,
+`$O.<bucket>.C.<nuid>`, and then one message that names them, `$O.<bucket>.M.<base64 of the name>`:
+only when that is stored does the object exist, so a reader meets it whole or not at all. What other
+clients of NATS write can be read here, and the other way round.
+
+A writer that is killed half way leaves chunks that nobody names; they take space until they are
+purged. So do the chunks of the loser when two replace one object at the same moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import datetime
+import hashlib
+import json
+import re
+import uuid
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+
+from mqinfer.adapters.admin import NO_MESSAGE, NOT_FOUND, Api, JetStreamError, ask, stream_info
+from mqinfer.errors import (
+    BlobError,
+    BlobPathError,
+    ConfigurationError,
+    MqinferError,
+    PublishError,
+    PublishTimeout,
+    Unavailable,
+)
+from mqinfer.identity import MSG_ID, header_block
+
+if TYPE_CHECKING:
+    from mqinfer.engine.ports import PublishDone
+
+log = structlog.get_logger("mqinfer.blobs")
+
+# Larger than the 128 KiB of other clients: each chunk costs a round trip, read or written.
+CHUNK = 512 * 1024
+HEADERS = 1024  # room for the headers of a chunk below the server's max_payload
+REPLACED = 3  # so often may an object be replaced while it is being read
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Connection(Protocol):
+    """What a bucket needs of the connection; `JetStream` has it."""
+
+    @property
+    def client(self) -> Api:
+        """Asks JetStream's API."""
+
+    @property
+    def max_payload(self) -> int:
+        """Of the server."""
+
+    def publish(
+        self,
+        subject: str,
+        header: bytes,
+        payload: bytes,
+        done: PublishDone,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """See `Broker.publish`."""
+
+
+class NatsObjects:
+    """`mqinfer.adapters.blobs.ObjectBucket` in NATS.
+
+    Args:
+        connection: that is open when the first method is called; it is not closed here.
+        bucket: its name; it is created when first used, if it is not there.
+        replicas: of a bucket that is created.
+        timeout: seconds after which a chunk that the stream does not take is an error.
+
+    Raises:
+        ConfigurationError: no bucket can have this name.
+    """
+
+    def __init__(
+        self, connection: Connection, bucket: str, *, replicas: int = 1, timeout: float = 30.0
+    ):
+        if not _NAME.fullmatch(bucket):
+            raise ConfigurationError(
+                f"MQINFER_BLOBS='nats://{bucket}': a bucket's name has letters, digits, - and _"
+            )
+        self.bucket = bucket
+        self.stream = f"OBJ_{bucket}"
+        self._connection = connection
+        self._replicas = replicas
+        self._timeout = timeout
+        self._known = False
+        self._creating = asyncio.Lock()
+
+    # --- ObjectBucket ---------------------------------------------------------------------------
+
+    async def size(self, name: str) -> int | None:
+        """Bytes of an object, or None if there is none."""
+        info = await self._info(name)
+        return None if info is None else int(info["size"])
+
+    async def get(self, name: str) -> bytes | None:
+        """An object, checked against its digest; None if there is none.
+
+        Raises:
+            BlobError: its chunks are not there, or not what was written.
+            Unavailable: NATS does not answer.
+        """
+        problem = ""
+        seen = None
+        for _ in range(REPLACED):
+            info = await self._info(name)
+            if info is None:
+                return None
+            if info["nuid"] == seen:  # nobody replaced it: it is broken
+                break
+            seen = info["nuid"]
+            data = await self._chunks(info)
+            problem = _difference(info, data)
+            if not problem:
+                return data
+        raise BlobError(f"blob {name!r} in bucket {self.bucket}: {problem}")
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Store an object, whole or not at all, and purge what it replaces.
+
+        Raises:
+            BlobError: the stream refuses it.
+            Unavailable: NATS does not answer.
+        """
+        before = await self._info(name)
+        nuid = uuid.uuid4().hex
+        chunk = min(CHUNK, self._connection.max_payload - HEADERS)
+        digest = await asyncio.to_thread(_digest, data)
+        try:
+            count = 0
+            # One after the other: a chunk that has to be sent again must not change the order.
+            for start in range(0, len(data), chunk):
+                part = data[start : start + chunk]
+                await self._publish(f"$O.{self.bucket}.C.{nuid}", part, f"{nuid}:{count}")
+                count += 1
+            info = {
+                "name": name,
+                "bucket": self.bucket,
+                "nuid": nuid,
+                "size": len(data),
+                "chunks": count,
+                "digest": digest,
+                "mtime": datetime.datetime.now(datetime.UTC).isoformat(),
+                "options": {"max_chunk_size": chunk},
+            }
+            rollup = {"Nats-Rollup": "sub"}
+            body = json.dumps(info).encode()
+            await self._publish(self._meta(name), body, f"{nuid}:meta", rollup)
+        except PublishTimeout as error:
+            # Whether the last one was stored is not known, so nothing is purged.
+            raise Unavailable(f"bucket {self.bucket}: {error}") from None
+        except PublishError as error:
+            raise BlobError(f"blob {name!r} in bucket {self.bucket}: {error}") from None
+        if before is not None:
+            await self._purge(before)
+
+    async def close(self) -> None:
+        """Nothing to do: the connection is the worker's."""
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _meta(self, name: str) -> str:
+        try:
+            encoded = base64.urlsafe_b64encode(name.encode()).decode()
+        except UnicodeEncodeError as error:
+            raise BlobPathError(
+                f"blob path {name[:200]!r} cannot name an object: {error}"
+            ) from None
+        return f"$O.{self.bucket}.M.{encoded}"
+
+    async def _info(self, name: str) -> dict[str, Any] | None:
+        subject = self._meta(name)
+        await self._ensure()
+        message = await self._message({"last_by_subj": subject})
+        if message is None:
+            return None
+        try:
+            info = json.loads(message[1])
+            if info.get("deleted"):
+                return None
+            link = (info.get("options") or {}).get("link")
+            if not link:
+                return {
+                    "nuid": str(info["nuid"]),
+                    "size": int(info.get("size") or 0),
+                    "chunks": int(info.get("chunks") or 0),
+                    "digest": str(info.get("digest") or ""),
+                }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise BlobError(
+                f"blob {name!r} in bucket {self.bucket}: its description is broken: {error!r}"
+            ) from None
+        raise BlobError(f"blob {name!r} in bucket {self.bucket} is a link, which is not followed")
+
+    async def _chunks(self, info: dict[str, Any]) -> bytes:
+        """All the chunks there are of an object."""
+        subject = f"$O.{self.bucket}.C.{info['nuid']}"
+        parts: list[bytes] = []
+        sequence = 0
+        while len(parts) < info["chunks"]:
+            message = await self._message({"seq": sequence + 1, "next_by_subj": subject})
+            if message is None:
+                break
+            sequence = message[0]
+            parts.append(message[1])
+        return b"".join(parts)
+
+    async def _message(self, question: dict[str, Any]) -> tuple[int, bytes] | None:
+        # From the stream's leader: a replica may not yet have what was stored just now.
+        what = f"bucket {self.bucket}"
+        try:
+            answer = await ask(
+                self._connection.client, f"STREAM.MSG.GET.{self.stream}", question, what
+            )
+        except JetStreamError as error:
+            if error.code == NO_MESSAGE:
+                return None
+            if error.code in NOT_FOUND:
+                self._known = False  # it was deleted under us; the next call makes it again
+                return None
+            raise BlobError(str(error)) from None
+        message = answer["message"]
+        return int(message["seq"]), base64.b64decode(message.get("data") or b"")
+
+    async def _publish(
+        self, subject: str, data: bytes, identity: str, headers: dict[str, str] | None = None
+    ) -> None:
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: Exception | None, _repeat: bool) -> None:
+            if stored.done():
+                return
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        block = header_block({MSG_ID: identity, **(headers or {})})
+        self._connection.publish(subject, block, data, done, timeout=self._timeout)
+        await stored
+
+    async def _purge(self, info: dict[str, Any]) -> None:
+        """Free the chunks of an object that was replaced; failing costs space, nothing else."""
+        body = {"filter": f"$O.{self.bucket}.C.{info['nuid']}"}
+        try:
+            await ask(
+                self._connection.client,
+                f"STREAM.PURGE.{self.stream}",
+                body,
+                f"bucket {self.bucket}",
+            )
+        except MqinferError as error:
+            log.warning("a replaced blob keeps its space", bucket=self.bucket, reason=str(error))
+
+    async def _ensure(self) -> None:
+        if self._known:
+            return
+        async with self._creating:
+            if self._known:
+                return
+            api = self._connection.client
+            if await stream_info(api, self.stream) is None:
+                try:
+                    await ask(api, f"STREAM.CREATE.{self.stream}", self._config(), self.bucket)
+                except JetStreamError as error:
+                    if await stream_info(api, self.stream) is None:  # no other was quicker
+                        raise BlobError(f"bucket {self.bucket} cannot be made: {error}") from None
+                else:
+                    log.info("bucket created", bucket=self.bucket)
+            self._known = True
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "name": self.stream,
+            "subjects": [f"$O.{self.bucket}.C.>", f"$O.{self.bucket}.M.>"],
+            "storage": "file",
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "allow_direct": True,
+            "num_replicas": self._replicas,
+        }
+
+    def __repr__(self) -> str:
+        return f"NatsObjects({self.bucket!r})"
+
+
+def _digest(data: bytes) -> str:
+    return "SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
+
+
+def _difference(info: dict[str, Any], data: bytes) -> str:
+    """What is wrong with an object's bytes, or ""."""
+    if len(data) != info["size"]:
+        return f"{len(data)} of {info['size']} bytes are there"
+    expected = info["digest"]
+    known = expected.upper().startswith("SHA-256=")
+    # Some clients leave the padding of base64 out.
+    if known and _digest(data)[8:].rstrip("=") != expected[8:].rstrip("="):
+        return "its bytes do not fit its digest"
+    return ""
