@@ -38,7 +38,7 @@ SINGLE = {
     "stream full": 2,
 }
 CLUSTER = {
-    "SIGKILL of a leader": 8,
+    "SIGKILL of a leader": 12,
     "SIGKILL of a worker": 3,
     "SIGKILL between publish and ack": 2,
     "SIGKILL between insert and ack": 2,
@@ -102,7 +102,9 @@ class Faults:
     async def _at_point(self, point: str) -> bool:
         slot = await self._worker(POINTS[point])
         pid = slot.pid
-        slot.arm(point, self._rng.randint(1, 40))
+        # Few batches hold what many single messages do.
+        batches = "of a batch" in point or "insert" in point
+        slot.arm(point, self._rng.randint(1, 3 if batches else 40))
         try:
             await until(lambda: slot.pid != pid, 20)
         except TimeoutError:

@@ -20,7 +20,6 @@ from mqinfer import Worker
 from mqinfer.cli.options import configure_logs
 from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.engine import handling, intotable, plan, settler
-from mqinfer.engine.emitter import Emitter
 from mqinfer.engine.worker import stop_on_signals
 from mqinfer.metrics import StageMetrics
 from mqinfer.settings import Settings
@@ -76,7 +75,8 @@ class Fuse:
 def install(fuse: Fuse, counters: Counters) -> None:
     """Wrap the engine's methods with the points and the counters."""
     answered, done = settler.Settler.answered, settler.Settler._done
-    emit, batch, table = Emitter.emit, handling.InBatches.run, intotable.IntoTable.run
+    emit, batch = settler.Settler.emit_some, handling.InBatches.run
+    table = intotable.IntoTable.run
     left: dict[str, int] = {}  # answers until the death in the middle of a batch
 
     def counting_down(point: str) -> None:
@@ -116,7 +116,7 @@ def install(fuse: Fuse, counters: Counters) -> None:
 
     settler.Settler.answered = on_answered  # type: ignore[method-assign]
     settler.Settler._done = on_done  # type: ignore[method-assign]
-    Emitter.emit = on_emit  # type: ignore[assignment]
+    settler.Settler.emit_some = on_emit  # type: ignore[method-assign]
     handling.InBatches.run = half("in the middle of a batch", batch)  # type: ignore[method-assign]
     intotable.IntoTable.run = half(  # type: ignore[method-assign]
         "in the middle of the acks of an insert", table
