@@ -237,7 +237,7 @@ class JetStream:
 
     def publish(
         self,
-        subject: str,
+        subject: str | bytes,
         header: bytes,
         payload: bytes,
         done: PublishDone,
@@ -245,6 +245,8 @@ class JetStream:
         timeout: float | None = None,
     ) -> None:
         """Publish; see `Broker.publish`."""
+        if isinstance(subject, str):
+            subject = subject.encode()
         self.publisher.publish(subject, header, payload, done, timeout)
 
     async def room(self) -> None:

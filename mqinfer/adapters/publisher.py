@@ -91,23 +91,28 @@ class Publisher:
     # --- sending --------------------------------------------------------------------------------
 
     def publish(
-        self, subject: str, header: bytes, payload: bytes, done: PublishDone, timeout: float | None
+        self,
+        subject: bytes,
+        header: bytes,
+        payload: bytes,
+        done: PublishDone,
+        timeout: float | None,
     ) -> None:
         """Send; see `Broker.publish`."""
         size = len(header) + len(payload)
         if size > self.max_payload:
             done(
                 PayloadTooLarge(
-                    f"a message for {subject} has {size:,} bytes with its headers, the server "
-                    f"takes {self.max_payload:,}: raise max_payload there, or carry the bytes as "
-                    "a Blob with a path"
+                    f"a message for {subject.decode()} has {size:,} bytes with its headers, the "
+                    f"server takes {self.max_payload:,}: raise max_payload there, or carry the "
+                    "bytes as a Blob with a path"
                 ),
                 False,
             )
             return
         now = self._clock()
         give_up = None if timeout is None else now + timeout
-        entry = _Pending(subject.encode(), header, payload, done, now + ACK_TIMEOUT, give_up)
+        entry = _Pending(subject, header, payload, done, now + ACK_TIMEOUT, give_up)
         self._number += 1
         self._pending[self._number] = entry
         self._bytes += size

@@ -26,7 +26,7 @@ from mqinfer.message import Message, key_token
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.ports import Broker, PublishDone
+    from mqinfer.engine.ports import Broker
 
 
 class Outlet:
@@ -36,7 +36,7 @@ class Outlet:
 
     def __init__(self, app: App, kind: type[Message], stage: str, run: str | None):
         info = kind.__mqinfer__
-        self.subject = app.subject(kind, run)
+        self.subject = app.subject(kind, run).encode()
         self.key = info.key
         self.carries_blobs = carries_blobs(kind)
         lines = [f"{CONTENT_TYPE}: {CONTENT_TYPES[info.wire]}"]
@@ -46,11 +46,11 @@ class Outlet:
             lines.append(f"{RUN}: {run}")
         self.head = "NATS/1.0\r\n" + "\r\n".join(lines) + f"\r\n{MSG_ID}: "
 
-    def subject_of(self, message: Message) -> str:
+    def subject_of(self, message: Message) -> bytes:
         """The subject, with the key's value if the type has one."""
         if self.key is None:
             return self.subject
-        return f"{self.subject}.{key_token(getattr(message, self.key))}"
+        return b"%b.%b" % (self.subject, key_token(getattr(message, self.key)).encode())
 
 
 class Emitter:
@@ -129,24 +129,24 @@ class Emitter:
         if self._broker.full:
             await self._broker.room()
 
-    def emit(self, job: Job, outputs: Sequence[Message], done: PublishDone, first: int = 0) -> None:
-        """Publish `outputs` as the children of `job`, numbered from `first`.
+    def make(
+        self, job: Job, outputs: Sequence[Message], first: int = 0
+    ) -> list[tuple[bytes, bytes, bytes]]:
+        """Subject, header block and payload of each of `outputs`, the children of `job`.
 
-        `done` is called once for each.
+        They are numbered from `first`. All are made before any is published: an output that cannot
+        be encoded must not leave its siblings on the stream.
         """
         context = job.context
         assert context is not None
-        # All are made before the first is published: an output that cannot be encoded must not
-        # leave its siblings on the stream.
         tail = self._tail(job)
-        made: list[tuple[str, bytes, bytes]] = []
+        made = []
         for index, output in enumerate(outputs, first):
             outlet = self._outlets[type(output)]
             identity = output_id(context.id, self._stage, self._run, index)
             header = (outlet.head + identity + tail).encode("utf-8", "surrogateescape")
             made.append((outlet.subject_of(output), header, self._codec.encode(output)))
-        for subject, header, payload in made:
-            self._broker.publish(subject, header, payload, done)
+        return made
 
     def _tail(self, job: Job) -> str:
         """The header lines that the children of one message share."""

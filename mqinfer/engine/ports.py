@@ -310,7 +310,7 @@ class Broker(Protocol):
 
     def publish(
         self,
-        subject: str,
+        subject: str | bytes,
         header: bytes,
         payload: bytes,
         done: PublishDone,

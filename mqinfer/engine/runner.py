@@ -99,6 +99,7 @@ class Runner:
         self._clock = clock
         self._mailbox: deque[Job] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
+        self._waking = False
         self._gathering = asyncio.Lock()
         self._pull: Pull | None = None
         self._asking: asyncio.TimerHandle | asyncio.Handle | None = None
@@ -226,31 +227,49 @@ class Runner:
     # --- handling -------------------------------------------------------------------------------
 
     def _wake(self) -> None:
-        while self._idle:
+        """Wake one idle handler; it wakes the next, if there is still work when it has its own.
+
+        A handler that never waits so empties the mailbox alone, without a switch for each message.
+        """
+        while self._idle and not self._waking:
             waiter = self._idle.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                return
+                self._waking = True
 
     async def _handler(self) -> None:
         """One of the stage's handlers: takes messages from the mailbox until cancelled."""
+        task = asyncio.current_task()
+        assert task is not None
+        mailbox = self._mailbox
         single = self._handling.batch_size == 1
         while True:
             if single:
-                if not self._mailbox:
+                while not mailbox:
                     await self._sleep(None)
-                    continue
-                batch = [self._mailbox.popleft()]
+                batch = [mailbox.popleft()]
             else:
                 async with self._gathering:  # one batch is gathered at a time
                     batch = await self._gather()
+            if mailbox:
+                self._wake()  # in case this one has to wait
             ready = [job for job in batch if self._open(job)]
-            if self._handling.runs_user_code:
-                for job in [job for job in ready if self._suspects.suspects(job)]:
-                    ready.remove(job)
-                    await self._handle_alone(job)
+            for job in ready:
+                if job.delivery.attempt > 1 and self._is_suspect(job):
+                    ready = await self._without_suspects(ready, task)
+                    break
             if ready:
-                await self._handle(ready)
+                await self._handle(ready, task)
+
+    def _is_suspect(self, job: Job) -> bool:
+        return self._handling.runs_user_code and self._suspects.suspects(job)
+
+    async def _without_suspects(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> list[Job]:
+        """Handle the suspects among `jobs` alone; the others are left."""
+        for job in jobs:
+            if self._is_suspect(job):
+                await self._handle_alone(job, task)
+        return [job for job in jobs if not self._is_suspect(job)]
 
     async def _sleep(self, timeout: float | None) -> None:
         """Until a message arrives, or `timeout` seconds have passed."""
@@ -265,10 +284,8 @@ class Runner:
         except TimeoutError:
             pass
         finally:
-            if waiter.done() and not waiter.cancelled() and self._mailbox:
-                self._wake()  # the message that woke us may be another's to take
-            elif not waiter.done():
-                waiter.cancel()
+            self._waking = False
+            waiter.cancel()
 
     async def _gather(self) -> list[Job]:
         """A batch: full, or as old as a batch may get."""
@@ -299,7 +316,7 @@ class Runner:
             return False
         return True
 
-    async def _handle_alone(self, job: Job) -> None:
+    async def _handle_alone(self, job: Job, task: asyncio.Task[object]) -> None:
         """Handle a message that may kill its worker, so that no other can be blamed for it."""
         async with self._suspects.lane:
             if not await self._suspects.may_run(job):
@@ -313,14 +330,12 @@ class Runner:
                 )
                 return
             try:
-                await self._handle([job])
+                await self._handle([job], task)
             finally:
                 await self._suspects.survived(job)
 
-    async def _handle(self, jobs: Sequence[Job]) -> None:
+    async def _handle(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
         """Run the handler; a timeout cancels this task, and only then is the cancel ours."""
-        task = asyncio.current_task()
-        assert task is not None
         now = self._clock()
         for job in jobs:
             job.started = now

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -85,28 +86,24 @@ class Settler:
         if first == 0:
             job.unpublished += 1  # held until all are sent: an early answer must not settle it
         self.emit_some(job, outputs, first)
-        self._published(job, None)
+        self._published(job, None, False)
 
     def emit_some(self, job: Job, outputs: Sequence[Message], first: int) -> None:
         """Publish outputs of a handler that is still running."""
-        job.unpublished += len(outputs)
-        sent = 0
-
-        def done(error: Exception | None, repeat: bool) -> None:
-            nonlocal sent
-            sent += 1
-            if repeat:
-                self._metrics.duplicates()
-            self._published(job, error)
-
         try:
-            self.emitter.emit(job, outputs, done, first)
+            messages = self.emitter.make(job, outputs, first)
         except Exception as error:  # noqa: BLE001 - user types may fail to encode in any way
             job.problem = job.problem or error
-            job.unpublished -= len(outputs) - sent
+            return
+        done = partial(self._published, job)
+        job.unpublished += len(messages)
+        for subject, header, payload in messages:
+            self._broker.publish(subject, header, payload, done)
 
-    def _published(self, job: Job, error: Exception | None) -> None:
+    def _published(self, job: Job, error: Exception | None, repeat: bool) -> None:
         job.unpublished -= 1
+        if repeat:
+            self._metrics.duplicates()
         if error is not None and job.problem is None:
             job.problem = error
         if job.unpublished == 0 and not job.settled:
