@@ -221,8 +221,12 @@ async def test_a_request_holds_no_more_than_the_bytes(server: Server) -> None:
 
 
 async def test_no_more_requests_than_slots(server: Server) -> None:
+    server.gate.clear()
     async with inference_on(server, limit=slots(3)) as inference:
-        await asyncio.gather(*ask(inference, *range(100)))
+        tasks = ask(inference, *range(100))
+        await until(lambda: server.under_way == 3)
+        server.gate.set()
+        await asyncio.gather(*tasks)
     assert server.most_under_way == 3
 
 

@@ -95,9 +95,9 @@ class Request:
 
     __slots__ = ("alive", "open", "task")
 
-    def __init__(self, part: Part):
+    def __init__(self, part: Part, task: asyncio.Task[None] | None):
         # Entries that did not go back to the queue; their room is given up with the slot.
         self.open = dict.fromkeys(part)
         # Callers that were not cancelled; without any the request is.
         self.alive = len(part)
-        self.task: asyncio.Task[None] | None = None
+        self.task = task

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from contextvars import Context as Variables
-from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -78,6 +76,7 @@ class Lane:
         self._calls: set[Call] = set()
         self._door: OrderedDict[Call, None] = OrderedDict()
         self._pumping = False
+        self._task_name = f"infer {model}"
         self._requests = self._items = self._refused = self._resent = 0
         link.listeners.append(self._changed)
         self._recovery: asyncio.Task[None] | None = None
@@ -264,35 +263,35 @@ class Lane:
         Not at once: when a request is answered its callers run one after the other, and what they
         ask next should go together.
         """
-        if not self._pumping:
+        free = self._batcher.busy < self._limit.slots and not self._blocked
+        if free and len(self._batcher) and not self._pumping and not self._link.closed:
             self._pumping = True
-            asyncio.get_running_loop().call_soon(self._dispatch, context=Variables())
-
-    def _dispatch(self) -> None:
-        self._pumping = False
-        while not self._blocked and not self._link.closed:
-            part = self._batcher.take(self._limit.slots)
-            if not part:
-                return
-            request = Request(part)
-            for entry in part:
-                entry.item.request = request
-            request.task = self._link.spawn(self._serve(request, part), f"infer {self.model}")
-            # Not in the task itself, which may be cancelled before it begins.
-            request.task.add_done_callback(partial(self._served, request))
-
-    def _served(self, request: Request, _: asyncio.Task[None]) -> None:
-        for entry in request.open:
-            self._batcher.done(entry)
-        self._batcher.finish()
-        self._admit()
-        if len(self._batcher):
-            self._pump()
+            self._link.spawn(self._serve(), self._task_name)
 
     # --- requests -------------------------------------------------------------------------------
 
-    async def _serve(self, request: Request, part: Part) -> None:
-        """Use a slot until every entry has its answer or waits again."""
+    async def _serve(self) -> None:
+        """Use one slot, if there is anything to use it for."""
+        self._pumping = False
+        part = [] if self._blocked else self._batcher.take(self._limit.slots)
+        if not part:
+            return
+        # What did not fit into this request may go in another.
+        self._pump()
+        request = Request(part, asyncio.current_task())
+        for entry in part:
+            entry.item.request = request
+        try:
+            await self._exchange(request, part)
+        finally:
+            for entry in request.open:
+                self._batcher.done(entry)
+            self._batcher.finish()
+            self._admit()
+            self._pump()
+
+    async def _exchange(self, request: Request, part: Part) -> None:
+        """Ask the server until every entry has its answer or waits again."""
         full = self._batcher.busy >= self._limit.slots
         parts = [part]
         while parts:

@@ -102,8 +102,10 @@ def _fit(info: ModelInfo, wanted: TensorInfo, array: Any) -> Array:
             f"model {info.name}: input {wanted.name!r} is a {type(array).__name__}; "
             f"pass a NumPy array, {_describe(wanted)}"
         )
-    fits = len(array.shape) == len(wanted.shape) and all(
-        want == -1 or want == have for have, want in zip(array.shape, wanted.shape, strict=True)
+    shape, sides = array.shape, wanted.shape
+    fits = shape == sides or (
+        len(shape) == len(sides)
+        and all(want in {-1, have} for have, want in zip(shape, sides, strict=True))
     )
     if fits and array.dtype == wanted.dtype:
         return _strings(info, wanted, array) if array.dtype.hasobject else array
