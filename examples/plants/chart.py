@@ -37,6 +37,7 @@ def draw(found: Study, path: Path) -> Path:
             _curves(axis, disease, [mean for mean in found.means if mean.disease == disease])
             if index % 3 == 0:
                 axis.set_ylabel("mean grade (0 healthy to 3)")
+        panels[0].legend(frameon=False, fontsize=9, loc="lower left")
         for axis in panels[len(diseases) : -1]:
             axis.set_visible(False)
         _effects(panels[-1], found.effects)
@@ -72,7 +73,6 @@ def _curves(axis: Any, disease: str, means: Sequence[Mean]) -> None:
     axis.xaxis.set_major_formatter(mdates.DateFormatter("%d %b"))
     axis.grid(axis="y", color=FAINT, linewidth=0.8)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9, loc="lower left")
 
 
 def _effects(axis: Any, effects: Sequence[Effect]) -> None:

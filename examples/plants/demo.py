@@ -17,7 +17,9 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from examples.plants.app import app
 from examples.plants.chart import draw
 from examples.plants.local import Pipeline, all_done, dead_letters, die_together, pipeline
 from examples.plants.materials import MaterialsError
-from examples.plants.progress import Counts, Shown
+from examples.plants.progress import Counts, Shown, follow
 from mqinfer import MqinferError
 from mqinfer.engine import plan
 from mqinfer.stack.errors import StackError
@@ -76,12 +78,16 @@ async def demo(positions: int, days: int, seed: int, folder: Path) -> dict[str, 
     """
     began = time.monotonic()
     console.print(f"making {positions * days} photographs, starting servers and workers ...")
-    # In a thread: composing pictures takes the time that the servers take to start.
-    making = asyncio.create_task(asyncio.to_thread(_make, positions, days, seed))
+    # In a thread: composing pictures goes on while the servers start.
+    flights: list[fleet.Flight] = []
+    stop = threading.Event()
+    making = asyncio.create_task(asyncio.to_thread(_make, positions, days, seed, flights, stop))
     try:
         async with pipeline(folder, MODELS, "examples.plants.app:app", WORKERS) as running:
             _say_where(running)
-            flights = await making
+            await follow(
+                console, "photographs made", positions * days, lambda: len(flights), making
+            )
             work = asyncio.create_task(_study(running, flights))
             watch = asyncio.create_task(die_together(running))
             try:
@@ -94,6 +100,7 @@ async def demo(positions: int, days: int, seed: int, folder: Path) -> dict[str, 
                     task.cancel()
                 await asyncio.gather(work, watch, return_exceptions=True)
     finally:
+        stop.set()
         making.cancel()
     figures["seconds"] = round(time.monotonic() - began, 1)
     report = folder / "report.json"
@@ -105,8 +112,13 @@ async def demo(positions: int, days: int, seed: int, folder: Path) -> dict[str, 
     return figures
 
 
-def _make(positions: int, days: int, seed: int) -> list[fleet.Flight]:
-    return list(fleet.flights(fleet.new_season(positions, days, seed)))
+def _make(
+    positions: int, days: int, seed: int, made: list[fleet.Flight], stop: threading.Event
+) -> None:
+    for one in fleet.flights(fleet.new_season(positions, days, seed)):
+        made.append(one)
+        if stop.is_set():
+            return
 
 
 async def _study(
@@ -226,6 +238,13 @@ def _say_where(running: Pipeline) -> None:
         console.print(f"{worker.name}: process {worker.pid}")
 
 
+async def _until_told(work: Coroutine[Any, Any, Any]) -> None:
+    """Let SIGTERM stop everything in order, as Ctrl-C does."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
+
+
 def main() -> int:
     """Run the demo; 0 if every promise holds."""
     parser = argparse.ArgumentParser(
@@ -236,16 +255,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7, help="of everything that is drawn")
     parser.add_argument("--dir", type=Path, default=Path(".mqinfer/demo"), help="cleared first")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both stop everything in order
+    folder = options.dir.absolute()
     try:
-        asyncio.run(demo(options.positions, options.days, options.seed, options.dir.absolute()))
+        asyncio.run(_until_told(demo(options.positions, options.days, options.seed, folder)))
     except Broken as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
     except (MqinferError, StackError, MaterialsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print("interrupted; everything stopped", file=sys.stderr)
         return 130
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -21,6 +22,30 @@ class Counts(NamedTuple):
     grades: int
 
 
+async def follow(
+    console: Console, what: str, total: int, count: Callable[[], int], work: asyncio.Future[None]
+) -> None:
+    """Show how far something is until it is done; raises what it raises."""
+    with _bars(console) as bars:
+        bar = bars.add_task(what, total=total)
+        while not work.done():
+            bars.update(bar, completed=count())
+            await asyncio.wait((work,), timeout=0.2)
+        bars.update(bar, completed=count())
+    await work
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 class Shown:
     """Progress of one flight over the season, as a context manager.
 
@@ -37,14 +62,7 @@ class Shown:
         self._console, self._what, self._photographs, self._ask = console, what, photographs, ask
         self._sent = 0
         self._looked = self._printed = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.description:<20}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
+        self._progress = _bars(console)
         self._bars = [
             self._progress.add_task("photographs sent", total=photographs),
             self._progress.add_task("leaves found", total=None),
