@@ -11,6 +11,7 @@ import typer
 
 from mqinfer.cli import options
 from mqinfer.cli.load import load_app
+from mqinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mqinfer.engine.graph import Graph
@@ -45,6 +46,8 @@ def graph(
     from mqinfer.engine.graph import graph_of
 
     drawn = graph_of(load_app(app))
+    if not drawn.nodes:
+        raise ConfigurationError(f"app {drawn.name} has no stages: declare one with @app.stage")
     form = Format.JSON if as_json else form
     if form is Format.SVG:
         from mqinfer.cli.svg import svg

@@ -47,7 +47,7 @@ def svg(graph: Graph) -> str:
         node.id: _Box(node.id, max(48.0, _CHAR * len(node.name) + 24), _HEIGHT)
         for node in graph.nodes
     }
-    edges = {(e.source, e.target): e.call for e in graph.edges}
+    edges = {(e.source, e.target): e.call for e in graph.edges if e.source != e.target}
     turned = _back_edges(list(boxes), list(edges))
     forward = {(t, s) if (s, t) in turned else (s, t) for s, t in edges}
     _layer(boxes, forward)

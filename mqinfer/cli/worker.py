@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # A second signal cancels the handlers; what does not heed that ends after this many seconds.
 _ABORT_SECONDS = 5.0
+_CANCEL_AGAIN = 0.1
 
 
 def worker(
@@ -124,12 +125,22 @@ async def _work(
     work = asyncio.ensure_future(running.run())
     aborted = False
 
+    main = asyncio.current_task()
+
+    def cancel_all() -> None:
+        # A runner that is cancelled still gives its handlers grace, which a second cancel ends.
+        for task in asyncio.all_tasks():
+            if task is not main:
+                task.cancel()
+        if not work.done():
+            asyncio.get_running_loop().call_later(_CANCEL_AGAIN, cancel_all)
+
     def abort() -> None:
         nonlocal aborted
         if aborted:
             os._exit(ExitCode.INTERRUPTED)
         aborted = True
-        work.cancel()
+        cancel_all()
         # A handler that blocks the loop or a thread would keep the process for ever.
         timer = threading.Timer(_ABORT_SECONDS, os._exit, (ExitCode.INTERRUPTED,))
         timer.daemon = True

@@ -1,0 +1,209 @@
+"""What the tests of the command line share: one stack, apps in files, commands in processes."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from mqinfer.cli import main
+
+_numbers = itertools.count()
+TIMEOUT = 40.0
+
+APP = """
+from __future__ import annotations
+import asyncio
+from pathlib import Path
+from mqinfer import App, Message, Reject, Row
+
+app = App("{name}")
+
+class Word(Message, subject="word"):
+    text: str
+    id: str = ""
+
+class Keyed(Message, subject="keyed", key="who", wire="msgpack"):
+    who: str
+
+class Length(Row, table="length_{name}", order_by=("text",)):
+    text: str
+    length: int
+
+@app.stage(attempts=1)
+async def measure(word: Word) -> Length:
+    if word.text == "reject":
+        raise Reject("no such word [x]")
+    if word.text == "fail" and not Path("mended").exists():
+        raise ValueError("it fails")
+    if word.text == "hang":
+        Path("hangs").touch()
+        await asyncio.sleep(3600)
+    return Length(text=word.text, length=len(word.text))
+
+@app.stage
+async def count(word: Word) -> None:
+    with Path("counted").open("a") as file:
+        file.write(word.text + "\\n")
+
+@app.stage
+async def greet(keyed: Keyed) -> None:
+    pass
+"""
+
+
+@cache
+def stack() -> dict[str, str]:
+    """NATS and ClickHouse, started once by `mqinfer up`: the settings that lead to them."""
+    pytest.importorskip("chdb")
+    folder = tempfile.TemporaryDirectory(prefix="mqinfer-cli-")
+    free = ["--nats-port=0", "--nats-monitor-port=0", "--clickhouse-port=0"]
+    process = subprocess.Popen(
+        command("up", "--no-triton", *free, f"--dir={folder.name}/stack"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def end() -> None:
+        process.terminate()
+        process.wait(30)
+        assert process.stdout is not None
+        process.stdout.close()
+        folder.cleanup()
+
+    atexit.register(end)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"NATS (\S+?), ClickHouse (\S+)", line)
+    assert found is not None, line
+    return {"MQINFER_NATS_URL": found[1], "MQINFER_CLICKHOUSE_URL": found[2]}
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "mqinfer", *arguments]
+
+
+@dataclass
+class Shell:
+    """A folder with an app in it, and commands that are run there."""
+
+    folder: Path
+    name: str
+    capture: pytest.CaptureFixture[str]
+    running: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def app(self) -> str:
+        return f"{self.name}:app"
+
+    def write(self, source: str, *, module: str | None = None) -> str:
+        """Write a module; gives the name of its app."""
+        name = module or f"{self.name}_{next(_numbers)}"
+        (self.folder / f"{name}.py").write_text(source.replace("{name}", name))
+        return f"{name}:app"
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        """Run a command in this process: code, stdout, stderr."""
+        self.capture.readouterr()
+        code = main(arguments)
+        out, err = self.capture.readouterr()
+        return int(code), out, err
+
+    def json(self, *arguments: str) -> Any:
+        """The facts that a command prints."""
+        code, out, err = self.run(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        """Run a command in a process of its own; it logs JSON lines to stderr."""
+        process = subprocess.Popen(
+            command(*arguments),
+            cwd=self.folder,
+            env={**os.environ, "MQINFER_LOG_FORMAT": "json", **environ},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.running.append(process)
+        return process
+
+    def drain(self, *stages: str) -> None:
+        """Run the stages until nothing is left."""
+        process = self.start("worker", self.app, "--drain", *(f"--stage={s}" for s in stages))
+        _, err = process.communicate(timeout=TIMEOUT)
+        assert process.returncode == 0, err
+
+
+def event(running: subprocess.Popen[str], name: str, **fields: object) -> dict[str, Any]:
+    """The next log line of that event."""
+    seen = []
+    assert running.stderr is not None
+    for line in running.stderr:
+        seen.append(line)
+        if not line.startswith("{"):
+            continue
+        entry: dict[str, Any] = json.loads(line)
+        if entry["event"] == name and fields.items() <= entry.items():
+            return entry
+    raise AssertionError(f"no {name!r} in {''.join(seen)}")
+
+
+def until(condition: Callable[[], object], timeout: float = TIMEOUT) -> None:
+    """Wait for a state."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "the state was not reached"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Shell]:
+    """A folder with an app of its own; no servers."""
+    import mqinfer.observe
+
+    # Logging belongs to the whole process, and these commands share it with other tests.
+    monkeypatch.setattr(mqinfer.observe, "configure_logging", lambda *_: None)
+    logging = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MQINFER_DEBUG", raising=False)
+    for name in ("NATS_URL", "TRITON_URL"):  # where nobody listens
+        monkeypatch.setenv(f"MQINFER_{name}", "127.0.0.1:1")
+    monkeypatch.setenv("MQINFER_CLICKHOUSE_URL", "http://default@127.0.0.1:1/default")
+    monkeypatch.setenv("MQINFER_BLOBS", str(tmp_path / "blobs"))
+    path = list(sys.path)
+    made = Shell(tmp_path, f"cli{os.getpid()}_{next(_numbers)}", capsys)
+    made.write(APP, module=made.name)
+    yield made
+    sys.path[:] = path
+    structlog.configure(**logging)
+    for process in made.running:
+        process.kill()
+        process.wait(10)
+        if process.stderr is not None:
+            process.stderr.close()
+
+
+@pytest.fixture
+def served(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """The same, with NATS and ClickHouse."""
+    for name, value in stack().items():
+        monkeypatch.setenv(name, value)
+    return shell
