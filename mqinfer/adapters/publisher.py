@@ -29,6 +29,9 @@ TICK = 0.25
 # resources, no leader, stream offline, maximum messages or bytes reached, message would exceed.
 _PASSING = {10002, 10008, 10009, 10023, 10028, 10047, 10074, 10076, 10077, 10118, 10120, 10122}
 _FULL = {10047, 10077}
+# An earlier copy of this very message is on its way through a clustered stream: it is neither
+# stored nor refused yet (nats-server 2.11). The next answer says which.
+_IN_PROCESS = 10158
 
 MAX_OUTSTANDING = 8192
 MAX_OUTSTANDING_BYTES = 64 * 1024 * 1024
@@ -176,7 +179,9 @@ class Publisher:
         except (ValueError, AttributeError):
             error = {}
         code, text = error.get("err_code", 0), error.get("description", repr(data[:200]))
-        if code in _FULL:
+        if code == _IN_PROCESS:
+            entry.deadline = self._clock() + RETRY_FIRST
+        elif code in _FULL:
             self._again(entry, f"the stream of {subject} is full ({text})")
         elif code in _PASSING or error.get("code") == 503:
             self._again(entry, f"the stream of {subject} takes nothing now ({text})")
@@ -195,6 +200,8 @@ class Publisher:
         self, number: int, entry: _Pending, error: Exception | None, repeat: bool = False
     ) -> None:
         del self._pending[number]
+        if not self._pending:
+            self.trouble = None  # nothing is left that could show its end
         self._bytes -= len(entry.header) + len(entry.payload)
         if (
             not self._room.is_set()
