@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.blob import Blob
 from mqinfer.codec import CONTENT_TYPES, Codec
+from mqinfer.context import current
 from mqinfer.engine.job import Job
 from mqinfer.errors import MqinferError
 from mqinfer.identity import (
@@ -127,7 +129,24 @@ class Emitter:
             for output in outputs:
                 await save_blobs(output, self._store, self._inline_limit)
         if self._broker.full:
+            await self._room()
+
+    async def _room(self) -> None:
+        """Wait for room: that is an outage of the stream, which the stage's timeout does not count.
+
+        The messages of a batch share the context of the first, as they share its time.
+        """
+        context = current.get()
+        if context is None or context.waiting_since is not None:
             await self._broker.room()
+            return
+        clock = asyncio.get_running_loop().time
+        context.waiting_since = started = clock()
+        try:
+            await self._broker.room()
+        finally:
+            context.waiting_since = None
+            context.waited += clock() - started
 
     def make(
         self, job: Job, outputs: Sequence[Message], first: int = 0
