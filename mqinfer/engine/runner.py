@@ -346,6 +346,10 @@ class Runner:
             if not any(job.timed_out for job in jobs) or self._stopping:
                 raise
             task.uncancel()
+            if len(jobs) > 1:
+                # One of them hangs, and the others must not pay for it with their attempts.
+                await self._handle_each(jobs)
+                return
             error = HandlerTimeout(
                 f"stage {self.name} took longer than its timeout of {self._limits.timeout} s; "
                 "raise timeout=, or call ctx.progress() as the work advances"
@@ -355,6 +359,13 @@ class Runner:
         finally:
             for job in jobs:
                 job.task = None
+
+    async def _handle_each(self, jobs: Sequence[Job]) -> None:
+        """Handle the messages of a batch that timed out one by one, each with the whole timeout."""
+        for job in jobs:
+            if not job.settled and job.unpublished == 0:
+                job.timed_out = False
+                await self._handle([job])
 
     # --- time -----------------------------------------------------------------------------------
 
