@@ -3,12 +3,14 @@
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import Shell, served, shell
+from cli_support import TIMEOUT, Shell, command, served, shell, until
 
 from mqinfer import wiring
 from mqinfer.adapters.scan import Scanner, Stored
@@ -120,3 +122,20 @@ def test_stdin_is_read_as_it_comes(served: Shell, monkeypatch: pytest.MonkeyPatc
 def test_an_empty_file_is_done(served: Shell) -> None:
     Path(served.folder / "empty").touch()
     assert served.json("publish", served.app, "word", "empty")["published"] == 0
+
+
+def test_ctrl_c_while_stdin_says_nothing(served: Shell) -> None:
+    process = subprocess.Popen(
+        command("publish", served.app, "word"),
+        cwd=served.folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(b'{"text": "one"}\n')
+    process.stdin.flush()
+    until(lambda: len(stored(served)) == 1)
+    process.send_signal(signal.SIGINT)
+    process.wait(TIMEOUT)
+    assert (process.returncode, process.communicate()[1]) == (130, b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -234,12 +235,14 @@ async def read_lines(source: IO[bytes]) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     chunks: asyncio.Queue[bytes | OSError] = asyncio.Queue()
     room = threading.Semaphore(4)
+    descriptor = source.fileno()
 
     def read() -> None:
         while True:
             room.acquire()
             try:
-                chunk: bytes | OSError = source.read1(_CHUNK)  # type: ignore[attr-defined]
+                # Not through the buffer, whose lock a reader that waits would keep at the exit.
+                chunk: bytes | OSError = os.read(descriptor, _CHUNK)
             except OSError as error:
                 chunk = error
             try:
