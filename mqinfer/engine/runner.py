@@ -348,7 +348,7 @@ class Runner:
             task.uncancel()
             if len(jobs) > 1:
                 # One of them hangs, and the others must not pay for it with their attempts.
-                await self._handle_each(jobs)
+                await self._handle_each(jobs, task)
                 return
             error = HandlerTimeout(
                 f"stage {self.name} took longer than its timeout of {self._limits.timeout} s; "
@@ -360,12 +360,12 @@ class Runner:
             for job in jobs:
                 job.task = None
 
-    async def _handle_each(self, jobs: Sequence[Job]) -> None:
+    async def _handle_each(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
         """Handle the messages of a batch that timed out one by one, each with the whole timeout."""
         for job in jobs:
             if not job.settled and job.unpublished == 0:
                 job.timed_out = False
-                await self._handle([job])
+                await self._handle([job], task)
 
     # --- time -----------------------------------------------------------------------------------
 
