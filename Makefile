@@ -36,5 +36,12 @@ format: setup  ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: setup $(VENV)/.bench  ## mqinfer beside the hand-written loop and FastStream
+	$(BIN)/python -m benchmarks
+
+$(VENV)/.bench: pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),bench]'
+	touch $@
+
 clean:  ## remove what was made here, but not the virtual environment
 	rm -rf .mqinfer .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
