@@ -272,7 +272,7 @@ def test_conflicts_with_what_exists(served: Shell) -> None:
     served.drain()
     changed = (served.folder / f"{served.name}.py").read_text()
     changed = changed.replace("length: int", "length: list[int]")
-    changed = changed.replace('order_by=("text",)', 'order_by=()')
+    changed = changed.replace('order_by=("text",)', "order_by=()")
     app = served.write(changed)
     table = f"length_{served.name}"
     code, out, _ = served.run("check", app)
