@@ -52,9 +52,35 @@ class Effect:
     active: int
     control_change: float
     active_change: float
-    effect: float
-    low: float
-    high: float
+    control_variance: float
+    active_variance: float
+
+    @property
+    def effect(self) -> float:
+        """The difference in differences; below zero the medicine helps."""
+        return self.active_change - self.control_change
+
+    @property
+    def margin(self) -> float:
+        """Half the interval: Welch's t, its degrees of freedom rounded down."""
+        if min(self.control, self.active) < 2:
+            return math.nan
+        parts = (self.control_variance / self.control, self.active_variance / self.active)
+        total = sum(parts)
+        if not total:
+            return 0.0
+        of_parts = parts[0] ** 2 / (self.control - 1) + parts[1] ** 2 / (self.active - 1)
+        return student_t(max(1, int(total**2 / of_parts))) * math.sqrt(total)
+
+    @property
+    def low(self) -> float:
+        """Where the interval begins."""
+        return self.effect - self.margin
+
+    @property
+    def high(self) -> float:
+        """Where the interval ends."""
+        return self.effect + self.margin
 
     @property
     def verdict(self) -> str:
@@ -127,7 +153,16 @@ class Study:
             "recall": self.recall,
             "exact": self.exact,
             "within_one": self.within_one,
-            "effects": [{**asdict(one), "verdict": one.verdict} for one in self.effects],
+            "effects": [
+                {
+                    "disease": one.disease,
+                    "effect": one.effect,
+                    "low": one.low,
+                    "high": one.high,
+                    "verdict": one.verdict,
+                }
+                for one in self.effects
+            ],
             "agreements": [asdict(one) for one in self.agreements],
         }
 

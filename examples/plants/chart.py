@@ -37,7 +37,8 @@ def draw(found: Study, path: Path) -> Path:
             _curves(axis, disease, [mean for mean in found.means if mean.disease == disease])
             if index % 3 == 0:
                 axis.set_ylabel("mean grade (0 healthy to 3)")
-        panels[0].legend(frameon=False, fontsize=9, loc="lower left")
+        if diseases:
+            panels[0].legend(frameon=False, fontsize=9, loc="lower left")
         for axis in panels[len(diseases) : -1]:
             axis.set_visible(False)
         _effects(panels[-1], found.effects)

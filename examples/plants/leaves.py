@@ -22,6 +22,10 @@ Outline = Callable[[np.random.Generator], Array]
 SPRITE = 144
 """Side of a leaf's picture in pixels; the leaf is about 136 long."""
 _FINE = 2 * SPRITE
+PHOTOGRAPHED: dict[Split, float] = {"train": 0.3, "test": 0.15}
+"""Part of the leaves that are pieces of real ones. Few are there to train on, so they come often
+and in many tints."""
+TINTS: dict[Split, float] = {"train": 0.24, "test": 0.12}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +54,8 @@ def make_leaf(seed: int, split: Split, materials: Materials) -> Leaf:
     rng = np.random.default_rng([seed, 1 if split == "test" else 0])
     cuts = materials.leaves[split]
     cut = cuts[int(rng.integers(len(cuts)))]
-    if rng.random() < 0.15:
-        return _photographed(rng, cut)
+    if rng.random() < PHOTOGRAPHED[split]:
+        return _photographed(rng, cut, TINTS[split])
     family = sorted(FAMILIES[split])[int(rng.integers(len(FAMILIES[split])))]
     points = FAMILIES[split][family](rng)
     alpha, scale, offset = _rasterise(points)
@@ -98,7 +102,7 @@ def _ovate(rng: np.random.Generator) -> Array:
 
 
 def _lanceolate(rng: np.random.Generator) -> Array:
-    width = rng.uniform(0.13, 0.19) * np.sin(np.pi * _t() ** 0.8)
+    width = rng.uniform(0.08, 0.19) * np.sin(np.pi * _t() ** 0.8)
     return _profile(rng, width, rng.choice([0.0, 0.06]))
 
 
@@ -255,7 +259,7 @@ def _finish(fine: Array) -> Array:
     return shrunk
 
 
-def _photographed(rng: np.random.Generator, cut: Array) -> Leaf:
+def _photographed(rng: np.random.Generator, cut: Array, spread: float) -> Leaf:
     """Take a piece of a real leaf as it is, at most three times as long as it is wide."""
     height, width = cut.shape[:2]
     length = min(width, int(height * rng.uniform(1.8, 3.0)))
@@ -268,6 +272,6 @@ def _photographed(rng: np.random.Generator, cut: Array) -> Leaf:
     top, side = (_FINE - small.shape[0]) // 2, (_FINE - small.shape[1]) // 2
     whole = np.zeros((_FINE, _FINE, 4), np.float32)
     whole[top : top + small.shape[0], side : side + small.shape[1]] = small
-    tint = rng.uniform(0.85, 1.1, 3) * rng.uniform(0.7, 1.05)
+    tint = rng.uniform(0.98 - spread, 0.98 + spread, 3) * rng.uniform(0.7, 1.05)
     rgb = np.clip(whole[..., :3] * tint.astype(np.float32), 0, 255)
     return Leaf(_finish(rgb), _finish(whole[..., 3] / 255), "photo")

@@ -28,8 +28,8 @@ WITH (SELECT min(date) FROM disease_grade) AS first_day,
 SELECT disease, countIf(area = 'control') AS control, countIf(area = 'active') AS active,
        avgIf(change, area = 'control') AS control_change,
        avgIf(change, area = 'active') AS active_change,
-       active_change - control_change AS effect,
-       (welchTTest(0.95)(change, area = 'control') AS test).3 AS low, test.4 AS high
+       varSampIf(change, area = 'control') AS control_variance,
+       varSampIf(change, area = 'active') AS active_variance
 FROM (
     SELECT arrayJoin([disease, 'all']) AS disease, area, position_id,
            avgIf(grade, date = last_day) - avgIf(grade, date = first_day) AS change

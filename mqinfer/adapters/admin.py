@@ -185,6 +185,9 @@ async def ensure_consumer(api: Api, spec: ConsumerSpec) -> ConsumerState:
         else:
             log.info("consumer created", stream=spec.stream, consumer=spec.name)
     has = info["config"]
+    if spec.start_sequence is None:
+        # Where it began is history: one that was deleted in use begins where it had been.
+        wanted = {key: value for key, value in wanted.items() if key != "deliver_policy"}
     differs = {key: value for key, value in wanted.items() if has.get(key) != value}
     if differs:
         config = {k: v for k, v in has.items() if k not in ("filter_subject", "filter_subjects")}

@@ -175,6 +175,11 @@ class JetStream:
         """Configuration and state of a stream as JetStream gives them, or None."""
         return await admin.stream_info(self.client, stream)
 
+    async def stream_created(self, stream: str) -> str | None:
+        """When the stream was made; see `Broker.stream_created`."""
+        info = await admin.stream_info(self.client, stream)
+        return None if info is None else str(info["created"])
+
     # --- buckets --------------------------------------------------------------------------------
 
     async def ensure_bucket(self, bucket: str, *, max_age: float, replicas: int) -> None:

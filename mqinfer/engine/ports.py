@@ -211,7 +211,8 @@ class StreamSpec:
 class ConsumerSpec:
     """A durable pull consumer as a stage wants it.
 
-    `start_sequence` cannot change once the consumer exists.
+    `start_sequence` cannot change once the consumer exists; None takes the whole stream, or
+    whatever an existing consumer began with.
     """
 
     name: str
@@ -273,6 +274,13 @@ class Broker(Protocol):
 
         Raises:
             ConflictError: it differs in what cannot be changed.
+        """
+
+    async def stream_created(self, stream: str) -> str | None:
+        """When the stream was made, which tells it from a later one of the same name.
+
+        Raises:
+            Unavailable: the server does not answer.
         """
 
     async def ensure_consumer(self, spec: ConsumerSpec) -> ConsumerState:

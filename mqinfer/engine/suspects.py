@@ -2,9 +2,11 @@
 
 When a process dies, everything it had in flight is delivered again: the message that killed it
 and its innocent neighbours look the same to the server. So a message that comes for the third
-time goes through a lane of its own, one at a time, and its start is written to the state bucket
-*before* the handler runs. If it comes back with such a mark, it was alone in the lane when the
-process died: only such messages are dead-lettered as `killed`, once they have used their attempts.
+time goes through a lane, one at a time in the whole process, and its start is counted in the state
+bucket *before* the handler runs; when the handler ends in any way the count begins anew. Only a
+message that was in the lane at every death since its second delivery is dead-lettered as `killed`:
+one that happened to be there when its process was killed from outside, or by a message that came
+for the first time, is not.
 
 A bucket is a stream with one message a key (ADR-8): `KV_<bucket>`, subjects `$KV.<bucket>.<key>`.
 """
@@ -25,17 +27,21 @@ FORGIVE = 5.0  # seconds that taking a mark back may hold up a stop
 
 
 class Suspects:
-    """The lane of one stage in one process.
+    """The suspects of one stage in one process.
 
     Args:
         consumer: whose messages they are.
         bucket: where starts are counted, shared by all workers.
         broker: that keeps the bucket.
         limits: attempts.
+        lane: held while a suspect is handled; one for all stages of a process, as a death is that
+            of all of them.
     """
 
-    def __init__(self, consumer: str, *, bucket: str, broker: Broker, limits: Limits):
-        self.lane = asyncio.Lock()
+    def __init__(
+        self, consumer: str, *, bucket: str, broker: Broker, limits: Limits, lane: asyncio.Lock
+    ):
+        self.lane = lane
         self._consumer = consumer
         self._bucket = bucket
         self._broker = broker
@@ -49,11 +55,12 @@ class Suspects:
         """Mark the start of a suspect; call it with the lane held, right before the handler.
 
         Returns:
-            False if it was alone when its worker died, and has used its attempts.
+            False if it was alone each time its worker died, and has used its attempts.
         """
+        enough = max(1, self._limits.attempts - PLAIN_ATTEMPTS)
         key = f"{self._consumer}.{job.delivery.sequence}"
         deaths = int(await self._broker.bucket_get(self._bucket, key) or b"0")
-        if deaths and job.delivery.attempt > self._limits.attempts:
+        if deaths >= enough and job.delivery.attempt > self._limits.attempts:
             return False
         await self._broker.bucket_put(self._bucket, key, b"%d" % (deaths + 1))
         return True

@@ -11,7 +11,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.engine.inference import Inference
-    from mqinfer.engine.ports import Broker, Database, Delivery
+    from mqinfer.engine.ports import Broker, ConsumerSpec, Database, Delivery
     from mqinfer.message import Message
     from mqinfer.observe import Metrics
 
@@ -89,6 +89,10 @@ class Worker:
         self._stop = asyncio.Event()
         self._codec = Codec(services.store)
         self._waiting: dict[str, int] = {}  # consumer -> messages that wait for it
+        self._floors: dict[str, int] = {}  # consumer -> all up to this sequence is done
+        self._created: dict[str, str | None] = {}  # stream -> when it was made
+        self._beginning: dict[str, Callable[[], str | None]] = {}  # task -> what it waits for
+        self._lane = asyncio.Lock()  # one suspect at a time
         self._started = False
 
     def stop(self) -> None:
@@ -101,6 +105,10 @@ class Worker:
             return ["starting"]
         broker = self._services.broker.blocked
         reasons = [f"broker: {broker}"] if broker else []
+        reasons += [
+            f"stage {name}: {reason() or 'it is being prepared'}"
+            for name, reason in self._beginning.items()
+        ]
         return reasons + [
             f"stage {runner.name}: {runner.blocked}" for runner in self.runners if runner.blocked
         ]
@@ -116,8 +124,9 @@ class Worker:
             ExceptionGroup: a part of the worker failed.
         """
         broker = self._services.broker
-        await broker.ensure_stream(plan.stream_spec(self.app))
-        await broker.ensure_stream(plan.dead_stream_spec(self.app))
+        for stream in (plan.stream_spec(self.app), plan.dead_stream_spec(self.app)):
+            await broker.ensure_stream(stream)
+            self._created[stream.name] = await broker.stream_created(stream.name)
         await broker.ensure_bucket(
             plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
         )
@@ -142,6 +151,7 @@ class Worker:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             lost = group.create_task(self._lost(), name="connection")
+            self._beginning = {task.name: lambda: None for task in self.tasks}
             for task in self.tasks:
                 # Each makes its own consumer and table, so that one that waits for ClickHouse
                 # does not hold up the others.
@@ -171,7 +181,16 @@ class Worker:
         async with lifespan() if lifespan else nullcontext() as state:
             runner = self._runner(task, sink, state)
             self.runners.append(runner)
+            del self._beginning[task.name]
             await runner.run(self._stop, self._grace)
+
+    async def _recreate(self, spec: ConsumerSpec) -> None:
+        """Make a consumer again that an operator deleted, from where it was at the last look."""
+        broker = self._services.broker
+        floor = self._floors.get(spec.name, 0)
+        if floor and await broker.stream_created(spec.stream) == self._created[spec.stream]:
+            spec = replace(spec, start_sequence=floor + 1)
+        await broker.ensure_consumer(spec)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Await `work`; False if the worker was stopped first."""
@@ -230,13 +249,14 @@ class Worker:
             slots=slots,
             broker=services.broker,
             gates=self._gates(task, handling),
-            recreate=lambda: services.broker.ensure_consumer(spec),
+            recreate=lambda: self._recreate(spec),
             metrics=metrics,
             suspects=Suspects(
                 spec.name,
                 bucket=plan.state_bucket(app),
                 broker=services.broker,
                 limits=task.limits,
+                lane=self._lane,
             ),
             state=state,
             blobs=services.store,
@@ -301,6 +321,9 @@ class Worker:
     async def _lag(self, task: plan.Task) -> int:
         stream = plan.stream_of(self.app, task)
         state = await self._services.broker.consumer_state(stream, task.name)
+        if state is not None:
+            floor = max(self._floors.get(task.name, 0), state.acknowledged_floor)
+            self._floors[task.name] = floor
         self._waiting[task.name] = 0 if state is None else state.waiting
         return 0 if state is None else state.lag
 
