@@ -149,7 +149,10 @@ async def faststream(url: str, stream: str, messages: int) -> tuple[float, float
 async def mqinfer(url: str, stream: str, messages: int) -> tuple[float, float]:
     """mqinfer: typed decode, identity, lineage, metrics, pulse."""
     from mqinfer import App, Message, Settings, Worker
+    from mqinfer.collector import tune_collector
     from mqinfer.testing import until
+
+    tune_collector()  # as `mqinfer worker` does
 
     app = App(stream)
 

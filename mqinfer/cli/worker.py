@@ -119,8 +119,10 @@ async def _work(
     listen: tuple[str, int] | None,
 ) -> int:
     from mqinfer.client import Worker
+    from mqinfer.collector import tune_collector
     from mqinfer.engine.worker import stop_on_signals
 
+    tune_collector()
     running = Worker(app, stages=stages, settings=settings, drain=drain)
     work = asyncio.ensure_future(running.run())
     aborted = False

@@ -173,8 +173,9 @@ class Emitter:
         assert context is not None
         ancestors = extend_ancestors(job.ancestors, context.id)
         tail = f"\r\n{ANCESTORS}: {' '.join(ancestors)}"
-        if context.models:
-            tail += f"\r\n{MODELS}: {format_models(context.models)}"
+        models = context.models
+        if models:
+            tail += f"\r\n{MODELS}: {format_models(models)}"
         trace = context.headers.get(TRACE)
         if trace:
             tail += f"\r\n{TRACE}: {trace}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mqinfer.context import Context
@@ -12,6 +13,61 @@ if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
     from mqinfer.engine.ports import Delivery
     from mqinfer.message import Message
+
+
+class DeliveryContext(Context):
+    """The context of a delivery; what few handlers ask for is made when it is asked for."""
+
+    __slots__ = ("_delivery", "_models")
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        headers: Mapping[str, str],
+        stage: str,
+        state: object,
+        blobs: BlobStore | None,
+    ):
+        # Not Context.__init__: this runs for every message, and half of that would be unused.
+        self._delivery = delivery
+        self._models: dict[str, str] | None = None
+        self.id = input_id(headers, delivery.stream, delivery.sequence)
+        self.run = headers.get(RUN) if headers else None
+        self.stage = stage
+        self.headers = headers
+        self.state = state
+        self.blobs = blobs
+        self.waited = 0.0
+        self.waiting_since = None
+        self._progress = False
+        self._log = None
+
+    @property
+    def models(self) -> dict[str, str]:  # type: ignore[override]
+        """Models that answered so far, ancestors' included."""
+        if self._models is None:
+            self._models = parse_models(self.headers.get(MODELS))
+        return self._models
+
+    @property
+    def attempt(self) -> int:  # type: ignore[override]
+        """1 for the first delivery."""
+        return self._delivery.attempt
+
+    @property
+    def sequence(self) -> int:  # type: ignore[override]
+        """Place in the stream, from 1."""
+        return self._delivery.sequence
+
+    @property
+    def subject(self) -> str:  # type: ignore[override]
+        """What it was published on."""
+        return self._delivery.subject
+
+    @property
+    def published(self) -> float:  # type: ignore[override]
+        """When the stream stored it, in seconds since the epoch."""
+        return self._delivery.published / 1e9
 
 
 class Job:
@@ -62,27 +118,10 @@ class Job:
 
     def open(self, stage: str, state: object, blobs: BlobStore | None) -> Context:
         """Read the headers and make the context; once, when the message's turn has come."""
-        delivery = self.delivery
-        headers = delivery.headers
-        models: dict[str, str] = {}
-        run = None
+        headers = self.delivery.headers
         if headers:
             self.ancestors = parse_ancestors(headers.get(ANCESTORS))
-            models = parse_models(headers.get(MODELS))
-            run = headers.get(RUN)
-        self.context = Context(
-            id=input_id(headers, delivery.stream, delivery.sequence),
-            stage=stage,
-            run=run,
-            sequence=delivery.sequence,
-            attempt=delivery.attempt,
-            subject=delivery.subject,
-            headers=headers,
-            published=delivery.published / 1e9,
-            state=state,
-            models=models,
-            blobs=blobs,
-        )
+        self.context = DeliveryContext(self.delivery, headers, stage, state, blobs)
         return self.context
 
     @property

@@ -148,7 +148,6 @@ class Settler:
             attempts=self._limits.attempts,
             after=round(delay, 3),
             error=f"{type(error).__name__}: {error}",
-            exc_info=None if isinstance(error, Retry) else error,
         )
         self._broker.nak(job.delivery, delay)
         self._metrics.retried()
@@ -184,6 +183,7 @@ class Settler:
                     attempts=job.delivery.attempt,
                     kind=kind,
                     reason=str(error),
+                    exc_info=error if kind == "failed" else None,
                 )
             self._leave(job)
 
