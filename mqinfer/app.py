@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+# Each is a consumer a stage, and an open request a worker.
+MAX_PARTITIONS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class App:
         replicas: copies in a NATS cluster (1, 3 or 5).
         duplicate_window: how long the stream remembers message ids (seconds or "2m"); beyond
             it ClickHouse alone drops repeats.
+        partitions: of every message type with `ordered=True`; so many of its messages are handled
+            at once, by all workers together. Fixed once a worker has run.
         lifespan: entered once a process, before any stage starts.
 
     Raises:
@@ -66,13 +70,17 @@ class App:
         max_bytes: int | str | None = None,
         replicas: int = 1,
         duplicate_window: float | str = "2m",
+        partitions: int = 8,
         lifespan: Lifespan | None = None,
     ):
         if not _NAME.fullmatch(name) or name == "dead":
             raise WiringError(
                 f"an app's name is letters, digits, - and _ (and not 'dead'): {name!r}"
             )
+        if not 1 <= partitions <= MAX_PARTITIONS:
+            raise WiringError(f"app {name}: partitions={partitions} must be 1 to {MAX_PARTITIONS}")
         self.name = name
+        self.partitions = partitions
         self.max_age = parse_duration(max_age)
         self.max_bytes = None if max_bytes is None else parse_size(max_bytes)
         self.replicas = replicas

@@ -24,6 +24,8 @@ RUN: Final = "Mq-Run"
 # The one consumer a message is for; others acknowledge it and go on.
 ONLY: Final = "Mq-Only"
 TRACE: Final = "traceparent"
+# JetStream's own: where a message of a stream that copies another comes from.
+SOURCE: Final = "Nats-Stream-Source"
 
 # Ancestors that a header names: the first input and the nearest ones.
 MAX_ANCESTORS: Final = 16

@@ -7,6 +7,8 @@ what an operator set. Here an update is the server's own configuration with our 
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -20,6 +22,7 @@ NOT_FOUND = {10014, 10059}  # consumer, stream
 EXISTS = {10058, 10148, 10013}  # stream or consumer name in use with another configuration
 NO_MESSAGE = 10037
 NANO = 1_000_000_000
+_PARTITIONS = re.compile(r"partition\((\d+)")
 
 
 class Api(Protocol):
@@ -67,9 +70,8 @@ async def stream_info(api: Api, name: str) -> dict[str, Any] | None:
 
 def stream_config(spec: StreamSpec) -> dict[str, Any]:
     """What we want of a stream; limits retention, so that what was acknowledged stays."""
-    return {
+    config: dict[str, Any] = {
         "name": spec.name,
-        "subjects": list(spec.subjects),
         "retention": "limits",
         "storage": "file",
         "discard": "new",
@@ -79,6 +81,51 @@ def stream_config(spec: StreamSpec) -> dict[str, Any]:
         "duplicate_window": int(spec.duplicate_window * NANO),
         "allow_direct": True,
     }
+    if spec.subjects:
+        config["subjects"] = list(spec.subjects)
+    if spec.copies is not None:
+        transforms = [{"src": taken, "dest": stored} for taken, stored in spec.copies.transforms]
+        config["sources"] = [{"name": spec.copies.stream, "subject_transforms": transforms}]
+    return config
+
+
+def copy_conflict(spec: StreamSpec, has: Mapping[str, Any]) -> str | None:
+    """Why a stream that exists cannot be used as the copy that `spec` wants, or None."""
+    wanted = stream_config(spec).get("sources")
+    if wanted is None or has.get("sources") == wanted:
+        return None
+    found = [_PARTITIONS.findall(str(sources)) for sources in (has.get("sources"), wanted)]
+    if all(found) and found[0] != found[1]:
+        return (
+            f"stream {spec.name} is cut into {found[0][0]} partitions, the app asks for "
+            f"{found[1][0]}; another number would mix up the order of what is under way: keep "
+            f"App(partitions={found[0][0]}), or give the message type another subject="
+        )
+    return (
+        f"stream {spec.name} exists, and copies {has.get('sources')!r} instead of {wanted!r}: "
+        "use another app name, or delete the stream"
+    )
+
+
+async def uncopied(api: Api, spec: StreamSpec) -> bool:
+    """Whether there are messages that the copy does not have yet; see `Broker.uncopied`."""
+    assert spec.copies is not None
+    copied = 0
+    info = await stream_info(api, spec.name)
+    for source in (info or {}).get("sources") or []:
+        copied = source.get("seq", 0)
+    for subject, _ in spec.copies.transforms:
+        body = {"last_by_subj": subject}
+        stream = spec.copies.stream
+        try:
+            last = await ask(api, f"STREAM.MSG.GET.{stream}", body, f"stream {stream}")
+        except JetStreamError as error:
+            if error.code not in {NO_MESSAGE, *NOT_FOUND}:
+                raise
+        else:
+            if last["message"]["seq"] > copied:
+                return True
+    return False
 
 
 async def ensure_stream(api: Api, spec: StreamSpec) -> None:
@@ -93,12 +140,14 @@ async def ensure_stream(api: Api, spec: StreamSpec) -> None:
             if info is None:
                 raise ConflictError(_stream_hint(error, spec)) from None
         else:
-            log.info("stream created", stream=spec.name, subjects=wanted["subjects"])
+            log.info("stream created", stream=spec.name, subjects=list(spec.subjects))
             return
     has = info["config"]
     differs = {key: value for key, value in wanted.items() if has.get(key) != value}
     if not differs:
         return
+    if conflict := copy_conflict(spec, has):
+        raise ConflictError(conflict)
     for fixed in ("retention", "storage"):
         if fixed in differs:
             raise ConflictError(
@@ -150,8 +199,7 @@ def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
         "ack_wait": int(spec.ack_wait * NANO),
         # Past a server-side limit a message is stuck in silence: the worker decides instead.
         "max_deliver": -1,
-        # The slots of the workers bound what is unacknowledged.
-        "max_ack_pending": -1,
+        "max_ack_pending": spec.max_ack_pending,
         "replay_policy": "instant",
     }
     if len(spec.filters) == 1:

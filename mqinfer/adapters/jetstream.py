@@ -52,6 +52,7 @@ class JetStream:
         self._pulls: dict[ContinuousPull, Any] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._beside: list[asyncio.Task[None]] = []
+        self._renewals: set[asyncio.Task[None]] = set()
         self._closing = False
         self._closed = asyncio.Event()
         # Subjects that the server denied to these credentials, newest last.
@@ -175,6 +176,10 @@ class JetStream:
         """Configuration and state of a stream as JetStream gives them, or None."""
         return await admin.stream_info(self.client, stream)
 
+    async def uncopied(self, spec: StreamSpec) -> bool:
+        """Whether the copy is behind; see `Broker.uncopied`."""
+        return await admin.uncopied(self.client, spec)
+
     async def stream_created(self, stream: str) -> str | None:
         """When the stream was made; see `Broker.stream_created`."""
         info = await admin.stream_info(self.client, stream)
@@ -278,9 +283,19 @@ class JetStream:
         """Never deliver again."""
         self._reply(delivery, b"+TERM " + " ".join(reason.split())[:200].encode())
 
-    def progress(self, delivery: Delivery) -> None:
-        """Start `ack_wait` anew."""
-        self._reply(delivery, b"+WPI")
+    def progress(self, delivery: Delivery, heard: Callable[[], None] | None = None) -> None:
+        """Start `ack_wait` anew; with `heard`, ask the server to say so."""
+        if heard is None:
+            self._reply(delivery, b"+WPI")
+            return
+
+        async def ask() -> None:
+            if await self.client.answered(delivery.reply.decode(), b"+WPI"):
+                heard()
+
+        task = asyncio.create_task(ask(), name="renewal")
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
 
     def _reply(self, delivery: Delivery, body: bytes) -> None:
         self.client.write(b"PUB %b %d\r\n%b\r\n" % (delivery.reply, len(body), body))
@@ -299,9 +314,10 @@ class JetStream:
     async def close(self) -> None:
         """Close the connection and end the tasks beside it."""
         self._closing = True
-        for task in self._beside:
+        beside = [*self._beside, *self._renewals]
+        for task in beside:
             task.cancel()
-        await asyncio.gather(*self._beside, return_exceptions=True)
+        await asyncio.gather(*beside, return_exceptions=True)
         self._beside.clear()
         if self._publisher is not None:
             self._publisher.fail_all(MqinferError("the connection is closed"))

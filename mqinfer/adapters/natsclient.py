@@ -120,6 +120,14 @@ class LeanClient(Client):
             self._denials.pop(subject.lower(), None)
         return answer
 
+    async def answered(self, subject: str, payload: bytes, timeout: float = 5.0) -> bool:
+        """Whether a request was answered with anything at all."""
+        try:
+            await self.request(subject, payload, timeout=timeout)
+        except (nats.errors.Error, TimeoutError, OSError):
+            return False
+        return True
+
     def on_permission_denied(self, text: str) -> None:
         """The server denied a subject; tells the request that waits for it."""
         found = _QUOTED.search(text)

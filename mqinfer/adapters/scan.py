@@ -105,7 +105,7 @@ class Scanner:
                 "or delete the stream"
                 for name in _FIXED_STREAM
                 if info["config"].get(name) != wanted[name]
-            ]
+            ] + [conflict for conflict in [admin.copy_conflict(spec, info["config"])] if conflict]
         conflicts: list[str] = []
         for subject in spec.subjects:
             body = {"subject": subject}

@@ -98,8 +98,12 @@ async def check_streams(app: App, streams: Streams, report: Report) -> None:
     except ConfigurationError:
         return  # reported by `check_wiring`
     for task in tasks:
-        for conflict in await streams.consumer_conflicts(plan.consumer_spec(app, task)):
-            report.found(f"stage {task.name}", conflict)
+        if task.ordered:
+            for conflict in await streams.stream_conflicts(plan.copy_spec(app, task.reads)):
+                report.found(f"stage {task.name}", conflict)
+        for consumer in plan.consumer_specs(app, task):
+            for conflict in await streams.consumer_conflicts(consumer):
+                report.found(f"stage {task.name}", conflict)
     if len(report.problems) == before:
         report.checked.append(f"NATS: stream {app.name} and {len(tasks)} consumers")
 

@@ -59,9 +59,9 @@ def permissions(
     publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
     tasks = plan.tasks(app, names)
     for task in tasks:
-        stream = plan.stream_of(app, task)
-        publish[f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{task.name}"] = None
-        publish[f"$JS.ACK.{stream}.{task.name}.>"] = None
+        for spec in plan.consumer_specs(app, task):
+            publish[f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"] = None
+            publish[f"$JS.ACK.{spec.stream}.{spec.name}.>"] = None
         publish[f"$KV.{bucket}.{task.name}.>"] = None
         if not task.dead:
             publish[plan.dead_subject(app, task.name)] = None
@@ -71,5 +71,9 @@ def permissions(
     for task in tasks:
         watched += plan.downstream(app, task)
     for task in watched:  # how far they are: backpressure, lag, --drain
-        publish[f"$JS.API.CONSUMER.INFO.{plan.stream_of(app, task)}.{task.name}"] = None
+        for spec in plan.consumer_specs(app, task):
+            publish[f"$JS.API.CONSUMER.INFO.{spec.stream}.{spec.name}"] = None
+        if task.ordered:  # --drain: whether all is copied into the partitions
+            publish[f"$JS.API.STREAM.INFO.{plan.stream_of(app, task)}"] = None
+            publish[f"$JS.API.STREAM.MSG.GET.{app.name}"] = None
     return Permissions(tuple(publish), (f"{inbox_prefix}.>",))

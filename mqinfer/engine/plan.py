@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mqinfer.engine.ports import ConsumerSpec, StreamSpec
+from mqinfer.engine.ports import ConsumerSpec, CopyOf, StreamSpec
 from mqinfer.engine.tables import DeadLetterRow
 from mqinfer.errors import ConfigurationError
 from mqinfer.message import Message, Row
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mqinfer.app import App
 
 DEAD_SINK = "sink-mqinfer_dead_letters"
+COPY_WINDOW = 0.1  # seconds; the least that JetStream takes
 
 # A sink works in large blocks: at most a second of age in steady state, up to this many rows
 # under load. Its block waits out an outage of ClickHouse by itself, so it has no timeout.
@@ -53,6 +54,11 @@ class Task:
     dead: bool = False
 
     @property
+    def ordered(self) -> bool:
+        """Whether it handles messages in order by key, from partitions."""
+        return self.stage is not None and self.reads.__mqinfer__.ordered
+
+    @property
     def writes(self) -> tuple[type[Message], ...]:
         """The types it may write."""
         return self.stage.writes if self.stage else ()
@@ -69,10 +75,11 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
         ConfigurationError: a name is none of the app's; the text lists those there are.
         WiringError: the app's wiring is wrong.
     """
-    known = {
-        stage.name: Task(stage.name, stage.reads, stage.limits, stage=stage)
-        for stage in app.stages.values()
-    }
+    known = {}
+    for stage in app.stages.values():
+        if stage.reads.__mqinfer__.ordered:  # at most one message of each partition
+            stage = replace(stage, limits=replace(stage.limits, max_in_flight=app.partitions))
+        known[stage.name] = Task(stage.name, stage.reads, stage.limits, stage=stage)
     for table, row in app.rows.items():
         known[f"sink-{table}"] = Task(f"sink-{table}", row, SINK_LIMITS, row=row)
     if app.rows:  # who has tables wants to ask there what failed, too
@@ -141,16 +148,59 @@ def state_bucket(app: App) -> str:
     return f"{app.name}-state"
 
 
+def copy_spec(app: App, kind: type[Message]) -> StreamSpec:
+    """The copy of the messages of an ordered type, cut into partitions by the hash of the subject.
+
+    A stored subject is `<partition>.<original subject>`. What has no key goes to partition 0.
+    """
+    subject = app.subject(kind)
+    return StreamSpec(
+        name=f"{app.name}-ordered-{kind.__mqinfer__.subject.replace('.', '=')}",
+        subjects=(),
+        max_age=app.max_age,
+        replicas=app.replicas,
+        # What is a repeat was decided when the original was stored.
+        duplicate_window=COPY_WINDOW,
+        copies=CopyOf(
+            app.name,
+            (
+                (subject, f"0.{subject}"),
+                (f"{subject}.>", f"{{{{partition({app.partitions})}}}}.{subject}.>"),
+            ),
+        ),
+    )
+
+
 def stream_of(app: App, task: Task) -> str:
     """The stream that a task reads."""
+    if task.ordered:
+        return copy_spec(app, task.reads).name
     return f"{app.name}-dead" if task.dead else app.name
 
 
-def consumer_spec(app: App, task: Task) -> ConsumerSpec:
-    """The durable consumer of a task."""
-    return ConsumerSpec(
-        name=task.name,
-        stream=stream_of(app, task),
-        filters=(f"dead.{app.name}.>",) if task.dead else app.filters(task.reads),
-        ack_wait=task.limits.ack_wait,
-    )
+def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
+    """The durable consumers of a task: one, or one a partition named `<stage>-p<number>`.
+
+    A partition gives out its next message when the one before is acknowledged, and not before: no
+    two are under way at once, whoever handles them, and one that failed comes again first.
+    """
+    stream = stream_of(app, task)
+    if task.ordered:
+        return [
+            ConsumerSpec(
+                name=f"{task.name}-p{number}",
+                stream=stream,
+                filters=(f"{number}.>",),
+                ack_wait=task.limits.ack_wait,
+                max_ack_pending=1,
+            )
+            for number in range(app.partitions)
+        ]
+    return [
+        ConsumerSpec(
+            name=task.name,
+            stream=stream,
+            filters=(f"dead.{app.name}.>",) if task.dead else app.filters(task.reads),
+            ack_wait=task.limits.ack_wait,
+        )
+    ]

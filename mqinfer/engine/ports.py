@@ -195,8 +195,24 @@ class Delivery(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class CopyOf:
+    """What a stream copies by itself (JetStream's "source").
+
+    Attributes:
+        stream: that it reads.
+        transforms: pairs of subjects: those it takes, and what they are stored as.
+    """
+
+    stream: str
+    transforms: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """A stream as an app wants it; None leaves the server's default."""
+    """A stream as an app wants it; None leaves the server's default.
+
+    `copies` cannot change once the stream exists: JetStream would copy everything again.
+    """
 
     name: str
     subjects: tuple[str, ...]
@@ -205,6 +221,7 @@ class StreamSpec:
     replicas: int = 1
     duplicate_window: float = 120.0
     description: str = ""
+    copies: CopyOf | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +230,8 @@ class ConsumerSpec:
 
     `start_sequence` cannot change once the consumer exists; None takes the whole stream, or
     whatever an existing consumer began with.
+    `max_ack_pending` is how many messages
+    may be unacknowledged, over all workers; -1 leaves that to the slots of the workers.
     """
 
     name: str
@@ -221,6 +240,7 @@ class ConsumerSpec:
     ack_wait: float = 30.0
     start_sequence: int | None = None
     description: str = ""
+    max_ack_pending: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +278,36 @@ class Pull(Protocol):
         """Stop taking messages; those that still arrive are handed back at once."""
 
 
-class Broker(Protocol):
+class Feed(Protocol):
+    """Where a runner gets its messages from."""
+
+    async def pull(
+        self,
+        stream: str,
+        consumer: str,
+        *,
+        on_message: Callable[[Delivery], None],
+        on_released: Callable[[int, int], None],
+        recreate: Callable[[], Awaitable[object]],
+    ) -> Pull:
+        """Begin to pull.
+
+        Args:
+            stream: the stream's name.
+            consumer: the durable's name.
+            on_message: called on the event loop for every message; must not raise or block.
+            on_released: called with the messages and bytes of a request that ended unfilled.
+            recreate: called when an operator deleted the consumer.
+        """
+
+    def progress(self, delivery: Delivery, heard: Callable[[], None] | None = None) -> None:
+        """Say that it is being worked on: `ack_wait` starts anew.
+
+        `heard` is called when the server says that it knows; without it, nobody asks.
+        """
+
+
+class Broker(Feed, Protocol):
     """JetStream."""
 
     @property
@@ -297,23 +346,11 @@ class Broker(Protocol):
             Unavailable: the server does not answer.
         """
 
-    async def pull(
-        self,
-        stream: str,
-        consumer: str,
-        *,
-        on_message: Callable[[Delivery], None],
-        on_released: Callable[[int, int], None],
-        recreate: Callable[[], Awaitable[object]],
-    ) -> Pull:
-        """Begin to pull.
+    async def uncopied(self, spec: StreamSpec) -> bool:
+        """Whether the stream that `spec` copies holds messages that the copy does not have yet.
 
-        Args:
-            stream: the stream's name.
-            consumer: the durable's name.
-            on_message: called on the event loop for every message; must not raise or block.
-            on_released: called with the messages and bytes of a request that ended unfilled.
-            recreate: called when an operator deleted the consumer.
+        Raises:
+            Unavailable: the server does not answer.
         """
 
     def publish(
@@ -346,9 +383,6 @@ class Broker(Protocol):
 
     def term(self, delivery: Delivery, reason: str) -> None:
         """Never deliver again."""
-
-    def progress(self, delivery: Delivery) -> None:
-        """Say that it is being worked on: `ack_wait` starts anew."""
 
     async def ensure_bucket(self, bucket: str, *, max_age: float, replicas: int) -> None:
         """Create a key-value bucket if there is none."""

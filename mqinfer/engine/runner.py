@@ -26,7 +26,7 @@ from mqinfer.identity import ONLY
 
 if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.ports import Broker, Delivery, Pull
+    from mqinfer.engine.ports import Delivery, Feed, Pull
     from mqinfer.engine.suspects import Suspects
     from mqinfer.message import Message
     from mqinfer.observe import StageMetrics
@@ -71,7 +71,7 @@ class Runner:
         handling: Handling,
         settler: Settler,
         slots: Slots,
-        broker: Broker,
+        broker: Feed,
         gates: Sequence[Callable[[], str | None]],
         recreate: Callable[[], Awaitable[object]],
         metrics: StageMetrics,

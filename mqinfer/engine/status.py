@@ -14,6 +14,7 @@ from mqinfer.engine import plan
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.engine.ports import ConsumerSpec
 
 # Parts of a limit from which on it is worth a word.
 _NEAR_AGE = 0.7
@@ -186,7 +187,23 @@ async def _stream(name: str, facts: Facts) -> StreamStatus:
 async def _task(
     app: App, facts: Facts, task: plan.Task, status: TaskStatus, stream: StreamStatus
 ) -> TaskStatus:
-    spec = plan.consumer_spec(app, task)
+    parts = [
+        await _consumer(facts, spec, status, stream, kept=not task.dead)
+        for spec in plan.consumer_specs(app, task)
+    ]
+    counted = ("waiting", "in_flight", "redelivered", "pulling", "settled")
+    return replace(
+        status,
+        exists=all(part.exists for part in parts),
+        oldest=min((part.oldest for part in parts if part.oldest), default=None),
+        **{name: sum(getattr(part, name) for part in parts) for name in counted},
+    )
+
+
+async def _consumer(
+    facts: Facts, spec: ConsumerSpec, status: TaskStatus, stream: StreamStatus, *, kept: bool
+) -> TaskStatus:
+    """The status of one consumer; `kept`: its messages are dropped with those of the stream."""
     info = await facts.consumer_info(spec.stream, spec.name)
     if info is None:
         return status
@@ -200,17 +217,13 @@ async def _task(
         pulling=info.get("num_waiting", 0),
         settled=info.get("delivered", {}).get("consumer_seq", 0) - in_flight,
     )
-    if (
-        status.lag
-        and spec.stream == stream.name
-        and _age(stream.oldest, stream.max_age) >= _NEAR_AGE
-    ):
+    if status.lag and kept and _age(stream.oldest, stream.max_age) >= _NEAR_AGE:
         # Only now is it worth a request: nothing is older than the stream's first message.
         first = info.get("ack_floor", {}).get("stream_seq", 0) + 1
         found = [
             message
             for subject in spec.filters
-            if (message := await facts.message(app.name, first, subject=subject)) is not None
+            if (message := await facts.message(spec.stream, first, subject=subject)) is not None
         ]
         status = replace(status, oldest=min((m.time for m in found), default=None))
     return status

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from mqinfer.codec import Codec
-from mqinfer.engine import plan
+from mqinfer.engine import ordered, plan
 from mqinfer.engine.emitter import Emitter
 from mqinfer.engine.handling import Handling, InBatches, OneByOne
 from mqinfer.engine.intotable import IntoTable, dead_letter_row
 from mqinfer.engine.job import Job
+from mqinfer.engine.ordered import OneEach, OrderedRunner, OrderedSettler, Partitions
 from mqinfer.engine.runner import Runner
 from mqinfer.engine.settler import Settler
 from mqinfer.engine.sink import Sink
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.engine.inference import Inference
-    from mqinfer.engine.ports import Broker, ConsumerSpec, Database, Delivery
+    from mqinfer.engine.ports import Broker, Database, Delivery, Feed
     from mqinfer.message import Message
     from mqinfer.observe import Metrics
 
@@ -168,9 +169,7 @@ class Worker:
         )
 
     async def _run_task(self, task: plan.Task) -> None:
-        spec = plan.consumer_spec(self.app, task)
-        broker = self._services.broker
-        await broker.ensure_consumer(spec)
+        await self._ensure(task)
         sink = None
         if task.row is not None:
             assert self._services.database is not None
@@ -184,13 +183,20 @@ class Worker:
             del self._beginning[task.name]
             await runner.run(self._stop, self._grace)
 
-    async def _recreate(self, spec: ConsumerSpec) -> None:
-        """Make a consumer again that an operator deleted, from where it was at the last look."""
+    async def _ensure(self, task: plan.Task) -> None:
+        if task.ordered:
+            await ordered.ensure(self.app, task, self._services.broker)
+            return
+        await self._recreate(task)
+
+    async def _recreate(self, task: plan.Task) -> None:
+        """Make what an operator deleted (or nobody made yet), from where it last was."""
         broker = self._services.broker
-        floor = self._floors.get(spec.name, 0)
-        if floor and await broker.stream_created(spec.stream) == self._created[spec.stream]:
-            spec = replace(spec, start_sequence=floor + 1)
-        await broker.ensure_consumer(spec)
+        for spec in plan.consumer_specs(self.app, task):
+            floor = self._floors.get(spec.name, 0)
+            if floor and await broker.stream_created(spec.stream) == self._created[spec.stream]:
+                spec = replace(spec, start_sequence=floor + 1)
+            await broker.ensure_consumer(spec)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Await `work`; False if the worker was stopped first."""
@@ -206,10 +212,11 @@ class Worker:
     def _runner(self, task: plan.Task, sink: Sink | None, state: object) -> Runner:
         app, services = self.app, self._services
         metrics = services.metrics.stage(task.name)
-        slots = Slots(
-            task.limits.max_in_flight,
-            task.limits.max_bytes,
-            services.broker.max_payload + HEADERS_ROOM,
+        largest = services.broker.max_payload + HEADERS_ROOM
+        slots = (
+            OneEach(app.partitions, largest)
+            if task.ordered
+            else Slots(task.limits.max_in_flight, task.limits.max_bytes, largest)
         )
         emitter = Emitter(
             app,
@@ -226,7 +233,7 @@ class Worker:
         def released(job: Job) -> None:
             runner.released(job)
 
-        settler = Settler(
+        settler = (OrderedSettler if task.ordered else Settler)(
             task.name,
             task.limits,
             broker=services.broker,
@@ -236,23 +243,26 @@ class Worker:
             released=released,
             clock=loop.time,
         )
-        spec = plan.consumer_spec(app, task)
+        broker: Feed = services.broker
+        if task.ordered:
+            names = [spec.name for spec in plan.consumer_specs(app, task)]
+            broker = Partitions(services.broker, names, loop.time)
         handling = _handling(task, settler, sink, services.metrics)
-        runner = Runner(
+        runner = (OrderedRunner if task.ordered else Runner)(
             task.name,
-            stream=spec.stream,
-            consumer=spec.name,
+            stream=plan.stream_of(app, task),
+            consumer=task.name,
             decode=self._decoder(task),
             limits=task.limits,
             handling=handling,
             settler=settler,
             slots=slots,
-            broker=services.broker,
+            broker=broker,
             gates=self._gates(task, handling),
-            recreate=lambda: self._recreate(spec),
+            recreate=lambda: self._recreate(task),
             metrics=metrics,
             suspects=Suspects(
-                spec.name,
+                task.name,
                 bucket=plan.state_bucket(app),
                 broker=services.broker,
                 limits=task.limits,
@@ -319,6 +329,18 @@ class Worker:
             await asyncio.sleep(LAG_EVERY if not self._drain else LAG_EVERY / 4)
 
     async def _lag(self, task: plan.Task) -> int:
+        broker = self._services.broker
+        found = [
+            await broker.consumer_state(spec.stream, spec.name)
+            for spec in plan.consumer_specs(self.app, task)
+        ]
+        states = [state for state in found if state is not None]
+        self._waiting[task.name] = sum(state.waiting for state in states)
+        lag = sum(state.lag for state in states)
+        if self._drain and task.ordered and not lag:
+            # What is published is not in a partition yet, but it is left to do.
+            lag = int(await broker.uncopied(plan.copy_spec(self.app, task.reads)))
+        return lag
         stream = plan.stream_of(self.app, task)
         state = await self._services.broker.consumer_state(stream, task.name)
         if state is not None:

@@ -1,0 +1,328 @@
+"""Ordered: messages with one key are handled one after the other, by any number of workers.
+
+JetStream copies the messages of an ordered type into a stream of partitions (`plan.copy_spec`),
+and each stage has a consumer a partition that gives out its next message only when the one before
+is acknowledged (`plan.consumer_specs`). So every worker may ask for every partition, and whoever
+gets a message holds its partition until the message is answered: the message is the lease. It ends
+with `ack_wait`, is renewed at a third of that, and moves on by itself when its worker dies.
+
+A lease must not be used after its end: another worker may hold the partition by then. So renewals
+are confirmed by the server, and a worker that has heard none for most of `ack_wait` (it was
+stopped, or cut off) drops the message without a word: it cancels the handler, and neither
+acknowledges nor gives back what is no longer its own. Outputs that such a worker had sent are
+repeats of those of the next holder, and are dropped as such by their ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mqinfer.engine import plan
+from mqinfer.engine.runner import Runner
+from mqinfer.engine.settler import Settler
+from mqinfer.engine.slots import Slots
+from mqinfer.errors import ConflictError
+from mqinfer.identity import SOURCE
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.engine.job import Job
+    from mqinfer.engine.ports import Broker, Delivery, Pull
+    from mqinfer.message import Message
+
+log = structlog.get_logger("mqinfer.ordered")
+
+# The part of `ack_wait` after which a lease that was not renewed counts as lost. The rest is for
+# clocks that differ in pace and for the way of the delivery.
+HOLD = 0.8
+
+
+async def ensure(app: App, task: plan.Task, broker: Broker) -> None:
+    """Make the partitions of an ordered task and its consumers, where they do not exist.
+
+    Raises:
+        ConflictError: the number of partitions was changed, or the stage ran without order before.
+    """
+    copy = plan.copy_spec(app, task.reads)
+    specs = plan.consumer_specs(app, task)
+    if (
+        await broker.consumer_state(copy.name, specs[0].name) is None
+        and await broker.consumer_state(app.name, task.name) is not None
+    ):
+        raise ConflictError(
+            f"stage {task.name} has read {task.reads.__name__} without order before: where it was "
+            f"does not carry over. Give it another name= (it begins at the oldest message), or "
+            f"delete consumer {task.name} of stream {app.name}"
+        )
+    await broker.ensure_stream(copy)
+    for spec in specs:
+        await broker.ensure_consumer(spec)
+
+
+class Partition:
+    """What one worker knows of one partition.
+
+    Attributes:
+        pull: from its consumer.
+        asked: a request is open.
+        held: a message of it is here, and is not settled.
+    """
+
+    __slots__ = ("asked", "held", "pull")
+
+    def __init__(self) -> None:
+        self.pull: Pull | None = None
+        self.asked = False
+        self.held = False
+
+
+class Held:
+    """A delivery from a partition, told as the original message, with the age of its lease.
+
+    Identity, subject and place are those in the app's stream, so that what follows (outputs, dead
+    letters) is the same as without partitions.
+    """
+
+    __slots__ = (
+        "_delivery",
+        "_headers",
+        "attempt",
+        "data",
+        "partition",
+        "pending",
+        "published",
+        "renewed",
+        "reply",
+        "sequence",
+        "size",
+        "stream",
+    )
+
+    def __init__(self, delivery: Delivery, partition: Partition, now: float):
+        self._delivery = delivery
+        self.partition = partition
+        self.renewed = now
+        self.data = delivery.data
+        self.reply = delivery.reply
+        self.attempt = delivery.attempt
+        self.pending = delivery.pending
+        self.published = delivery.published
+        self.size = delivery.size
+        self._headers = {k: v for k, v in delivery.headers.items() if k != SOURCE}
+        # "<stream> <sequence> <subjects> <transforms> <subject>"
+        origin = delivery.headers.get(SOURCE, "").split(" ")
+        known = len(origin) > 1 and origin[1].isdigit()
+        self.stream = origin[0] if known else delivery.stream
+        self.sequence = int(origin[1]) if known else delivery.sequence
+
+    @property
+    def subject(self) -> str:
+        """What it was published on."""
+        return self._delivery.subject.partition(".")[2]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """As they were published."""
+        return self._headers
+
+    def __repr__(self) -> str:
+        return f"Held({self.subject} #{self.sequence}, attempt {self.attempt})"
+
+
+class Partitions:
+    """A runner's way to its partitions: pulls from all, and renews what it holds.
+
+    Args:
+        broker: the server.
+        consumers: names, one a partition.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, broker: Broker, consumers: Sequence[str], clock: Callable[[], float]):
+        self._broker = broker
+        self._consumers = consumers
+        self._clock = clock
+
+    async def pull(
+        self,
+        stream: str,
+        consumer: str,
+        *,
+        on_message: Callable[[Delivery], None],
+        on_released: Callable[[int, int], None],
+        recreate: Callable[[], Awaitable[object]],
+    ) -> PartitionedPull:
+        """Begin to pull from every partition; see `Broker.pull`."""
+        del consumer  # the stage's name; its consumers are ours
+        partitions = [Partition() for _ in self._consumers]
+        opened = PartitionedPull(partitions)
+        for name, partition in zip(self._consumers, partitions, strict=True):
+            partition.pull = await self._broker.pull(
+                stream,
+                name,
+                on_message=self._arrival(partition, on_message),
+                on_released=_withdrawal(partition, on_released),
+                recreate=recreate,
+            )
+        return opened
+
+    def _arrival(
+        self, partition: Partition, on_message: Callable[[Delivery], None]
+    ) -> Callable[[Delivery], None]:
+        def arrived(delivery: Delivery) -> None:
+            partition.asked = False
+            partition.held = True
+            on_message(Held(delivery, partition, self._clock()))
+
+        return arrived
+
+    def progress(self, delivery: Delivery, heard: Callable[[], None] | None = None) -> None:
+        """Renew the lease; it counts from when it was asked for, once the server has answered."""
+        asked = self._clock()
+
+        def renewed() -> None:
+            if isinstance(delivery, Held):
+                delivery.renewed = max(delivery.renewed, asked)
+            if heard is not None:
+                heard()
+
+        self._broker.progress(delivery, renewed)
+
+
+def _withdrawal(
+    partition: Partition, on_released: Callable[[int, int], None]
+) -> Callable[[int, int], None]:
+    def released(messages: int, size: int) -> None:
+        if messages:
+            partition.asked = False
+        on_released(messages, size)
+
+    return released
+
+
+class PartitionedPull:
+    """The pulls of all partitions as one; each has at most one message asked for or here."""
+
+    def __init__(self, partitions: Sequence[Partition]):
+        self._partitions = partitions
+
+    def request(self, messages: int, max_bytes: int) -> None:
+        """Ask `messages` partitions for one message each."""
+        # `OneEach` gives out a slot for each partition that is neither asked nor held.
+        idle = (part for part in self._partitions if not part.asked and not part.held)
+        for _, partition in zip(range(messages), idle, strict=False):
+            assert partition.pull is not None
+            partition.asked = True
+            partition.pull.request(1, max_bytes)
+
+    @property
+    def paused(self) -> bool:
+        """Whether to wait before the next request, since one ended badly."""
+        return any(part.pull is None or part.pull.paused for part in self._partitions)
+
+    async def close(self) -> None:
+        """Stop taking messages; those that still arrive are handed back at once."""
+        pulls = [part.pull for part in self._partitions if part.pull is not None]
+        await asyncio.gather(*(pull.close() for pull in pulls))
+
+    def __repr__(self) -> str:
+        asked = sum(part.asked for part in self._partitions)
+        held = sum(part.held for part in self._partitions)
+        return f"PartitionedPull({asked} asked, {held} held of {len(self._partitions)})"
+
+
+def lapsed(job: Job, ack_wait: float, now: float) -> bool:
+    """Whether the lease of a message is lost, as far as this worker can know."""
+    delivery = job.delivery
+    return isinstance(delivery, Held) and now - delivery.renewed > HOLD * ack_wait
+
+
+class OneEach(Slots):
+    """Slots for one message of each partition; bytes are bounded by the largest message there is.
+
+    Args:
+        partitions: their number.
+        largest: the largest message there can be, in bytes.
+    """
+
+    def __init__(self, partitions: int, largest: int):
+        super().__init__(partitions, partitions * largest, largest)
+
+    def plan(self) -> tuple[int, int] | None:
+        """One message, from any partition that is free."""
+        return (1, self.largest) if self.free > 0 else None
+
+    @property
+    def half_free(self) -> bool:
+        """A partition stands still until it is asked for: never wait for more to become free."""
+        return self.free > 0
+
+
+class OrderedSettler(Settler):
+    """Says nothing about messages whose lease is lost: they are another worker's by now."""
+
+    def _dropped(self, job: Job) -> bool:
+        """Let go of a message whose lease is lost, and of one that was let go before."""
+        if not job.settled and lapsed(job, self._limits.ack_wait, self._clock()):
+            log.warning(
+                "lease lost",
+                stage=self._stage,
+                id=job.id,
+                sequence=job.delivery.sequence,
+                attempt=job.delivery.attempt,
+            )
+            self._leave(job)
+        return job.settled
+
+    def answered(self, job: Job, outputs: Sequence[Message], first: int = 0) -> None:
+        """Publish and acknowledge what is still ours."""
+        if not self._dropped(job):
+            super().answered(job, outputs, first)
+
+    def _done(self, job: Job) -> None:
+        if not self._dropped(job):
+            super()._done(job)
+
+    def skipped(self, job: Job) -> None:
+        """Acknowledge what is still ours."""
+        if not self._dropped(job):
+            super().skipped(job)
+
+    def failed(self, job: Job, error: BaseException) -> None:
+        """Give back or dead-letter what is still ours."""
+        if not self._dropped(job):
+            super().failed(job, error)
+
+    def dead(self, job: Job, error: BaseException) -> None:
+        """Dead-letter what is still ours."""
+        if not self._dropped(job):
+            super().dead(job, error)
+
+    def hand_back(self, job: Job) -> None:
+        """Hand back what is still ours."""
+        if not self._dropped(job):
+            super().hand_back(job)
+
+
+class OrderedRunner(Runner):
+    """A runner whose messages are leases."""
+
+    def released(self, job: Job) -> None:
+        """A job left: its partition may be asked again."""
+        if isinstance(job.delivery, Held):
+            job.delivery.partition.held = False
+        super().released(job)
+
+    def tick(self, now: float) -> None:
+        """Renew what is held, and cancel the handlers of what is held no longer."""
+        super().tick(now)
+        for job in self.jobs.values():
+            if job.task is None or job.timed_out:
+                continue
+            if lapsed(job, self._limits.ack_wait, now):
+                job.timed_out = True  # the cancellation ends in `failed`, which drops it
+                job.task.cancel()
