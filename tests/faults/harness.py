@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -40,6 +40,7 @@ class Run:
         faults: how many.
         seed: of the schedule.
         cluster: how many NATS servers.
+        kinds: of faults to draw from; None is all.
         patience: seconds without any progress after which the run is given up.
     """
 
@@ -51,6 +52,7 @@ class Run:
         faults: int,
         seed: int,
         cluster: int = 1,
+        kinds: Sequence[str] | None = None,
         patience: float = 120.0,
     ):
         self.servers = Servers(folder, cluster=cluster)
@@ -67,6 +69,7 @@ class Run:
         self._folder = folder
         self._rng = random.Random(seed)
         weights = SINGLE if cluster == 1 else CLUSTER
+        weights = {kind: w for kind, w in weights.items() if kinds is None or kind in kinds}
         self._schedule = draw(self._rng, faults, weights)
         self._faults = Faults(self, self._rng)
         self._patience = patience

@@ -1,0 +1,80 @@
+"""What the focused tests share: Triton and ClickHouse of their own, and states to wait for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mqinfer import Message, Worker
+from mqinfer.engine.runner import Runner
+from mqinfer.settings import Settings
+from mqinfer.stage import Backoff
+from mqinfer.testing import Harness, until
+
+SOON = Backoff(initial=0.05, maximum=0.2)
+
+
+class Number(Message, subject="number"):
+    """An input."""
+
+    value: int
+
+
+class Double(Message, subject="double"):
+    """An answer."""
+
+    value: int
+
+
+def runner_of(worker: Worker, name: str) -> Runner:
+    """The runner of one stage."""
+    assert worker.engine is not None
+    (found,) = [runner for runner in worker.engine.runners if runner.name == name]
+    return found
+
+
+async def blocked(worker: Worker, *words: str) -> list[str]:
+    """Wait until the worker says that it is not ready, with these words."""
+
+    def says() -> list[str] | None:
+        reasons = worker.not_ready()
+        text = " ".join(reasons)
+        return reasons if reasons and all(word in text for word in words) else None
+
+    return await until(says, f"not ready because of {words}")
+
+
+async def ready(worker: Worker) -> None:
+    """Wait until the worker is ready."""
+    await until(lambda: not worker.not_ready(), "readiness")
+
+
+async def done(harness: Harness, *consumers: str, timeout: float = 30.0) -> None:
+    """Wait until nothing is left for these consumers."""
+
+    async def empty() -> bool:
+        return not any([await harness.lag(consumer) for consumer in consumers])
+
+    await until(empty, f"the end of {consumers}", timeout)
+
+
+async def redeliveries(harness: Harness, consumer: str) -> int:
+    """How often messages were delivered beyond the first time, over the consumer's life."""
+    broker: Any = harness.services.broker
+    answer = await broker.client.api(f"$JS.API.CONSUMER.INFO.{harness.app.name}.{consumer}")
+    delivered = answer["delivered"]
+    # consumer_seq counts deliveries; the stages here read every message of the stream's subject.
+    stored = await harness.stored(subject=answer["config"]["filter_subject"])
+    return int(delivered["consumer_seq"]) - len(stored)
+
+
+def settings_with(base: Settings, **changes: Any) -> Settings:
+    """Settings of a test, changed."""
+    names = ("nats_url", "triton_url", "clickhouse_url", "blobs", "grace")
+    values = {name: getattr(base, name) for name in names}
+    return Settings.load({}, **{**values, **changes})
+
+
+def always(value: object) -> Callable[[], object]:
+    """A function that gives `value`."""
+    return lambda: value
