@@ -12,7 +12,7 @@ import pytest
 
 from mqinfer import App, Blob, Context, Message, Reject, Rejected, Retry
 from mqinfer.engine.deadletter import ATTEMPTS, ERROR, SEQUENCE, STAGE, SUBJECT, TRACEBACK
-from mqinfer.errors import ConflictError, PayloadTooLarge
+from mqinfer.errors import ConflictError, PayloadTooLarge, Unavailable
 from mqinfer.identity import ANCESTORS, MSG_ID, ONLY
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff
@@ -212,6 +212,25 @@ async def test_failures_are_retried_then_dead_lettered(nats: Settings) -> None:
         assert "missing required field `value`" in dead["8"].reason
         assert "Expected `int`, got `str`" in dead["9"].reason
         assert await harness.lag("double") == 0
+
+
+async def test_a_server_that_is_away_costs_no_attempt(nats: Settings) -> None:
+    app = App("away")
+    seen: list[int] = []
+
+    @app.stage(attempts=2, backoff=SOON)
+    async def double(number: Number, ctx: Context) -> Double:
+        seen.append(ctx.attempt)
+        if ctx.attempt < 4:
+            raise Unavailable("the blob store does not answer")
+        return Double(number.value)
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(Number(1))
+        await harness.drain()
+        assert await harness.messages(Double) == [Double(1)]
+        assert seen[-1] == 4
+        assert await harness.dead() == []
 
 
 async def test_a_batch_that_raises_costs_only_the_bad_message(nats: Settings) -> None:

@@ -19,7 +19,7 @@ import structlog
 from mqinfer.engine.deadletter import dead_letter, kind_of
 from mqinfer.engine.emitter import Emitter
 from mqinfer.engine.job import Job
-from mqinfer.errors import Reject, Retry
+from mqinfer.errors import Reject, Retry, Unavailable
 
 if TYPE_CHECKING:
     from mqinfer.engine.ports import Broker
@@ -133,7 +133,10 @@ class Settler:
         if job.settled:
             return
         attempt = job.delivery.attempt
-        if isinstance(error, Reject) or attempt >= self._limits.attempts:
+        # A server that is away (a blob store) is no fault of the message: it comes back until the
+        # server does, however often that is.
+        used_up = attempt >= self._limits.attempts and not isinstance(error, Unavailable)
+        if isinstance(error, Reject) or used_up:
             self.dead(job, error)
             return
         delay = error.after if isinstance(error, Retry) else None

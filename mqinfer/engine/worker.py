@@ -140,8 +140,13 @@ class Worker:
                 finally:
                     for helper in helpers:
                         helper.cancel()
-        await broker.flush()
-        log.info("stopped", app=self.app.name)
+        try:
+            await broker.flush()
+        except Unavailable as error:
+            # What the broker did not hear it delivers again, and repeats are dropped.
+            log.warning("stopped without the broker", app=self.app.name, reason=str(error))
+        else:
+            log.info("stopped", app=self.app.name)
 
     def _start_beside(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         helpers = [group.create_task(self._watch_lag(), name="lag")]
