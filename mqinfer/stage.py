@@ -192,10 +192,13 @@ def read_signature(
             "(message: In) or (message: In, ctx: Context)"
         )
     reads, batch = _reads(name, parameters[0].name, hints.get(parameters[0].name))
-    if len(parameters) == 2 and hints.get(parameters[1].name, Context) is not Context:
+    wanted: Any = list[Context] if batch else Context
+    if len(parameters) == 2 and hints.get(parameters[1].name, wanted) != wanted:
+        hint = hints[parameters[1].name]
         raise WiringError(
-            f"stage {name}: the second parameter is the Context, not "
-            f"{_name(hints[parameters[1].name])}"
+            f"stage {name}: the second parameter is the "
+            f"{'list[Context] of the batch' if batch else 'Context'}, not "
+            f"{_name(hint) if isinstance(hint, type) else hint}"
         )
     kind = _kind(handler)
     if batch and kind not in ("coroutine", "function"):
