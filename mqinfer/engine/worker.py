@@ -178,7 +178,8 @@ class Worker:
         sink = None
         if task.row is not None:
             assert self._services.database is not None
-            sink = Sink(self._services.database, task.row)
+            sink = table = Sink(self._services.database, task.row)
+            self._beginning[task.name] = lambda: table.blocked
             if not await self._unless_stopped(sink.prepare()):
                 return
         lifespan = task.stage.lifespan if task.stage else None
@@ -340,19 +341,15 @@ class Worker:
             for spec in plan.consumer_specs(self.app, task)
         ]
         states = [state for state in found if state is not None]
+        for state in states:
+            floor = max(self._floors.get(state.name, 0), state.acknowledged_floor)
+            self._floors[state.name] = floor
         self._waiting[task.name] = sum(state.waiting for state in states)
         lag = sum(state.lag for state in states)
         if self._drain and task.ordered and not lag:
             # What is published is not in a partition yet, but it is left to do.
             lag = int(await broker.uncopied(plan.copy_spec(self.app, task.reads)))
         return lag
-        stream = plan.stream_of(self.app, task)
-        state = await self._services.broker.consumer_state(stream, task.name)
-        if state is not None:
-            floor = max(self._floors.get(task.name, 0), state.acknowledged_floor)
-            self._floors[task.name] = floor
-        self._waiting[task.name] = 0 if state is None else state.waiting
-        return 0 if state is None else state.lag
 
 
 def _handling(task: plan.Task, settler: Settler, sink: Sink | None, metrics: Metrics) -> Handling:
