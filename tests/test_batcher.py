@@ -87,7 +87,28 @@ def test_company_bounds_the_request_of_a_call() -> None:
     taken = []
     while part := batcher.take(slots=8):
         taken.append(items(part))
+        batcher.finish()
     assert taken == [[0, 1], [2], [3], [4, 5, 6, 7]]
+
+
+def test_suspects_go_without_any_other_request_beside() -> None:
+    batcher = filled(12, max_batch=4)
+    first, second = batcher.take(slots=8), batcher.take(slots=8)
+    for entry in first:
+        entry.company = 2
+    batcher.put_back(first)
+    batcher.finish()
+    # The other request is still under way.
+    assert batcher.take(slots=8) == []
+    for entry in second:
+        batcher.done(entry)
+    batcher.finish()
+    assert items(batcher.take(slots=8)) == [0, 1]
+    assert batcher.take(slots=8) == []
+    batcher.finish()
+    assert items(batcher.take(slots=8)) == [2, 3]
+    batcher.finish()
+    assert items(batcher.take(slots=8)) == [8, 9, 10, 11]
 
 
 def test_a_removed_call_is_not_sent() -> None:
@@ -181,6 +202,13 @@ class Life(RuleBasedStateMachine):
         if busy >= self.slots or not self.waiting:
             assert part == []
             return
+        if any(entry.company for request in self.requests for entry in request):
+            assert part == [], "suspects must be alone"
+            return
+        if busy and self.added[min(self.waiting)].company:
+            assert part == [], "suspects must wait until they can be alone"
+            return
+        assert len({entry.company is None for entry in part}) == 1
         numbers = items(part)
         assert part
         assert len(part) <= self.batcher.max_batch

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mqinfer import context as contexts
 from mqinfer.context import Context
+from mqinfer.engine.calls import ModelDied
 from mqinfer.engine.inference import Inference
 from mqinfer.engine.limits import AdaptiveLimit
 from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
@@ -52,6 +53,7 @@ class Server:
         self.under_way = self.most_under_way = self.cancelled = self.described = self.probes = 0
         self.spoil: Callable[[dict[str, Any]], dict[str, Any]] = lambda outputs: outputs
         self.fault: Exception | None = None
+        self.mortal = self.dead = False
 
     def _require(self, model: str, version: str | None) -> ModelInfo:
         if self.down is not None:
@@ -93,7 +95,11 @@ class Server:
         if self.fault is not None:
             raise self.fault
         if array.dtype == F32 and (array == DEADLY).any():
-            raise Unavailable("connection reset")
+            self.dead = self.mortal
+            if not self.mortal:
+                raise Unavailable("connection reset")
+        if self.dead:
+            raise ModelDied("its process is not healthy")
         if array.dtype == F32 and (array == BAD).any():
             raise ModelError("no item of this request may be negative")
         wanted = info.inputs[0]
@@ -104,6 +110,17 @@ class Server:
 
     async def close(self) -> None:
         pass
+
+
+class Leaps:
+    """A clock on which each look is a second later, to be quicker than the real one."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
 
 
 def slots(count: int) -> Callable[[], AdaptiveLimit]:
@@ -596,12 +613,32 @@ async def test_a_cancelled_call_in_an_outage_is_forgotten(
     assert server.values == [[0], [2]]
 
 
-async def test_an_item_that_takes_the_server_down_is_found(server: Server) -> None:
-    async with inference_on(server) as inference:
+async def another_request(server: Server) -> None:
+    count = len(server.requests)
+    await until(lambda: len(server.requests) > count)
+
+
+async def restart_when_dead(server: Server, inference: Inference) -> None:
+    """What an operator does, or a liveness probe."""
+    while True:
+        await until(lambda: server.dead)
+        # The model is called ready all the time: calls wait nevertheless.
+        await another_request(server)
+        server.down = "restarting"
+        await until(lambda: inference.statistics().blocked)
+        server.dead, server.down = False, None
+
+
+@pytest.mark.parametrize("mortal", [False, True])
+async def test_an_item_that_takes_the_server_down_is_found(server: Server, mortal: bool) -> None:
+    server.mortal = mortal
+    async with inference_on(server, clock=Leaps()) as inference:
         values = [1.0, 2.0, 3.0, DEADLY, 5.0, 6.0, 7.0, 8.0]
+        restarting = asyncio.create_task(restart_when_dead(server, inference))
         results = await asyncio.gather(*ask(inference, *values), return_exceptions=True)
+        restarting.cancel()
         assert [isinstance(result, Answer) for result in results] == [v > 0 for v in values]
-        with pytest.raises(ModelError, match="3 times the server stopped answering while this"):
+        with pytest.raises(ModelError, match="times no answer came while this item was alone"):
             raise results[3]  # type: ignore[misc]
 
 

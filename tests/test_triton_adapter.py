@@ -86,12 +86,46 @@ def save_echo(root: Path, name: str, element: int, kind: str, batch: int, shape:
     save(root, name, "1", graph, config)
 
 
+FRAGILE = """
+import os
+import sys
+
+# The stub does not look at PYTHONPATH by itself; with another NumPy it answers nothing.
+sys.path[:0] = os.environ["PYTHONPATH"].split(":")
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        tensor = pb_utils.get_input_tensor_by_name(request, "in")
+        numbers = tensor.as_numpy()
+        if (numbers == 66).any():
+            os._exit(1)
+        if (numbers == 55).any():
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("record not found"))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("out", numbers)])
+"""
+
+
+def save_fragile(root: Path) -> None:
+    """Gives back what it gets; refuses 55 in words of its own and dies of 66."""
+    (root / "fragile" / "1").mkdir(parents=True)
+    (root / "fragile" / "1" / "model.py").write_text(FRAGILE)
+    config = CONFIG.format(
+        batch=8, input="in", output="out", type="TYPE_INT64", out_type="TYPE_INT64", dims=1
+    )
+    (root / "fragile" / "config.pbtxt").write_text(config.replace("onnxruntime", "python"))
+
+
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("repository") / "models"
     root.mkdir()
     save_table(root, "1", 1.0)
     save_table(root, "2", 10.0)
+    save_fragile(root)
     save_echo(root, "words", TensorProto.STRING, "TYPE_STRING", 8, ["n", "w"])
     save_echo(root, "half", TensorProto.FLOAT16, "TYPE_FP16", 8, ["n", 2, 3])
     save_echo(root, "flags", TensorProto.BOOL, "TYPE_BOOL", 0, ["a", "b"])
@@ -339,6 +373,39 @@ async def test_bad_items_do_not_fail_their_neighbours(inference: Inference) -> N
         else:
             assert isinstance(result, Answer)
             assert result["value"].tolist() == [10.0 * number]
+
+
+async def test_what_a_model_says_in_words_like_those_of_triton_is_its_own(
+    inference: Inference,
+) -> None:
+    poison = 55
+    numbers = [1, 2, 3, poison, 4, 5, 6, 7]
+    results = await asyncio.gather(
+        *(inference("fragile", None, {"in": index(number)}) for number in numbers),
+        return_exceptions=True,
+    )
+    for number, result in zip(numbers, results, strict=True):
+        if number == poison:
+            assert isinstance(result, ModelError)
+            assert "record not found" in str(result)
+        else:
+            assert isinstance(result, Answer)
+            assert result["out"].tolist() == [number]
+
+
+async def test_a_model_whose_process_died_is_an_outage_of_it_alone(
+    triton: Triton, inference: Inference
+) -> None:
+    neighbour, poison = (
+        asyncio.create_task(inference("fragile", None, {"in": index(number)})) for number in (1, 66)
+    )
+    await until(lambda: "not healthy" in (inference.blocked(["fragile"]) or ""))
+    answer = await inference("table", None, {"index": index(1)})
+    assert answer["value"].tolist() == [10.0]
+    poison.cancel()
+    triton.kill()
+    await triton.start()
+    assert (await neighbour)["out"].tolist() == [1]
 
 
 async def test_strings_and_models_without_batch_dimension(inference: Inference) -> None:

@@ -32,8 +32,8 @@ class Entry(Generic[T]):
         ticket: order of arrival; kept when the call is put back.
         added: when it arrived, by the caller's clock.
         company: the most calls its next request may hold; None is the model's bound. Calls whose
-            request ended without an answer go again in smaller company, so that one that brings
-            the model down is found.
+            request ended without an answer are suspects: they go again in smaller company, with
+            no other request beside, so that one that brings the model down is found.
     """
 
     item: T
@@ -90,6 +90,8 @@ class Batcher(Generic[T]):
         self.busy = 0
         # Signature -> its waiting calls by ticket, in order of ticket; never an empty one.
         self._queues: dict[Hashable, OrderedDict[int, Entry[T]]] = {}
+        # Whether the request under way is one of suspects.
+        self._alone = False
         self._next_ticket = 0
         self._waiting = 0
         self._waiting_bytes = 0
@@ -124,20 +126,25 @@ class Batcher(Generic[T]):
         Args:
             slots: how many requests may be under way.
         """
-        if self.busy >= slots or not self._queues:
+        if self.busy >= slots or not self._queues or self._alone:
             return []
         # Fair between signatures: the one whose first call is the oldest. Few are ever waiting.
         queue = min(self._queues.values(), key=_first_ticket)
+        suspect = next(iter(queue.values())).company is not None
+        if suspect and self.busy:
+            return []
         taken: list[Entry[T]] = []
         size, most = 0, self.max_batch
         for entry in queue.values():
             most = min(most, entry.company or most)
-            if taken and (len(taken) >= most or size + entry.size > self.request_bytes):
+            full = len(taken) >= most or size + entry.size > self.request_bytes
+            if taken and (full or suspect != (entry.company is not None)):
                 break
             taken.append(entry)
             size += entry.size
         for entry in taken:
             self._dequeue(queue, entry)
+        self._alone = suspect
         self.busy += 1
         self._sent += len(taken)
         self._sent_bytes += size
@@ -164,6 +171,7 @@ class Batcher(Generic[T]):
     def finish(self) -> None:
         """A request that `take` gave has ended: its slot is free."""
         self.busy -= 1
+        self._alone = False
 
     def __len__(self) -> int:
         """Calls that wait."""

@@ -11,10 +11,18 @@ from mqinfer.engine import tensors
 from mqinfer.engine.batcher import BatcherStatistics, Entry
 from mqinfer.engine.limits import LimitStatistics
 from mqinfer.engine.ports import ModelInfo
+from mqinfer.errors import ModelUnavailable
 from mqinfer.model import Answer
 
 if TYPE_CHECKING:
     from mqinfer.model import Array
+
+
+class ModelDied(ModelUnavailable):
+    """A model's process died, perhaps of what was in the request; the server may not notice.
+
+    Never seen by handlers: their calls wait, or end in a `ModelError` when they are at fault.
+    """
 
 
 class InferenceObserver(Protocol):
@@ -64,10 +72,12 @@ class Call:
         "future",
         "info",
         "inputs",
+        "lost",
+        "lost_since",
         "paused",
         "request",
+        "sign_of_life",
         "size",
-        "strikes",
     )
 
     def __init__(self, info: ModelInfo, inputs: dict[str, Array], context: Context | None):
@@ -78,7 +88,11 @@ class Call:
         self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.entry: Entry[Call] | None = None
         self.request: Request | None = None
-        self.strikes = 0
+        # How often, and since when, no answer came although it was alone; and the last sign of
+        # life of the model then.
+        self.lost = 0
+        self.lost_since = 0.0
+        self.sign_of_life: object = None
         self.paused = False
 
     def fail(self, error: BaseException) -> None:

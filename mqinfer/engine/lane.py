@@ -18,7 +18,7 @@ from mqinfer.context import Context
 from mqinfer.engine import tensors
 from mqinfer.engine.availability import Availability
 from mqinfer.engine.batcher import Batcher, Entry
-from mqinfer.engine.calls import Call, InferenceObserver, LaneStatistics, Part, Request
+from mqinfer.engine.calls import Call, InferenceObserver, LaneStatistics, ModelDied, Part, Request
 from mqinfer.engine.limits import AdaptiveLimit, Backoff
 from mqinfer.engine.link import Link
 from mqinfer.engine.ports import ModelInfo
@@ -32,8 +32,11 @@ log = structlog.get_logger("mqinfer.inference")
 
 # Up to so many items a refused request is tried item by item instead of by halves.
 _FEW = 4
-# So often may the server stop answering a call that is alone in its request; then it is at fault.
-_STRIKES = 3
+# So often, and for so long, may an item that is alone bring the server or the model down until it
+# counts as at fault. A loss counts when there was a sign of life since the one before: a model
+# that stays down is nobody's fault, and one that died of another item takes seconds to start.
+_LOST_TIMES = 3
+_LOST_SECONDS = 5.0
 
 
 class Lane:
@@ -75,6 +78,8 @@ class Lane:
         self._known = asyncio.Event()
         self._calls: set[Call] = set()
         self._door: OrderedDict[Call, None] = OrderedDict()
+        self._returns = 0
+        self._died = self._told_down = False
         self._pumping = False
         self._task_name = f"infer {model}"
         self._requests = self._items = self._refused = self._resent = 0
@@ -174,13 +179,23 @@ class Lane:
             self._batcher.max_batch = max(info.max_batch_size, 1)
         self._known.set()
         if self.availability.reason is not None:
-            log.info("model is back", model=self.model, version=self.version)
+            if not self._died:
+                self._returns += 1
+                self._tell_back()
             self.availability.up()
             self._changed()
 
-    def _down(self, reason: str) -> None:
-        if self.availability.reason is None:
+    def _tell_back(self) -> None:
+        if self._told_down:
+            self._told_down = False
+            log.info("model is back", model=self.model, version=self.version)
+
+    def _down(self, reason: str, *, died: bool = False) -> None:
+        if not self._told_down:
             log.warning("model is down", model=self.model, version=self.version, reason=reason)
+        self._told_down = True
+        # The server calls a model ready whose process died: only an answer tells that it is back.
+        self._died = died
         self.availability.down(reason)
         self._recover_soon()
         self._changed()
@@ -331,6 +346,7 @@ class Lane:
         self._limit.measured(seconds, len(part), full=full)
         self._backoff.reset()
         link.backoff.reset()
+        self._tell_back()
         self._requests += 1
         self._items += len(part)
         if self._observer is not None:
@@ -373,24 +389,34 @@ class Lane:
 
     def _lose(self, part: Part, error: Unavailable) -> None:
         """A request ended without an answer: the server or the model is down."""
+        if isinstance(error, ModelDied) or not isinstance(error, ModelUnavailable):
+            for entry in part:
+                entry.company = max(1, len(part) // 2)
+            if len(part) == 1:
+                self._suspect(part[0].item, error)
         if isinstance(error, ModelUnavailable):
-            self._down(str(error))
+            self._down(str(error), died=isinstance(error, ModelDied))
+        else:
+            self._link.down(str(error))
+
+    def _suspect(self, call: Call, error: Unavailable) -> None:
+        """An item that was alone got no answer; when that goes on, the item is at fault."""
+        sign_of_life = (self._link.returns, self._returns, self._requests)
+        if call.sign_of_life == sign_of_life:
             return
-        for entry in part:
-            # In smaller company next time, in case one of them is what brings the server down.
-            entry.company = max(1, len(part) // 2)
-            if len(part) > 1:
-                continue
-            entry.item.strikes += 1
-            if entry.item.strikes >= _STRIKES:
-                self._refused += 1
-                entry.item.fail(
-                    ModelError(
-                        f"model {self.model}: {_STRIKES} times the server stopped answering while "
-                        f"this item was alone in its request; the last time: {error}"
-                    )
+        call.sign_of_life = sign_of_life
+        now = self._link.clock()
+        if not call.lost:
+            call.lost_since = now
+        call.lost += 1
+        if call.lost >= _LOST_TIMES and now - call.lost_since >= _LOST_SECONDS:
+            self._refused += 1
+            call.fail(
+                ModelError(
+                    f"model {self.model}: {call.lost} times no answer came while this item was "
+                    f"alone in its request, and the server was ready again; the last time: {error}"
                 )
-        self._link.down(str(error))
+            )
 
     def _put_back(self, request: Request, entries: Iterable[Entry[Call]]) -> None:
         """Let those entries of a request wait again that somebody still waits for."""

@@ -35,6 +35,7 @@ class Link:
 
     Attributes:
         listeners: called when the server went down or came back.
+        returns: how often the server came back after an outage.
         crashed: set when a task of ours died; `crash` says of what.
     """
 
@@ -52,6 +53,7 @@ class Link:
         self.backoff = Backoff()
         self.pauses = Pauses(clock)
         self.listeners: list[Callable[[], None]] = []
+        self.returns = 0
         self.tasks: set[asyncio.Task[None]] = set()
         self.closed = False
         self.crash: BaseException | None = None
@@ -127,6 +129,7 @@ class Link:
                 self.availability.down(f"it does not say whether it is ready in {_PROBE_SECONDS} s")
             else:
                 log.info("triton is back", after=self.clock() - self.availability.since)
+                self.returns += 1
                 self.availability.up()
         self._recovery = None
         self._tell()
