@@ -15,6 +15,7 @@ Both rest on internals of nats-py, which is why its minor version is pinned and
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import ssl
@@ -26,7 +27,7 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 
-from mqinfer.errors import ConfigurationError, PermissionDenied, Unavailable
+from mqinfer.errors import ConfigurationError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.settings import mask_url
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ CONNECT_TIMEOUT = 5.0
 PING_INTERVAL = 1
 MAX_PINGS = 3
 RECONNECT_WAIT = 0.25
+CLOSE_TIMEOUT, ABANDON_TIMEOUT = 5.0, 0.5
+# Line by line, as nats-py reads it.
+_CREDS = re.compile(
+    r"BEGIN NATS USER JWT[^\n]*\n\S+\r?\n.*BEGIN USER NKEY SEED[^\n]*\n(\S+)\r?\n", re.DOTALL
+)
 _QUOTED = re.compile(r'"([^"]+)"')
 
 
@@ -53,7 +59,8 @@ class LeanClient(Client):
         self._direct: dict[int, RawHandler] = {}
         self.socket_writes = 0
         self.first_connected = False
-        self._denials: dict[str, asyncio.Future[str]] = {}
+        self.must_encrypt = False
+        self._denials: dict[str, set[asyncio.Future[str]]] = {}
 
     async def subscribe_direct(self, subject: str, handler: RawHandler) -> Any:
         """Subscribe; `handler` runs on the read loop for every message and must not block."""
@@ -81,6 +88,26 @@ class LeanClient(Client):
         except Exception:
             log.exception("a message could not be taken from the connection")
 
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        # The INFO is plain text: whoever stands in between may say that there is no TLS, and
+        # nats-py would send the password in the clear.
+        if initial_connection and self.must_encrypt and not info.get("tls_required"):
+            raise nats.errors.Error(
+                "the server does not ask for TLS, which tls:// and MQINFER_NATS_TLS_* demand"
+            )
+        await super()._process_info(info, initial_connection)
+
+    async def close(self) -> None:
+        """Close the connection, in bounded time: after a failed TLS handshake it never ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT if self.first_connected else ABANDON_TIMEOUT):
+                await super().close()
+
+    @property
+    def wants_certificate(self) -> bool:
+        """Whether the server asks for a client certificate."""
+        return bool(self._server_info.get("tls_verify"))
+
     def write(self, data: bytes) -> None:
         """Queue protocol bytes; they leave with the next flush, and survive a reconnection."""
         self._pending.append(data)
@@ -99,7 +126,8 @@ class LeanClient(Client):
         """
         payload = b"" if body is None else json.dumps(body).encode()
         denied = asyncio.get_running_loop().create_future()
-        self._denials[subject.lower()] = denied
+        waiting = self._denials.setdefault(subject.lower(), set())
+        waiting.add(denied)
         asking = asyncio.ensure_future(self.request(subject, payload, timeout=timeout))
         try:
             # A denial comes as an error of the connection, and the request then runs out of time.
@@ -117,7 +145,9 @@ class LeanClient(Client):
             raise Unavailable(f"NATS at {self.url}: {_text(error)}") from None
         finally:
             asking.cancel()
-            self._denials.pop(subject.lower(), None)
+            waiting.discard(denied)
+            if not waiting:
+                self._denials.pop(subject.lower(), None)
         return answer
 
     async def answered(self, subject: str, payload: bytes, timeout: float = 5.0) -> bool:
@@ -131,9 +161,9 @@ class LeanClient(Client):
     def on_permission_denied(self, text: str) -> None:
         """The server denied a subject; tells the request that waits for it."""
         found = _QUOTED.search(text)
-        waiting = self._denials.get(found.group(1).lower()) if found else None
-        if waiting is not None and not waiting.done():
-            waiting.set_result(f"NATS denies it to these credentials: {text}")
+        for waiting in self._denials.get(found.group(1).lower(), ()) if found else ():
+            if not waiting.done():
+                waiting.set_result(f"NATS denies it to these credentials: {text}")
 
     @property
     def url(self) -> str:
@@ -163,6 +193,10 @@ async def open_client(
         ConfigurationError: a credentials or TLS file cannot be used.
     """
     client = LeanClient()
+    client.must_encrypt = bool(settings.nats_tls_ca or settings.nats_tls_cert) or any(
+        server.startswith(("tls://", "wss://")) for server in settings.nats_servers
+    )
+    causes: list[Exception] = []  # nats-py raises "no servers available" for each of them
 
     async def error(problem: Exception) -> None:
         text = _text(problem)
@@ -170,7 +204,9 @@ async def open_client(
             client.on_permission_denied(text)
             on_denied(text)
         if client.first_connected:  # before that the error is raised
-            log.warning("nats", error=text)
+            log.warning("nats", error=mask_url(text))
+        else:
+            causes.append(problem)
 
     def plain(callback: Callable[[], None]) -> Callable[[], Any]:
         async def call() -> None:
@@ -202,16 +238,10 @@ async def open_client(
     except TimeoutError:
         await client.close()
         raise Unavailable(f"NATS at {where} does not answer: is it running?") from None
-    except nats.errors.AuthorizationError:
-        raise PermissionDenied(
-            f"NATS at {where} refuses these credentials: see MQINFER_NATS_CREDS, _USER, _TOKEN, "
-            "_NKEY"
-        ) from None
     except (nats.errors.Error, OSError) as problem:
         await client.close()
-        if "authorization violation" in str(problem).lower():
-            raise PermissionDenied(f"NATS at {where} refuses these credentials") from None
-        raise Unavailable(f"NATS at {where}: {_text(problem)}") from None
+        cause = causes[-1] if causes else problem
+        raise _explained(cause, where, client.wants_certificate) from None
     return client
 
 
@@ -222,7 +252,32 @@ async def _first_connect(client: LeanClient, options: dict[str, Any]) -> None:
     await client.connect(**{**options, "max_reconnect_attempts": 1, "allow_reconnect": False})
     client.options["max_reconnect_attempts"] = unlimited
     client.options["allow_reconnect"] = True
+    if not client.is_connected:  # nats-py takes an end of the connection for a welcome
+        raise nats.errors.Error("the server closed the connection before it said welcome")
     client.first_connected = True
+
+
+def _explained(problem: Exception, where: str, wants_certificate: bool) -> MqinferError:
+    """The error of a first connection, and what to do about it."""
+    text = mask_url(_text(problem))
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            f"NATS at {where}: its certificate is not trusted: {problem.verify_message}; "
+            "MQINFER_NATS_TLS_CA names the certificates to trust"
+        )
+    if isinstance(problem, nats.errors.AuthorizationError) or "authorization viol" in text.lower():
+        return PermissionDenied(
+            f"NATS at {where} refuses these credentials: see MQINFER_NATS_CREDS, _USER, _TOKEN, "
+            "_NKEY"
+        )
+    if wants_certificate and not isinstance(problem, TimeoutError):
+        return ConfigurationError(
+            f"NATS at {where} asks for a client certificate that it trusts: set "
+            f"MQINFER_NATS_TLS_CERT and MQINFER_NATS_TLS_KEY ({text})"
+        )
+    if isinstance(problem, ssl.SSLError) or "does not ask for TLS" in text:
+        return ConfigurationError(f"NATS at {where}: no TLS with it: {text}")
+    return Unavailable(f"NATS at {where}: {text}")
 
 
 def _credentials(settings: Settings) -> dict[str, Any]:
@@ -245,12 +300,41 @@ def _credentials(settings: Settings) -> dict[str, Any]:
                 raise ConfigurationError(
                     "NATS creds and nkeys need one more package: pip install 'mqinfer[nkeys]'"
                 ) from None
+            _check_keys(path, creds=name == "user_credentials")
             options[name] = path
     if settings.nats_inbox_prefix:
         options["inbox_prefix"] = settings.nats_inbox_prefix
     if settings.nats_tls_ca or settings.nats_tls_cert:
         options["tls"] = _tls(settings.nats_tls_ca, settings.nats_tls_cert, settings.nats_tls_key)
     return options
+
+
+def _check_keys(path: str, *, creds: bool) -> None:
+    """Refuse a file without keys; nats-py would look for them for ever.
+
+    Raises:
+        ConfigurationError: naming the file, and nothing of what is in it.
+    """
+    import nkeys
+
+    variable = f"MQINFER_NATS_{'CREDS' if creds else 'NKEY'}={path!r}"
+    try:
+        text = Path(path).read_text(encoding="ascii")
+    except (OSError, ValueError) as problem:
+        raise ConfigurationError(f"{variable} cannot be read: {type(problem).__name__}") from None
+    seed = text.strip()
+    if creds:
+        found = _CREDS.search(text)
+        if found is None:
+            raise ConfigurationError(
+                f"{variable} is no credentials file: it needs a block BEGIN NATS USER JWT and a "
+                "block BEGIN USER NKEY SEED"
+            )
+        seed = found.group(1)
+    try:
+        nkeys.from_seed(bytearray(seed.encode())).wipe()
+    except Exception:  # noqa: BLE001 - whatever it is, its text may hold the seed
+        raise ConfigurationError(f"{variable} holds no valid seed of an nkey (SU...)") from None
 
 
 def _tls(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
