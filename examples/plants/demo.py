@@ -85,10 +85,7 @@ async def demo(positions: int, days: int, seed: int, folder: Path) -> dict[str, 
     try:
         async with pipeline(folder, MODELS, "examples.plants.app:app", WORKERS) as running:
             _say_where(running)
-            await follow(
-                console, "photographs made", positions * days, lambda: len(flights), making
-            )
-            work = asyncio.create_task(_study(running, flights))
+            work = asyncio.create_task(_study(running, flights, positions * days, making))
             watch = asyncio.create_task(die_together(running))
             try:
                 await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
@@ -122,9 +119,10 @@ def _make(
 
 
 async def _study(
-    running: Pipeline, flights: list[fleet.Flight]
+    running: Pipeline, flights: list[fleet.Flight], total: int, making: asyncio.Task[None]
 ) -> tuple[dict[str, Any], list[str]]:
     """Fly twice, with the report between; the figures and the promises that do not hold."""
+    await follow(console, "photographs made", total, lambda: len(flights), making)
     database = await asyncio.to_thread(
         clickhouse_connect.get_client, dsn=running.settings.clickhouse_url
     )

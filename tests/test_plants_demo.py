@@ -1,0 +1,109 @@
+"""The demo in small: it ends with its report, and a death ends it with the log; nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from examples.plants.local import clear
+from mqinfer.stack import Stack, StackError, StackSettings
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "examples.plants.demo", "--positions=4", "--days=2"]
+    process = subprocess.Popen(
+        [*command, f"--dir={tmp_path / 'demo'}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.wait(10)
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Command lines of processes that have to do with a folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        words = process.info["cmdline"] or []
+        environ = process.info["environ"] or {}
+        if str(folder) in " ".join(words) or str(folder) in environ.get("MQINFER_BLOBS", ""):
+            found.append(" ".join(words))
+    return found
+
+
+def test_it_reports_and_leaves_nothing(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    out, _ = demo.communicate(timeout=120)
+    # So few leaves may miss a promise about the models, and that alone.
+    broken = re.findall(r"^failed: (.*)$", out, re.MULTILINE)
+    assert demo.returncode == (1 if broken else 0), out
+    assert all(re.match(r"(precision|recall|exact|within_one) is", text) for text in broken), out
+    assert "Traceback" not in out
+    folder = tmp_path / "demo"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["photographs"] == 8
+    assert report["grades"] == 5 * report["leaves_found"] > 0
+    assert report["rows_after_first"] == report["rows_after_second"]
+    assert report["dead_letters"] == 0
+    assert (folder / "healing.png").read_bytes().startswith(b"\x89PNG")
+    assert left_behind(folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything(
+    demo: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if line.startswith("worker tables"):
+            break
+    demo.send_signal(number)
+    out, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130, out
+    assert left_behind(tmp_path / "demo") == []
+
+
+def test_a_death_ends_it_with_the_log(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if found := re.match(r"worker graders: process (\d+)", line):
+            os.kill(int(found[1]), signal.SIGKILL)
+            break
+    out, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 1, out
+    assert "error: worker graders was ended by SIGKILL; the end of" in out
+    assert "started" in out  # the log's tail
+    assert "Traceback" not in out
+    assert left_behind(tmp_path / "demo") == []
+
+
+async def test_only_a_folder_of_its_own_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(StackError, match="choose another with --dir"):
+        clear(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+    folder = tmp_path / "stack"
+    settings = StackSettings.free_ports(folder, triton=False, clickhouse=False)
+    async with Stack(settings):
+        with pytest.raises(StackError, match="is in use"):
+            clear(folder)
+    assert (folder / "nats").is_dir()
+    clear(folder)
+    assert [path.name for path in folder.iterdir()] == ["lock"]
