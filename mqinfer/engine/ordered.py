@@ -39,6 +39,7 @@ log = structlog.get_logger("mqinfer.ordered")
 # The part of `ack_wait` after which a lease that was not renewed counts as lost. The rest is for
 # clocks that differ in pace and for the way of the delivery.
 HOLD = 0.8
+BEAT = 0.25  # seconds between looks whether this process stands still
 
 
 async def ensure(app: App, task: plan.Task, broker: Broker) -> None:
@@ -81,7 +82,7 @@ class Partition:
 
 
 class Held:
-    """A delivery from a partition, told as the original message, with the age of its lease.
+    """A delivery from a partition, told as the original message, with when its lease began.
 
     Identity, subject and place are those in the app's stream, so that what follows (outputs, dead
     letters) is the same as without partitions.
@@ -139,13 +140,22 @@ class Partitions:
     Args:
         broker: the server.
         consumers: names, one a partition.
+        ack_wait: of the consumers, in seconds.
         clock: monotonic seconds.
     """
 
-    def __init__(self, broker: Broker, consumers: Sequence[str], clock: Callable[[], float]):
+    def __init__(
+        self,
+        broker: Broker,
+        consumers: Sequence[str],
+        ack_wait: float,
+        clock: Callable[[], float],
+    ):
         self._broker = broker
         self._consumers = consumers
+        self._beat = min(BEAT, ack_wait / 20)
         self._clock = clock
+        self._beats = (clock(), clock())
 
     async def pull(
         self,
@@ -159,7 +169,8 @@ class Partitions:
         """Begin to pull from every partition; see `Broker.pull`."""
         del consumer  # the stage's name; its consumers are ours
         partitions = [Partition() for _ in self._consumers]
-        opened = PartitionedPull(partitions)
+        beating = asyncio.create_task(self._keep_beat(), name="beat")
+        opened = PartitionedPull(partitions, beating)
         for name, partition in zip(self._consumers, partitions, strict=True):
             partition.pull = await self._broker.pull(
                 stream,
@@ -170,13 +181,23 @@ class Partitions:
             )
         return opened
 
+    async def _keep_beat(self) -> None:
+        """Notice when this process stands still.
+
+        What is read after that may have lain in the socket all the while: its lease counts from
+        the last sign of life before, not from when it was read.
+        """
+        while True:
+            self._beats = (self._beats[1], self._clock())
+            await asyncio.sleep(self._beat)
+
     def _arrival(
         self, partition: Partition, on_message: Callable[[Delivery], None]
     ) -> Callable[[Delivery], None]:
         def arrived(delivery: Delivery) -> None:
             partition.asked = False
             partition.held = True
-            on_message(Held(delivery, partition, self._clock()))
+            on_message(Held(delivery, partition, self._beats[0]))
 
         return arrived
 
@@ -207,8 +228,9 @@ def _withdrawal(
 class PartitionedPull:
     """The pulls of all partitions as one; each has at most one message asked for or here."""
 
-    def __init__(self, partitions: Sequence[Partition]):
+    def __init__(self, partitions: Sequence[Partition], beating: asyncio.Task[None]):
         self._partitions = partitions
+        self._beating = beating
 
     def request(self, messages: int, max_bytes: int) -> None:
         """Ask `messages` partitions for one message each."""
@@ -228,6 +250,8 @@ class PartitionedPull:
         """Stop taking messages; those that still arrive are handed back at once."""
         pulls = [part.pull for part in self._partitions if part.pull is not None]
         await asyncio.gather(*(pull.close() for pull in pulls))
+        self._beating.cancel()
+        await asyncio.wait({self._beating})
 
     def __repr__(self) -> str:
         asked = sum(part.asked for part in self._partitions)
@@ -259,13 +283,13 @@ class OneEach(Slots):
     @property
     def half_free(self) -> bool:
         """A partition stands still until it is asked for: never wait for more to become free."""
-        return self.free > 0
+        return True
 
 
 class OrderedSettler(Settler):
     """Says nothing about messages whose lease is lost: they are another worker's by now."""
 
-    def _dropped(self, job: Job) -> bool:
+    def dropped(self, job: Job) -> bool:
         """Let go of a message whose lease is lost, and of one that was let go before."""
         if not job.settled and lapsed(job, self._limits.ack_wait, self._clock()):
             log.warning(
@@ -280,36 +304,38 @@ class OrderedSettler(Settler):
 
     def answered(self, job: Job, outputs: Sequence[Message], first: int = 0) -> None:
         """Publish and acknowledge what is still ours."""
-        if not self._dropped(job):
+        if not self.dropped(job):
             super().answered(job, outputs, first)
 
     def _done(self, job: Job) -> None:
-        if not self._dropped(job):
+        if not self.dropped(job):
             super()._done(job)
 
     def skipped(self, job: Job) -> None:
         """Acknowledge what is still ours."""
-        if not self._dropped(job):
+        if not self.dropped(job):
             super().skipped(job)
 
     def failed(self, job: Job, error: BaseException) -> None:
         """Give back or dead-letter what is still ours."""
-        if not self._dropped(job):
+        if not self.dropped(job):
             super().failed(job, error)
 
     def dead(self, job: Job, error: BaseException) -> None:
         """Dead-letter what is still ours."""
-        if not self._dropped(job):
+        if not self.dropped(job):
             super().dead(job, error)
 
     def hand_back(self, job: Job) -> None:
         """Hand back what is still ours."""
-        if not self._dropped(job):
+        if not self.dropped(job):
             super().hand_back(job)
 
 
 class OrderedRunner(Runner):
     """A runner whose messages are leases."""
+
+    _settler: OrderedSettler
 
     def released(self, job: Job) -> None:
         """A job left: its partition may be asked again."""
@@ -319,6 +345,9 @@ class OrderedRunner(Runner):
 
     def tick(self, now: float) -> None:
         """Renew what is held, and cancel the handlers of what is held no longer."""
+        for job in self.jobs.values():
+            if isinstance(job.delivery, Held):  # a renewal that was not confirmed is tried again
+                job.pulsed = min(job.pulsed, job.delivery.renewed)
         super().tick(now)
         for job in self.jobs.values():
             if job.task is None or job.timed_out:
@@ -326,3 +355,9 @@ class OrderedRunner(Runner):
             if lapsed(job, self._limits.ack_wait, now):
                 job.timed_out = True  # the cancellation ends in `failed`, which drops it
                 job.task.cancel()
+
+    async def _handle(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
+        """Begin only with what is still ours: it may have waited long for its turn."""
+        held = [job for job in jobs if not self._settler.dropped(job)]
+        if held:
+            await super()._handle(held, task)

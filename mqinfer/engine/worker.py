@@ -252,7 +252,7 @@ class Worker:
         broker: Feed = services.broker
         if task.ordered:
             names = [spec.name for spec in plan.consumer_specs(app, task)]
-            broker = Partitions(services.broker, names, loop.time)
+            broker = Partitions(services.broker, names, task.limits.ack_wait, loop.time)
         handling = _handling(task, settler, sink, services.metrics)
         runner = (OrderedRunner if task.ordered else Runner)(
             task.name,
