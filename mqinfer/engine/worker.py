@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.engine.inference import Inference
-    from mqinfer.engine.ports import Broker, Database, Delivery, Feed
+    from mqinfer.engine.ports import Broker, ConsumerSpec, Database, Delivery, Feed
     from mqinfer.message import Message
     from mqinfer.observe import Metrics
 
@@ -196,13 +196,22 @@ class Worker:
         await self._recreate(task)
 
     async def _recreate(self, task: plan.Task) -> None:
-        """Make what an operator deleted (or nobody made yet), from where it last was."""
-        broker = self._services.broker
+        """Make what an operator deleted (or nobody made yet), from where it last was.
+
+        It may as well be there: a pull that hears nothing asks for it too.
+        """
         for spec in plan.consumer_specs(self.app, task):
             floor = self._floors.get(spec.name, 0)
-            if floor and await broker.stream_created(spec.stream) == self._created[spec.stream]:
+            if floor and await self._is_gone(spec):
                 spec = replace(spec, start_sequence=floor + 1)
-            await broker.ensure_consumer(spec)
+            await self._services.broker.ensure_consumer(spec)
+
+    async def _is_gone(self, spec: ConsumerSpec) -> bool:
+        """Whether the consumer was deleted, and not its whole stream, whose numbers begin anew."""
+        broker = self._services.broker
+        if await broker.consumer_state(spec.stream, spec.name) is not None:
+            return False
+        return await broker.stream_created(spec.stream) == self._created[spec.stream]
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Await `work`; False if the worker was stopped first."""
