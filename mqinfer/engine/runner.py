@@ -254,22 +254,32 @@ class Runner:
             if mailbox:
                 self._wake()  # in case this one has to wait
             ready = [job for job in batch if self._open(job)]
-            for job in ready:
-                if job.delivery.attempt > 1 and self._is_suspect(job):
-                    ready = await self._without_suspects(ready, task)
-                    break
+            if self._any_suspect(ready):
+                ready = await self._without_suspects(ready, task)
             if ready:
                 await self._handle(ready, task)
+            # There may be hundreds of handlers: one that waits must not keep its last message.
+            del batch, ready
+
+    def _any_suspect(self, jobs: Sequence[Job]) -> bool:
+        for job in jobs:  # noqa: SIM110 - a generator would cost more than the rest of the loop
+            if job.delivery.attempt > 1 and self._is_suspect(job):
+                return True
+        return False
 
     def _is_suspect(self, job: Job) -> bool:
         return self._handling.runs_user_code and self._suspects.suspects(job)
 
     async def _without_suspects(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> list[Job]:
         """Handle the suspects among `jobs` alone; the others are left."""
+        others = []
         for job in jobs:
             if self._is_suspect(job):
                 await self._handle_alone(job, task)
-        return [job for job in jobs if not self._is_suspect(job)]
+            else:
+                # Not asked again later: it may be delivered anew, and then be a suspect, meanwhile.
+                others.append(job)
+        return others
 
     async def _sleep(self, timeout: float | None) -> None:
         """Until a message arrives, or `timeout` seconds have passed."""
