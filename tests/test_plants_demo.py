@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from examples.plants.analysis import Agreement, Study
+from examples.plants.demo import Run, broken_promises
 from examples.plants.local import clear
 from mqinfer.stack import Stack, StackError, StackSettings
 
@@ -91,6 +93,28 @@ def test_a_death_ends_it_with_the_log(demo: subprocess.Popen[str], tmp_path: Pat
     assert "started" in out  # the log's tail
     assert "Traceback" not in out
     assert left_behind(tmp_path / "demo") == []
+
+
+def test_every_broken_promise_is_named_with_its_figure() -> None:
+    rows = {"disease_grade": (500, 1), "leaf_found": (100, 2)}
+    good = Study([], [], [Agreement("rust", 500, ["grade_rust 1"], 0.85, 0.98)], 100, 100, 95)
+    run = Run(photographs=10, leaves=100, grades=500, seconds=1.0)
+    assert broken_promises(run, good, rows, rows, dead=0) == []
+
+    bad = Study([], [], [Agreement("rust", 500, ["grade_rust 1"], 0.84, 0.97)], 100, 110, 94)
+    more = {"disease_grade": (505, 3), "leaf_found": (100, 2)}
+    short = Run(photographs=10, leaves=100, grades=499, seconds=1.0)
+    assert broken_promises(short, bad, rows, more, dead=2) == [
+        "499 grades of 100 leaves, not 5 each",
+        "precision is 0.940, less than 0.95",
+        "recall is 0.855, less than 0.95",
+        "exact is 0.840, less than 0.85",
+        "within_one is 0.970, less than 0.98",
+        "the second run changed disease_grade: 500 rows, then 505",
+        "2 dead letters",
+    ]
+    nothing = Study([], [], [], 0, 0, 0)
+    assert len(broken_promises(Run(0, 0, 0, 1.0), nothing, rows, rows, dead=0)) == 5
 
 
 async def test_only_a_folder_of_its_own_is_cleared(tmp_path: Path) -> None:

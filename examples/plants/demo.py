@@ -160,7 +160,7 @@ async def _study(
         "dead_letters": dead,
         **found.figures(),
     }
-    return figures, _broken(first, found, before, after, dead)
+    return figures, broken_promises(first, found, before, after, dead)
 
 
 async def _fly(
@@ -199,7 +199,7 @@ def contents(database: ClickHouse) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _broken(
+def broken_promises(
     first: Run,
     found: Study,
     before: dict[str, tuple[int, int]],
