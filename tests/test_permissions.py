@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from mqinfer import App, Message, Settings
+from mqinfer.cli import main
 from mqinfer.engine.permissions import Permissions, permissions
 from mqinfer.errors import ConfigurationError, PermissionDenied
 from mqinfer.stage import Backoff
@@ -90,11 +92,12 @@ async def test_a_denied_permission_is_told_as_such(tmp_path: Path) -> None:
         admin = _as(plain, "admin")
         async with Harness(app, admin) as harness:
             await harness.drain()
-            await harness.publish(Number(1))
             async with Harness(app, _as(plain, "name")) as limited:
                 with pytest.raises(PermissionDenied, match=r"least\.number"):
                     await limited.publish(Number(2))
                 async with limited.worker("name") as worker:
+                    await harness.publish(Number(1))
+
                     # The output waits for an operator; nothing is lost and no attempt is spent.
                     def told() -> bool:
                         return any("least.named.1" in reason for reason in worker.not_ready())
@@ -108,6 +111,23 @@ async def test_a_denied_permission_is_told_as_such(tmp_path: Path) -> None:
                     pass
             await harness.drain()
             assert [message.name for message in await harness.messages(Last)] == ["1"]
+
+
+def test_the_command_prints_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    command = ["permissions", "test_permissions:app", "--stage", "last", "--inbox-prefix", "_I_l"]
+    assert main(command) == 0
+    expected = permissions(app, ["last"], inbox_prefix="_I_l")
+    assert capsys.readouterr().out.strip() == expected.config()
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "publish": list(expected.publish),
+        "subscribe": ["_I_l.>"],
+    }
+    assert main(["permissions", "test_permissions:app", "--stage", "none"]) == 2
+    assert "it has name, last" in capsys.readouterr().err
 
 
 def test_unknown_stages_are_told() -> None:

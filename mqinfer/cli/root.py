@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mqinfer.cli import check, dead, graph, publish, settings, status, up, worker
+from mqinfer.cli import check, dead, graph, permissions, publish, settings, status, up, worker
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
@@ -66,6 +66,7 @@ _add("publish", publish.publish)
 _add("status", status.status)
 _add("check", check.check)
 _add("graph", graph.graph)
+_add("permissions", permissions.permissions)
 _add("settings", settings.settings)
 
 cli.add_typer(dead.group, name="dead")

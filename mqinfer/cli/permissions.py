@@ -1,0 +1,40 @@
+"""`mqinfer permissions`: the least that a worker needs of NATS."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mqinfer.cli import options
+from mqinfer.cli.load import load_app
+from mqinfer.cli.output import print_json
+
+
+def permissions(
+    app: options.AppName,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(metavar="S", help="A stage or sink of the worker; all by default."),
+    ] = None,
+    inbox_prefix: Annotated[
+        str,
+        typer.Option(metavar="P", help="The worker's MQINFER_NATS_INBOX_PREFIX; one a user."),
+    ] = "_INBOX",
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Print the least NATS permissions of a worker, as nats-server's configuration has them.
+
+    They suffice once the streams, consumers and buckets exist: the first start, by an operator,
+    needs more. Asks no server.
+
+    \b
+      mqinfer permissions plants:app --stage crop --inbox-prefix _INBOX_crop
+    """
+    from mqinfer.engine.permissions import permissions as least
+
+    found = least(load_app(app), stage or None, inbox_prefix=inbox_prefix)
+    if as_json:
+        print_json({"publish": list(found.publish), "subscribe": list(found.subscribe)})
+    else:
+        print(found.config())
