@@ -61,6 +61,7 @@ class Run:
         self.proxy: Proxy | None = None
         self.producer: Slot
         self.observer: Observer
+        self.release: Callable[[], None]
         self.account = Account(
             title="one nats-server" if cluster == 1 else f"{cluster} nats-servers, R{cluster}",
             seed=seed,
@@ -127,16 +128,22 @@ class Run:
         """Let inputs in step by step, with a fault at every step."""
         counters = Counters(self._folder / "producer.counters")
         inputs, count = self.account.inputs, len(self._schedule)
+
+        def let_in(limit: int) -> None:
+            counters.set("limit", min(max(limit, counters.get("limit")), inputs))
+
+        # For a fault that needs work to be done: a little of what later steps would bring.
+        self.release = lambda: let_in(counters.get("limit") + 1 + inputs // count // 8)
         await self._until(lambda: all(slot.ready for slot in self.workers))
         for number, kind in enumerate(self._schedule):
-            counters.set("limit", inputs * (number + 1) // (count + 1))
+            let_in(inputs * (number + 1) // (count + 1))
             # Somewhere within the work of this step, and of what earlier faults held up.
             await asyncio.sleep(self._rng.uniform(0.0, 1.5))
-            counters.set("limit", inputs * (number + 2) // (count + 1))
+            let_in(inputs * (number + 2) // (count + 1))
             await self._faults.apply(kind)
             reached = inputs * (number + 1) // (count + 1)
             await self._until(lambda reached=reached: counters.get("published") >= reached)
-        counters.set("limit", inputs)
+        let_in(inputs)
         await self._until(lambda: counters.get("published") >= inputs)
         counters.close()
 

@@ -105,11 +105,14 @@ class Faults:
         # Few batches hold what many single messages do.
         batches = "of a batch" in point or "insert" in point
         slot.arm(point, self._rng.randint(1, 3 if batches else 40))
-        try:
-            await until(lambda: slot.pid != pid, 20)
-        except TimeoutError:
-            return False  # still armed: it dies there when it passes
-        return True
+        for _ in range(60):
+            try:
+                await until(lambda: slot.pid != pid, 0.5)
+            except TimeoutError:
+                self._run.release()  # it had nothing to do
+            else:
+                return True
+        return False  # still armed: it dies there when it passes
 
     async def _kill(self) -> bool:
         return (await self._worker()).signal(signal.SIGKILL)
