@@ -14,7 +14,7 @@ from mqinfer.engine import plan
 from mqinfer.engine.emitter import save_blobs
 from mqinfer.engine.worker import Services
 from mqinfer.engine.worker import Worker as EngineWorker
-from mqinfer.errors import PublishError
+from mqinfer.errors import ConfigurationError, PublishError
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
 from mqinfer.message import Message, key_token
 from mqinfer.model import inference as current_inference
@@ -159,6 +159,10 @@ class Worker:
         stages: names of stages and `sink-<table>`s; None is all.
         settings: None reads the environment.
         drain: stop by itself when nothing is left to do.
+        run: work on this replay run, all of it, until it is done; its definition is in the bucket.
+
+    Raises:
+        ConfigurationError: a run takes its own stages, and ends by itself.
     """
 
     def __init__(
@@ -168,8 +172,12 @@ class Worker:
         stages: Sequence[str] | None = None,
         settings: Settings | None = None,
         drain: bool = False,
+        run: str | None = None,
     ):
+        if run is not None and stages is not None:
+            raise ConfigurationError(f"run {run} takes the stages it was made with: name no others")
         self.app = app
+        self.replay = run
         self.settings = settings or Settings.load()
         self._stages = stages
         self._drain = drain
@@ -201,13 +209,24 @@ class Worker:
         tasks = plan.tasks(self.app, self._stages)
         async with wiring.services(self.app, self.settings, "worker", tasks) as services:
             self.services = services
-            self.engine = EngineWorker(
-                self.app,
-                services,
-                stages=self._stages,
-                grace=self.settings.grace,
-                drain=self._drain,
-            )
+            if self.replay is None:
+                self.engine = EngineWorker(
+                    self.app,
+                    services,
+                    stages=self._stages,
+                    grace=self.settings.grace,
+                    drain=self._drain,
+                )
+            else:
+                self.engine = await self._on_run(self.replay, services)
             if self._stop.is_set():
                 return
             await self.engine.run()
+
+    async def _on_run(self, name: str, services: Services) -> EngineWorker:
+        """A worker of a replay run, which goes on if it was stopped."""
+        from mqinfer.engine.replay import RunWorker
+
+        store = wiring.runs(self.app, services.broker)  # type: ignore[arg-type]
+        run = await store.resume(name)
+        return RunWorker(self.app, services, run, store, grace=self.settings.grace)

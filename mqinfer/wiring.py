@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mqinfer.adapters.triton import TritonServer
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
+    from mqinfer.engine.runs import Runs
     from mqinfer.observe import Metrics
     from mqinfer.settings import Settings
 
@@ -65,6 +66,14 @@ def blobs(app: App, settings: Settings, broker: JetStream) -> BlobStore:
     if url == "nats://":
         url += blob_bucket(app)
     return open_store(url, timeout=settings.blob_timeout, objects=bucket)
+
+
+def runs(app: App, broker: JetStream) -> Runs:
+    """The replay runs of an app."""
+    from mqinfer.adapters.runs import JetStreamRuns
+    from mqinfer.engine.runs import Runs, bucket
+
+    return Runs(app, JetStreamRuns(broker, bucket(app), replicas=app.replicas))
 
 
 def blob_bucket(app: App) -> str:

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from mqinfer.engine.job import Job
 from mqinfer.errors import DecodeError, HandlerTimeout, Reject, WorkerKilled
-from mqinfer.identity import IDENTITY, MSG_ID, header_block
+from mqinfer.identity import IDENTITY, MSG_ID, RUN, header_block
 
 Kind = Literal["decode", "rejected", "failed", "timeout", "killed"]
 
@@ -70,6 +70,8 @@ def dead_letter(
     }
     identity = job.id
     pairs[IDENTITY] = identity
+    if run is not None:
+        pairs[RUN] = run
     original = delivery.headers.get(MSG_ID)
     if original is not None:
         pairs[PREFIX + "Msg-Id"] = original

@@ -79,6 +79,15 @@ class Inference:
         self._bounds = (request_bytes, max_calls, max_bytes)
         self._make_limit = limit
         self._observer = observer
+        self._pins: dict[str, str] = {}
+
+    def pin(self, versions: Mapping[str, str]) -> None:
+        """Answer with these versions, whatever a call asks for: a replay through a new model.
+
+        Args:
+            versions: `name -> version`; models that are not named answer as ever.
+        """
+        self._pins = dict(versions)
 
     async def __call__(
         self, model: str, version: str | None, inputs: Mapping[str, Array]
@@ -96,6 +105,7 @@ class Inference:
             NotConnected: this object was closed.
         """
         self._link.require_open()
+        version = self._pins.get(model, version)
         return await self._lane(model, version).call(inputs, current.get())
 
     def blocked(self, models: Iterable[str]) -> str | None:
@@ -112,7 +122,7 @@ class Inference:
                 return self._link.availability.blocked
             lanes = [lane for lane in self._lanes.values() if lane.model == name]
             if not lanes and not self._link.closed:
-                lanes.append(self._lane(name, None))
+                lanes.append(self._lane(name, self._pins.get(name)))
             for lane in lanes:
                 if lane.availability.reason is not None:
                     return lane.availability.blocked

@@ -97,7 +97,8 @@ def _row(job: Job) -> tuple[Row, Origin]:
         id=context.headers[MSG_ID] if dead else context.id,
         ancestors=job.ancestors,
         stage=context.headers.get(STAGE, ""),
-        run=context.run or "",
+        # A run's dead letters are shown at once: they say in a column of their own whose they are.
+        run="" if dead else context.run or "",
         models=context.models,
         sequence=context.sequence,
         published=job.delivery.published,

@@ -262,7 +262,7 @@ class Worker:
         if task.ordered:
             names = [spec.name for spec in plan.consumer_specs(app, task)]
             broker = Partitions(services.broker, names, task.limits.ack_wait, loop.time)
-        handling = _handling(task, settler, sink, services.metrics)
+        handling = handling_of(task, settler, sink, services.metrics)
         runner = (OrderedRunner if task.ordered else Runner)(
             task.name,
             stream=plan.stream_of(app, task),
@@ -361,7 +361,10 @@ class Worker:
         return lag
 
 
-def _handling(task: plan.Task, settler: Settler, sink: Sink | None, metrics: Metrics) -> Handling:
+def handling_of(
+    task: plan.Task, settler: Settler, sink: Sink | None, metrics: Metrics
+) -> Handling:
+    """What is done with the messages of a task."""
     if sink is not None:
         return IntoTable(sink, settler, task.limits, metrics.sink(sink.schema.name))
     assert task.stage is not None

@@ -1,0 +1,181 @@
+"""What replays need of JetStream beside a worker's broker: the `RunStore` of the engine.
+
+The bucket is a stream with one message a key (ADR-8). A value is saved under the condition that
+the key's last revision is the one that was read (`Nats-Expected-Last-Subject-Sequence`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mqinfer.adapters import admin
+from mqinfer.adapters.scan import Scanner
+from mqinfer.engine.runs import Bounds
+from mqinfer.errors import PublishError
+from mqinfer.identity import header_block
+
+if TYPE_CHECKING:
+    import datetime
+
+    from mqinfer.adapters.jetstream import JetStream
+
+_TIMEOUT = 30.0
+_TRIES = 10
+_COUNTER_AGE = 10.0  # seconds after which a counting consumer that was left behind ends
+
+
+class JetStreamRuns:
+    """The runs' side of one connection.
+
+    Args:
+        broker: an open connection.
+        bucket: where the runs are kept.
+        replicas: copies of the bucket in a cluster.
+    """
+
+    def __init__(self, broker: JetStream, bucket: str, *, replicas: int = 1):
+        self._broker = broker
+        self._bucket = bucket
+        self._replicas = replicas
+
+    # --- the bucket -----------------------------------------------------------------------------
+
+    async def ensure(self) -> None:
+        """Create the bucket if there is none; its values never grow old."""
+        await self._broker.ensure_bucket(self._bucket, max_age=0, replicas=self._replicas)
+
+    async def load(self, name: str) -> tuple[bytes, int] | None:
+        """A value and its revision."""
+        client, stream = self._broker.client, f"KV_{self._bucket}"
+        body = {"last_by_subj": f"$KV.{self._bucket}.{name}"}
+        try:
+            answer = await admin.ask(client, f"STREAM.MSG.GET.{stream}", body, f"run {name}")
+        except admin.JetStreamError as error:
+            if error.code in {admin.NO_MESSAGE, *admin.NOT_FOUND}:
+                return None
+            raise
+        message = answer["message"]
+        return base64.b64decode(message.get("data") or ""), int(message["seq"])
+
+    async def save(self, name: str, value: bytes, revision: int) -> bool:
+        """Set a value if `revision` (0: none) is still the newest; False if it is not."""
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: Exception | None, _repeat: bool) -> None:
+            if stored.done():
+                return
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        header = header_block({"Nats-Expected-Last-Subject-Sequence": str(revision)})
+        subject = f"$KV.{self._bucket}.{name}"
+        self._broker.publish(subject, header, value, done, timeout=_TIMEOUT)
+        try:
+            await stored
+        except PublishError:
+            # Refused; or it was stored, the answer was lost, and the second copy was refused.
+            found = await self.load(name)
+            return found is not None and found[0] == value and found[1] > revision
+        return True
+
+    async def names(self) -> list[str]:
+        """Every key."""
+        prefix = f"$KV.{self._bucket}."
+        subjects = await Scanner(self._broker.client).subjects(f"KV_{self._bucket}", f"{prefix}>")
+        return sorted(subject.removeprefix(prefix) for subject in subjects)
+
+    # --- the range ------------------------------------------------------------------------------
+
+    async def bounds(self, stream: str) -> Bounds | None:
+        """What a stream holds, or None if there is no such stream."""
+        info = await admin.stream_info(self._broker.client, stream)
+        if info is None:
+            return None
+        state = info["state"]
+        return Bounds(state["first_seq"], state["last_seq"], state.get("num_deleted", 0))
+
+    async def sequence_at(self, stream: str, moment: datetime.datetime) -> int | None:
+        """The first sequence that was stored at `moment` or later, or None."""
+        scan = Scanner(self._broker.client).messages(stream, since=moment)
+        async with contextlib.aclosing(scan) as messages:  # type: ignore[type-var]
+            async for message in messages:
+                return message.sequence
+        return None
+
+    async def count(self, stream: str, filters: Sequence[str], start: int, end: int) -> int:
+        """Messages of these subjects from `start` to `end`."""
+        if start > end:
+            return 0
+        for _ in range(_TRIES):
+            before = await self.waiting_after(stream, filters, start - 1)
+            behind = await self.waiting_after(stream, filters, end)
+            if before == await self.waiting_after(stream, filters, start - 1):
+                return before - behind
+        return max(0, before - behind)  # the stream grows faster than we can ask: about
+
+    async def waiting_after(self, stream: str, filters: Sequence[str], end: int) -> int:
+        """Messages of these subjects after `end`: what a consumer from there on has pending."""
+        client, name = self._broker.client, f"count-{uuid.uuid4().hex}"
+        info = await admin.stream_info(client, stream)
+        if info is None or info["state"]["last_seq"] <= end:
+            return 0  # a start behind the end would be taken for the end
+        config: dict[str, Any] = {
+            "name": name,
+            "ack_policy": "none",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": max(1, end + 1),
+            "filter_subjects": list(filters),
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": int(_COUNTER_AGE * admin.NANO),
+        }
+        subject = f"CONSUMER.CREATE.{stream}.{name}"
+        body = {"stream_name": stream, "config": config, "action": "create"}
+        made = await admin.ask(client, subject, body, f"counting in {stream}")
+        await admin.ask(client, f"CONSUMER.DELETE.{stream}.{name}", None, "a counting consumer")
+        return int(made.get("num_pending", 0))
+
+    # --- discarding -----------------------------------------------------------------------------
+
+    async def pulling(self, stream: str, prefix: str) -> list[str]:
+        """The consumers with this prefix that somebody asks for messages."""
+        found = []
+        for name in await self._consumers(stream, prefix):
+            info = await admin.consumer_info(self._broker.client, stream, name)
+            if info is not None and info.get("num_waiting", 0):
+                found.append(name)
+        return found
+
+    async def erase(self, stream: str, prefix: str, subject: str) -> None:
+        """Delete the consumers with this prefix and the messages of this subject."""
+        client = self._broker.client
+        for name in await self._consumers(stream, prefix):
+            try:
+                await admin.ask(
+                    client, f"CONSUMER.DELETE.{stream}.{name}", None, f"consumer {name}"
+                )
+            except admin.JetStreamError as error:
+                if error.code not in admin.NOT_FOUND:
+                    raise
+        await admin.ask(client, f"STREAM.PURGE.{stream}", {"filter": subject}, f"stream {stream}")
+
+    async def _consumers(self, stream: str, prefix: str) -> list[str]:
+        names: list[str] = []
+        while True:
+            answer = await admin.ask(
+                self._broker.client,
+                f"CONSUMER.NAMES.{stream}",
+                {"offset": len(names)},
+                f"consumers of {stream}",
+            )
+            page = answer.get("consumers") or []
+            names += page
+            if not page or len(names) >= answer.get("total", 0):
+                return [name for name in names if name.startswith(prefix)]

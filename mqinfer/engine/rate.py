@@ -1,0 +1,59 @@
+"""RatedSlots: slots that are given out at a rate, as a bucket of tokens. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mqinfer.engine.slots import Slots
+
+BURST = 0.5  # seconds of the rate that may be asked for at once
+
+
+class RatedSlots(Slots):
+    """Slots that let no more than `rate` messages a second be asked for.
+
+    A token is taken when a message is asked for, and comes back when the request ends without it.
+
+    Args:
+        max_messages: as of `Slots`.
+        max_bytes: as of `Slots`.
+        largest: as of `Slots`.
+        rate: messages a second.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        max_messages: int,
+        max_bytes: int,
+        largest: int,
+        *,
+        rate: float,
+        clock: Callable[[], float],
+    ):
+        super().__init__(max_messages, max_bytes, largest)
+        self._rate = rate
+        self._clock = clock
+        self._most = max(1.0, rate * BURST)
+        self._tokens = 1.0
+        self._filled = clock()
+
+    def plan(self) -> tuple[int, int] | None:
+        """What to ask for now, as far as there are tokens."""
+        now = self._clock()
+        self._tokens = min(self._most, self._tokens + (now - self._filled) * self._rate)
+        self._filled = now
+        planned = super().plan()
+        if planned is None or self._tokens < 1:
+            return None
+        return min(planned[0], int(self._tokens)), planned[1]
+
+    def ask(self, messages: int, size: int) -> None:
+        """A request left, and took tokens."""
+        super().ask(messages, size)
+        self._tokens -= messages
+
+    def withdraw(self, messages: int, size: int) -> None:
+        """A request ended without bringing these: their tokens are back."""
+        super().withdraw(messages, size)
+        self._tokens = min(self._most, self._tokens + messages)

@@ -1,0 +1,386 @@
+"""Runs: the durable definition of a replay, and how its range is found.
+
+A run is one value in the bucket `<app>-runs`. It is made once, with its range fixed; after that
+only its state changes, and every change is conditional on the revision that was read, so that two
+commands at once cannot undo one another. What a run has answered is not kept here: its consumers
+know, and they survive everything that the stream survives.
+
+A name is never used twice. JetStream would drop the messages of a second run of the same name, for
+their ids are those of the first.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
+
+from mqinfer.engine import plan
+from mqinfer.errors import ConfigurationError, ConflictError
+from mqinfer.message import key_token
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+
+State = Literal["running", "stopped", "done", "promoted", "discarding", "discarded"]
+
+# No hyphen: `run-<run>-<stage>` must say which part is which, and stages may have hyphens.
+_NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
+_TRIES = 10
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One replay.
+
+    Attributes:
+        name: of the run, unique in the app for ever.
+        stage: that is replayed.
+        start: the first sequence of the range.
+        end: the last sequence of the range, fixed when the run was made.
+        total: messages of the stage in the range, when the run was made.
+        key: of the messages, where only one key is replayed.
+        models: `name -> version` that answer in this run instead of what the app asks for.
+        rate: most messages a second in each process; None is no limit.
+        downstream: whether the stages that follow are taken along.
+        state: of the whole run.
+        created: when.
+        finished: when the last message was settled.
+        order: of promotions, the latest highest; 0 when not promoted.
+        applied: whether the tables show what `state` says; a command that was killed left it so.
+        notes: what was said about the range when the run was made.
+        token: random, so that no two definitions are the same.
+    """
+
+    name: str
+    stage: str
+    start: int
+    end: int
+    total: int
+    key: str | None = None
+    models: dict[str, str] = {}
+    rate: float | None = None
+    downstream: bool = False
+    state: State = "running"
+    created: datetime.datetime
+    finished: datetime.datetime | None = None
+    order: int = 0
+    applied: bool = True
+    notes: tuple[str, ...] = ()
+    token: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a stream holds: first and last sequence, and how many in between are deleted."""
+
+    first: int
+    last: int
+    deleted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A range as it was asked for; None is open.
+
+    Attributes:
+        from_seq: first sequence.
+        to_seq: last sequence.
+        since: first time.
+        until: last time.
+    """
+
+    from_seq: int | None = None
+    to_seq: int | None = None
+    since: datetime.datetime | None = None
+    until: datetime.datetime | None = None
+
+
+class RunStore(Protocol):
+    """What runs need of JetStream beside a worker's broker."""
+
+    async def ensure(self) -> None:
+        """Create the bucket if there is none."""
+
+    async def load(self, name: str) -> tuple[bytes, int] | None:
+        """A value and its revision."""
+
+    async def save(self, name: str, value: bytes, revision: int) -> bool:
+        """Set a value if `revision` (0: none) is still the newest; False if it is not."""
+
+    async def names(self) -> list[str]:
+        """Every key."""
+
+    async def bounds(self, stream: str) -> Bounds | None:
+        """What a stream holds, or None if there is no such stream."""
+
+    async def sequence_at(self, stream: str, moment: datetime.datetime) -> int | None:
+        """The first sequence that was stored at `moment` or later, or None."""
+
+    async def count(self, stream: str, filters: Sequence[str], start: int, end: int) -> int:
+        """Messages of these subjects from `start` to `end`."""
+
+    async def waiting_after(self, stream: str, filters: Sequence[str], end: int) -> int:
+        """Messages of these subjects after `end`."""
+
+    async def pulling(self, stream: str, prefix: str) -> list[str]:
+        """The consumers with this prefix that somebody asks for messages."""
+
+    async def erase(self, stream: str, prefix: str, subject: str) -> None:
+        """Delete the consumers with this prefix and the messages of this subject."""
+
+
+def bucket(app: App) -> str:
+    """Where the runs of an app are kept."""
+    return f"{app.name}-runs"
+
+
+def filters(app: App, run: Run) -> tuple[str, ...]:
+    """The subjects of the messages that a run replays."""
+    reads = app.stages[run.stage].reads
+    if run.key is None:
+        return app.filters(reads)
+    return (f"{app.subject(reads)}.{key_token(run.key)}",)
+
+
+class Runs:
+    """The runs of one app.
+
+    Args:
+        app: the app.
+        store: where they are kept.
+        now: the time of day.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        store: RunStore,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ):
+        self.app = app
+        self.store = store
+        self._now = now
+
+    async def create(
+        self,
+        *,
+        stage: str,
+        wanted: Wanted,
+        name: str | None = None,
+        key: str | None = None,
+        models: Mapping[str, str] | None = None,
+        rate: float | None = None,
+        downstream: bool = False,
+    ) -> Run:
+        """Fix a range and keep it under a name.
+
+        Raises:
+            ConfigurationError: the stage, a model, the key or the range cannot be.
+            ConflictError: the name was used before.
+        """
+        created = self._now().replace(microsecond=0)
+        name = name or f"r{created:%Y%m%d_%H%M%S}"
+        draft = Run(
+            name=name,
+            stage=stage,
+            start=1,
+            end=0,
+            total=0,
+            key=key,
+            models=dict(models or {}),
+            rate=rate,
+            downstream=downstream,
+            created=created,
+            token=uuid.uuid4().hex,
+        )
+        check(self.app, draft)
+        bounds = await self.store.bounds(self.app.name)
+        if bounds is None:
+            raise ConfigurationError(f"there is no stream {self.app.name}: nothing was published")
+        start, end, notes = await self._range(wanted, bounds)
+        total = await self.store.count(self.app.name, filters(self.app, draft), start, end)
+        run = msgspec.structs.replace(draft, start=start, end=end, total=total, notes=notes)
+        await self.store.ensure()
+        if not await self.store.save(name, msgspec.json.encode(run), 0):
+            raise ConflictError(
+                f"there is a run {name} already, and a name is never used twice: choose another, "
+                f"or go on with that one (mqinfer worker APP --run {name})"
+            )
+        return run
+
+    async def _range(self, wanted: Wanted, bounds: Bounds) -> tuple[int, int, tuple[str, ...]]:
+        stream, last = self.app.name, bounds.last
+        notes = []
+        start = wanted.from_seq or 1
+        if wanted.since is not None:
+            found = await self.store.sequence_at(stream, wanted.since)
+            start = max(start, last + 1 if found is None else found)
+        end = last if wanted.to_seq is None else wanted.to_seq
+        if end > last:
+            notes.append(f"the stream ends at {last:,}, and so does the run")
+            end = last
+        if wanted.until is not None:
+            # Up to and with `until`; the server's times are finer than ours.
+            after = wanted.until + datetime.timedelta(microseconds=1)
+            found = await self.store.sequence_at(stream, after)
+            end = min(end, last if found is None else found - 1)
+        if wanted.to_seq is not None and start > wanted.to_seq:
+            raise ConfigurationError(
+                f"the range {start:,} to {wanted.to_seq:,} is empty: it ends before it begins"
+            )
+        if start > last:
+            raise ConfigurationError(
+                f"the range begins at {start:,}, ahead of the end of stream {stream} ({last:,})"
+            )
+        if bounds.first > max(end, start):
+            raise ConfigurationError(
+                f"all of {start:,} to {end:,} was removed by retention: stream {stream} begins at "
+                f"{bounds.first:,}"
+            )
+        explicit = wanted.from_seq is not None or wanted.since is not None
+        if start < bounds.first:
+            if explicit:
+                notes.append(
+                    f"retention has removed {start:,} to {bounds.first - 1:,}: the run begins at "
+                    f"{bounds.first:,}"
+                )
+            start = bounds.first
+        if bounds.deleted:
+            notes.append(
+                f"{bounds.deleted:,} messages between {bounds.first:,} and {last:,} were deleted "
+                "from the stream; those of the range are not replayed"
+            )
+        return start, end, tuple(notes)
+
+    async def find(self, name: str) -> Run | None:
+        """A run, or None if there is none."""
+        found = await self.store.load(name)
+        return None if found is None else msgspec.json.decode(found[0], type=Run)
+
+    async def get(self, name: str) -> Run:
+        """A run.
+
+        Raises:
+            ConfigurationError: there is none of that name; the text lists those there are.
+        """
+        run = await self.find(name)
+        if run is None:
+            names = ", ".join(await self.store.names()) or "none"
+            raise ConfigurationError(f"app {self.app.name} has no run {name}; it has: {names}")
+        return run
+
+    async def all(self) -> list[Run]:
+        """Every run, the oldest first."""
+        found = [await self.find(name) for name in await self.store.names()]
+        return sorted((run for run in found if run), key=lambda run: (run.created, run.name))
+
+    async def change(self, name: str, change: Callable[[Run], Run]) -> Run:
+        """Change a run; tried again when another command was quicker.
+
+        Raises:
+            ConfigurationError: there is no such run, or `change` refuses.
+        """
+        for _ in range(_TRIES):
+            found = await self.store.load(name)
+            if found is None:
+                return await self.get(name)
+            before = msgspec.json.decode(found[0], type=Run)
+            after = change(before)
+            if after == before:
+                return before
+            if await self.store.save(name, msgspec.json.encode(after), found[1]):
+                return after
+        raise ConflictError(f"run {name} keeps changing: try again")
+
+    async def finish(self, name: str) -> Run:
+        """The last message is settled."""
+        now = self._now()
+        return await self.change(
+            name,
+            lambda run: (
+                msgspec.structs.replace(run, state="done", finished=now)
+                if run.state == "running"
+                else run
+            ),
+        )
+
+    async def stop(self, name: str) -> Run:
+        """End its workers in order; `resume` goes on."""
+        return await self.change(name, lambda run: _moved(run, "running", "stopped"))
+
+    async def resume(self, name: str) -> Run:
+        """Let workers go on with a run that was stopped."""
+        run = await self.change(name, lambda run: _moved(run, "stopped", "running"))
+        check(self.app, run)
+        return run
+
+
+def _moved(run: Run, before: State, after: State) -> Run:
+    return msgspec.structs.replace(run, state=after) if run.state == before else run
+
+
+def check(app: App, run: Run) -> None:
+    """Check a run against the app.
+
+    Raises:
+        ConfigurationError: what does not fit.
+    """
+    if not _NAME.fullmatch(run.name):
+        raise ConfigurationError(
+            f"a run's name is up to 40 letters, digits and _ (no hyphen): {run.name!r}"
+        )
+    if run.stage not in app.stages:
+        raise ConfigurationError(
+            f"app {app.name} has no stage {run.stage}; it has {', '.join(app.stages)}"
+        )
+    kind = app.stages[run.stage].reads
+    if run.key is not None and kind.__mqinfer__.key is None:
+        raise ConfigurationError(
+            f"stage {run.stage} reads {kind.__name__}, which has no key= to choose by"
+        )
+    known = {model.name for model in app.models.values()}
+    unknown = [name for name in run.models if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"app {app.name} has no model {', '.join(unknown)}; it has {', '.join(sorted(known))}"
+        )
+    if run.rate is not None and run.rate <= 0:
+        raise ConfigurationError(f"a rate is more than 0 messages a second, not {run.rate:g}")
+    tasks = taken(app, run)
+    ours = {task.name for task in tasks}
+    for task in tasks[1:]:
+        others = [
+            other.name
+            for other in plan.tasks(app)
+            if task.stage is not None and task.reads in other.writes and other.name not in ours
+        ]
+        if others:
+            raise ConfigurationError(
+                f"stage {task.name} also reads what {', '.join(others)} writes: promoting this run "
+                f"would hide answers that it did not make anew; replay without --downstream"
+            )
+
+
+def taken(app: App, run: Run) -> list[plan.Task]:
+    """The stages that a run takes, the replayed one first, each after those it reads from."""
+    (first,) = plan.tasks(app, [run.stage])
+    order: list[plan.Task] = []
+    seen: set[str] = set()
+
+    def visit(task: plan.Task) -> None:
+        if task.name in seen:
+            return
+        seen.add(task.name)
+        if run.downstream:
+            for other in plan.downstream(app, task):
+                if other.stage is not None:
+                    visit(other)
+        order.insert(0, task)
+
+    visit(first)
+    return order

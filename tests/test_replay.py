@@ -1,0 +1,301 @@
+"""Replays on real servers: exact ranges, kills, and that nothing live is touched."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from mqinfer import App, Context, Message, wiring
+from mqinfer.adapters.runs import JetStreamRuns
+from mqinfer.client import Worker
+from mqinfer.engine.rate import RatedSlots
+from mqinfer.engine.runs import Runs, Wanted
+from mqinfer.errors import ConfigurationError, ConflictError
+from mqinfer.identity import RUN
+from mqinfer.settings import Settings
+from mqinfer.testing import Harness, until
+
+
+class Number(Message, subject="number"):
+    value: int
+
+
+class Noise(Message, subject="noise"):
+    value: int
+
+
+class Double(Message, subject="double"):
+    value: int
+
+
+class Keyed(Message, subject="keyed", key="who"):
+    who: str
+    value: int = 0
+
+
+def doubling(name: str) -> tuple[App, list[tuple[int, str | None]]]:
+    """An app whose stage says what it handled, and in which run."""
+    app = App(name)
+    seen: list[tuple[int, str | None]] = []
+
+    @app.stage
+    async def double(number: Number, ctx: Context) -> Double:
+        seen.append((number.value, ctx.run))
+        return Double(2 * number.value)
+
+    @app.stage
+    async def noise(one: Noise) -> None:
+        pass
+
+    @app.stage
+    async def keyed(one: Keyed) -> Double:
+        return Double(one.value)
+
+    return app, seen
+
+
+def runs_of(harness: Harness) -> Runs:
+    return wiring.runs(harness.app, harness.services.broker)  # type: ignore[arg-type]
+
+
+async def work(harness: Harness, run: str) -> None:
+    """Run a worker of the run until it ends by itself."""
+    async with asyncio.timeout(60):
+        await Worker(harness.app, settings=harness.settings, run=run).run()
+
+
+@asynccontextmanager
+async def filled(app: App, nats: Settings) -> AsyncIterator[Harness]:
+    """A stream of ten numbers (1, 3, ... 19) with noise behind each, answered by the live stage."""
+    async with Harness(app, nats) as harness:
+        for value in range(10):
+            await harness.publish(Number(value), ids=[f"n{value}"])
+            await harness.publish(Noise(value))
+        await harness.drain()
+        yield harness
+
+
+@pytest.mark.parametrize(
+    ("wanted", "values"),
+    [
+        (Wanted(), range(10)),
+        (Wanted(from_seq=1, to_seq=1), [0]),
+        (Wanted(from_seq=2, to_seq=2), []),  # noise
+        (Wanted(from_seq=3, to_seq=7), [1, 2, 3]),
+        (Wanted(from_seq=4, to_seq=6), [2]),
+        (Wanted(from_seq=19, to_seq=19), [9]),
+        (Wanted(from_seq=19, to_seq=5000), [9]),
+        (Wanted(to_seq=20), range(10)),
+    ],
+)
+async def test_bounds_are_exact(nats: Settings, wanted: Wanted, values: Any) -> None:
+    app, seen = doubling("exact")
+    async with filled(app, nats) as harness:
+        seen.clear()
+        run = await runs_of(harness).create(stage="double", wanted=wanted, name="r1")
+        assert run.total == len(values)
+        # What comes after the run was made is not part of it, and is live's alone.
+        await harness.publish(Number(100), Number(101))
+        await work(harness, "r1")
+        assert sorted(seen) == [(value, "r1") for value in values]
+        stored = await harness.stored(subject="exact.run.>")
+        assert len(stored) == len(values)
+        assert all(raw.headers[RUN] == "r1" for raw in stored)
+        assert (await runs_of(harness).get("r1")).state == "done"
+        assert await harness.lag("double") == 2
+        await harness.drain()
+        assert sorted(seen)[-2:] == [(100, None), (101, None)]
+        assert len(await harness.messages(Double)) == 12
+
+
+async def test_a_range_that_cannot_be_is_refused(nats: Settings) -> None:
+    app, _ = doubling("refused")
+    async with filled(app, nats) as harness:
+        runs = runs_of(harness)
+        last = (await runs.store.bounds("refused")).last  # type: ignore[union-attr]
+        for wanted, text in [
+            (Wanted(from_seq=last + 1), "ahead of the end"),
+            (Wanted(from_seq=7, to_seq=3), "ends before it begins"),
+        ]:
+            with pytest.raises(ConfigurationError, match=text):
+                await runs.create(stage="double", wanted=wanted)
+        with pytest.raises(ConfigurationError, match="has no stage nope"):
+            await runs.create(stage="nope", wanted=Wanted())
+        with pytest.raises(ConfigurationError, match="has no model"):
+            await runs.create(stage="double", wanted=Wanted(), models={"m": "2"})
+        with pytest.raises(ConfigurationError, match="no key= to choose by"):
+            await runs.create(stage="double", wanted=Wanted(), key="a")
+        with pytest.raises(ConfigurationError, match="no hyphen"):
+            await runs.create(stage="double", wanted=Wanted(), name="a-b")
+        with pytest.raises(ConfigurationError, match="it has: none"):
+            await runs.get("r1")
+        await runs.create(stage="double", wanted=Wanted(), name="r1")
+        with pytest.raises(ConflictError, match="never used twice"):
+            await runs.create(stage="double", wanted=Wanted(), name="r1")
+        # An end beyond the stream's is cut, and said.
+        run = await runs.create(stage="double", wanted=Wanted(from_seq=3, to_seq=999), name="r2")
+        assert run.end == last
+        assert "the stream ends at" in run.notes[0]
+
+
+async def test_what_retention_removed_is_said_before_the_start(nats: Settings) -> None:
+    app, seen = doubling("removed")
+    async with filled(app, nats) as harness:
+        client = harness.services.broker.client  # type: ignore[attr-defined]
+        await client.api("$JS.API.STREAM.PURGE.removed", {"seq": 6})
+        await client.api("$JS.API.STREAM.MSG.DELETE.removed", {"seq": 9})
+        seen.clear()
+        runs = runs_of(harness)
+        run = await runs.create(stage="double", wanted=Wanted(from_seq=2, to_seq=13), name="r1")
+        assert (run.start, run.end, run.total) == (6, 13, 3)
+        assert "retention has removed 2 to 5" in run.notes[0]
+        assert "1 messages" in run.notes[1]
+        with pytest.raises(ConfigurationError, match="removed by retention"):
+            await runs.create(stage="double", wanted=Wanted(from_seq=1, to_seq=4))
+        # More goes while the run exists: what is left is replayed, and the run ends.
+        await client.api("$JS.API.STREAM.PURGE.removed", {"seq": 10})
+        await work(harness, "r1")
+        assert seen == [(5, "r1"), (6, "r1")]
+        await client.api("$JS.API.STREAM.PURGE.removed", {})
+        with pytest.raises(ConfigurationError, match="removed by retention"):
+            await runs.create(stage="double", wanted=Wanted())
+
+
+async def test_by_time_and_by_key(nats: Settings) -> None:
+    app, seen = doubling("times")
+    async with Harness(app, nats) as harness:
+        await harness.publish(Number(0), Keyed("a", 1), Keyed("b.c", 2))
+        await asyncio.sleep(0.05)
+        middle = datetime.datetime.now(datetime.UTC)
+        await asyncio.sleep(0.05)
+        await harness.publish(Number(1), Keyed("b.c", 3))
+        await harness.drain()
+        seen.clear()
+        runs = runs_of(harness)
+        await runs.create(stage="double", wanted=Wanted(since=middle), name="late")
+        await work(harness, "late")
+        assert seen == [(1, "late")]
+        await runs.create(stage="double", wanted=Wanted(until=middle), name="early")
+        await work(harness, "early")
+        assert seen[1:] == [(0, "early")]
+        empty = await runs.create(
+            stage="double", wanted=Wanted(since=middle, until=middle), name="none"
+        )
+        assert empty.total == 0
+        await work(harness, "none")
+        assert len(seen) == 2
+        await runs.create(stage="keyed", wanted=Wanted(), key="b.c", name="key")
+        await work(harness, "key")
+        stored = await harness.stored(subject="times.run.key.>")
+        assert [raw.data for raw in stored] == [b'{"value":2}', b'{"value":3}']
+
+
+async def test_a_run_is_stopped_and_resumed_and_joined(nats: Settings) -> None:
+    app = App("joined")
+    go = asyncio.Event()
+    begun: list[int] = []
+
+    @app.stage(max_in_flight=2)
+    async def double(number: Number) -> Double:
+        begun.append(number.value)
+        if len(begun) > 4:
+            await go.wait()
+        return Double(number.value)
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(*(Number(value) for value in range(30)))
+        runs = runs_of(harness)
+        await runs.create(stage="double", wanted=Wanted(), name="r1")
+        one = asyncio.create_task(work(harness, "r1"))
+        await until(lambda: len(begun) >= 5)
+        assert (await runs.stop("r1")).state == "stopped"
+        go.set()
+        await one
+        assert (await runs.get("r1")).state == "stopped"
+        await asyncio.gather(work(harness, "r1"), work(harness, "r1"))
+        assert (await runs.get("r1")).state == "done"
+        stored = await harness.stored(subject="joined.run.>")
+        assert len(stored) == 30
+        assert await harness.lag("double") == -1  # no live consumer was made
+
+
+async def test_dead_letters_of_a_run_say_so(nats: Settings) -> None:
+    app = App("letters")
+
+    @app.stage(attempts=1)
+    async def double(number: Number) -> Double:
+        raise ValueError("no")
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(Number(1))
+        await runs_of(harness).create(stage="double", wanted=Wanted(), name="r1")
+        await work(harness, "r1")
+        (dead,) = await harness.dead()
+        assert (dead.subject, dead.headers[RUN]) == ("dead.letters.double", "r1")
+
+
+async def test_downstream_stays_in_the_run(nats: Settings) -> None:
+    app = App("chain")
+    live: list[str | None] = []
+
+    class Last(Message):
+        value: int
+
+    @app.stage
+    async def double(number: Number) -> AsyncIterator[Double]:
+        for index in range(number.value):
+            yield Double(index)
+
+    @app.stage
+    async def last(one: Double, ctx: Context) -> Last:
+        live.append(ctx.run)
+        return Last(one.value)
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(*(Number(value) for value in range(6)))
+        await harness.drain()
+        runs = runs_of(harness)
+        await runs.create(stage="double", wanted=Wanted(), name="alone")
+        await work(harness, "alone")
+        assert len(await harness.stored(subject="chain.run.alone.>")) == 15
+        await runs.create(stage="double", wanted=Wanted(), name="all", downstream=True)
+        await work(harness, "all")
+        assert len(await harness.stored(subject="chain.run.all.last")) == 15
+        assert live == [None] * 15 + ["all"] * 15
+
+
+def test_a_rate_is_kept() -> None:
+    now = 0.0
+    slots = RatedSlots(1000, 10**9, 10, rate=100, clock=lambda: now)
+    given = 0
+    for _ in range(100):  # ten seconds
+        now += 0.1
+        while planned := slots.plan():
+            slots.ask(*planned)
+            given += planned[0]
+            for _ in range(planned[0]):
+                slots.arrive(1)
+                slots.release(1)
+            slots.withdraw(0, planned[1])
+    assert 950 <= given <= 1060
+    now += 0.1
+    planned = slots.plan()
+    assert planned is not None
+    slots.ask(*planned)
+    slots.withdraw(*planned)
+    assert slots.plan() == planned
+
+
+async def test_counting_is_exact(nats: Settings) -> None:
+    app, _ = doubling("count")
+    async with filled(app, nats) as harness:
+        store = JetStreamRuns(harness.services.broker, "count-runs")  # type: ignore[arg-type]
+        assert await store.count("count", ("count.number",), 1, 20) == 10
+        assert await store.count("count", ("count.number",), 2, 2) == 0
+        assert await store.count("count", ("count.number", "count.noise"), 5, 8) == 4
+        assert await store.count("count", ("count.number",), 9, 5) == 0
