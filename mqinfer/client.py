@@ -12,6 +12,7 @@ from mqinfer import wiring
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.engine import plan
 from mqinfer.engine.emitter import save_blobs
+from mqinfer.engine.publishing import publish_stored
 from mqinfer.engine.worker import Services
 from mqinfer.engine.worker import Worker as EngineWorker
 from mqinfer.errors import ConfigurationError, PublishError
@@ -91,18 +92,7 @@ class Client:
         broker = self._services.broker
         if broker.full:
             await broker.room()
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: Exception | None, _repeat: bool) -> None:
-            if stored.done():
-                return
-            if error is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(error)
-
-        broker.publish(subject, header_block(headers), payload, done, timeout=timeout)
-        await stored
+        await publish_stored(broker, subject, header_block(headers), payload, timeout=timeout)
         return identity
 
     async def publish_all(

@@ -24,6 +24,7 @@ from mqinfer.client import Client, Worker
 from mqinfer.codec import Codec
 from mqinfer.engine import plan
 from mqinfer.engine.deadletter import KIND, REASON
+from mqinfer.engine.publishing import publish_stored
 from mqinfer.engine.worker import Services
 from mqinfer.identity import CONTENT_TYPE, header_block, parse_header_block
 from mqinfer.message import Message
@@ -133,17 +134,8 @@ class Harness:
         self, subject: str, payload: bytes, headers: dict[str, str] | None = None
     ) -> None:
         """Publish as a plain NATS client would: bytes, and only the headers given."""
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: Exception | None, _repeat: bool) -> None:
-            if error is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(error)
-
         block = header_block(headers or {})
-        self.services.broker.publish(subject, block, payload, done, timeout=10)
-        await stored
+        await publish_stored(self.services.broker, subject, block, payload, timeout=10)
 
     async def drain(self, *stages: str) -> None:
         """Run a worker (all stages, or those named) until nothing is left to do."""

@@ -23,6 +23,7 @@ from mqinfer.engine.ports import (
     PublishDone,
     StreamSpec,
 )
+from mqinfer.engine.publishing import publish_stored
 from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
 from mqinfer.identity import header_block
 
@@ -202,18 +203,7 @@ class JetStream:
 
     async def bucket_put(self, bucket: str, key: str, value: bytes) -> None:
         """Set a key; see `Broker.bucket_put`."""
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: Exception | None, _repeat: bool) -> None:
-            if stored.done():
-                return
-            if error is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(error)
-
-        self.publish(f"$KV.{bucket}.{key}", header_block({}), value, done)
-        await stored
+        await publish_stored(self, f"$KV.{bucket}.{key}", header_block({}), value)
 
     # --- pulling --------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from mqinfer.adapters.admin import NO_MESSAGE, NOT_FOUND, Api, JetStreamError, ask, stream_info
+from mqinfer.engine.publishing import publish_stored
 from mqinfer.errors import (
     BlobError,
     BlobPathError,
@@ -59,7 +60,7 @@ class Connection(Protocol):
 
     def publish(
         self,
-        subject: str,
+        subject: str | bytes,
         header: bytes,
         payload: bytes,
         done: PublishDone,
@@ -236,19 +237,8 @@ class NatsObjects:
     async def _publish(
         self, subject: str, data: bytes, identity: str, headers: dict[str, str] | None = None
     ) -> None:
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: Exception | None, _repeat: bool) -> None:
-            if stored.done():
-                return
-            if error is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(error)
-
         block = header_block({MSG_ID: identity, **(headers or {})})
-        self._connection.publish(subject, block, data, done, timeout=self._timeout)
-        await stored
+        await publish_stored(self._connection, subject, block, data, timeout=self._timeout)
 
     async def _purge(self, info: dict[str, Any]) -> None:
         """Free the chunks of an object that was replaced; failing costs space, nothing else."""

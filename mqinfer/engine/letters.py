@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.engine import deadletter, plan
+from mqinfer.engine.publishing import publish_stored
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.identity import IDENTITY, MSG_ID, ONLY, header_block
 
@@ -369,18 +370,7 @@ class DeadLetters:
         if not letter.subject:
             raise MqinferError("it does not say what subject its message was published on")
         header = header_block(retry_headers(letter))
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: Exception | None, _repeat: bool) -> None:
-            if stored.done():
-                return
-            if error is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(error)
-
-        self._broker.publish(letter.subject, header, payload, done, timeout=_TIMEOUT)
-        await stored
+        await publish_stored(self._broker, letter.subject, header, payload, timeout=_TIMEOUT)
         await self._delete(letter)
 
 
