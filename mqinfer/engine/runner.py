@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from mqinfer.context import current
 from mqinfer.engine.handling import Handling
 from mqinfer.engine.job import Job
 from mqinfer.engine.settler import Settler
@@ -258,8 +259,10 @@ class Runner:
                 ready = await self._without_suspects(ready, task)
             if ready:
                 await self._handle(ready, task)
-            # There may be hundreds of handlers: one that waits must not keep its last message.
+            # There may be hundreds of handlers: one that waits must not keep its last message,
+            # neither here nor as the context of its task.
             del batch, ready
+            current.set(None)
 
     def _any_suspect(self, jobs: Sequence[Job]) -> bool:
         for job in jobs:  # noqa: SIM110 - a generator would cost more than the rest of the loop
