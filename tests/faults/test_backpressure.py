@@ -97,7 +97,7 @@ class Memory:
         return now
 
 
-@pytest.mark.parametrize(("size", "count"), [(1024, 4000), (MIB, 150)])
+@pytest.mark.parametrize(("size", "count"), [(1024, 4000), (MIB, 200)])
 async def test_a_producer_a_hundred_times_faster(
     nats: Settings, tmp_path: Path, size: int, count: int
 ) -> None:
@@ -128,11 +128,10 @@ async def test_a_producer_a_hundred_times_faster(
                 await harness.publish(*(Data(start + i, body) for i in range(50)))
             await done(harness, "measure", timeout=60)
             watching.cancel()
-        print("most in flight", most, "RSS", idle // MIB, memory.most // MIB)
-        # One more request may be on its way when bytes are what bounds it (see Slots).
-        assert 1 < most <= 100
-        # Twice the bytes in flight (as they came, and decoded), buffers of the connection, answers.
-        assert memory.most - idle < 8 * 8 * MIB, f"{(memory.most - idle) / MIB:.0f} MiB"
+        assert 1 < most <= (100 if size < MIB else 25)
+        # The bytes in flight (at least two of the largest messages the server takes, here 16 MiB,
+        # and half of that once more: see Slots), as they came and decoded, and some buffers.
+        assert memory.most - idle < 64 * MIB, f"{(memory.most - idle) / MIB:.0f} MiB"
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
         assert await harness.dead() == []
