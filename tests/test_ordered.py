@@ -26,7 +26,7 @@ from mqinfer.errors import ConflictError, WiringError
 from mqinfer.identity import MSG_ID, SOURCE, output_id
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff
-from mqinfer.testing import Harness, until
+from mqinfer.testing import Harness, nats_only, until
 
 SOON = Backoff(initial=0.01, maximum=0.05)
 
@@ -387,6 +387,36 @@ async def test_status_check_and_permissions_know_the_partitions(nats: Settings) 
     allowed = permissions(app, ["follow"]).publish
     assert "$JS.API.CONSUMER.MSG.NEXT.plants-ordered-leaf.follow-p1" in allowed
     assert "$JS.ACK.plants-ordered-leaf.follow-p0.>" in allowed
+
+
+async def test_an_ordered_stage_runs_under_exactly_its_permissions(tmp_path: Path) -> None:
+    app = App("plants", partitions=2)
+
+    @app.stage
+    async def follow(leaf: Leaf) -> Step:
+        return Step(leaf.position, leaf.number)
+
+    allowed = permissions(app, ["follow"], inbox_prefix="_INBOX_follow")
+    users = f'{{user: "admin", password: "x"}}\n{{user: "f", password: "x", {allowed.config()}}}'
+    config = f"authorization {{ users = [\n{users}\n] }}\n"
+    async with nats_only(tmp_path, nats_config=config) as plain:
+
+        def login(user: str, inbox: str) -> Settings:
+            return Settings.load(
+                {},
+                nats_url=plain.nats_url,
+                blobs=plain.blobs,
+                nats_user=user,
+                nats_password="x",
+                nats_inbox_prefix=inbox,
+            )
+
+        async with Harness(app, login("admin", "_INBOX")) as harness:
+            await harness.drain()
+            await harness.publish(*(Leaf("x", number) for number in range(5)))
+            async with Harness(app, login("f", "_INBOX_follow")) as limited:
+                await limited.drain()
+            assert numbers(await harness.messages(Step)) == {"x": [0, 1, 2, 3, 4]}
 
 
 # --- leases, with a clock of the test's own -----------------------------------------------------
