@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ class JetStream:
                 f"NATS: {self.denied[-1]}; a worker must subscribe below its inbox prefix "
                 "(MQINFER_NATS_INBOX_PREFIX)"
             )
-        self._beside.append(asyncio.create_task(self._publisher.run(), name="publisher"))
+        self._watch(self._publisher.run(), "publisher")
         return self
 
     async def __aexit__(
@@ -116,6 +116,21 @@ class JetStream:
         """Publishes in flight."""
         assert self._publisher is not None, "used before `async with`"
         return self._publisher
+
+    def _watch(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Start a task beside the connection; if it dies, the connection counts as lost."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if task.cancelled() or (error := task.exception()) is None:
+                return
+            log.error("a task beside the connection died", task=name, exc_info=error)
+            self._availability.down(f"mqinfer failed inside: {error!r}")
+            self._closed.set()
+
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(ended)
+        self._beside.append(task)
+        return task
 
     # --- state of the connection ----------------------------------------------------------------
 
@@ -229,8 +244,7 @@ class JetStream:
         )
         subscription = await self.client.subscribe_direct(f"{inbox}.*", pull.on_raw)
         self._pulls[pull] = subscription
-        task = asyncio.create_task(pull.run(), name=f"pull {consumer}")
-        self._beside.append(task)
+        task = self._watch(pull.run(), f"pull {consumer}")
         return Puller(self, pull, subscription, task)
 
     # --- settling -------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ class Worker:
         broker = self._services.broker
         if await broker.consumer_state(spec.stream, spec.name) is not None:
             return False
-        return await broker.stream_created(spec.stream) == self._created[spec.stream]
+        return await broker.stream_created(spec.stream) == self._created.get(spec.stream)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Await `work`; False if the worker was stopped first."""
