@@ -33,6 +33,8 @@ _FULL = {10047, 10077}
 # stored nor refused yet (nats-server 2.11). The next answer says which.
 _IN_PROCESS = 10158
 
+# A control line has at most 4,096 bytes (max_control_line of nats-server): subject, reply, sizes.
+MAX_SUBJECT = 3_500
 MAX_OUTSTANDING = 8192
 MAX_OUTSTANDING_BYTES = 64 * 1024 * 1024
 
@@ -109,6 +111,16 @@ class Publisher:
                     f"a message for {subject.decode()} has {size:,} bytes with its headers, the "
                     f"server takes {self.max_payload:,}: raise max_payload there, or carry the "
                     "bytes as a Blob with a path"
+                ),
+                False,
+            )
+            return
+        if len(subject) > MAX_SUBJECT:  # the server would close the connection for good
+            done(
+                PayloadTooLarge(
+                    f"the subject {subject[:80].decode('utf-8', 'replace')}... has "
+                    f"{len(subject):,} bytes, more than {MAX_SUBJECT:,}: the value of a key must "
+                    "be shorter"
                 ),
                 False,
             )
