@@ -250,9 +250,17 @@ def _status(header: bytes) -> tuple[int, str]:
     return (int(code) if code.isdigit() else 0), text
 
 
+def _last(header: bytes, name: str) -> str:
+    """A header that the server added: at the end, after what publishers may call the same."""
+    _, found, rest = header.rpartition(f"\r\n{name}:".encode())
+    return rest.partition(b"\r\n")[0].strip().decode("utf-8", "replace") if found else ""
+
+
 def _stored(data: bytes, header: bytes) -> Stored:
     pairs = parse_header_block(header)
-    place = {name: pairs.pop(name, "") for name in _OWN}
+    for name in _OWN:
+        pairs.pop(name, None)
+    place = {name: _last(header, name) for name in _OWN}
     for extra in ("Nats-Last-Sequence", "Nats-UpTo-Sequence"):
         pairs.pop(extra, None)
     return Stored(
