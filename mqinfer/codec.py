@@ -79,14 +79,14 @@ class Codec:
             return self.decoder(kind, wire)(data)
         except msgspec.ValidationError as error:
             raise DecodeError(f"the payload is no {kind.__name__}: {error}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever the bytes make a library raise
             start = data[:40]
             raise DecodeError(
                 f"the payload is no {wire}: {error} ({len(data)} bytes, it starts with {start!r})"
             ) from None
 
     def _wire(self, kind: type[Message], data: bytes, content_type: str | None) -> Wire:
-        if content_type is None:
+        if not content_type:
             own = kind.__mqinfer__.wire
             return "json" if own == "json" or data[:1] in _JSON_STARTS else own
         base = content_type.partition(";")[0].strip().lower()
