@@ -9,6 +9,7 @@ No header is required on input: a message without an id is `stream:sequence`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
@@ -29,6 +30,12 @@ SOURCE: Final = "Nats-Stream-Source"
 
 # Ancestors that a header names: the first input and the nearest ones.
 MAX_ANCESTORS: Final = 16
+# Ids longer than this, or with what a header or a list of ids cannot carry, are written otherwise.
+MAX_ID: Final = 128
+# Models that a header names; more than any pipeline has, and few enough for the server's limit.
+MAX_MODELS: Final = 64
+_NAME_UNSAFE = re.compile(r"[:\r\n]")
+_ID_UNSAFE = re.compile(rb"[^!-$&-~]")  # all but printable ASCII without % and space
 
 
 def output_id(parent: str, stage: str, run: str | None, index: int) -> str:
@@ -44,13 +51,33 @@ def output_id(parent: str, stage: str, run: str | None, index: int) -> str:
 def input_id(headers: Mapping[str, str] | None, stream: str, sequence: int) -> str:
     """The identity of a message: what its headers say, else its place in the stream."""
     if headers:
-        return headers.get(IDENTITY) or headers.get(MSG_ID) or f"{stream}:{sequence}"
+        found = headers.get(IDENTITY) or headers.get(MSG_ID)
+        if found:
+            return safe_id(found)
     return f"{stream}:{sequence}"
 
 
+def safe_id(text: str) -> str:
+    """`text` as an id that fits into headers and into lists of ids; most fit as they are.
+
+    What does not is percent-encoded, cut and ended with its digest, so that different ids stay
+    different. Doing so twice changes nothing more.
+    """
+    if len(text) <= MAX_ID and text.isascii() and text.isprintable() and " " not in text:
+        return text
+    raw = text.encode("utf-8", "surrogatepass")
+    readable = _ID_UNSAFE.sub(lambda found: b"%%%02X" % found.group()[0], raw[:MAX_ID]).decode()
+    return f"{readable[: MAX_ID // 2]}~{blake2b(raw, digest_size=16).hexdigest()}"
+
+
 def parse_ancestors(value: str | None) -> tuple[str, ...]:
-    """The ids in an `Mq-Ancestors` header, the first input first."""
-    return tuple(value.split()) if value else ()
+    """The ids in an `Mq-Ancestors` header, the first input first; bounded, whatever was sent."""
+    if not value:
+        return ()
+    ids = value.split()
+    if len(ids) > MAX_ANCESTORS:
+        ids = [ids[0], *ids[-(MAX_ANCESTORS - 1) :]]
+    return tuple([safe_id(one) for one in ids])
 
 
 def extend_ancestors(ancestors: tuple[str, ...], parent: str) -> tuple[str, ...]:
@@ -65,7 +92,11 @@ def parse_models(value: str | None) -> dict[str, str]:
     """`name=version` pairs of an `Mq-Models` header; what is no pair is passed over."""
     if not value:
         return {}
-    pairs = (item.partition("=") for item in value.split())
+    pairs = (
+        item.partition("=")
+        for item in value.split()[:MAX_MODELS]
+        if len(item) <= MAX_ID and item.isascii() and item.isprintable()
+    )
     return {name: version for name, equals, version in pairs if name and equals}
 
 
@@ -77,14 +108,25 @@ def format_models(models: Mapping[str, str]) -> str:
 def header_block(pairs: Mapping[str, str]) -> bytes:
     r"""The NATS header block (`NATS/1.0\r\n` ... `\r\n\r\n`, ADR-4) of `pairs`.
 
-    Line ends in a value would end the header: they become spaces.
+    Line ends in a value would end the header: they become spaces. So does what would end a name.
+    A name that is empty is left out.
     """
     lines = [b"NATS/1.0\r\n"]
     for name, value in pairs.items():
-        text = value.replace("\r", " ").replace("\n", " ")
-        lines.append(f"{name}: {text}\r\n".encode("utf-8", "surrogateescape"))
+        key = _NAME_UNSAFE.sub(" ", name).strip()
+        if key:
+            text = value.replace("\r", " ").replace("\n", " ")
+            lines.append(_bytes(f"{key}: {text}\r\n"))
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+def _bytes(text: str) -> bytes:
+    """UTF-8; bytes that were no UTF-8 come out as they came in, other lone surrogates as `?`."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def parse_header_block(block: bytes) -> dict[str, str]:

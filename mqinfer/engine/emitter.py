@@ -14,6 +14,7 @@ from mqinfer.errors import MqinferError
 from mqinfer.identity import (
     ANCESTORS,
     CONTENT_TYPE,
+    MAX_ID,
     MODELS,
     MSG_ID,
     RUN,
@@ -177,7 +178,7 @@ class Emitter:
         if models:
             tail += f"\r\n{MODELS}: {format_models(models)}"
         trace = context.headers.get(TRACE)
-        if trace:
+        if trace and len(trace) <= MAX_ID and trace.isprintable():
             tail += f"\r\n{TRACE}: {trace}"
         return tail + "\r\n\r\n"
 
