@@ -30,7 +30,11 @@ TRACEBACK: Final = PREFIX + "Traceback"
 TIME: Final = PREFIX + "Time"
 # Set when the payload was too large to travel with this story: it is in the stream, at its place.
 OMITTED: Final = PREFIX + "Payload-Omitted"
+# The names of headers that did not fit; they are in the stream as well.
+HEADERS_OMITTED: Final = PREFIX + "Headers-Omitted"
 
+# JetStream refuses 64 KiB of headers and more; a dead letter that it refuses could never be stored.
+MAX_HEADER = 60_000
 MAX_REASON = 2_000
 MAX_TRACEBACK = 8_000
 
@@ -74,7 +78,7 @@ def dead_letter(
         pairs[RUN] = run
     original = delivery.headers.get(MSG_ID)
     if original is not None:
-        pairs[PREFIX + "Msg-Id"] = original
+        pairs[PREFIX + "Msg-Id"] = original[:MAX_REASON]
     pairs |= {
         MSG_ID: f"dead:{stage}:{run or ''}:{identity}:{delivery.sequence}",
         STAGE: stage,
@@ -91,6 +95,8 @@ def dead_letter(
     if story:
         pairs[TRACEBACK] = json.dumps(story)
     header = header_block(pairs)
+    if len(header) > MAX_HEADER:
+        header = _shortened(pairs, set(delivery.headers) - {IDENTITY})
     if len(header) + len(delivery.data) > max_payload and TRACEBACK in pairs:
         del pairs[TRACEBACK]
         header = header_block(pairs)
@@ -98,6 +104,20 @@ def dead_letter(
         pairs[OMITTED] = str(len(delivery.data))
         return header_block(pairs), b""
     return header, delivery.data
+
+
+def _shortened(pairs: dict[str, str], original: set[str]) -> bytes:
+    """The header block without the largest of the original's headers; `pairs` is changed."""
+    small_first = sorted(original & set(pairs), key=lambda name: len(name) + len(pairs[name]))
+    header = header_block(pairs)
+    gone: list[str] = []
+    while len(header) > MAX_HEADER and small_first:
+        name = small_first.pop()
+        del pairs[name]
+        gone.append(name[:80])
+        pairs[HEADERS_OMITTED] = " ".join(gone)[:MAX_REASON]
+        header = header_block(pairs)
+    return header
 
 
 def traceback_text(error: BaseException) -> str:
