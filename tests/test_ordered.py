@@ -102,70 +102,140 @@ async def test_order_by_key_with_workers_that_join_and_leave_and_handlers_that_f
         assert sorted(set(handled[key])) == expected[key]
 
 
-async def test_order_through_the_deaths_of_workers(nats: Settings, tmp_path: Path) -> None:
-    log = tmp_path / "handled"
-    keys, count = [f"p{index}" for index in range(10)], 30
-    environ = {
-        **os.environ,
-        "MQINFER_NATS_URL": nats.nats_url,
-        "MQINFER_BLOBS": str(nats.blobs),
-        "ORDERED_LOG": str(log),
-    }
-    workers: list[asyncio.subprocess.Process] = []
+class Fleet:
+    """Worker processes of `ordered_app`, and what they wrote down."""
 
-    async def start() -> None:
-        workers.append(
+    def __init__(self, settings: Settings, log: Path):
+        self.log = log
+        self.workers: list[asyncio.subprocess.Process] = []
+        self._environ = {
+            **os.environ,
+            "MQINFER_NATS_URL": settings.nats_url,
+            "MQINFER_BLOBS": str(settings.blobs),
+            "ORDERED_LOG": str(log),
+        }
+
+    async def start(self) -> None:
+        self.workers.append(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "mqinfer", "worker", "ordered_app:app"),
                 cwd=Path(__file__).parent,
-                env=environ,
+                env=self._environ,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
             )
         )
 
-    def lines() -> list[list[str]]:
-        return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+    def lines(self) -> list[list[str]]:
+        if not self.log.exists():
+            return []
+        return [line.split() for line in self.log.read_text().splitlines()]
 
-    def in_the_middle(worker: asyncio.subprocess.Process) -> bool:
-        """Whether a worker holds messages now."""
-        mine = [line for line in lines() if line[1] == str(worker.pid)]
-        return len(mine) > 5 and mine[-1][0] == "begin"
+    async def busy(self, worker: asyncio.subprocess.Process) -> None:
+        """Until a worker is in the middle of a message."""
 
+        def in_the_middle() -> bool:
+            mine = [line for line in self.lines() if line[1] == str(worker.pid)]
+            return len(mine) > 5 and mine[-1][0] == "begin"
+
+        await until(in_the_middle, "a busy worker", 60)
+
+    def begun(self) -> dict[str, list[int]]:
+        """The numbers of each key, in the order in which handlers began."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for what, _, key, number, _ in self.lines():
+            if what == "begin":
+                found[key].append(int(number))
+        return found
+
+    async def stop(self) -> list[int]:
+        for worker in self.workers:
+            if worker.returncode is None:
+                worker.send_signal(signal.SIGCONT)
+                worker.send_signal(signal.SIGTERM)
+        return [await worker.wait() for worker in self.workers]
+
+
+async def produce(harness: Harness, keys: list[str], enough: asyncio.Event) -> int:
+    """Publish rounds of one message a key, a few ahead of the answers; the number of rounds."""
+    rounds = 0
+    while not enough.is_set():
+        await harness.publish(*(ordered_app.Leaf(key, rounds) for key in keys))
+        rounds += 1
+        await all_answered(harness, rounds * len(keys), (rounds - 10) * len(keys))
+    await all_answered(harness, rounds * len(keys), rounds * len(keys))
+    return rounds
+
+
+async def all_answered(harness: Harness, published: int, count: int) -> None:
+    """Until `count` of the `published` messages have their answer in the stream beside them."""
+
+    async def enough() -> bool:
+        info = await raw(harness).stream_info("plants")
+        return info is not None and info["state"]["messages"] - published >= count
+
+    await until(enough, "the answers", 120)
+
+
+async def check_order(harness: Harness, fleet: Fleet, keys: list[str], count: int) -> None:
+    expected = {key: list(range(count)) for key in keys}
+    assert numbers(await harness.messages(ordered_app.Step)) == expected
+    assert await harness.dead() == []
+    begun = fleet.begun()
+    for key in keys:  # again after a failure or a death, but never after a later one
+        assert begun[key] == sorted(begun[key])
+        assert sorted(set(begun[key])) == expected[key]
+
+
+async def test_order_through_the_deaths_of_workers(nats: Settings, tmp_path: Path) -> None:
+    fleet = Fleet(nats, tmp_path / "handled")
+    keys = [f"p{index}" for index in range(10)]
+    enough = asyncio.Event()
     async with Harness(ordered_app.app, nats) as harness:
         for _ in range(3):
-            await start()
+            await fleet.start()
+        producer = asyncio.create_task(produce(harness, keys, enough))
         try:
-            for number in range(count):
-                await harness.publish(*(ordered_app.Leaf(key, number) for key in keys))
             for victim in range(3):
-                await until(lambda w=workers[victim]: in_the_middle(w), "a busy worker", 60)
-                workers[victim].kill()
-                await start()
-
-            async def answered() -> bool:
-                return len(await harness.stored(subject="plants.step.>")) >= count * len(keys)
-
-            await until(answered, "all answers", 120)
+                await fleet.busy(fleet.workers[victim])
+                fleet.workers[victim].kill()
+                await fleet.start()
+            enough.set()
+            count = await producer
         finally:
-            for worker in workers:
-                if worker.returncode is None:
-                    worker.send_signal(signal.SIGTERM)
-            codes = [await worker.wait() for worker in workers]
+            producer.cancel()
+            codes = await fleet.stop()
         assert codes[:3] == [-signal.SIGKILL] * 3
-        assert set(codes[3:]) == {0}
-        assert numbers(await harness.messages(ordered_app.Step)) == {
-            key: list(range(count)) for key in keys
-        }
-        assert await harness.dead() == []
-    begun: dict[str, list[int]] = defaultdict(list)
-    for what, _, key, number, _ in lines():
-        if what == "begin":
-            begun[key].append(int(number))
-    for key in keys:
-        assert begun[key] == sorted(begun[key])
-        assert set(begun[key]) == set(range(count))
-    assert len({line[1] for line in lines()}) > 3  # the successors worked, too
+        assert set(codes[3:]) <= {0, -signal.SIGTERM}  # the last may not have begun yet
+        await check_order(harness, fleet, keys, count)
+
+
+async def test_order_when_a_worker_stands_still_for_longer_than_its_lease(
+    nats: Settings, tmp_path: Path
+) -> None:
+    fleet = Fleet(nats, tmp_path / "handled")
+    keys = [f"p{index}" for index in range(10)]
+    enough = asyncio.Event()
+    async with Harness(ordered_app.app, nats) as harness:
+        await fleet.start()
+        await fleet.start()
+        producer = asyncio.create_task(produce(harness, keys, enough))
+        try:
+            still = fleet.workers[0]
+            await fleet.busy(still)
+            still.send_signal(signal.SIGSTOP)
+            enough.set()
+            count = await producer  # the other one took over all it had
+            still.send_signal(signal.SIGCONT)
+            for number in range(count, count + 5):
+                await harness.publish(*(ordered_app.Leaf(key, number) for key in keys))
+            count += 5
+            await all_answered(harness, count * len(keys), count * len(keys))
+        finally:
+            producer.cancel()
+            codes = await fleet.stop()
+        assert codes == [0, 0]
+        await check_order(harness, fleet, keys, count)
 
 
 async def test_identity_subject_and_place_are_those_of_the_original(nats: Settings) -> None:
