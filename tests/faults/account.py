@@ -28,8 +28,7 @@ class Account:
         unexpected: that should not be there.
         redeliveries: deliveries of a message that had been delivered before.
         duplicate_publishes: that the stream recognized by their id.
-        duplicate_rows: in the table behind the view, which the view does not show; those that a
-            merge removed are not counted.
+        duplicate_rows: that were inserted more than once, and that the view shows once.
         faults: by kind.
         missed: faults that did not come about (the point was not passed in time).
         exits: exit codes of processes; 0 is an orderly stop, -9 SIGKILL.
@@ -107,7 +106,7 @@ class Account:
             ("unexpected", self.unexpected),
             ("redeliveries", f"{self.redeliveries:,}"),
             ("duplicate publishes absorbed", f"{self.duplicate_publishes:,}"),
-            ("duplicate rows absorbed", f"at least {self.duplicate_rows:,}"),
+            ("duplicate rows absorbed", f"{self.duplicate_rows:,}"),
             ("exit codes", ", ".join(f"{c}: {n}" for c, n in sorted(self.exits.items()))),
             ("not stopped in order", ", ".join(self.unclean) or "none"),
             ("seconds", f"{self.seconds:.0f}"),

@@ -6,7 +6,7 @@ import mmap
 import struct
 from pathlib import Path
 
-NAMES = ("redelivered", "duplicates", "handled", "published", "limit", "reached")
+NAMES = ("redelivered", "duplicates", "handled", "published", "limit", "reached", "inserted")
 _SIZE = 8 * len(NAMES)
 
 

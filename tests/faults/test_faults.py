@@ -20,7 +20,7 @@ SEED = int(os.environ.get("FAULTS_SEED", "0")) or random.randrange(1_000_000)
 
 
 async def test_one_server(tmp_path: Path) -> None:
-    run = Run(tmp_path, inputs=1500, faults=14, seed=SEED)
+    run = Run(tmp_path, inputs=2000, faults=15, seed=SEED)
     account = await run()
     print(account.table())
     assert account.clean, account.table()

@@ -225,7 +225,7 @@ async def test_nats_away(tmp_path: Path) -> None:
     go = asyncio.Event()
     go.set()
 
-    @app.stage(max_in_flight=10, timeout=1.0, ack_wait=20.0, backoff=SOON)
+    @app.stage(max_in_flight=10, timeout=1.0, ack_wait=4.0, backoff=SOON)
     async def double(number: Number, ctx: Context) -> Double:
         await go.wait()
         attempts[number.value] = ctx.attempt

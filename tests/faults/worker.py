@@ -21,7 +21,7 @@ from mqinfer.cli.options import configure_logs
 from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.engine import handling, intotable, plan, settler
 from mqinfer.engine.worker import stop_on_signals
-from mqinfer.metrics import StageMetrics
+from mqinfer.metrics import SinkMetrics, StageMetrics
 from mqinfer.settings import Settings
 
 from . import pipeline
@@ -132,6 +132,13 @@ def install(fuse: Fuse, counters: Counters) -> None:
         counters.add("duplicates", count)
         duplicates(self, count)
 
+    inserted = SinkMetrics.inserted
+
+    def on_inserted(self: Any, rows: int, seconds: float) -> None:
+        counters.add("inserted", rows)
+        inserted(self, rows, seconds)
+
+    SinkMetrics.inserted = on_inserted  # type: ignore[method-assign]
     StageMetrics.redelivered = on_redelivered  # type: ignore[method-assign]
     StageMetrics.duplicates = on_duplicates  # type: ignore[method-assign]
 
