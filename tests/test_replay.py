@@ -9,33 +9,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from replay_support import Double, Keyed, Noise, Number, runs_of, work
 
-from mqinfer import App, Context, Message, wiring
+from mqinfer import App, Context, Message
 from mqinfer.adapters.runs import JetStreamRuns
-from mqinfer.client import Worker
 from mqinfer.engine.rate import RatedSlots
-from mqinfer.engine.runs import Runs, Wanted
+from mqinfer.engine.runs import Wanted
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.identity import RUN
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
-
-
-class Number(Message, subject="number"):
-    value: int
-
-
-class Noise(Message, subject="noise"):
-    value: int
-
-
-class Double(Message, subject="double"):
-    value: int
-
-
-class Keyed(Message, subject="keyed", key="who"):
-    who: str
-    value: int = 0
 
 
 def doubling(name: str) -> tuple[App, list[tuple[int, str | None]]]:
@@ -57,16 +40,6 @@ def doubling(name: str) -> tuple[App, list[tuple[int, str | None]]]:
         return Double(one.value)
 
     return app, seen
-
-
-def runs_of(harness: Harness) -> Runs:
-    return wiring.runs(harness.app, harness.services.broker)  # type: ignore[arg-type]
-
-
-async def work(harness: Harness, run: str) -> None:
-    """Run a worker of the run until it ends by itself."""
-    async with asyncio.timeout(60):
-        await Worker(harness.app, settings=harness.settings, run=run).run()
 
 
 @asynccontextmanager

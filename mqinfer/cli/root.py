@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from mqinfer.cli import check, dead, graph, permissions, publish, settings, status, up, worker
+from mqinfer.cli import (
+    check,
+    dead,
+    graph,
+    permissions,
+    publish,
+    replay,
+    runs,
+    settings,
+    status,
+    up,
+    worker,
+)
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
@@ -64,6 +76,7 @@ _add("up", up.up)
 _add("worker", worker.worker)
 _add("publish", publish.publish)
 _add("status", status.status)
+_add("replay", replay.replay)
 _add("check", check.check)
 _add("graph", graph.graph)
 _add("permissions", permissions.permissions)
@@ -74,3 +87,12 @@ _add("list", dead.list_letters, dead.group)
 _add("show", dead.show, dead.group)
 _add("retry", dead.retry, dead.group)
 _add("drop", dead.drop, dead.group)
+
+cli.add_typer(runs.group, name="runs")
+_add("list", runs.list_runs, runs.group)
+_add("show", runs.show, runs.group)
+_add("stop", runs.stop, runs.group)
+_add("compare", runs.compare, runs.group)
+_add("promote", runs.promote, runs.group)
+_add("undo", runs.undo, runs.group)
+_add("discard", runs.discard, runs.group)

@@ -39,6 +39,10 @@ def worker(
         int, typer.Option("--processes", "-p", min=1, help="How many; crashed ones start again.")
     ] = 1,
     drain: Annotated[bool, typer.Option("--drain", help="End when nothing is left to do.")] = False,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Work on this replay run until it is done."),
+    ] = None,
     http: Annotated[
         int | None,
         typer.Option(
@@ -68,6 +72,7 @@ def worker(
       mqinfer worker plants:app -s crop -p 4          four processes for one stage
       mqinfer worker plants:app -s sink-disease_grade
       mqinfer worker plants:app --drain --http 9000   end when all is done
+      mqinfer worker plants:app --run may             go on with a replay, or help it
     """
     bind_to_supervisor()
     flags = {
@@ -81,11 +86,17 @@ def worker(
     settings = options.load_settings(**flags)
     loaded = load_app(app)
     _check(loaded, stage)
+    if run is not None and (stage or drain):
+        raise ConfigurationError(
+            "--run takes the stages of the run and ends with it: leave out --stage and --drain"
+        )
     options.configure_logs(settings)
     if processes > 1:
         arguments = ["worker", app, *(f"--stage={name}" for name in stage or ())]
         if drain:
             arguments.append("--drain")
+        if run is not None:
+            arguments.append(f"--run={run}")
         if http is not None:
             arguments.append(f"--http-host={http_host}")
         environ = {f"MQINFER_{name.upper()}": value for name, value in flags.items() if value}
@@ -94,9 +105,15 @@ def worker(
         )
         raise typer.Exit(supervisor.run())
     listen = None if http is None else (http_host, http)
-    raise typer.Exit(
-        run_loop(settings, lambda: _work(loaded, settings, stage, drain=drain, listen=listen))
-    )
+
+    async def work() -> int:
+        from mqinfer.client import Worker
+
+        return await run_worker(
+            Worker(loaded, stages=stage, settings=settings, drain=drain, run=run), listen
+        )
+
+    raise typer.Exit(run_loop(settings, work))
 
 
 def _check(app: App, stages: list[str] | None) -> None:
@@ -110,20 +127,17 @@ def _check(app: App, stages: list[str] | None) -> None:
     plan.tasks(app, stages)
 
 
-async def _work(
-    app: App,
-    settings: Settings,
-    stages: list[str] | None,
-    *,
-    drain: bool,
-    listen: tuple[str, int] | None,
-) -> int:
-    from mqinfer.client import Worker
+async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> int:
+    """Run a worker until it ends or is told to by a signal; its exit code.
+
+    Args:
+        running: a worker that was not started.
+        listen: where to serve HTTP beside it.
+    """
     from mqinfer.collector import tune_collector
     from mqinfer.engine.worker import stop_on_signals
 
     tune_collector()
-    running = Worker(app, stages=stages, settings=settings, drain=drain)
     work = asyncio.ensure_future(running.run())
     aborted = False
 

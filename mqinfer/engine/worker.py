@@ -361,9 +361,7 @@ class Worker:
         return lag
 
 
-def handling_of(
-    task: plan.Task, settler: Settler, sink: Sink | None, metrics: Metrics
-) -> Handling:
+def handling_of(task: plan.Task, settler: Settler, sink: Sink | None, metrics: Metrics) -> Handling:
     """What is done with the messages of a task."""
     if sink is not None:
         return IntoTable(sink, settler, task.limits, metrics.sink(sink.schema.name))

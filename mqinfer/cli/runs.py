@@ -1,0 +1,322 @@
+"""`mqinfer runs`: replays that were made: look at them, compare, promote, undo, discard."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from mqinfer.cli import options
+from mqinfer.cli.load import load_app
+from mqinfer.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.engine.ports import Broker, Database
+    from mqinfer.engine.promote import Promotions
+    from mqinfer.engine.runs import Run, Runs
+
+T = TypeVar("T")
+
+group = typer.Typer(
+    help="List, show, stop, compare, promote, undo or discard replay runs.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_Name = Annotated[str, typer.Argument(metavar="RUN", help="As `runs list` shows.")]
+
+
+@dataclass
+class _Open:
+    """What the commands work with."""
+
+    app: App
+    broker: Broker
+    runs: Runs
+    promotions: Promotions
+    db: Database
+
+
+def _run(
+    name: str,
+    nats_url: str | None,
+    clickhouse_url: str | None,
+    action: Callable[[_Open], Awaitable[T]],
+) -> T:
+    settings = options.load_settings(nats_url=nats_url, clickhouse_url=clickhouse_url)
+    options.quiet_logging(settings)
+    app = load_app(name)
+
+    async def work() -> T:
+        from mqinfer import wiring
+        from mqinfer.engine.promote import Promotions
+
+        async with AsyncExitStack() as stack:
+            broker = await stack.enter_async_context(wiring.jetstream(app, settings, "runs"))
+            db = wiring.clickhouse(settings)
+            stack.push_async_callback(db.close)
+            runs = wiring.runs(app, broker)
+            return await action(_Open(app, broker, runs, Promotions(app, runs, db), db))
+
+    return asyncio.run(work())
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    import msgspec
+
+    facts = msgspec.structs.asdict(run)
+    del facts["token"]
+    return facts
+
+
+def list_runs(
+    app: options.AppName, nats_url: options.NatsUrl = None, as_json: options.AsJson = False
+) -> None:
+    r"""List the replay runs of an app, the oldest first.
+
+    \b
+      mqinfer runs list plants:app
+    """
+    found = _run(app, nats_url, None, lambda at: at.runs.all())
+    if as_json:
+        print_json([_facts(run) for run in found])
+        return
+    rows = [
+        (
+            run.name,
+            run.stage,
+            f"{run.start:,}",
+            f"{run.end:,}",
+            f"{run.total:,}",
+            _models(run),
+            run.state,
+            f"{run.created:%Y-%m-%d %H:%M:%S}",
+        )
+        for run in found
+    ]
+    if rows:
+        columns = ("run", "stage", "from", "to", "messages", "models", "state", "made (UTC)")
+        print_table(columns, rows, right=("from", "to", "messages"))
+    print(f"{len(rows):,} runs")
+
+
+def _models(run: Run) -> str:
+    return " ".join(f"{name}={version}" for name, version in sorted(run.models.items()))
+
+
+def show(
+    app: options.AppName,
+    run: _Name,
+    nats_url: options.NatsUrl = None,
+    clickhouse_url: options.ClickHouseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Show a run: its range, how far it is, and whose rows are shown instead of whose.
+
+    \b
+      mqinfer runs show plants:app may
+    """
+    facts = _run(app, nats_url, clickhouse_url, lambda at: _shown(at, run))
+    if as_json:
+        print_json(facts)
+        return
+    for name, value in facts.items():
+        if name != "tables":
+            print(f"{name + ':':12} {_text(value)}")
+    for table, counts in facts["tables"].items():
+        print(
+            f"table {table}: {counts['rows']:,} rows, {counts['shown']:,} shown instead of "
+            f"{counts['live_hidden']:,} live ones"
+        )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{name}={item}" for name, item in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return "; ".join(map(str, value)) or "-"
+    return "-" if value is None else f"{value:,}" if type(value) is int else str(value)
+
+
+async def _shown(at: _Open, name: str) -> dict[str, Any]:
+    from mqinfer.engine import replay
+
+    run = await at.runs.get(name)
+    facts = _facts(run) | {"settled": await replay.progress(at.app, run, at.broker, at.runs)}
+    facts["answered"], facts["tables"] = None, {}
+    if run.state != "discarded" and replay.row_types(at.app, run):
+        facts["answered"] = await at.promotions.covered(run)
+        facts["tables"] = await at.promotions.rows(run)
+    return facts
+
+
+def stop(
+    app: options.AppName,
+    run: _Name,
+    nats_url: options.NatsUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Stop a run in order, wherever its workers are; `mqinfer worker APP --run RUN` goes on.
+
+    \b
+      mqinfer runs stop plants:app may
+    """
+
+    async def act(at: _Open) -> Run:
+        await at.runs.get(run)
+        return await at.runs.stop(run)
+
+    _said(_run(app, nats_url, None, act), as_json)
+
+
+def compare(
+    app: options.AppName,
+    run: _Name,
+    other: Annotated[
+        str, typer.Option("--with", metavar="live|RUN", help="The old side.")
+    ] = "live",
+    examples: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Rows that changed, for each table.")
+    ] = 10,
+    nats_url: options.NatsUrl = None,
+    clickhouse_url: options.ClickHouseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Compare a run's rows with the live ones, or with another run's, input by input.
+
+    \b
+      mqinfer runs compare plants:app may
+      mqinfer runs compare plants:app may --with april --json
+    """
+
+    async def act(at: _Open) -> dict[str, Any]:
+        from mqinfer.engine.compare import compare as compared
+
+        new = await at.runs.get(run)
+        old = None if other == "live" else await at.runs.get(other)
+        return await compared(at.app, new, old, at.db, examples=examples)
+
+    facts = _run(app, nats_url, clickhouse_url, act)
+    if as_json:
+        print_json(facts)
+        return
+    print(f"run {facts['run']} beside {facts['with']}")
+    for table in facts["tables"]:
+        _print_comparison(table)
+    if not facts["tables"]:
+        print("the run writes to no table")
+
+
+def _print_comparison(table: dict[str, Any]) -> None:
+    print(
+        f"\ntable {table['table']}: {table['matched']:,} rows matched, {_percent(table)} the same; "
+        f"{table['only_new']:,} only in the run, {table['only_old']:,} only before"
+    )
+    numbers = [
+        (
+            name,
+            _percent(column),
+            *(_number((column.get("numbers") or {}).get(part)) for part in _NUMBERS),
+        )
+        for name, column in table["columns"].items()
+    ]
+    if numbers:
+        titles = ("column", "the same", "mean before", "mean in run", "shift", "largest change")
+        print_table(titles, numbers, right=titles[1:])
+    for name, column in table["columns"].items():
+        changes = [
+            cell for cell in column.get("changes", ()) if cell["old_value"] != cell["new_value"]
+        ]
+        if changes:
+            print(f"changes of {name}")
+            cells = [(cell["old_value"], cell["new_value"], f"{cell['n']:,}") for cell in changes]
+            print_table(("before", "in run", "rows"), cells[:20], right=("rows",))
+    if table["examples"]:
+        print("changed most")
+        rows = [
+            (example["input"], name, old, example["new"][name])
+            for example in table["examples"]
+            for name, old in example["old"].items()
+            if old != example["new"][name]
+        ]
+        print_table(("input", "column", "before", "in run"), rows)
+
+
+_NUMBERS = ("old_mean", "new_mean", "shift", "most_change")
+
+
+def _percent(facts: dict[str, Any]) -> str:
+    return "-" if facts["agreement"] is None else f"{100 * facts['agreement']:.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}"
+
+
+def promote(
+    app: options.AppName,
+    run: _Name,
+    nats_url: options.NatsUrl = None,
+    clickhouse_url: options.ClickHouseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Show a run's rows in the tables instead of those they supersede; can be undone.
+
+    For exactly the messages that the run has answered. Killed half way, run it again.
+
+    \b
+      mqinfer runs promote plants:app may
+    """
+
+    async def act(at: _Open) -> tuple[Run, str | None]:
+        from mqinfer.engine.promote import late
+
+        promoted = await at.promotions.promote(run)
+        return promoted, await late(at.app, promoted, at.broker)
+
+    found, warning = _run(app, nats_url, clickhouse_url, act)
+    _said(found, as_json, warning)
+
+
+def undo(
+    app: options.AppName,
+    run: _Name,
+    nats_url: options.NatsUrl = None,
+    clickhouse_url: options.ClickHouseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Show again what was shown before a run was promoted.
+
+    \b
+      mqinfer runs undo plants:app may
+    """
+    _said(_run(app, nats_url, clickhouse_url, lambda at: at.promotions.undo(run)), as_json)
+
+
+def discard(
+    app: options.AppName,
+    run: _Name,
+    nats_url: options.NatsUrl = None,
+    clickhouse_url: options.ClickHouseUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    r"""Delete a run's rows, messages and consumers. Killed half way, run it again.
+
+    \b
+      mqinfer runs discard plants:app may
+    """
+    _said(_run(app, nats_url, clickhouse_url, lambda at: at.promotions.discard(run)), as_json)
+
+
+def _said(run: Run, as_json: bool, warning: str | None = None) -> None:
+    if as_json:
+        print_json(_facts(run) | {"warning": warning})
+        return
+    print(f"run {run.name} is {run.state}")
+    if warning:
+        print(f"warning: {warning}")

@@ -1,0 +1,216 @@
+"""Compare: what a run says beside what was said before, computed in ClickHouse.
+
+Rows are matched by what they answer: the message that was replayed, and their order among the
+answers to it in the table. (Where following stages were taken along, their rows come in no order
+of their own: they are matched by the columns that the table is sorted by as well.) All rows of the
+run count, shown or not, and on the other side all live rows, or another run's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mqinfer.engine import replay
+from mqinfer.engine.columns import ColumnSpec, quoted
+from mqinfer.engine.migrate import ensure_table
+from mqinfer.engine.promote import inputs_sql, stages_of, texts
+from mqinfer.engine.tables import TableSchema, schema_of, text_literal
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.engine.ports import Database
+    from mqinfer.engine.runs import Run
+    from mqinfer.message import Row
+
+LIVE = "live"
+_MATRIX = 50  # cells of a column's matrix that are given, the largest
+_LABELS = ("String", "LowCardinality(String)", "Bool", "Enum", "Int", "UInt")
+_NUMBERS = ("Int", "UInt", "Float", "Decimal")
+
+
+def _plain(kind: str) -> str:
+    return kind.removeprefix("Nullable(").removesuffix(")") if kind[:9] == "Nullable(" else kind
+
+
+def is_label(kind: str) -> bool:
+    """Whether a column's values are counted: text, truth values, whole numbers."""
+    return _plain(kind).startswith(_LABELS)
+
+
+def is_number(kind: str) -> bool:
+    """Whether a column's values have a mean."""
+    return _plain(kind).startswith(_NUMBERS)
+
+
+class Comparison:
+    """One table of a run beside the live rows or another run's.
+
+    Args:
+        app: the app.
+        row: the table's row type.
+        run: the new side.
+        other: the old side; None is live.
+    """
+
+    def __init__(self, app: App, row: type[Row], run: Run, other: Run | None):
+        self.schema: TableSchema = schema_of(row)
+        self._app = app
+        self._run = run
+        self._other = other
+        fields = dict(zip(self.schema.columns, row.__struct_fields__, strict=True))
+        hints = {
+            name: str(hint)
+            for kind in row.__mro__[::-1]
+            for name, hint in getattr(kind, "__annotations__", {}).items()
+        }
+        keys = set(self.schema.order_by)
+        blobs = {column.name for column, name in fields.items() if "Blob" in hints.get(name, "")}
+        self.columns: list[ColumnSpec] = [
+            column for column in self.schema.columns if column.name not in keys | blobs
+        ]
+        self.shown = [column.name for column in self.schema.columns]
+
+    # --- SQL ------------------------------------------------------------------------------------
+
+    def _side(self, run: str) -> str:
+        """The rows of one side with the input that they answer and their number."""
+        covered = f"mq_input IN ({inputs_sql(self._app, self._run.name)})"
+        if self._other is not None:
+            covered += f" AND mq_input IN ({inputs_sql(self._app, self._other.name)})"
+        place = ", ".join(["mq_input", *self._keys()])
+        return (
+            f"SELECT *, row_number() OVER (PARTITION BY {place} ORDER BY _sequence, _id) AS mq_n "
+            "FROM (SELECT *, arrayJoin(_ancestors) AS mq_input "
+            f"FROM {quoted(self.schema.storage)} FINAL WHERE _run = {text_literal(run)} "
+            f"AND has({texts(stages_of(self._app, self._run))}, _stage)) WHERE {covered}"
+        )
+
+    def _keys(self) -> list[str]:
+        """Columns that rows are matched by beside their input."""
+        return [quoted(key) for key in self.schema.order_by] if self._run.downstream else []
+
+    def _joined(self, how: str, select: str) -> str:
+        old = "" if self._other is None else self._other.name
+        on = " AND ".join(
+            f"new.{name} = old.{name}" for name in ["mq_input", "mq_n", *self._keys()]
+        )
+        return (
+            f"SELECT {select} FROM ({self._side(self._run.name)}) AS new "
+            f"{how} JOIN ({self._side(old)}) AS old ON {on}"
+        )
+
+    @staticmethod
+    def _same(name: str) -> str:
+        new, old = f"new.{quoted(name)}", f"old.{quoted(name)}"
+        return f"ifNull({new} = {old}, isNull({new}) AND isNull({old}))"
+
+    def _agree(self) -> str:
+        return " AND ".join(self._same(column.name) for column in self.columns) or "1"
+
+    # --- questions ------------------------------------------------------------------------------
+
+    async def facts(self, db: Database, examples: int) -> dict[str, Any]:
+        """All that is said of the table, in plain types."""
+        (totals,) = await db.query(
+            self._joined(
+                "FULL OUTER",
+                "countIf(new._id != '' AND old._id != '') AS matched, "
+                "countIf(old._id = '') AS only_new, countIf(new._id = '') AS only_old, "
+                f"countIf(new._id != '' AND old._id != '' AND {self._agree()}) AS agree",
+            )
+            + " SETTINGS join_use_nulls = 0"
+        )
+        matched = totals["matched"]
+        columns = {}
+        for column in self.columns:
+            columns[column.name] = await self._column(db, column, matched)
+        return {
+            "table": self.schema.name,
+            **totals,
+            "agreement": totals["agree"] / matched if matched else None,
+            "columns": columns,
+            "examples": await self._examples(db, examples) if matched else [],
+        }
+
+    async def _column(self, db: Database, column: ColumnSpec, matched: int) -> dict[str, Any]:
+        name, kind = quoted(column.name), column.kind.type
+        (found,) = await db.query(
+            self._joined("INNER", f"countIf({self._same(column.name)}) AS same")
+        )
+        facts: dict[str, Any] = {
+            "type": kind,
+            "agreement": found["same"] / matched if matched else None,
+        }
+        if is_label(kind):
+            text = "ifNull(toString({side}." + name + "), 'NULL') AS {side}_value"
+            facts["changes"] = await db.query(
+                self._joined(
+                    "INNER",
+                    f"{text.format(side='old')}, {text.format(side='new')}, count() AS n",
+                )
+                + " GROUP BY old_value, new_value ORDER BY n DESC, old_value, new_value "
+                f"LIMIT {_MATRIX}"
+            )
+        if is_number(kind):
+            new, old = f"toFloat64(new.{name})", f"toFloat64(old.{name})"
+            (facts["numbers"],) = await db.query(
+                self._joined(
+                    "INNER",
+                    f"avg({old}) AS old_mean, avg({new}) AS new_mean, "
+                    f"avg({new} - {old}) AS shift, avg(abs({new} - {old})) AS mean_change, "
+                    f"max(abs({new} - {old})) AS most_change",
+                )
+            )
+        return facts
+
+    async def _examples(self, db: Database, count: int) -> list[dict[str, Any]]:
+        """The rows that changed most: in most columns, and then by most in numbers."""
+        changed = " + ".join(f"(NOT {self._same(c.name)})" for c in self.columns) or "0"
+        # A number's change counts by its part of the larger of the two.
+        distances = [
+            f"ifNull(abs(toFloat64(new.{n}) - toFloat64(old.{n})) / "
+            f"greatest(abs(toFloat64(new.{n})), abs(toFloat64(old.{n})), 1e-12), 0)"
+            for n in (quoted(c.name) for c in self.columns if is_number(c.kind.type))
+        ]
+        values = ", ".join(
+            f"toString({side}.{quoted(name)}) AS {quoted(f'{side}.{name}')}"
+            for side in ("old", "new")
+            for name in self.shown
+        )
+        rows = await db.query(
+            self._joined(
+                "INNER",
+                f"new.mq_input AS mq_message, {values}, {changed} AS mq_changed, "
+                f"{' + '.join(distances) or '0'} AS mq_distance",
+            )
+            + " WHERE mq_changed > 0 ORDER BY mq_changed DESC, mq_distance DESC, mq_message "
+            f"LIMIT {int(count)}"
+        )
+        return [
+            {
+                "input": row["mq_message"],
+                "old": {name: row[f"old.{name}"] for name in self.shown},
+                "new": {name: row[f"new.{name}"] for name in self.shown},
+            }
+            for row in rows
+        ]
+
+
+async def compare(
+    app: App, run: Run, other: Run | None, db: Database, *, examples: int = 10
+) -> dict[str, Any]:
+    """A run beside the live rows, or beside another run where both have answered.
+
+    Args:
+        app: the app.
+        run: the new side.
+        other: the old side; None is live.
+        db: the tables.
+        examples: of rows that changed, in each table.
+    """
+    await ensure_table(db, replay.RunInput)
+    tables = []
+    for row in replay.row_types(app, run).values():
+        await ensure_table(db, row)
+        tables.append(await Comparison(app, row, run, other).facts(db, examples))
+    return {"run": run.name, "with": other.name if other else LIVE, "tables": tables}

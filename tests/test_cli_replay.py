@@ -1,0 +1,184 @@
+"""`mqinfer replay`, `worker --run` and `runs` on real servers and real processes, with kills."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_support import Shell, served, shell, until  # noqa: F401
+
+from mqinfer.adapters.clickhouse import ClickHouse
+
+COUNT = 300
+
+APP = """
+from __future__ import annotations
+import asyncio, os
+from pathlib import Path
+from mqinfer import App, Context, Message, Row
+
+app = App("{name}")
+
+class Word(Message, subject="word", key="text"):
+    text: str
+
+class Length(Row, table="length_{name}", order_by=("text",)):
+    text: str
+    length: int
+
+@app.stage(max_in_flight=20)
+async def measure(word: Word, ctx: Context) -> Length:
+    if ctx.run:
+        with Path("handled").open("a") as file:
+            file.write(word.text + "\\n")
+        await asyncio.sleep(0.05)
+    return Length(text=word.text, length=len(word.text) + bool(ctx.run))
+"""
+
+
+def query(sql: str) -> list[dict[str, Any]]:
+    async def ask() -> list[dict[str, Any]]:
+        db = ClickHouse(os.environ["MQINFER_CLICKHOUSE_URL"])
+        try:
+            return await db.query(sql)
+        finally:
+            await db.close()
+
+    return asyncio.run(ask())
+
+
+def handled(shell: Shell) -> int:  # noqa: F811
+    path = shell.folder / "handled"
+    return len(path.read_text().split()) if path.exists() else 0
+
+
+@pytest.fixture
+def words(served: Shell) -> Shell:  # noqa: F811
+    """A stream of words, answered by the live stage."""
+    served.write(APP, module=served.name)
+    lines = "".join(json.dumps({"text": f"w{i}"}) + "\n" for i in range(COUNT))
+    Path("words.jsonl").write_text(lines)
+    code, _, err = served.run("publish", served.app, "word", "words.jsonl")
+    assert code == 0, err
+    served.drain()
+    return served
+
+
+def live(shell: Shell) -> dict[str, Any]:  # noqa: F811
+    """The live view's fingerprint."""
+    (row,) = query(
+        "SELECT count() AS rows, groupBitXor(cityHash64(*)) AS hash "
+        f"FROM (SELECT text, length, _id, _run, _published FROM length_{shell.name})"
+    )
+    return row
+
+
+def test_killed_resumed_and_joined(words: Shell) -> None:
+    before = live(words)
+    assert before["rows"] == COUNT
+    arguments = ["replay", words.app, "--stage", "measure", "--from-seq", "1", "--run", "r1"]
+    for kill in range(3):
+        again = ["worker", words.app, "--run", "r1"] if kill else arguments
+        process = words.start(*again)
+        reached = handled(words) + 30
+        until(lambda reached=reached: handled(words) >= reached)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+    assert live(words) == before
+    helpers = [words.start("worker", words.app, "--run", "r1") for _ in range(2)]
+    for process in helpers:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+    (counts,) = query(
+        "SELECT count() AS rows, uniqExact(text) AS texts, uniqExact(_id) AS ids, "
+        "uniqExact(_ancestors[-1]) AS parents, max(_visible) AS shown "
+        f"FROM length_{words.name}__storage FINAL WHERE _run = 'r1'"
+    )
+    assert counts == {"rows": COUNT, "texts": COUNT, "ids": COUNT, "parents": COUNT, "shown": 0}
+    assert live(words) == before
+
+    shown = words.json("runs", "show", words.app, "r1")
+    assert (shown["state"], shown["total"], shown["settled"]) == ("done", COUNT, COUNT)
+    assert shown["answered"] == COUNT
+    (listed,) = words.json("runs", "list", words.app)
+    assert (listed["name"], listed["stage"], listed["models"]) == ("r1", "measure", {})
+
+    (table,) = words.json("runs", "compare", words.app, "r1")["tables"]
+    assert (table["matched"], table["agree"]) == (COUNT, 0)
+    assert table["columns"]["length"]["numbers"]["shift"] == 1
+    code, out, _ = words.run("runs", "compare", words.app, "r1")
+    assert code == 0
+    assert f"{COUNT} rows matched, 0.00 % the same" in out
+    assert "changed most" in out
+
+    for _ in range(2):
+        assert words.json("runs", "promote", words.app, "r1")["state"] == "promoted"
+        (row,) = query(f"SELECT count() AS n, uniqExact(_run) AS runs FROM length_{words.name}")
+        assert row == {"n": COUNT, "runs": 1}
+    code, _, err = words.run("runs", "discard", words.app, "r1")
+    assert (code, "undo that first" in err) == (2, True)
+    for _ in range(2):
+        assert words.json("runs", "undo", words.app, "r1")["state"] == "done"
+        assert live(words) == before
+    for _ in range(2):
+        assert words.json("runs", "discard", words.app, "r1")["state"] == "discarded"
+        assert live(words) == before
+    assert words.json("runs", "show", words.app, "r1")["tables"] == {}
+    # The live stage has nothing to do with any of it.
+    lags = words.json("status", words.app, "--interval", "0")["stages"]
+    assert all(stage["lag"] == 0 for stage in lags)
+
+
+def test_replay_ends_by_itself_and_says_how_far_it_is(words: Shell) -> None:
+    code, out, err = words.run(
+        "replay", words.app, "-s", "measure", "--since", "1h", "--key", "w7", "--run", "one"
+    )
+    assert code == 0, err
+    assert "run one: 1 messages of stage measure" in out
+    assert "run one is done" in out
+    code, out, err = words.run(
+        "replay", words.app, "-s", "measure", "--from-seq", "5", "--to-seq", "44", "--rate", "80",
+        "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[0]["total"] == 40
+    assert [events[0]["event"], events[-1]["event"]] == ["started", "ended"]
+    assert {event["event"] for event in events[1:-1]} <= {"progress"}
+    assert events[-1]["state"] == "done"
+
+
+def test_a_signal_leaves_the_run_to_be_resumed(words: Shell) -> None:
+    process = words.start("replay", words.app, "-s", "measure", "--from-seq", "1", "--run", "r1")
+    until(lambda: handled(words) >= 30)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    code, out, _ = words.run("runs", "show", words.app, "r1")
+    assert code == 0
+    assert "running" in out
+    assert words.json("runs", "stop", words.app, "r1")["state"] == "stopped"
+
+
+def test_what_cannot_be_is_a_usage_error(words: Shell) -> None:
+    for arguments, text in [
+        (("--stage", "nope", "--from-seq", "1"), "has no stage nope"),
+        (("--stage", "measure"), "--from-seq N"),
+        (("--stage", "measure", "--from-seq", "9999999"), "ahead of the end"),
+        (("--stage", "measure", "--from-seq", "1", "--model", "m"), "NAME=VERSION"),
+        (("--stage", "measure", "--from-seq", "1", "--model", "m=2"), "has no model m"),
+        (("--stage", "measure", "--from-seq", "1", "--rate", "0"), "more than 0"),
+        (("--stage", "measure", "--since", "soon"), "no time"),
+    ]:
+        code, _, err = words.run("replay", words.app, *arguments)
+        assert (code, text in err) == (2, True), err
+    code, _, err = words.run("worker", words.app, "--run", "r1", "--drain")
+    assert (code, "leave out" in err) == (2, True)
+    code, _, err = words.run("worker", words.app, "--run", "r1")
+    assert (code, "has no run r1" in err) == (2, True)
+    assert words.json("runs", "list", words.app) == []

@@ -1,0 +1,224 @@
+# ruff: noqa: F811 - fixtures are imported
+"""Promoting, undoing, discarding and comparing runs, on a real ClickHouse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from clickhouse_support import clickhouse_server, db, url  # noqa: F401
+from replay_support import Number, runs_of, work
+
+from mqinfer import App, Row
+from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.engine.compare import compare
+from mqinfer.engine.promote import Promotions
+from mqinfer.engine.runs import Wanted
+from mqinfer.engine.tables import version_sql
+from mqinfer.errors import ConfigurationError, ConflictError
+from mqinfer.settings import Settings
+from mqinfer.testing import Harness
+
+
+class Graded(Row, frozen=True, table="graded", order_by="value"):
+    value: int
+    grade: str
+    score: float
+
+
+@dataclass
+class Grader:
+    """What the stage of `grading` answers; tests change it between live and run."""
+
+    version: int = 1
+
+    def rows(self, value: int) -> list[Graded]:
+        if self.version == 1:
+            return [Graded(value, "ill" if value % 2 else "well", 1.0 * value)]
+        if value % 5 == 0:
+            return []  # the new model says nothing of these
+        rows = [Graded(value, "ill" if value % 3 else "well", 2.0 * value)]
+        return rows * 2 if value == 7 else rows  # and more of this one
+
+
+def grading(name: str) -> tuple[App, Grader]:
+    app, grader = App(name), Grader()
+
+    @app.stage(attempts=1)
+    async def grade(number: Number) -> AsyncIterator[Graded]:
+        if grader.version == 2 and number.value == 11:
+            raise ValueError("it cannot")
+        for row in grader.rows(number.value):
+            yield row
+
+    return app, grader
+
+
+@asynccontextmanager
+async def graded(name: str, nats: Settings, url: str) -> AsyncIterator[tuple[Harness, Grader]]:
+    """Twenty numbers with their live rows."""
+    settings = Settings.load({}, nats_url=nats.nats_url, blobs=nats.blobs, clickhouse_url=url)
+    app, grader = grading(name)
+    async with Harness(app, settings) as harness:
+        await harness.publish(
+            *(Number(value) for value in range(20)), ids=[f"{name}-{i}" for i in range(20)]
+        )
+        await harness.drain()
+        yield harness, grader
+
+
+async def view(db: ClickHouse) -> list[tuple[int, str, float, str]]:
+    rows = await db.query("SELECT value, grade, score, _run FROM graded ORDER BY ALL")
+    return [(row["value"], row["grade"], row["score"], row["_run"]) for row in rows]
+
+
+def expected(run: str, low: int, high: int) -> list[tuple[int, str, float, str]]:
+    """What is shown when a run of version 2 over `low` to `high` is promoted."""
+    one, two = Grader(1), Grader(2)
+    covered = {value for value in range(low, high + 1) if value != 11}
+    return sorted(
+        (row.value, row.grade, row.score, run if value in covered else "")
+        for value in range(20)
+        for row in (two if value in covered else one).rows(value)
+    )
+
+
+async def test_promote_undo_discard(nats: Settings, url: str, db: ClickHouse) -> None:
+    async with graded("promote", nats, url) as (harness, grader):
+        before = await view(db)
+        assert len(before) == 20
+        grader.version = 2
+        runs = runs_of(harness)
+        promotions = Promotions(harness.app, runs, db)
+        run = await runs.create(stage="grade", wanted=Wanted(from_seq=3, to_seq=15), name="r1")
+        with pytest.raises(ConfigurationError, match="only one that is done"):
+            await promotions.promote("r1")
+        await work(harness, "r1")
+        assert await view(db) == before  # nothing live is touched
+        run = await runs.get("r1")
+        assert await promotions.covered(run) == 12  # without the dead letter
+        await harness.drain("sink-mqinfer_dead_letters")
+        (dead,) = await db.query("SELECT run, stage FROM mqinfer_dead_letters")
+        assert dead == {"run": "r1", "stage": "grade"}
+
+        after = expected("r1", 2, 14)
+        for _ in range(2):
+            assert (await promotions.promote("r1")).state == "promoted"
+            assert await view(db) == after
+        # Rows that come again, late, change nothing.
+        await db.command(
+            "INSERT INTO graded__storage SELECT * REPLACE (_run = '' AS _visible, "
+            f"{version_sql('0')} AS _version) FROM (SELECT * FROM graded__storage FINAL)"
+        )
+        assert await view(db) == after
+        with pytest.raises(ConfigurationError, match="undo that first"):
+            await promotions.discard("r1")
+        assert (await promotions.rows(run))["graded"]["live_hidden"] == 12
+
+        for _ in range(2):
+            assert (await promotions.undo("r1")).state == "done"
+            assert await view(db) == before
+        await promotions.promote("r1")
+        assert await view(db) == after
+
+        # A later promotion wins where both cover; undone, the earlier one is back.
+        await runs.create(stage="grade", wanted=Wanted(from_seq=10, to_seq=20), name="r2")
+        grader.version = 1
+        await work(harness, "r2")
+        await promotions.promote("r2")
+        both = [row for row in after if row[0] < 9] + [
+            (*row[:3], "r2") for row in before if row[0] >= 9
+        ]
+        assert await view(db) == both
+        await promotions.undo("r2")
+        assert await view(db) == after
+        await promotions.undo("r1")
+        assert await view(db) == before
+
+        for _ in range(2):
+            assert (await promotions.discard("r1")).state == "discarded"
+        assert await view(db) == before
+        (left,) = await db.query("SELECT count() AS n FROM graded__storage WHERE _run = 'r1'")
+        assert left["n"] == 0
+        assert await harness.stored(subject="promote.run.r1.>") == []
+        assert len(await harness.stored(subject="promote.run.r2.>")) == 22
+        with pytest.raises(ConflictError):
+            await runs.create(stage="grade", wanted=Wanted(), name="r1")
+        with pytest.raises(ConfigurationError, match="is discarded"):
+            await promotions.promote("r1")
+
+
+async def test_a_promotion_that_was_killed_is_finished_by_the_next(
+    nats: Settings, url: str, db: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with graded("half", nats, url) as (harness, grader):
+        before = await view(db)
+        grader.version = 2
+        runs = runs_of(harness)
+        promotions = Promotions(harness.app, runs, db)
+        await runs.create(stage="grade", wanted=Wanted(), name="r1")
+        await work(harness, "r1")
+        command = db.command
+
+        async def dies(sql: str, parameters: Any = None) -> None:
+            if sql.startswith("INSERT"):
+                half = sql.replace("_visible != mq_shown", "_visible != mq_shown AND value < 9")
+                await command(half, parameters)
+                raise RuntimeError("killed")
+            await command(sql, parameters)
+
+        for step, result in [("promote", expected("r1", 0, 19)), ("undo", before)]:
+            with monkeypatch.context() as patch:
+                patch.setattr(db, "command", dies)
+                with pytest.raises(RuntimeError):
+                    await getattr(promotions, step)("r1")
+                assert not (await runs.get("r1")).applied
+            assert await view(db) != result
+            assert (await getattr(promotions, step)("r1")).applied
+            assert await view(db) == result
+
+
+async def test_compare(nats: Settings, url: str, db: ClickHouse) -> None:
+    async with graded("compare", nats, url) as (harness, grader):
+        grader.version = 2
+        runs = runs_of(harness)
+        run = await runs.create(stage="grade", wanted=Wanted(), name="r1")
+        await work(harness, "r1")
+        for _ in range(2):  # the same whether or not it is promoted
+            facts = await compare(harness.app, run, None, db, examples=3)
+            assert (facts["run"], facts["with"]) == ("r1", "live")
+            (table,) = facts["tables"]
+            old = {value: Grader(1).rows(value)[0] for value in range(20)}
+            new = {v: rows[0] for v in range(20) if v != 11 and (rows := Grader(2).rows(v))}
+            same = [v for v in new if new[v] == old[v]]
+            assert (table["matched"], table["only_new"], table["only_old"]) == (15, 1, 4)
+            assert (table["agree"], table["agreement"]) == (len(same), len(same) / 15)
+            assert set(table["columns"]) == {"grade", "score"}
+            grade = table["columns"]["grade"]
+            assert {(c["old_value"], c["new_value"]): c["n"] for c in grade["changes"]} == {
+                (a, b): n
+                for a in ("ill", "well")
+                for b in ("ill", "well")
+                if (n := sum(old[v].grade == a and new[v].grade == b for v in new))
+            }
+            assert grade["agreement"] == sum(old[v].grade == new[v].grade for v in new) / 15
+            score = table["columns"]["score"]["numbers"]
+            assert score["shift"] == pytest.approx(sum(new) / 15)
+            assert score["new_mean"] == pytest.approx(2 * score["old_mean"])
+            assert score["most_change"] == 19
+            assert len(table["examples"]) == 3
+            example = table["examples"][0]
+            assert example["old"]["grade"] != example["new"]["grade"]
+            assert example["input"] == f"compare-{example['old']['value']}"
+            await Promotions(harness.app, runs, db).promote("r1")
+        # Beside another run, where both have answered.
+        await runs.create(stage="grade", wanted=Wanted(to_seq=5), name="r2")
+        await work(harness, "r2")
+        two = await runs.get("r2")
+        facts = await compare(harness.app, two, run, db)
+        (table,) = facts["tables"]
+        assert (table["matched"], table["agreement"]) == (4, 1.0)
+        assert (table["only_new"], table["only_old"], table["examples"]) == (0, 0, [])
