@@ -139,6 +139,18 @@ class Blob:
         await store.put(self._path, self._data)
         self._store = store
 
+    def keep_under(self, folder: str) -> None:
+        """Put bytes that have a path, and are not stored yet, into a folder of the store.
+
+        So a replay never replaces what the live stage has stored under the same path.
+
+        Raises:
+            BlobPathError: the path becomes too long.
+        """
+        if self._data is not None and self._path is not None and self._store is None:
+            path = self._path.removeprefix(f"{folder}/")
+            self._path = checked_path(f"{folder}/{path}")
+
     def wire(self) -> Any:
         """What the encoder writes: the path, or the bytes of a blob that has none."""
         return self._path if self._path is not None else self._data

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from replay_support import Double, Keyed, Noise, Number, runs_of, work
 
-from mqinfer import App, Context, Message
+from mqinfer import App, Blob, Context, Message
 from mqinfer.adapters.runs import JetStreamRuns
+from mqinfer.adapters.scan import Scanner
+from mqinfer.engine import worker as engine
+from mqinfer.engine.inference import Inference
+from mqinfer.engine.letters import DeadLetters, Selection
+from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.engine.rate import RatedSlots
+from mqinfer.engine.replay import RunWorker
 from mqinfer.engine.runs import Wanted
+from mqinfer.engine.worker import Services
 from mqinfer.errors import ConfigurationError, ConflictError
-from mqinfer.identity import RUN
+from mqinfer.identity import MODELS, RUN
 from mqinfer.settings import Settings
+from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until
 
 
@@ -210,6 +220,12 @@ async def test_dead_letters_of_a_run_say_so(nats: Settings) -> None:
         await work(harness, "r1")
         (dead,) = await harness.dead()
         assert (dead.subject, dead.headers[RUN]) == ("dead.letters.double", "r1")
+        # It cannot be sent back: the live stage would answer it.
+        broker = harness.services.broker
+        scanner = Scanner(broker.client)  # type: ignore[attr-defined]
+        result = await DeadLetters(app, scanner, broker).retry(Selection())
+        assert "of replay run r1" in result.problems[0]
+        assert len(await harness.dead()) == 1
 
 
 async def test_downstream_stays_in_the_run(nats: Settings) -> None:
@@ -272,3 +288,106 @@ async def test_counting_is_exact(nats: Settings) -> None:
         assert await store.count("count", ("count.number",), 2, 2) == 0
         assert await store.count("count", ("count.number", "count.noise"), 5, 8) == 4
         assert await store.count("count", ("count.number",), 9, 5) == 0
+
+
+class Versions:
+    """A server whose model answers with the version that was asked for, 1 where none was."""
+
+    async def describe(self, model: str, version: str | None = None) -> ModelInfo:
+        kind = np.dtype(np.int64)
+        tensors = (TensorInfo("x", kind, (1,)),), (TensorInfo("y", kind, (1,)),)
+        return ModelInfo(model, ("1", "2"), *tensors, max_batch_size=8)
+
+    async def infer(
+        self, model: str, version: str | None, inputs: Mapping[str, Any], *, timeout: float
+    ) -> ModelReply:
+        answered = version or "1"
+        return ModelReply({"y": inputs["x"] * int(answered)}, answered)
+
+    async def ready(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_run_answers_with_its_own_model_version(nats: Settings) -> None:
+    app = App("versions")
+    model = app.model("grader", version="1")
+
+    @app.stage
+    async def double(number: Number) -> Double:
+        answer = await model(x=np.array([number.value], np.int64))
+        return Double(int(answer["y"][0]))
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(*(Number(value) for value in range(5)))
+
+        async def services() -> Services:
+            return replace(harness.services, inference=Inference(Versions()))
+
+        live = engine.Worker(app, await services(), drain=True)
+        await live.run()
+        runs = runs_of(harness)
+        run = await runs.create(stage="double", wanted=Wanted(), name="r1", models={"grader": "2"})
+        await RunWorker(app, await services(), run, runs).run()
+        stored = await harness.stored(subject="versions.run.r1.double")
+        assert sorted(raw.data for raw in stored) == [b'{"value":%d}' % (2 * i) for i in range(5)]
+        assert {raw.headers[MODELS] for raw in stored} == {"grader=2"}
+        assert sorted(m.value for m in await harness.messages(Double)) == list(range(5))
+        stored = await harness.stored(subject="versions.double")
+        assert {raw.headers[MODELS] for raw in stored} == {"grader=1"}
+
+
+async def test_blobs_of_a_run_replace_none(nats: Settings) -> None:
+    app = App("pictures")
+    content = b"live"
+
+    class Picture(Message):
+        image: Blob
+
+    @app.stage
+    async def draw(number: Number) -> Picture:
+        return Picture(Blob(content, path=f"pictures/{number.value}.bin"))
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(Number(1))
+        await harness.drain()
+        content = b"run"
+        await runs_of(harness).create(stage="draw", wanted=Wanted(), name="r1")
+        await work(harness, "r1")
+        blobs = harness.client.blobs
+        assert await blobs.get("pictures/1.bin") == b"live"
+        assert await blobs.get("runs/r1/pictures/1.bin") == b"run"
+        (raw,) = await harness.stored(subject="pictures.run.>")
+        assert raw.data == b'{"image":"runs/r1/pictures/1.bin"}'
+
+
+async def test_an_ordered_stage_is_replayed_in_order(nats: Settings) -> None:
+    app = App("inorder")
+    seen: list[tuple[str, int]] = []
+    failed: set[int] = set()
+
+    class Step(Message, subject="step", key="who", ordered=True):
+        who: str
+        value: int
+
+    @app.stage(backoff=Backoff(initial=0.01, maximum=0.02))
+    async def walk(step: Step) -> None:
+        await asyncio.sleep(0.001 * (step.value % 3))
+        if step.value % 4 == 0 and step.value not in failed:
+            failed.add(step.value)
+            raise ValueError("not yet")
+        seen.append((step.who, step.value))
+
+    async with Harness(app, nats) as harness:
+        for value in range(20):
+            await harness.publish(Step("ab"[value % 2], value))
+        run = await runs_of(harness).create(
+            stage="walk", wanted=Wanted(from_seq=3, to_seq=18), name="r1"
+        )
+        assert run.total == 16
+        await asyncio.gather(work(harness, "r1"), work(harness, "r1"))
+        for who in "ab":
+            values = [value for one, value in seen if one == who]
+            assert values == [v for v in range(2, 18) if "ab"[v % 2] == who]

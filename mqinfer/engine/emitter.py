@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.blob import Blob
@@ -199,12 +199,18 @@ async def save_blobs(message: Message, store: BlobStore | None, inline_limit: in
         BlobError: a blob cannot be stored.
         MqinferError: there is no store.
     """
+    for blob in blobs_in(message):
+        if blob.inline is None:
+            continue
+        if store is None:
+            raise MqinferError("no blob store is configured: set MQINFER_BLOBS")
+        await blob.save(store, inline_limit)
+
+
+def blobs_in(message: Message) -> Iterator[Blob]:
+    """Every blob in the fields of a message."""
     for name in message.__struct_fields__:
         value = getattr(message, name)
-        blobs = value if isinstance(value, (list, tuple)) else (value,)
-        for blob in blobs:
-            if not isinstance(blob, Blob) or blob.inline is None:
-                continue
-            if store is None:
-                raise MqinferError("no blob store is configured: set MQINFER_BLOBS")
-            await blob.save(store, inline_limit)
+        for blob in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(blob, Blob):
+                yield blob

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mqinfer.engine import deadletter, plan
 from mqinfer.engine.publishing import publish_stored
 from mqinfer.errors import ConfigurationError, MqinferError
-from mqinfer.identity import IDENTITY, MSG_ID, ONLY, header_block
+from mqinfer.identity import IDENTITY, MSG_ID, ONLY, RUN, header_block
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -360,6 +360,12 @@ class DeadLetters:
         await self._store.delete(self._stream, letter.sequence)
 
     async def _send_back(self, letter: Letter) -> None:
+        run = letter.original_headers.get(RUN)
+        if run is not None:
+            raise MqinferError(
+                f"it is of replay run {run}, and what goes back is live: replay its message again "
+                f"(mqinfer replay, in another run), and drop the letter"
+            )
         payload = await self.payload(letter)
         if payload is None:
             stream, sequence = letter.origin

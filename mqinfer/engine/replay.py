@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from mqinfer.engine import plan, runs
-from mqinfer.engine.emitter import Emitter
+from mqinfer.engine.emitter import Emitter, blobs_in
 from mqinfer.engine.job import Job
 from mqinfer.engine.ports import ConsumerSpec, ConsumerState, Delivery
 from mqinfer.engine.rate import RatedSlots
@@ -129,7 +129,14 @@ def settled(part: Part, state: ConsumerState | None) -> bool:
 
 
 class RunEmitter(Emitter):
-    """An emitter that gives a `RunInput` an index that no output has."""
+    """An emitter that keeps a run's blobs apart, and a `RunInput` from the outputs."""
+
+    async def prepare(self, outputs: Sequence[Message]) -> None:
+        """As `Emitter.prepare`; a path that the handler chose is one below the run's folder."""
+        for output in outputs:
+            for blob in blobs_in(output):
+                blob.keep_under(f"runs/{self._run}")
+        await super().prepare(outputs)
 
     def make(
         self, job: Job, outputs: Sequence[Message], first: int = 0
