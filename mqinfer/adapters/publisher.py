@@ -187,10 +187,14 @@ class Publisher:
             self._again(entry, f"no stream takes {subject}")
             return
         try:
-            error: dict[str, Any] = json.loads(data).get("error") or {}
-        except (ValueError, AttributeError):
-            error = {}
-        code, text = error.get("err_code", 0), error.get("description", repr(data[:200]))
+            found = json.loads(data)
+        except (ValueError, RecursionError):
+            found = None
+        # Not JetStream alone may answer: whoever listens on the subject does.
+        told = found.get("error") if isinstance(found, dict) else None
+        error: dict[str, Any] = told if isinstance(told, dict) else {}
+        code, text = error.get("err_code"), error.get("description", repr(data[:200]))
+        code = code if isinstance(code, int) else 0
         if code == _IN_PROCESS:
             entry.deadline = self._clock() + RETRY_FIRST
         elif code in _FULL:
