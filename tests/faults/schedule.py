@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 from collections import Counter
@@ -33,6 +34,7 @@ SINGLE = {
     "SIGKILL of nats-server": 4,
     "SIGKILL of Triton": 3,
     "SIGKILL of ClickHouse": 4,
+    "SIGSTOP of a server": 3,
     "consumer deleted": 2,
     "half-open connection": 2,
     "stream full": 2,
@@ -43,6 +45,7 @@ CLUSTER = {
     "SIGKILL between publish and ack": 2,
     "SIGKILL between insert and ack": 2,
     "SIGTERM of a worker": 1,
+    "SIGSTOP of a server": 2,
     "consumer deleted": 1,
 }
 
@@ -158,6 +161,17 @@ class Faults:
         await run.servers.restart(server, self._rng.uniform(2.0, 8.0))
         return True
 
+    async def _freeze_server(self) -> bool:
+        server = self._rng.choice(self._run.servers.every)
+        if server.pid is None:
+            return False
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(ACK_WAIT * self._rng.uniform(1.3, 2.5))
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        return True
+
     # --- an operator, a network, a disk ---------------------------------------------------------
 
     async def _delete_consumer(self) -> bool:
@@ -193,6 +207,7 @@ class Faults:
         "SIGKILL of Triton": _kill_triton,
         "SIGKILL of ClickHouse": _kill_clickhouse,
         "SIGKILL of a leader": _kill_leader,
+        "SIGSTOP of a server": _freeze_server,
         "consumer deleted": _delete_consumer,
         "half-open connection": _half_open,
         "stream full": _fill_stream,
