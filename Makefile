@@ -29,7 +29,7 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-faults: setup  ## 50,000 inputs under 100 faults, then a cluster: 10 to 20 minutes
+faults: setup  ## 50,000 inputs under 100 faults, then a cluster losing leaders: 5 to 20 minutes
 	$(BIN)/python -m tests.faults --inputs 50000 --faults 100 --json .cache/faults.json
 
 format: setup  ## let ruff lay out the code
