@@ -15,7 +15,7 @@ from replay_support import Number, runs_of, work
 from mqinfer import App, Row
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.engine.compare import compare
-from mqinfer.engine.promote import Promotions
+from mqinfer.engine.promote import Promotions, late
 from mqinfer.engine.runs import Wanted
 from mqinfer.engine.tables import version_sql
 from mqinfer.errors import ConfigurationError, ConflictError
@@ -222,3 +222,29 @@ async def test_compare(nats: Settings, url: str, db: ClickHouse) -> None:
         (table,) = facts["tables"]
         assert (table["matched"], table["agreement"]) == (4, 1.0)
         assert (table["only_new"], table["only_old"], table["examples"]) == (0, 0, [])
+
+
+async def test_live_rows_that_come_after_the_promotion(
+    nats: Settings, url: str, db: ClickHouse
+) -> None:
+    settings = Settings.load({}, nats_url=nats.nats_url, blobs=nats.blobs, clickhouse_url=url)
+    app, grader = grading("late")
+    async with Harness(app, settings) as harness:
+        broker = harness.services.broker
+        await harness.publish(*(Number(value) for value in range(6)))
+        await harness.drain("sink-graded")  # the live stage comes last
+        runs = runs_of(harness)
+        grader.version = 2
+        run = await runs.create(stage="grade", wanted=Wanted(), name="r1")
+        await work(harness, "r1")
+        promotions = Promotions(app, runs, db)
+        await promotions.promote("r1")
+        shown = await view(db)
+        assert {row[3] for row in shown} == {"r1"}
+        assert "promote the run again" in str(await late(app, run, broker))
+        grader.version = 1
+        await harness.drain()
+        assert len(await view(db)) == len(shown) + 6
+        assert await late(app, run, broker) is None
+        await promotions.promote("r1")
+        assert await view(db) == shown
