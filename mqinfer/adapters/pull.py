@@ -4,8 +4,10 @@ nats-py has `fetch` alone. Here requests overlap: the runner asks for more while
 are still being filled, never for more than it has free slots (ADR-13 and ADR-37 of JetStream's
 simplified client: batch, max_bytes, expires, idle_heartbeat, and the statuses that end a request).
 
-A message does not say which request it fills; a status does, by the reply token. So messages are
-counted against the oldest open request, and a status corrects the count.
+A message does not say which request it fills; a status does, by the reply token, and says what the
+request did not bring. So messages are counted against the oldest open request, while the server
+fills them in turn, and a status moves the difference to the others: their sum is exact. (Bytes that
+a full request did not use are given back when it is believed to be full, which may be early.)
 """
 
 from __future__ import annotations
@@ -27,6 +29,10 @@ EXPIRES = 30.0
 HEARTBEAT = 2.0
 SILENCE = 2.5 * HEARTBEAT  # no message and no heartbeat for this long: ask anew
 RETRY = 0.5
+# Messages that belong to some request which is believed to be full; tokens begin at 1.
+_SOMEWHERE = 0
+# Bytes to give back when no request is open: whatever is still asked for is not.
+EVERYTHING = 1 << 62
 _PENDING = re.compile(rb"Nats-Pending-(Messages|Bytes):\s*(\d+)")
 
 
@@ -112,7 +118,9 @@ class ContinuousPull:
         self._on_released = on_released
         self._recreate = recreate
         self._token = 0
-        self._open: dict[int, list[int]] = {}  # token -> messages and bytes still to come
+        # token -> messages and bytes still to come, and how many there were at first
+        self._open: dict[int, list[int]] = {}
+        self._somewhere_since = 0.0
         self._heard = clock()
         self._not_before = 0.0
         self._gone = False
@@ -124,7 +132,7 @@ class ContinuousPull:
         if not self._open:
             self._heard = self._clock()
         self._token += 1
-        self._open[self._token] = [messages, max_bytes]
+        self._open[self._token] = [messages, max_bytes, messages, max_bytes]
         body = json.dumps(
             {
                 "batch": messages,
@@ -160,7 +168,9 @@ class ContinuousPull:
             left[1] -= size
             if left[0] <= 0:
                 del self._open[token]
-                if left[1] > 0:
+                if not self._open:
+                    self._on_released(0, EVERYTHING)
+                elif left[1] > 0:
                     self._on_released(0, left[1])
             return
 
@@ -183,24 +193,37 @@ class ContinuousPull:
             self._not_before = self._clock() + RETRY
 
     def _end(self, token: int, messages: int | None, size: int | None) -> None:
-        """A request ended; give back what it did not bring, by the server's count if it says."""
-        believed = self._open.pop(token, [0, 0])
-        released_messages = believed[0] if messages is None else messages
-        released_bytes = believed[1] if size is None else size
-        # What was counted against the wrong request moves to the others.
-        missing = [believed[0] - released_messages, believed[1] - released_bytes]
-        if self._open and missing != [0, 0]:
+        """A request ended; give back what it did not bring, by the server's count if it says.
+
+        A status without a count refuses the request: it brought nothing.
+        """
+        believed = self._open.pop(token, [0, 0, 0, 0])
+        gone_messages = believed[2] if messages is None else messages
+        gone_bytes = believed[3] if size is None else size
+        # What was counted against the wrong request belongs to the others.
+        missing, missing_bytes = believed[0] - gone_messages, believed[1] - gone_bytes
+        if missing > 0:
+            if not self._open:
+                self._open[_SOMEWHERE] = [0, 0, 0, 0]
+                self._somewhere_since = self._clock()
             left = next(iter(self._open.values()))
-            left[0] += missing[0]
-            left[1] += missing[1]
+            left[0] += missing
+            missing = 0
+        for other in list(self._open):
+            if missing >= 0:
+                break
+            left = self._open[other]
+            taken = min(left[0], -missing)
+            left[0] -= taken
+            missing += taken
             if left[0] <= 0:
-                first = next(iter(self._open))
-                del self._open[first]
-                released_messages += left[0]
-                released_bytes += left[1]
-        elif not self._open:
-            released_messages, released_bytes = believed
-        self._on_released(max(released_messages, 0), max(released_bytes, 0))
+                del self._open[other]
+                missing_bytes += left[1]
+        if self._open and missing_bytes:
+            next(iter(self._open.values()))[1] += missing_bytes
+            missing_bytes = 0
+        size = max(gone_bytes + missing_bytes, 0) if self._open else EVERYTHING
+        self._on_released(max(gone_messages + missing, 0), size)
 
     def reset(self, reason: str) -> None:
         """Forget the open requests: the server no longer knows them, or nobody hears them."""
@@ -209,8 +232,8 @@ class ContinuousPull:
             log.info("pull asks anew", reason=reason)
         opened, self._open = self._open, {}
         self._heard = self._clock()
-        for messages, size in opened.values():
-            self._on_released(max(messages, 0), max(size, 0))
+        if opened:
+            self._on_released(sum(left[0] for left in opened.values()), EVERYTHING)
 
     # --- beside it ------------------------------------------------------------------------------
 
@@ -218,6 +241,8 @@ class ContinuousPull:
         """Notice silence and a deleted consumer; runs beside the connection."""
         while not self.closed:
             await asyncio.sleep(RETRY / 2)
+            if self._clock() - self._somewhere_since > 2 * EXPIRES and _SOMEWHERE in self._open:
+                self._end(_SOMEWHERE, *self._open[_SOMEWHERE][:2])  # no request lives that long
             if self._gone:
                 await self._bring_back()
             elif self._open and self._clock() - self._heard > SILENCE:
