@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from mqinfer.engine.runs import Wanted
 from mqinfer.engine.tables import version_sql
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.settings import Settings
-from mqinfer.testing import Harness
+from mqinfer.testing import Harness, until
 
 
 class Graded(Row, frozen=True, table="graded", order_by="value"):
@@ -248,3 +249,34 @@ async def test_live_rows_that_come_after_the_promotion(
         assert await late(app, run, broker) is None
         await promotions.promote("r1")
         assert await view(db) == shown
+
+
+async def test_discarding_a_run_that_is_worked_on(nats: Settings, url: str, db: ClickHouse) -> None:
+    settings = Settings.load({}, nats_url=nats.nats_url, blobs=nats.blobs, clickhouse_url=url)
+    app = App("busy")
+    begun: list[int] = []
+
+    @app.stage(max_in_flight=2)
+    async def grade(number: Number) -> Graded:
+        begun.append(number.value)
+        await asyncio.sleep(0.05)
+        return Graded(number.value, "", 0)
+
+    async with Harness(app, settings) as harness:
+        await harness.publish(*(Number(value) for value in range(300)))
+        runs = runs_of(harness)
+        await runs.create(stage="grade", wanted=Wanted(), name="r1")
+        working = asyncio.create_task(work(harness, "r1"))
+        await until(lambda: len(begun) > 20)
+        promotions = Promotions(app, runs, db)
+        assert (await promotions.discard("r1")).state == "discarded"
+        await working  # it ends by itself
+        assert len(begun) < 300
+        await promotions.discard("r1")
+        assert await harness.stored(subject="busy.run.>") == []
+        for table in ("graded__storage", "mqinfer_run_inputs__storage"):
+            (left,) = await db.query(f"SELECT count() AS n FROM {table}")
+            assert left["n"] == 0
+        await work(harness, "r1")  # there is nothing to do any more
+        assert await harness.stored(subject="busy.run.>") == []
+        assert await harness.lag("run-r1-grade") == -1

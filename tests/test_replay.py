@@ -391,3 +391,29 @@ async def test_an_ordered_stage_is_replayed_in_order(nats: Settings) -> None:
         for who in "ab":
             values = [value for one, value in seen if one == who]
             assert values == [v for v in range(2, 18) if "ab"[v % 2] == who]
+
+
+async def test_the_end_waits_for_what_is_tried_again(nats: Settings) -> None:
+    app = App("again")
+    tries: dict[int, int] = {}
+
+    @app.stage(attempts=4, backoff=Backoff(initial=0.4, maximum=0.5))
+    async def double(number: Number) -> Double:
+        assert number.value < 100, "behind the end"
+        tries[number.value] = tries.get(number.value, 0) + 1
+        if number.value in (4, 9) and tries[number.value] < 4:
+            raise ValueError("not yet")
+        return Double(number.value)
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(*(Number(value) for value in range(10)))
+        run = await runs_of(harness).create(stage="double", wanted=Wanted(), name="r1")
+        working = asyncio.create_task(work(harness, "r1"))
+        while not working.done():  # live traffic behind the end, all the time
+            await harness.publish(Number(100))
+            await asyncio.wait({working}, timeout=0.05)
+        await working
+        assert tries == {value: 4 if value in (4, 9) else 1 for value in range(10)}
+        stored = await harness.stored(subject="again.run.>")
+        assert len(stored) == run.total == 10
+        assert await harness.dead() == []

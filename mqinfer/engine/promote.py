@@ -195,6 +195,8 @@ class Promotions:
     async def discard(self, name: str) -> Run:
         """Delete the run's rows, messages and consumers; its name stays taken.
 
+        Done again, it also takes what a handler that was still busy has left behind.
+
         Raises:
             ConfigurationError: the run is promoted: undo that first.
             MqinferError: its workers do not end.
@@ -209,8 +211,6 @@ class Promotions:
             return run if run.state == "discarded" else _with(run, "discarding")
 
         run = await self._runs.change(name, wish)
-        if run.state == "discarded":
-            return run
         stream, prefix = self._app.name, replay.consumer_prefix(run)
         await self._ended(stream, prefix)
         await self._runs.store.erase(stream, prefix, f"{stream}.run.{name}.>")
