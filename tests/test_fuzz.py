@@ -412,3 +412,30 @@ async def test_every_message_becomes_an_answer_or_a_dead_letter(tmp_path: Path) 
         print(f"{len(inputs)} inputs, {answers.total()} answers, {dead.total()} dead letters")
         shown = [(*counts, stored.headers, stored.data[:80]) for *counts, stored in wrong.values()]
         assert not wrong, shown[:3]
+
+
+async def test_what_stopped_a_worker(nats: Settings) -> None:
+    """Each of these ended the worker, or could never be settled, before it was found here."""
+    long_key = json.dumps({"text": "k" * 40_000}).encode()
+    shape = {"dtype": "<f4", "shape": [10**400], "base64": ""}
+    async with Harness(app, nats) as harness:
+        await harness.publish_bytes("fuzz.loose", long_key)  # a subject longer than NATS takes
+        await harness.publish_bytes("fuzz.loose", json.dumps({"pixels": shape}).encode())
+        await harness.publish_bytes(
+            "fuzz.loose",
+            b"not json",
+            {"X-One": "x" * 30_000, "Mq-Id": "y" * 30_000, "Z": "z" * 200},
+        )
+        big = {f"X-{number}": "x" * 15_000 for number in range(4)}
+        await harness.publish_bytes("fuzz.loose", b"not json", big)
+        await harness.publish_bytes("fuzz.loose", b"{}", {"Mq-Id": "a b\tc", "Content-Type": ""})
+        await harness.drain()
+        found = await harness.dead()
+        assert [letter.kind for letter in found] == ["rejected", "decode", "decode", "decode"]
+        assert "the value of a key must be shorter" in found[0].reason
+        assert len(found[2].headers["Mq-Id"]) < 200
+        assert found[2].headers["X-One"] == "x" * 30_000
+        assert found[3].headers["Mq-Dead-Headers-Omitted"] == "X-3"
+        assert found[3].data == b"not json"
+        (seen,) = [raw for raw in await harness.stored() if raw.subject.startswith("fuzz.seen")]
+        assert seen.headers["Mq-Ancestors"].startswith("a%20b%09c~")

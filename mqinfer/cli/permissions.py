@@ -21,6 +21,7 @@ def permissions(
         str,
         typer.Option(metavar="P", help="The worker's MQINFER_NATS_INBOX_PREFIX; one a user."),
     ] = "_INBOX",
+    blobs: options.Blobs = None,
     as_json: options.AsJson = False,
 ) -> None:
     r"""Print the least NATS permissions of a worker, as nats-server's configuration has them.
@@ -33,7 +34,12 @@ def permissions(
     """
     from mqinfer.engine.permissions import permissions as least
 
-    found = least(load_app(app), stage or None, inbox_prefix=inbox_prefix)
+    loaded = load_app(app)
+    store = options.load_settings(blobs=blobs).blobs
+    bucket = None
+    if store.startswith("nats://"):
+        bucket = store.removeprefix("nats://").strip("/") or f"{loaded.name}-blobs"
+    found = least(loaded, stage or None, inbox_prefix=inbox_prefix, blob_bucket=bucket)
     if as_json:
         print_json({"publish": list(found.publish), "subscribe": list(found.subscribe)})
     else:

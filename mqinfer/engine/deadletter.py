@@ -14,6 +14,7 @@ from typing import Final, Literal
 from mqinfer.engine.job import Job
 from mqinfer.errors import DecodeError, HandlerTimeout, Reject, WorkerKilled
 from mqinfer.identity import IDENTITY, MSG_ID, RUN, header_block
+from mqinfer.settings import mask_url
 
 Kind = Literal["decode", "rejected", "failed", "timeout", "killed"]
 
@@ -88,7 +89,7 @@ def dead_letter(
         ATTEMPTS: str(delivery.attempt),
         KIND: kind_of(error),
         ERROR: type(error).__name__,
-        REASON: (" ".join(str(error).split()) or type(error).__name__)[:MAX_REASON],
+        REASON: (mask_url(" ".join(str(error).split())) or type(error).__name__)[:MAX_REASON],
         TIME: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     story = traceback_text(error)
@@ -96,7 +97,7 @@ def dead_letter(
         pairs[TRACEBACK] = json.dumps(story)
     header = header_block(pairs)
     if len(header) > MAX_HEADER:
-        header = _shortened(pairs, set(delivery.headers) - {IDENTITY})
+        header = _shortened(pairs, set(delivery.headers) - {IDENTITY, RUN})
     if len(header) + len(delivery.data) > max_payload and TRACEBACK in pairs:
         del pairs[TRACEBACK]
         header = header_block(pairs)
@@ -108,7 +109,7 @@ def dead_letter(
 
 def _shortened(pairs: dict[str, str], original: set[str]) -> bytes:
     """The header block without the largest of the original's headers; `pairs` is changed."""
-    small_first = sorted(original & set(pairs), key=lambda name: len(name) + len(pairs[name]))
+    small_first = sorted(original & set(pairs), key=lambda name: (len(pairs[name]), name))
     header = header_block(pairs)
     gone: list[str] = []
     while len(header) > MAX_HEADER and small_first:
@@ -124,4 +125,4 @@ def traceback_text(error: BaseException) -> str:
     """The end of the traceback of a failure; "" for outcomes, whose text says it all."""
     if isinstance(error, Reject) or error.__traceback__ is None:
         return ""
-    return "".join(traceback.format_exception(error))[-MAX_TRACEBACK:]
+    return mask_url("".join(traceback.format_exception(error)))[-MAX_TRACEBACK:]

@@ -39,7 +39,11 @@ class Permissions:
 
 
 def permissions(
-    app: App, names: Sequence[str] | None = None, *, inbox_prefix: str = "_INBOX"
+    app: App,
+    names: Sequence[str] | None = None,
+    *,
+    inbox_prefix: str = "_INBOX",
+    blob_bucket: str | None = None,
 ) -> Permissions:
     """What a worker of these stages and sinks needs.
 
@@ -48,6 +52,7 @@ def permissions(
         names: of stages and sinks; None is all.
         inbox_prefix: the worker's `MQINFER_NATS_INBOX_PREFIX`; give every user one of its own, so
             that none can read another's messages.
+        blob_bucket: where blobs are kept, if that is a bucket in NATS.
 
     Raises:
         ConfigurationError: an unknown name.
@@ -76,4 +81,9 @@ def permissions(
         if task.ordered:  # --drain: whether all is copied into the partitions
             publish[f"$JS.API.STREAM.INFO.{plan.stream_of(app, task)}"] = None
             publish[f"$JS.API.STREAM.MSG.GET.{app.name}"] = None
+    if blob_bucket is not None:
+        objects = f"OBJ_{blob_bucket}"
+        for call in ("INFO", "MSG.GET", "PURGE"):
+            publish[f"$JS.API.STREAM.{call}.{objects}"] = None
+        publish[f"$O.{blob_bucket}.>"] = None
     return Permissions(tuple(publish), (f"{inbox_prefix}.>",))
