@@ -182,3 +182,48 @@ def test_what_cannot_be_is_a_usage_error(words: Shell) -> None:
     code, _, err = words.run("worker", words.app, "--run", "r1")
     assert (code, "has no run r1" in err) == (2, True)
     assert words.json("runs", "list", words.app) == []
+
+
+PICTURES = """
+from __future__ import annotations
+import base64
+from mqinfer import App, Blob, Context, Message, Row
+
+app = App("{name}")
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+
+class Shot(Message, subject="shot"):
+    name: str
+
+class Seen(Row, table="seen_{name}", order_by=("name",)):
+    name: str
+    image: Blob
+    verdict: str
+
+@app.stage
+async def look(shot: Shot, ctx: Context) -> Seen:
+    path = None if shot.name == "inline" else f"shots/{shot.name}.png"
+    return Seen(shot.name, Blob(PNG, path=path), f"<b>{ctx.run}</b>")
+"""
+
+
+def test_a_page_with_pictures(served: Shell) -> None:  # noqa: F811
+    app = served.write(PICTURES, module=served.name)
+    Path("shots.jsonl").write_text(
+        "".join(json.dumps({"name": name}) + "\n" for name in ("one", "inline"))
+    )
+    assert served.run("publish", app, "shot", "shots.jsonl")[0] == 0
+    served.drain()
+    arguments = ("replay", app, "-s", "look", "--from-seq", "1", "--run", "r1")
+    code, _, err = served.run(*arguments)
+    assert code == 0, err
+    code, _, err = served.run("runs", "compare", app, "r1", "--html", "page.html")
+    assert code == 0, err
+    page = Path("page.html").read_text()
+    # Live and run keep the picture under two paths; the one that rode inline is the same in both.
+    assert page.count('<img src="data:image/png;base64,') == 3
+    assert "&lt;b&gt;r1&lt;/b&gt;" in page
+    assert "<b>" not in page
+    assert "2 rows matched, 0.00 % the same" in page

@@ -6,19 +6,23 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from mqinfer.blob import Blob
 from mqinfer.cli import options
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
+    from mqinfer.adapters.jetstream import JetStream
     from mqinfer.app import App
-    from mqinfer.engine.ports import Broker, Database
+    from mqinfer.engine.ports import Database
     from mqinfer.engine.promote import Promotions
     from mqinfer.engine.runs import Run, Runs
+    from mqinfer.settings import Settings
 
 T = TypeVar("T")
 
@@ -36,7 +40,8 @@ class _Open:
     """What the commands work with."""
 
     app: App
-    broker: Broker
+    settings: Settings
+    broker: JetStream
     runs: Runs
     promotions: Promotions
     db: Database
@@ -61,7 +66,7 @@ def _run(
             db = wiring.clickhouse(settings)
             stack.push_async_callback(db.close)
             runs = wiring.runs(app, broker)
-            return await action(_Open(app, broker, runs, Promotions(app, runs, db), db))
+            return await action(_Open(app, settings, broker, runs, Promotions(app, runs, db), db))
 
     return asyncio.run(work())
 
@@ -183,6 +188,9 @@ def compare(
     examples: Annotated[
         int, typer.Option(metavar="N", min=0, help="Rows that changed, for each table.")
     ] = 10,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page, with pictures of examples.")
+    ] = None,
     nats_url: options.NatsUrl = None,
     clickhouse_url: options.ClickHouseUrl = None,
     as_json: options.AsJson = False,
@@ -192,16 +200,20 @@ def compare(
     \b
       mqinfer runs compare plants:app may
       mqinfer runs compare plants:app may --with april --json
+      mqinfer runs compare plants:app may --html may.html --examples 40
     """
 
-    async def act(at: _Open) -> dict[str, Any]:
+    async def act(at: _Open) -> tuple[dict[str, Any], str | None]:
         from mqinfer.engine.compare import compare as compared
 
         new = await at.runs.get(run)
         old = None if other == "live" else await at.runs.get(other)
-        return await compared(at.app, new, old, at.db, examples=examples)
+        found = await compared(at.app, new, old, at.db, examples=examples)
+        return found, None if html is None else await _page(at, found)
 
-    facts = _run(app, nats_url, clickhouse_url, act)
+    facts, page = _run(app, nats_url, clickhouse_url, act)
+    if html is not None and page is not None:
+        html.write_text(page)
     if as_json:
         print_json(facts)
         return
@@ -210,6 +222,33 @@ def compare(
         _print_comparison(table)
     if not facts["tables"]:
         print("the run writes to no table")
+
+
+async def _page(at: _Open, facts: dict[str, Any]) -> str:
+    """The comparison as a page; a picture that is gone, or none, is left out."""
+    from mqinfer import wiring
+    from mqinfer.engine.comparepage import blob_values, data_url, page
+    from mqinfer.errors import MqinferError
+
+    pictures: dict[str, str] = {}
+    store = wiring.blobs(at.app, at.settings, at.broker)
+    try:
+        for value in sorted(blob_values(facts)):
+            try:
+                content = await Blob.from_wire(_wire(value)).bind(store).bytes(max_bytes=_PICTURE)
+            except (MqinferError, ValueError):
+                continue
+            if (url := data_url(content)) is not None:
+                pictures[value] = url
+    finally:
+        await store.close()
+    return page(facts, pictures)
+
+
+def _wire(value: str) -> Any:
+    """What a message would carry for a blob that its column shows as `value`."""
+    inline = "data:;base64,"
+    return {"base64": value.removeprefix(inline)} if value.startswith(inline) else value
 
 
 def _print_comparison(table: dict[str, Any]) -> None:
@@ -247,6 +286,7 @@ def _print_comparison(table: dict[str, Any]) -> None:
         print_table(("input", "column", "before", "in run"), rows)
 
 
+_PICTURE = 5_000_000  # bytes; larger ones are left out of a page
 _NUMBERS = ("old_mean", "new_mean", "shift", "most_change")
 
 

@@ -68,6 +68,7 @@ class Comparison:
         self.columns: list[ColumnSpec] = [
             column for column in self.schema.columns if column.name not in keys | blobs
         ]
+        self.blobs = sorted(blobs)
         self.shown = [column.name for column in self.schema.columns]
 
     # --- SQL ------------------------------------------------------------------------------------
@@ -129,6 +130,7 @@ class Comparison:
             **totals,
             "agreement": totals["agree"] / matched if matched else None,
             "columns": columns,
+            "blobs": self.blobs,
             "examples": await self._examples(db, examples) if matched else [],
         }
 
