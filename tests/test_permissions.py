@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -113,6 +114,19 @@ async def test_a_denied_permission_is_told_as_such(tmp_path: Path) -> None:
             assert [message.name for message in await harness.messages(Last)] == ["1"]
 
 
+async def test_blobs_in_nats_take_no_more(tmp_path: Path) -> None:
+    allowed = permissions(app, inbox_prefix="_INBOX_all", blob_bucket="least-blobs")
+    async with nats_only(tmp_path, nats_config=_config({"all": allowed})) as plain:
+        for user in ("admin", "all"):  # the first makes streams and the bucket, and may
+            settings = dataclasses.replace(_as(plain, user), blobs="nats://")
+            async with Harness(app, settings) as harness:
+                store = harness.services.store
+                assert store is not None
+                await store.put("a/b", user.encode() * 500_000)
+                await store.put("a/b", user.encode())
+                assert await store.get("a/b") == user.encode()
+
+
 def test_the_command_prints_them(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +140,10 @@ def test_the_command_prints_them(
         "publish": list(expected.publish),
         "subscribe": ["_I_l.>"],
     }
+    assert main([*command, "--blobs", "nats://"]) == 0
+    with_blobs = permissions(app, ["last"], inbox_prefix="_I_l", blob_bucket="least-blobs")
+    assert capsys.readouterr().out.strip() == with_blobs.config()
+    assert "$O.least-blobs.>" in with_blobs.publish
     assert main(["permissions", "test_permissions:app", "--stage", "none"]) == 2
     assert "it has name, last" in capsys.readouterr().err
 

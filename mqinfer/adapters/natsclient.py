@@ -108,6 +108,11 @@ class LeanClient(Client):
         """Whether the server asks for a client certificate."""
         return bool(self._server_info.get("tls_verify"))
 
+    @property
+    def wants_login(self) -> bool:
+        """Whether the server greeted, and asks who is there."""
+        return bool(self._server_info.get("auth_required"))
+
     def write(self, data: bytes) -> None:
         """Queue protocol bytes; they leave with the next flush, and survive a reconnection."""
         self._pending.append(data)
@@ -241,7 +246,7 @@ async def open_client(
     except (nats.errors.Error, OSError) as problem:
         await client.close()
         cause = causes[-1] if causes else problem
-        raise _explained(cause, where, client.wants_certificate) from None
+        raise _explained(cause, where, client) from None
     return client
 
 
@@ -257,7 +262,7 @@ async def _first_connect(client: LeanClient, options: dict[str, Any]) -> None:
     client.first_connected = True
 
 
-def _explained(problem: Exception, where: str, wants_certificate: bool) -> MqinferError:
+def _explained(problem: Exception, where: str, client: LeanClient) -> MqinferError:
     """The error of a first connection, and what to do about it."""
     text = mask_url(_text(problem))
     if isinstance(problem, ssl.SSLCertVerificationError):
@@ -270,10 +275,16 @@ def _explained(problem: Exception, where: str, wants_certificate: bool) -> Mqinf
             f"NATS at {where} refuses these credentials: see MQINFER_NATS_CREDS, _USER, _TOKEN, "
             "_NKEY"
         )
-    if wants_certificate and not isinstance(problem, TimeoutError):
+    if client.wants_certificate and not isinstance(problem, TimeoutError):
         return ConfigurationError(
             f"NATS at {where} asks for a client certificate that it trusts: set "
             f"MQINFER_NATS_TLS_CERT and MQINFER_NATS_TLS_KEY ({text})"
+        )
+    if client.wants_login and isinstance(problem, ConnectionError):
+        # The server says why and closes at once; a reset can be quicker than what it said.
+        return PermissionDenied(
+            f"NATS at {where} closed the connection, as it does when it refuses these credentials: "
+            "see MQINFER_NATS_CREDS, _USER, _TOKEN, _NKEY"
         )
     if isinstance(problem, ssl.SSLError) or "does not ask for TLS" in text:
         return ConfigurationError(f"NATS at {where}: no TLS with it: {text}")
