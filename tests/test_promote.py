@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from clickhouse_support import clickhouse_server, db, url  # noqa: F401
+from msgspec.structs import replace
 from replay_support import Number, runs_of, work
 
 from mqinfer import App, Row
@@ -137,6 +138,16 @@ async def test_promote_undo_discard(nats: Settings, url: str, db: ClickHouse) ->
         await promotions.undo("r2")
         assert await view(db) == after
         await promotions.undo("r1")
+        assert await view(db) == before
+
+        # A promoted run of a stage that the app has lost stands in nobody's way.
+        await promotions.promote("r1")
+        await promotions.promote("r2")
+        await runs.change("r2", lambda run: replace(run, stage="gone"))
+        await promotions.undo("r1")
+        assert await view(db) == [row for row in before if row[0] < 9] + both[-11:]
+        await runs.change("r2", lambda run: replace(run, stage="grade"))
+        await promotions.undo("r2")
         assert await view(db) == before
 
         for _ in range(2):

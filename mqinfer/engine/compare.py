@@ -83,7 +83,7 @@ class Comparison:
             f"SELECT *, row_number() OVER (PARTITION BY {place} ORDER BY _sequence, _id) AS mq_n "
             "FROM (SELECT *, arrayJoin(_ancestors) AS mq_input "
             f"FROM {quoted(self.schema.storage)} FINAL WHERE _run = {text_literal(run)} "
-            f"AND has({texts(stages_of(self._app, self._run))}, _stage)) WHERE {covered}"
+            f"AND has({texts(stages_of(self._run))}, _stage)) WHERE {covered}"
         )
 
     def _keys(self) -> list[str]:

@@ -46,9 +46,9 @@ def texts(values: Sequence[str]) -> str:
     return "[" + ", ".join(map(text_literal, values)) + "]"
 
 
-def stages_of(app: App, run: Run) -> list[str]:
-    """The stages whose rows a run makes anew."""
-    return [task.name for task in runs.taken(app, run)]
+def stages_of(run: Run) -> tuple[str, ...]:
+    """The stages whose rows a run makes anew, also if the app has lost or renamed them since."""
+    return run.stages or (run.stage,)
 
 
 def inputs_sql(app: App, run: str) -> str:
@@ -72,7 +72,7 @@ def reconcile_sql(
         promoted: the runs that are to be shown, the latest last.
     """
     table = quoted(storage)
-    ours = f"has({texts(stages_of(app, run))}, _stage)"
+    ours = f"has({texts(stages_of(run))}, _stage)"
     chosen = {
         "_visible": "toUInt8(mq_shown)",
         "_version": version_sql(f"{generation_sql()} + 1"),
@@ -88,7 +88,7 @@ def reconcile_sql(
     owner = "SELECT '' AS mq_row, '' AS mq_owner WHERE 0"
     if promoted:
         names = texts([one.name for one in promoted])
-        takes = "[" + ", ".join(texts(stages_of(app, one)) for one in promoted) + "]"
+        takes = "[" + ", ".join(texts(stages_of(one)) for one in promoted) + "]"
         owner = (
             "SELECT l.mq_id AS mq_row, argMax(c.mq_run, c.mq_rank) AS mq_owner "
             f"FROM ({lineage}) AS l INNER JOIN ("
@@ -252,7 +252,7 @@ class Promotions:
             (hidden,) = await self.db.query(
                 f"SELECT uniqExact(_id) AS hidden FROM (SELECT _id, arrayJoin(_ancestors) AS a "
                 f"FROM {storage} FINAL WHERE _visible = 0 AND _run = '' "
-                f"AND has({texts(stages_of(self._app, run))}, _stage)) "
+                f"AND has({texts(stages_of(run))}, _stage)) "
                 f"WHERE a IN ({inputs_sql(self._app, run.name)})"
             )
             found[table] = {**counts, "live_hidden": hidden["hidden"]}
@@ -271,7 +271,7 @@ def _own(app: App, run: Run, row: type[Row]) -> str:
     """SQL that tells a run's rows from those of another app's run of the same name."""
     if row is replay.RunInput:
         return f"app = {text_literal(app.name)}"
-    return f"has({texts(stages_of(app, run))}, _stage)"
+    return f"has({texts(stages_of(run))}, _stage)"
 
 
 def _with(run: Run, state: runs.State) -> Run:

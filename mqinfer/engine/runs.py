@@ -47,6 +47,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         models: `name -> version` that answer in this run instead of what the app asks for.
         rate: most messages a second in each process; None is no limit.
         downstream: whether the stages that follow are taken along.
+        stages: that were taken; what they were when it was made, whatever the app is now.
         state: of the whole run.
         created: when.
         finished: when the last message was settled.
@@ -65,6 +66,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, str] = {}
     rate: float | None = None
     downstream: bool = False
+    stages: tuple[str, ...] = ()
     state: State = "running"
     created: datetime.datetime
     finished: datetime.datetime | None = None
@@ -204,7 +206,10 @@ class Runs:
             raise ConfigurationError(f"there is no stream {self.app.name}: nothing was published")
         start, end, notes = await self._range(wanted, bounds)
         total = await self.store.count(self.app.name, filters(self.app, draft), start, end)
-        run = msgspec.structs.replace(draft, start=start, end=end, total=total, notes=notes)
+        stages = tuple(task.name for task in taken(self.app, draft))
+        run = msgspec.structs.replace(
+            draft, start=start, end=end, total=total, notes=notes, stages=stages
+        )
         await self.store.ensure()
         if not await self.store.save(name, msgspec.json.encode(run), 0):
             raise ConflictError(
