@@ -57,6 +57,7 @@ def _as(settings: Settings, user: str) -> Settings:
         {},
         nats_url=settings.nats_url,
         blobs=settings.blobs,
+        grace=0.5,
         nats_user=user,
         nats_password=user,
         nats_inbox_prefix="_INBOX" if user == "admin" else f"_INBOX_{user}",
