@@ -6,7 +6,6 @@ the key's last revision is the one that was read (`Nats-Expected-Last-Subject-Se
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import uuid
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.scan import Scanner
+from mqinfer.engine.publishing import publish_stored
 from mqinfer.engine.runs import Bounds
 from mqinfer.errors import PublishError
 from mqinfer.identity import header_block
@@ -64,21 +64,10 @@ class JetStreamRuns:
 
     async def save(self, name: str, value: bytes, revision: int) -> bool:
         """Set a value if `revision` (0: none) is still the newest; False if it is not."""
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: Exception | None, _repeat: bool) -> None:
-            if stored.done():
-                return
-            if error is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(error)
-
         header = header_block({"Nats-Expected-Last-Subject-Sequence": str(revision)})
         subject = f"$KV.{self._bucket}.{name}"
-        self._broker.publish(subject, header, value, done, timeout=_TIMEOUT)
         try:
-            await stored
+            await publish_stored(self._broker, subject, header, value, timeout=_TIMEOUT)
         except PublishError:
             # Refused; or it was stored, the answer was lost, and the second copy was refused.
             found = await self.load(name)
