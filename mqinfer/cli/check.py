@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mqinfer.cli import options
+from mqinfer.cli import interrupt, options
 from mqinfer.cli.errors import Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json
@@ -45,7 +44,7 @@ def check(
     )
     options.quiet_logging(settings)
     loaded = load_app(app)
-    report = asyncio.run(_check(loaded, settings, offline))
+    report = interrupt.run(_check(loaded, settings, offline))
     if as_json:
         facts = {"app": loaded.name, "problems": report.problems, "checked": report.checked}
         print_json(facts)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mqinfer.cli import options
+from mqinfer.cli import interrupt, options
 from mqinfer.cli.errors import Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
@@ -203,7 +202,7 @@ def _run(name: str, nats_url: str | None, action: Any) -> Any:
         async with _open(app, settings) as dead:
             return await action(dead)
 
-    return asyncio.run(main())
+    return interrupt.run(main())
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mqinfer.cli import options
+from mqinfer.cli import interrupt, options
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json
 from mqinfer.errors import ConfigurationError, DecodeError, MqinferError, PublishError
@@ -67,7 +67,7 @@ def publish(
         raise ConfigurationError("--content-type needs --no-check: only JSON lines can be checked")
     lines = _Lines(loaded, subject, id_field, check=check, content_type=content_type)
     with _opened(file) as source, _progress(source) as advance:
-        sent = asyncio.run(_publish(loaded, settings, lines, source, advance))
+        sent = interrupt.run(_publish(loaded, settings, lines, source, advance))
     _tell(sent, lines.subject, as_json)
     if sent.problem is not None:
         raise sent.problem

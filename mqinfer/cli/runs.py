@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from mqinfer.blob import Blob
-from mqinfer.cli import options
+from mqinfer.cli import interrupt, options
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
 
@@ -68,7 +67,7 @@ def _run(
             runs = wiring.runs(app, broker)
             return await action(_Open(app, settings, broker, runs, Promotions(app, runs, db), db))
 
-    return asyncio.run(work())
+    return interrupt.run(work())
 
 
 def _facts(run: Run) -> dict[str, Any]:

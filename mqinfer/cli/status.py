@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mqinfer.cli import options
+from mqinfer.cli import interrupt, options
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table, table
 
@@ -50,9 +50,9 @@ def status(
     options.quiet_logging(settings)
     loaded = load_app(app)
     if watch:
-        asyncio.run(_watch(loaded, settings, max(interval, 0.1), as_json))
+        interrupt.run(_watch(loaded, settings, max(interval, 0.1), as_json))
     else:
-        found = asyncio.run(_once(loaded, settings, interval))
+        found = interrupt.run(_once(loaded, settings, interval))
         if as_json:
             print_json(found.as_dict())
         else:
