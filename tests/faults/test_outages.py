@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,8 +31,8 @@ from .support import (
     settings_with,
 )
 
-# Longer than the timeout of the stages here: an outage does not count.
-OUTAGE = 3.0
+# Seconds; longer than the timeout of the stages here: an outage does not count.
+OUTAGE = float(os.environ.get("MQINFER_TEST_OUTAGE", "3"))
 
 
 class Answer(Row, table="answer", order_by="value"):
