@@ -1,5 +1,8 @@
 # Each target sets up what it needs in .venv; the second time that costs nothing.
-PYTHON ?= python3
+# Python 3.13 is too new for the embedded stack: nvidia-pytriton asks for numpy < 2.
+FITS   := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 EXTRAS := embedded,dev,examples,nkeys,s3,uvloop
@@ -13,7 +16,7 @@ help:  ## this list
 setup: $(VENV)/.installed  ## a virtual environment with everything but the benchmarks' rivals
 
 $(VENV)/.installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("mqinfer needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || { echo "the embedded stack needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	touch $@

@@ -254,6 +254,10 @@ def _opencv() -> Any:
         import cv2
 
         if "OPENCV_LOG_LEVEL" not in os.environ:
-            cv2.setLogLevel(0)
+            if hasattr(cv2, "setLogLevel"):  # OpenCV 4
+                cv2.setLogLevel(0)
+            else:  # OpenCV 5
+                logging: Any = getattr(cv2.utils, "logging")  # noqa: B009 - OpenCV 4 has none
+                logging.setLogLevel(logging.LOG_LEVEL_SILENT)
         _cv2 = cv2
     return _cv2
