@@ -79,15 +79,14 @@ def replay(
       mqinfer replay plants:app -s grade_rust --from-seq 1 --to-seq 50000 --rate 200
       mqinfer replay plants:app -s crop --since 2026-05-01 --downstream --run may
     """
-    flags = {
-        "nats_url": nats_url,
-        "triton_url": triton_url,
-        "clickhouse_url": clickhouse_url,
-        "blobs": blobs,
-        "log_level": log_level,
-        "log_format": log_format,
-    }
-    settings = options.load_settings(**flags)
+    settings = options.load_settings(
+        nats_url=nats_url,
+        triton_url=triton_url,
+        clickhouse_url=clickhouse_url,
+        blobs=blobs,
+        log_level=log_level,
+        log_format=log_format,
+    )
     loaded = load_app(app)
     options.quiet_logging(settings)
     if from_seq is None and since is None:
