@@ -1,0 +1,19 @@
+"""The short version of `python -m tests.faults.replay`; the latency is that one's business."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from .replay import Replay
+
+pytest.importorskip("chdb")
+pytest.importorskip("pytriton")
+
+
+async def test_a_replay_beside_live_work_is_killed_and_joined(tmp_path: Path) -> None:
+    facts = await Replay(tmp_path, messages=2000, quiet=1.0, options=("--rate=400",))()
+    assert not facts.broken(), facts
+    assert (facts.kills, facts.workers) == (3, 5)
+    assert facts.probes > 100
