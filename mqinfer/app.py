@@ -149,6 +149,7 @@ class App:
         name: str,
         *,
         version: str | int | None = None,
+        alias: str | None = None,
         inputs: Mapping[str, Tensor] | None = None,
     ) -> Model:
         """A handle on a model of the inference server.
@@ -156,10 +157,19 @@ class App:
         Args:
             name: on the server.
             version: pin one; None is the newest that the server serves.
+            alias: follow the version that `mqinfer models APP --set NAME@ALIAS=VERSION` names, at
+                run time; until it is set, `version` answers.
             inputs: what handlers send, for `mqinfer check` to compare.
+
+        Raises:
+            WiringError: the alias cannot be one.
         """
-        model = Model(name, version=None if version is None else str(version), inputs=inputs)
-        self.models[name if version is None else f"{name}:{version}"] = model
+        if alias is not None and not _NAME.fullmatch(alias):
+            raise WiringError(f"model {name}: an alias is letters, digits, - and _: {alias!r}")
+        pinned = None if version is None else str(version)
+        model = Model(name, version=pinned, alias=alias, inputs=inputs)
+        key = name if pinned is None else f"{name}:{pinned}"
+        self.models[key if alias is None else f"{key}@{alias}"] = model
         return model
 
     # --- reading the wiring ---------------------------------------------------------------------
@@ -230,14 +240,16 @@ class App:
             raise WiringError(f"stage {name}: {error}; the limits are {known}") from None
         except WiringError as error:
             raise WiringError(f"stage {name}: {error}") from None
-        used = dict.fromkeys(model.name for model in declared.models)
-        used.update(dict.fromkeys(model.name for model in models_in(declared.handler)))
+        used = {
+            (model.name, model.version, model.alias): model
+            for model in (*declared.models, *models_in(declared.handler))
+        }
         return Stage(
             name=name,
             handler=declared.handler,
             signature=read_signature(name, declared.handler, declared.scope),
             limits=limits,
-            models=tuple(used),
+            models=tuple(used.values()),
             lifespan=declared.lifespan,
         )
 

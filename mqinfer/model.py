@@ -44,7 +44,11 @@ class Inference(Protocol):
     """What a model handle needs of the process it runs in; the engine's `Inference`."""
 
     async def __call__(
-        self, model: str, version: str | None, inputs: Mapping[str, Array]
+        self,
+        model: str,
+        version: str | None,
+        inputs: Mapping[str, Array],
+        alias: str | None = None,
     ) -> Answer:
         """Run one item; waits while the model is unavailable."""
 
@@ -58,16 +62,24 @@ class Model:
     Args:
         name: the model's name on the server.
         version: pin one version; None takes the newest that the server serves.
+        alias: answer with the version that this alias names (`mqinfer models --set`); while it is
+            not set, `version` says who answers.
         inputs: what handlers send, for `mqinfer check`.
     """
 
-    __slots__ = ("inputs", "name", "version")
+    __slots__ = ("alias", "inputs", "name", "version")
 
     def __init__(
-        self, name: str, *, version: str | None = None, inputs: Mapping[str, Tensor] | None = None
+        self,
+        name: str,
+        *,
+        version: str | None = None,
+        alias: str | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
     ):
         self.name = name
         self.version = version
+        self.alias = alias
         self.inputs = dict(inputs or {})
 
     async def __call__(self, **inputs: Array) -> Answer:
@@ -90,11 +102,12 @@ class Model:
                 f"model {self.name}: call it inside a handler that a worker runs, "
                 "or inside `async with app.connect()`"
             )
-        answer = await run(self.name, self.version, inputs)
+        answer = await run(self.name, self.version, inputs, self.alias)
         context = current.get()
         if context is not None:
             context.models[answer.model] = answer.version
         return answer
 
     def __repr__(self) -> str:
-        return f"Model({self.name!r}, version={self.version!r})"
+        alias = "" if self.alias is None else f", alias={self.alias!r}"
+        return f"Model({self.name!r}, version={self.version!r}{alias})"

@@ -13,10 +13,13 @@ import typing
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Rejected
+
+if TYPE_CHECKING:
+    from mqinfer.model import Model
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -129,7 +132,7 @@ class Stage:
         handler: the function as the user wrote it.
         signature: what it reads and writes.
         limits: what bounds it.
-        models: names of the models that the handler's code refers to.
+        models: that the handler's code refers to, or that were named with `models=`.
         lifespan: makes `ctx.state`, once a process.
     """
 
@@ -137,7 +140,7 @@ class Stage:
     handler: Callable[..., Any]
     signature: Signature
     limits: Limits
-    models: tuple[str, ...] = ()
+    models: tuple[Model, ...] = ()
     lifespan: Lifespan | None = None
 
     @property

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mqinfer.adapters.triton import TritonServer
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
+    from mqinfer.engine.aliases import Aliases, FollowedAliases
     from mqinfer.engine.runs import Runs
     from mqinfer.observe import Metrics
     from mqinfer.settings import Settings
@@ -76,6 +77,23 @@ def runs(app: App, broker: JetStream) -> Runs:
     return Runs(app, JetStreamRuns(broker, bucket(app), replicas=app.replicas))
 
 
+def aliases(app: App, broker: JetStream) -> Aliases:
+    """The aliases of an app's models."""
+    from mqinfer.adapters.bucket import Bucket
+    from mqinfer.engine.aliases import Aliases, bucket
+
+    return Aliases(app, Bucket(broker, bucket(app), replicas=app.replicas))
+
+
+def followed_aliases(app: App, broker: JetStream) -> FollowedAliases | None:
+    """What a process knows of the aliases that the app follows; None if it follows none."""
+    from mqinfer.adapters.bucket import Bucket
+    from mqinfer.engine.aliases import FollowedAliases, bucket, followed
+
+    wanted = followed(app)
+    return FollowedAliases(Bucket(broker, bucket(app)), wanted) if wanted else None
+
+
 def blob_bucket(app: App) -> str:
     """The bucket that `MQINFER_BLOBS=nats://` names."""
     return f"{app.name}-blobs"
@@ -118,7 +136,11 @@ async def services(
 
             server = triton(settings)
             stack.push_async_callback(server.close)
-            inference = Inference(server, observer=_ModelObserver(metrics))
+            versions = followed_aliases(app, broker)
+            if versions is not None and any(task.stage is not None for task in tasks):
+                # Before the first call, or another version might answer it.
+                await versions.load()
+            inference = Inference(server, aliases=versions, observer=_ModelObserver(metrics))
         database = None
         if any(task.row is not None for task in tasks):
             database = clickhouse(settings)

@@ -115,7 +115,7 @@ def cut(pixels: NDArray[np.uint8], boxes: NDArray[np.float32]) -> list[bytes]:
 
 def grader(disease: str) -> None:
     """Declare the stage that grades one disease; each has its own place in the stream of leaves."""
-    model = app.model(f"grade_{disease}")
+    model = app.model(f"grade_{disease}", alias="live")
 
     @app.stage(name=f"grade_{disease}")
     async def grade(leaf: Leaf) -> DiseaseGrade:

@@ -60,7 +60,7 @@ class Server:
 def problems(shell: Shell, source: str, server: Server | None = None) -> list[str]:
     app = load_app(shell.write(HEAD + source))
     report, stages = check_wiring(app)
-    asyncio.run(check_models(app, stages, server or Server(), report))
+    asyncio.run(check_models(stages, server or Server(), report))
     assert not any("\n" in problem for problem in report.problems)
     return report.problems
 

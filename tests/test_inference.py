@@ -537,10 +537,10 @@ async def test_an_outage_of_the_server_is_waited_out(server: Server) -> None:
         now = 130.0
         late = ask(inference, 3)
         await until(lambda: server.probes >= 2)
-        assert inference.blocked(["double"]) == (
+        assert inference.blocked([Model("double")]) == (
             "triton is not available for 30 s: connection refused"
         )
-        assert inference.blocked(["another"]) is not None
+        assert inference.blocked([Model("another")]) is not None
         assert inference.blocked([]) is None
 
         now = 160.0
@@ -550,14 +550,14 @@ async def test_an_outage_of_the_server_is_waited_out(server: Server) -> None:
     assert [answer["y"].tolist() for answer in answers] == [[2], [4], [6]]
     assert context.waiting_since is None
     assert context.waited == 60.0
-    assert inference.blocked(["double"]) is None
+    assert inference.blocked([Model("double")]) is None
 
 
 async def test_calls_made_while_the_server_is_not_there_yet_wait(server: Server) -> None:
     server.down = "connection refused"
     async with inference_on(server) as inference:
         tasks = ask(inference, 1, 2)
-        await until(lambda: inference.blocked(["double"]))
+        await until(lambda: inference.blocked([Model("double")]))
         server.down = None
         await asyncio.gather(*tasks)
     assert server.values == [[1, 2]]
@@ -572,12 +572,12 @@ async def test_a_model_that_is_gone_stops_only_itself() -> None:
         token = contexts.current.set(context)
         [waiting] = ask(inference, 2)
         contexts.current.reset(token)
-        await until(lambda: inference.blocked(["double"]))
+        await until(lambda: inference.blocked([Model("double")]))
         assert context.waiting_since is not None
-        text = inference.blocked(["other", "double"])
+        text = inference.blocked([Model("other"), Model("double")])
         assert text is not None
         assert text.startswith("model double is not available")
-        assert inference.blocked(["other"]) is None
+        assert inference.blocked([Model("other")]) is None
         assert (await inference("other", None, {"x": x(3)}))["y"].tolist() == [6]
         assert not waiting.done()
         server.gone.clear()
@@ -588,10 +588,10 @@ async def test_a_model_that_is_gone_stops_only_itself() -> None:
 async def test_a_stage_learns_that_its_model_is_absent_before_its_first_message(
     server: Server, inference: Inference
 ) -> None:
-    assert inference.blocked(["absent"]) is None
-    await until(lambda: inference.blocked(["absent"]))
+    assert inference.blocked([Model("absent")]) is None
+    await until(lambda: inference.blocked([Model("absent")]))
     server.models["absent"] = replace(DOUBLE, name="absent")
-    await until(lambda: inference.blocked(["absent"]) is None)
+    await until(lambda: inference.blocked([Model("absent")]) is None)
 
 
 async def test_a_cancelled_call_in_an_outage_is_forgotten(
@@ -657,7 +657,7 @@ async def test_a_new_version_is_noticed_while_running(server: Server) -> None:
         with pytest.raises(BadTensor, match="is float32"):
             await inference("double", None, {"x": x(1)})
         server.gone.add("double")
-        await until(lambda: inference.blocked(["double"]))
+        await until(lambda: inference.blocked([Model("double")]))
         running.cancel()
     assert inference.statistics().tasks == 0
 
@@ -695,7 +695,7 @@ async def test_closing_answers_everybody_and_leaves_no_task(server: Server) -> N
     waiting = ask(inference, 1, 2)
     server.gone.add("absent")
     unknown = ask(inference, 3, model="absent")
-    await until(lambda: inference.blocked(["absent"]))
+    await until(lambda: inference.blocked([Model("absent")]))
     await inference.close()
     results = await asyncio.gather(under_way, *waiting, *unknown, return_exceptions=True)
     assert all(isinstance(result, NotConnected) for result in results)

@@ -27,7 +27,7 @@ from mqinfer.errors import (
     ModelUnavailable,
     Unavailable,
 )
-from mqinfer.model import Answer
+from mqinfer.model import Answer, Model
 from mqinfer.stack.triton import TritonServer as Triton
 
 CONFIG = """
@@ -399,7 +399,7 @@ async def test_a_model_whose_process_died_is_an_outage_of_it_alone(
     neighbour, poison = (
         asyncio.create_task(inference("fragile", None, {"in": index(number)})) for number in (1, 66)
     )
-    await until(lambda: "not healthy" in (inference.blocked(["fragile"]) or ""))
+    await until(lambda: "not healthy" in (inference.blocked([Model("fragile")]) or ""))
     answer = await inference("table", None, {"index": index(1)})
     assert answer["value"].tolist() == [10.0]
     poison.cancel()
@@ -459,7 +459,7 @@ async def test_a_killed_server_fails_no_call(triton: Triton, server: TritonServe
             for _ in range(2):
                 await more(500)
                 triton.kill()
-                await until(lambda: inference.blocked(["table"]))
+                await until(lambda: inference.blocked([Model("table")]))
                 # Whoever was not answered waits, and its stage's clock stands still.
                 seen = answered
                 await until(lambda: inference.statistics().lanes[0].batcher.waiting == 64)
@@ -470,7 +470,7 @@ async def test_a_killed_server_fails_no_call(triton: Triton, server: TritonServe
                 back = asyncio.get_running_loop().time()
                 await more(1)
                 assert asyncio.get_running_loop().time() - back < 2.0
-                assert inference.blocked(["table"]) is None
+                assert inference.blocked([Model("table")]) is None
             going = False
         running.cancel()
     assert context.waiting_since is None
@@ -493,11 +493,11 @@ async def test_a_model_unloaded_while_in_use_stops_only_its_callers(
         away = repository.parent / "away"
         shutil.move(repository / "passing", away)
         # Noticed although nobody calls it.
-        await until(lambda: inference.blocked(["passing"]))
+        await until(lambda: inference.blocked([Model("passing")]))
         waiting = asyncio.create_task(inference("passing", None, {"index": index(3)}))
         other = await inference("table", None, {"index": index(3)})
         assert other["value"].tolist() == [30.0]
-        assert inference.blocked(["table"]) is None
+        assert inference.blocked([Model("table")]) is None
         assert not waiting.done()
         shutil.move(away, repository / "passing")
         assert (await asyncio.wait_for(waiting, 20))["value"].tolist() == [15.0]

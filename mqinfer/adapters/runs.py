@@ -1,84 +1,26 @@
-"""What replays need of JetStream beside a worker's broker: the `RunStore` of the engine.
-
-The bucket is a stream with one message a key (ADR-8). A value is saved under the condition that
-the key's last revision is the one that was read (`Nats-Expected-Last-Subject-Sequence`).
-"""
+"""What replays need of JetStream beside a worker's broker: the `RunStore` of the engine."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.adapters import admin
+from mqinfer.adapters.bucket import Bucket
 from mqinfer.adapters.scan import Scanner
-from mqinfer.engine.publishing import publish_stored
 from mqinfer.engine.runs import Bounds
-from mqinfer.errors import PublishError
-from mqinfer.identity import header_block
 
 if TYPE_CHECKING:
     import datetime
 
-    from mqinfer.adapters.jetstream import JetStream
-
-_TIMEOUT = 30.0
 _TRIES = 10
 _COUNTER_AGE = 10.0  # seconds after which a counting consumer that was left behind ends
 
 
-class JetStreamRuns:
-    """The runs' side of one connection.
-
-    Args:
-        broker: an open connection.
-        bucket: where the runs are kept.
-        replicas: copies of the bucket in a cluster.
-    """
-
-    def __init__(self, broker: JetStream, bucket: str, *, replicas: int = 1):
-        self._broker = broker
-        self._bucket = bucket
-        self._replicas = replicas
-
-    # --- the bucket -----------------------------------------------------------------------------
-
-    async def ensure(self) -> None:
-        """Create the bucket if there is none; its values never grow old."""
-        await self._broker.ensure_bucket(self._bucket, max_age=0, replicas=self._replicas)
-
-    async def load(self, name: str) -> tuple[bytes, int] | None:
-        """A value and its revision."""
-        client, stream = self._broker.client, f"KV_{self._bucket}"
-        body = {"last_by_subj": f"$KV.{self._bucket}.{name}"}
-        try:
-            answer = await admin.ask(client, f"STREAM.MSG.GET.{stream}", body, f"run {name}")
-        except admin.JetStreamError as error:
-            if error.code in {admin.NO_MESSAGE, *admin.NOT_FOUND}:
-                return None
-            raise
-        message = answer["message"]
-        return base64.b64decode(message.get("data") or ""), int(message["seq"])
-
-    async def save(self, name: str, value: bytes, revision: int) -> bool:
-        """Set a value if `revision` (0: none) is still the newest; False if it is not."""
-        header = header_block({"Nats-Expected-Last-Subject-Sequence": str(revision)})
-        subject = f"$KV.{self._bucket}.{name}"
-        try:
-            await publish_stored(self._broker, subject, header, value, timeout=_TIMEOUT)
-        except PublishError:
-            # Refused; or it was stored, the answer was lost, and the second copy was refused.
-            found = await self.load(name)
-            return found is not None and found[0] == value and found[1] > revision
-        return True
-
-    async def names(self) -> list[str]:
-        """Every key."""
-        prefix = f"$KV.{self._bucket}."
-        subjects = await Scanner(self._broker.client).subjects(f"KV_{self._bucket}", f"{prefix}>")
-        return sorted(subject.removeprefix(prefix) for subject in subjects)
+class JetStreamRuns(Bucket):
+    """The runs' side of one connection; the bucket holds their definitions."""
 
     # --- the range ------------------------------------------------------------------------------
 

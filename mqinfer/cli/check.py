@@ -67,12 +67,13 @@ async def _check(app: App, settings: Settings, offline: bool) -> Report:
         asked: dict[str, Coroutine[Any, Any, None]] = {
             "NATS": _streams(app, settings, report),
         }
-        if checks.uses_models(app, stages):
+        if checks.uses_models(stages):
             from mqinfer import wiring
 
             server = wiring.triton(settings)
             stack.push_async_callback(server.close)
-            asked["Triton"] = checks.check_models(app, stages, server, report)
+            aliases = await _aliases(app, settings)
+            asked["Triton"] = checks.check_models(stages, server, report, aliases)
         if checks.uses_tables(stages):
             from mqinfer import wiring
 
@@ -81,6 +82,22 @@ async def _check(app: App, settings: Settings, offline: bool) -> Report:
             asked["ClickHouse"] = checks.check_tables(stages, database, report)
         await checks.gather(report, asked)
     return report
+
+
+async def _aliases(app: App, settings: Settings) -> dict[tuple[str, str], str] | None:
+    """The versions that aliases name; None where NATS does not say, which is told of NATS."""
+    from mqinfer import wiring
+    from mqinfer.engine.aliases import followed
+    from mqinfer.errors import PermissionDenied, Unavailable
+
+    if not followed(app):
+        return {}
+    try:
+        async with wiring.jetstream(app, settings, "check") as broker:
+            found = await wiring.aliases(app, broker).all()
+    except (Unavailable, PermissionDenied):
+        return None
+    return {key: alias.version for key, alias in found.items()}
 
 
 async def _streams(app: App, settings: Settings, report: Report) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mqinfer.app import models_in
 from mqinfer.engine import plan
 from mqinfer.engine.callsites import model_calls
 from mqinfer.engine.migrate import ensure_table
@@ -109,11 +108,23 @@ async def check_streams(app: App, streams: Streams, report: Report) -> None:
 
 
 async def check_models(
-    app: App, stages: Mapping[str, Stage], server: InferenceServer, report: Report
+    stages: Mapping[str, Stage],
+    server: InferenceServer,
+    report: Report,
+    aliases: Mapping[tuple[str, str], str] | None = None,
 ) -> None:
-    """Whether the models that stages use are served, and take what the handlers send."""
-    used = {name: _models(app, stage) for name, stage in stages.items()}
-    wanted = {(model.name, model.version) for models in used.values() for model in models}
+    """Whether the models that stages use are served, and take what the handlers send.
+
+    Args:
+        stages: to look at.
+        server: where the models are.
+        report: gets what is found.
+        aliases: the version that each alias names, by model and alias; None where they are not
+            known, and what they stand in for is looked at.
+    """
+    used = {name: stage.models for name, stage in stages.items()}
+    named = aliases or {}
+    wanted = {_asked(model, named): model for models in used.values() for model in models}
     described = dict(
         zip(wanted, await asyncio.gather(*(_describe(server, *key) for key in wanted)), strict=True)
     )
@@ -125,17 +136,21 @@ async def check_models(
     before = len(report.problems)
     for name, models in used.items():
         for model in models:
-            found = described[model.name, model.version]
+            found = described[asked := _asked(model, named)]
             if isinstance(found, MqinferError):
-                report.found(f"stage {name}", found)
+                follows = asked[1] != model.version
+                why = f"alias {model.alias} names version {asked[1]}: " if follows else ""
+                report.found(f"stage {name}", f"{why}{found}")
             else:
                 for problem in _declared(model, found):
                     report.found(f"stage {name}", problem)
-        for problem in _calls(stages[name], described):
+        for problem in _calls(stages[name], described, named):
             report.found(f"stage {name}", problem)
     if wanted and len(report.problems) == before:
         names = sorted({name for name, _ in wanted})
         report.checked.append(f"Triton: models {', '.join(names)} and their inputs")
+    if aliases is not None:
+        report.checked += _unset(used.values(), aliases)
 
 
 async def check_tables(stages: Mapping[str, Stage], database: Database, report: Report) -> None:
@@ -158,9 +173,9 @@ async def check_tables(stages: Mapping[str, Stage], database: Database, report: 
         report.checked.append(f"ClickHouse: tables {', '.join(tables)}")
 
 
-def uses_models(app: App, stages: Mapping[str, Stage]) -> bool:
+def uses_models(stages: Mapping[str, Stage]) -> bool:
     """Whether any stage calls a model."""
-    return any(_models(app, stage) for stage in stages.values())
+    return any(stage.models for stage in stages.values())
 
 
 def uses_tables(stages: Mapping[str, Stage]) -> bool:
@@ -204,14 +219,23 @@ class _LookOnly:
 # --- models -------------------------------------------------------------------------------------
 
 
-def _models(app: App, stage: Stage) -> list[Model]:
-    """The models of a stage: those its code shows, and those it names with models=."""
-    found = {(model.name, model.version): model for model in models_in(stage.handler)}
-    shown = {model.name for model in found.values()}
-    for model in app.models.values():
-        if model.name in stage.models and model.name not in shown:
-            found[model.name, model.version] = model
-    return list(found.values())
+def _asked(model: Model, aliases: Mapping[tuple[str, str], str]) -> tuple[str, str | None]:
+    """The model and version that a call asks for now."""
+    return model.name, aliases.get((model.name, model.alias or ""), model.version)
+
+
+def _unset(
+    used: Iterable[Iterable[Model]], aliases: Mapping[tuple[str, str], str]
+) -> Iterable[str]:
+    """For each alias that is not set, what is followed instead."""
+    found = {
+        f"alias {model.alias} of model {model.name} is not set: "
+        + (f"version {model.version} answers" if model.version else "the latest version answers")
+        for models in used
+        for model in models
+        if model.alias is not None and (model.name, model.alias) not in aliases
+    }
+    return sorted(found)
 
 
 async def _describe(
@@ -260,12 +284,14 @@ def _misfit(tensor: Tensor, wanted: TensorInfo) -> str | None:
 
 
 def _calls(
-    stage: Stage, described: Mapping[tuple[str, str | None], ModelInfo | MqinferError]
+    stage: Stage,
+    described: Mapping[tuple[str, str | None], ModelInfo | MqinferError],
+    aliases: Mapping[tuple[str, str], str],
 ) -> Iterable[str]:
     """The call sites in the handler's code against what the server wants."""
     for call in model_calls(stage.handler):
         for model in call.models:
-            info = described.get((model.name, model.version))
+            info = described.get(_asked(model, aliases))
             if not isinstance(info, ModelInfo):
                 continue
             if call.positional:

@@ -74,9 +74,14 @@ def graph_of(app: App) -> Graph:
         here = node(("stage", stage.name), "stage", stage.name, "batch" * stage.signature.batch)
         edges[Edge(reads, here)] = None
         for model in stage.models:
-            pinned = [m.version for m in app.models.values() if m.name == model and m.version]
-            note = f"version {', '.join(pinned)}" if pinned else ""
-            edges[Edge(node(("model", model), "model", model, note), here, call=True)] = None
+            name, notes = model.name, []
+            for other in app.models.values():
+                if other.name == name and other.alias:
+                    notes.append(f"alias {other.alias}")
+                elif other.name == name and other.version:
+                    notes.append(f"version {other.version}")
+            at = node(("model", name), "model", name, ", ".join(notes))
+            edges[Edge(at, here, call=True)] = None
         for kind in stage.writes:
             edges[Edge(here, of_message(kind))] = None
     return Graph(app.name, tuple(nodes), tuple(edges))

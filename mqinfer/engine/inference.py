@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from mqinfer.context import current
+from mqinfer.engine.aliases import FollowedAliases
 from mqinfer.engine.batcher import MIB, Batcher
 from mqinfer.engine.calls import InferenceObserver, LaneStatistics
 from mqinfer.engine.lane import Lane
 from mqinfer.engine.limits import AdaptiveLimit
 from mqinfer.engine.link import Link
 from mqinfer.engine.ports import InferenceServer
+from mqinfer.engine.share import Share
 
 if TYPE_CHECKING:
-    from mqinfer.model import Answer, Array
+    from mqinfer.model import Answer, Array, Model
 
 __all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "LaneStatistics"]
 
@@ -56,6 +58,7 @@ class Inference:
         request_bytes: the most bytes of items in one request.
         max_calls: the most calls of one model, gathered or sent; further callers wait at the door.
         max_bytes: the most bytes of those calls.
+        aliases: what the aliases of models stand for; None where none is followed.
         limit: makes the limit of request slots of a model.
         observer: is told of every request.
     """
@@ -70,16 +73,20 @@ class Inference:
         request_bytes: int = 16 * MIB,
         max_calls: int = 4096,
         max_bytes: int = 256 * MIB,
+        aliases: FollowedAliases | None = None,
         limit: Callable[[], AdaptiveLimit] = AdaptiveLimit,
         observer: InferenceObserver | None = None,
     ):
         self._link = Link(server, clock=clock, request_timeout=request_timeout)
-        self._lanes: dict[tuple[str, str | None], Lane] = {}
+        # By what is followed: the model, a version (None: the latest), and an alias before that.
+        self._lanes: dict[tuple[str, str | None, str | None], Lane] = {}
+        self._aliases = aliases
         self._refresh = refresh
         self._bounds = (request_bytes, max_calls, max_bytes)
         self._make_limit = limit
         self._observer = observer
         self._pins: dict[str, str] = {}
+        self._share = 1.0
 
     def pin(self, versions: Mapping[str, str]) -> None:
         """Answer with these versions, whatever a call asks for: a replay through a new model.
@@ -89,8 +96,20 @@ class Inference:
         """
         self._pins = dict(versions)
 
+    def share(self, part: float) -> None:
+        """Use only this part of each model's slots, for work that is to yield to others.
+
+        Args:
+            part: more than 0, at most 1; for models that are not in use yet.
+        """
+        self._share = part
+
     async def __call__(
-        self, model: str, version: str | None, inputs: Mapping[str, Array]
+        self,
+        model: str,
+        version: str | None,
+        inputs: Mapping[str, Array],
+        alias: str | None = None,
     ) -> Answer:
         """Run one item, in a request with others; waits while the model is unavailable.
 
@@ -98,6 +117,7 @@ class Inference:
             model: its name on the server.
             version: None takes the latest that the server serves.
             inputs: arrays without batch dimension, by the model's input names.
+            alias: takes the version that it names, if it is set, rather than `version`.
 
         Raises:
             BadTensor: a name, dtype or shape does not fit the model.
@@ -105,33 +125,33 @@ class Inference:
             NotConnected: this object was closed.
         """
         self._link.require_open()
-        version = self._pins.get(model, version)
-        return await self._lane(model, version).call(inputs, current.get())
+        if alias is not None and self._aliases is not None and not self._aliases.known:
+            await self._aliases.load()
+        return await self._lane(model, version, alias).call(inputs, current.get())
 
-    def blocked(self, models: Iterable[str]) -> str | None:
+    def blocked(self, models: Iterable[Model]) -> str | None:
         """Why a stage that uses these models should not pull now, or None.
 
         A model that is asked for here is looked up on the server, so that a stage knows before its
         first message that its model is not there.
 
         Args:
-            models: their names; every version in use counts.
+            models: as they were declared.
         """
-        for name in models:
+        for model in models:
             if self._link.availability.reason is not None:
                 return self._link.availability.blocked
-            lanes = [lane for lane in self._lanes.values() if lane.model == name]
-            if not lanes and not self._link.closed:
-                lanes.append(self._lane(name, self._pins.get(name)))
-            for lane in lanes:
+            if not self._link.closed:
+                lane = self._lane(model.name, model.version, model.alias)
                 if lane.availability.reason is not None:
                     return lane.availability.blocked
         return None
 
     async def run(self) -> None:
-        """Keep the metadata of the models in use fresh, until cancelled; then close.
+        """Keep aliases and the metadata of the models in use fresh, until cancelled; then close.
 
-        New versions are noticed within `refresh` seconds, and so is a model that is gone.
+        New versions are noticed within `refresh` seconds, and so are an alias that was set and a
+        model that is gone.
         """
         try:
             while self._link.crash is None:
@@ -152,6 +172,8 @@ class Inference:
         await self._link.close()
 
     async def __aenter__(self) -> Self:
+        if self._aliases is not None:
+            self._link.spawn(self._keep_fresh(), "model versions")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -166,24 +188,42 @@ class Inference:
         lanes = ", ".join(map(repr, self._lanes.values())) or "no models yet"
         return f"Inference({self._link!r}, {lanes})"
 
-    def _lane(self, model: str, version: str | None) -> Lane:
-        lane = self._lanes.get((model, version))
+    def _lane(self, model: str, version: str | None, alias: str | None) -> Lane:
+        if self._pins and (pin := self._pins.get(model)) is not None:
+            version, alias = pin, None
+        lane = self._lanes.get((model, version, alias))
         if lane is None:
             request_bytes, max_calls, max_bytes = self._bounds
-            lane = self._lanes[model, version] = Lane(
+            lane = self._lanes[model, version, alias] = Lane(
                 self._link,
                 model,
-                version,
+                self._resolved(model, version, alias),
+                alias=alias,
                 batcher=Batcher(
                     request_bytes=request_bytes, max_calls=max_calls, max_bytes=max_bytes
                 ),
                 limit=self._make_limit(),
                 refresh=self._refresh,
                 observer=self._observer,
+                share=Share(self._share) if self._share < 1 else None,
             )
         return lane
 
+    def _resolved(self, model: str, version: str | None, alias: str | None) -> str | None:
+        if alias is None or self._aliases is None:
+            return version
+        return self._aliases.version(model, alias) or version
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(self._refresh)
+            await self._look_again()
+
     async def _look_again(self) -> None:
+        if self._aliases is not None:
+            await self._aliases.refresh()
+            for followed, lane in self._lanes.items():
+                lane.follow(self._resolved(*followed))
         for lane in tuple(self._lanes.values()):
             # What is down is being asked already.
             if self._link.availability.reason is lane.availability.reason is None and lane.info:

@@ -1,4 +1,4 @@
-"""Lane: the calls of one model and version, from their callers to the server and back.
+"""Lane: the calls of one model, in the version that is followed, to the server and back.
 
 Keeps promise 4 inside a request: every call gets its own result or its own error, a bad one never
 fails its neighbours, a cancelled one never disturbs them; and promise 3: while the server or the
@@ -16,12 +16,13 @@ import structlog
 
 from mqinfer.context import Context
 from mqinfer.engine import tensors
-from mqinfer.engine.availability import Availability
+from mqinfer.engine.availability import Availability, title_of
 from mqinfer.engine.batcher import Batcher, Entry
 from mqinfer.engine.calls import Call, InferenceObserver, LaneStatistics, ModelDied, Part, Request
 from mqinfer.engine.limits import AdaptiveLimit, Backoff
 from mqinfer.engine.link import Link
 from mqinfer.engine.ports import ModelInfo
+from mqinfer.engine.share import Share
 from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError, Unavailable
 from mqinfer.model import Answer
 
@@ -40,16 +41,18 @@ _LOST_SECONDS = 5.0
 
 
 class Lane:
-    """One model and version as it is used here.
+    """One model as it is used here: its latest version, a fixed one, or what an alias names.
 
     Args:
         link: the server.
         model: its name.
         version: None follows the latest.
+        alias: that names the version; `follow` then moves it to another.
         batcher: gathers the calls.
         limit: of request slots.
         refresh: seconds for which metadata is trusted when a call does not fit it.
         observer: is told of every request.
+        share: of the slots that may be used; None is all of them.
     """
 
     def __init__(
@@ -58,21 +61,25 @@ class Lane:
         model: str,
         version: str | None,
         *,
+        alias: str | None = None,
         batcher: Batcher[Call],
         limit: AdaptiveLimit,
         refresh: float,
         observer: InferenceObserver | None,
+        share: Share | None = None,
     ):
         self.model = model
         self.version = version
         self.info: ModelInfo | None = None
-        title = f"model {model}" if version is None else f"model {model} version {version}"
-        self.availability = Availability(title, link.clock)
+        self.alias = alias
+        self.availability = Availability(title_of(model, version, alias), link.clock)
         self._link = link
         self._batcher = batcher
         self._limit = limit
         self._refresh = refresh
         self._observer = observer
+        self._share = share
+        self._rest: asyncio.TimerHandle | None = None
         self._backoff = Backoff()
         self._described = float("-inf")
         self._known = asyncio.Event()
@@ -104,7 +111,7 @@ class Lane:
         self._link.require_open()
         call = Call(info, checked, context)
         self._calls.add(call)
-        if self._blocked:
+        if self._blocked or self._share is not None:
             self._pause(call)
         if self._door or not self._batcher.fits(call.size):
             self._door[call] = None
@@ -121,9 +128,23 @@ class Lane:
             # Breaks a cycle: the arrays are to be freed now, not when garbage is collected.
             call.entry = None
 
+    def follow(self, version: str | None) -> None:
+        """Send to another version from now on.
+
+        What was sent is answered by the version before. What waits goes to the new one; a call
+        that does not fit it is checked again when it is refused, as after a newer version.
+        """
+        if version != self.version:
+            log.info("alias", model=self.model, alias=self.alias, version=version or "latest")
+            self.version = version
+            self.availability.name = title_of(self.model, version, self.alias)
+            self._described = float("-inf")
+
     def end(self) -> None:
         """Answer every caller that the link is closed."""
         self._known.set()
+        if self._rest is not None:
+            self._rest.cancel()
         for call in self._calls:
             try:
                 self._link.require_open()
@@ -157,26 +178,29 @@ class Lane:
 
     async def describe(self) -> bool:
         """Ask for the metadata; False when the model or the server turned out to be down."""
-        asked = self._link.clock()
+        asked, version = self._link.clock(), self.version
         try:
-            info = await self._link.describe(self.model, self.version)
-        except ModelUnavailable as error:
-            self._down(str(error))
-        except Unavailable as error:
-            self._link.down(str(error))
+            info = await self._link.describe(self.model, version)
         except MqinferError as error:
-            self._down(str(error))
+            if isinstance(error, Unavailable) and not isinstance(error, ModelUnavailable):
+                self._link.down(str(error))
+                return False
+            info, reason = None, str(error)
+        if version != self.version:  # the alias has moved meanwhile
+            return await self.describe()
+        if info is None:
+            self._down(reason)
         else:
             self._learn(info, asked)
-            return True
-        return False
+        return info is not None
 
     def _learn(self, info: ModelInfo, asked: float) -> None:
         self._described = asked
         if info != self.info:
             log.info("model", model=self.model, version=self.version, served=info.versions)
             self.info = info
-            self._batcher.max_batch = max(info.max_batch_size, 1)
+            most = max(info.max_batch_size, 1)
+            self._batcher.max_batch = most if self._share is None else self._share.items(most)
         self._known.set()
         if self.availability.reason is not None:
             if not self._died:
@@ -226,8 +250,10 @@ class Lane:
         """The server or the model went down or came back."""
         if self._link.crash is not None:
             self.end()
+        # For its share a call waits as for an outage: that is not the handler's time either.
+        waits = self._blocked or self._share is not None
         for call in self._calls:
-            if self._blocked and call.request is None:
+            if waits and call.request is None:
                 self._pause(call)
             else:
                 self._resume(call)
@@ -278,17 +304,34 @@ class Lane:
         Not at once: when a request is answered its callers run one after the other, and what they
         ask next should go together.
         """
-        free = self._batcher.busy < self._limit.slots and not self._blocked
-        if free and len(self._batcher) and not self._pumping and not self._link.closed:
+        if self._pumping or self._blocked or not len(self._batcher) or self._link.closed:
+            return
+        if self._batcher.busy < self._slots():
             self._pumping = True
             self._link.spawn(self._serve(), self._task_name)
+
+    def _slots(self) -> int:
+        """Requests that may be under way now."""
+        slots = self._limit.slots
+        return slots if self._share is None else self._share.slots(slots, self._link.clock())
+
+    def _rest_on(self) -> None:
+        """Look again when the rest is over, or pump if it is."""
+        assert self._share is not None
+        left = self._share.rest(self._link.clock())
+        if not left:
+            self._rest = None
+            self._pump()
+        elif not self._link.closed:
+            # A loop may be a little early; a millisecond is the least that all of them wait for.
+            self._rest = asyncio.get_running_loop().call_later(max(left, 0.001), self._rest_on)
 
     # --- requests -------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
         """Use one slot, if there is anything to use it for."""
         self._pumping = False
-        part = [] if self._blocked else self._batcher.take(self._limit.slots)
+        part = [] if self._blocked else self._batcher.take(self._slots())
         if not part:
             return
         # What did not fit into this request may go in another.
@@ -296,18 +339,31 @@ class Lane:
         request = Request(part, asyncio.current_task())
         for entry in part:
             entry.item.request = request
+            if self._share is not None:
+                self._resume(entry.item)
+        began = self._link.clock()
         try:
             await self._exchange(request, part)
         finally:
             for entry in request.open:
                 self._batcher.done(entry)
             self._batcher.finish()
+            if self._share is not None:
+                self._yield(self._share, began)
             self._admit()
             self._pump()
 
+    def _yield(self, share: Share, began: float) -> None:
+        """A request has ended: leave its slot to others for a while, where the share says so."""
+        now = self._link.clock()
+        share.used(now - began, self._limit.slots, now)
+        if self._rest is not None:
+            self._rest.cancel()
+        self._rest_on()
+
     async def _exchange(self, request: Request, part: Part) -> None:
         """Ask the server until every entry has its answer or waits again."""
-        full = self._batcher.busy >= self._limit.slots
+        full = self._batcher.busy >= self._slots()
         parts = [part]
         while parts:
             part = [entry for entry in parts.pop() if not entry.item.future.done()]
@@ -357,8 +413,9 @@ class Lane:
         self, request: Request, part: Part, error: ModelError, sent: float
     ) -> list[Part]:
         """A request was refused: find the bad items; returns what to try next, the first last."""
-        # Perhaps a newer version took over that wants other tensors.
-        stale = self.version is None and self._described <= sent
+        # Perhaps a newer version took over, or the alias moved to one, that wants other tensors.
+        moves = self.version is None or self.alias is not None
+        stale = moves and self._described <= sent
         if stale and (not await self.describe() or self._check_again(part)):
             self._put_back(request, part)
             return []

@@ -1,0 +1,273 @@
+"""Aliases: names for versions of models that are set at run time, and followed by workers.
+
+An alias is one value in the bucket `<app>-models`, under `<model>.<alias>`. Whoever sets one does
+it on the condition of the revision that was read, so that what a command says it replaced is what
+it replaced. A worker only reads them, again and again: one that is away from NATS goes on with what
+it read last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import structlog
+
+from mqinfer.errors import ConfigurationError, ConflictError, MqinferError
+from mqinfer.message import key_token
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+
+log = structlog.get_logger("mqinfer.inference")
+
+_TRIES = 10
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """What an alias stands for.
+
+    Attributes:
+        model: whose alias it is.
+        alias: its name.
+        version: that it names.
+        set: when it was set.
+    """
+
+    model: str
+    alias: str
+    version: str
+    set: datetime.datetime
+
+
+class AliasReader(Protocol):
+    """Where aliases are read."""
+
+    async def load(self, name: str) -> tuple[bytes, int] | None:
+        """A value (empty: deleted) and its revision."""
+
+
+class AliasStore(AliasReader, Protocol):
+    """Where aliases are kept."""
+
+    async def ensure(self) -> None:
+        """Create the bucket if there is none."""
+
+    async def save(self, name: str, value: bytes, revision: int) -> bool:
+        """Set a value if `revision` (0: none) is still the newest; False if it is not."""
+
+    async def delete(self, name: str, revision: int) -> bool:
+        """Delete a value if `revision` is still the newest; False if it is not."""
+
+    async def names(self) -> list[str]:
+        """Every key."""
+
+
+def bucket(app: App) -> str:
+    """Where the aliases of an app are kept."""
+    return f"{app.name}-models"
+
+
+def followed(app: App) -> list[tuple[str, str]]:
+    """The model and the alias of every handle that follows one."""
+    return sorted({(m.name, m.alias) for m in app.models.values() if m.alias is not None})
+
+
+def _key(model: str, alias: str) -> str:
+    return f"{key_token(model)}.{alias}"
+
+
+async def _read(store: AliasReader, key: str) -> tuple[Alias | None, int]:
+    """What is set, and the revision of that (0: never set).
+
+    Raises:
+        ConfigurationError: what is there is no alias.
+    """
+    found = await store.load(key)
+    if found is None or not found[0]:
+        return None, 0 if found is None else found[1]
+    try:
+        return msgspec.json.decode(found[0], type=Alias), found[1]
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(
+            f"what the models bucket holds under {key} is no alias ({error}): set it with "
+            "mqinfer models APP --set MODEL@ALIAS=VERSION"
+        ) from None
+
+
+class Aliases:
+    """The aliases of one app, to look at and to change.
+
+    Args:
+        app: the app.
+        store: where they are kept.
+        now: the time of day.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        store: AliasStore,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ):
+        self.app = app
+        self._store = store
+        self._now = now
+
+    async def all(self) -> dict[tuple[str, str], Alias]:
+        """Every alias that is set, by model and name.
+
+        Raises:
+            ConfigurationError: a value is no alias.
+            Unavailable: NATS does not answer.
+        """
+        found = [await _read(self._store, key) for key in await self._store.names()]
+        return {(one.model, one.alias): one for one, _ in found if one is not None}
+
+    async def set(self, model: str, alias: str, version: str) -> Alias | None:
+        """Set an alias; gives what it was before. Writes nothing if it is so already.
+
+        Raises:
+            ConfigurationError: no handle of the app follows it.
+            ConflictError: others keep changing it.
+            Unavailable: NATS does not answer.
+        """
+        self.require(model, alias)
+        key = _key(model, alias)
+        await self._store.ensure()
+        for _ in range(_TRIES):
+            found = await self._store.load(key)
+            before = _if_alias(found)
+            if before is not None and before.version == version:
+                return before
+            now = self._now().replace(microsecond=0)
+            value = Alias(model=model, alias=alias, version=version, set=now)
+            revision = 0 if found is None else found[1]
+            if await self._store.save(key, msgspec.json.encode(value), revision):
+                return before
+        raise ConflictError(f"{model}@{alias} keeps changing: try again")
+
+    async def unset(self, model: str, alias: str) -> Alias | None:
+        """Remove an alias; gives what it was before, None if it was not set.
+
+        Also one that no handle follows any more.
+
+        Raises:
+            ConfigurationError: no handle follows it, and it is not set.
+            ConflictError: others keep changing it.
+            Unavailable: NATS does not answer.
+        """
+        key = _key(model, alias)
+        for _ in range(_TRIES):
+            found = await self._store.load(key)
+            if found is None or not found[0]:
+                self.require(model, alias)
+                return None
+            if await self._store.delete(key, found[1]):
+                return _if_alias(found)
+        raise ConflictError(f"{model}@{alias} keeps changing: try again")
+
+    def require(self, model: str, alias: str) -> None:
+        """Refuse an alias that no handle of the app follows.
+
+        Raises:
+            ConfigurationError: naming the models there are, or the aliases that are followed.
+        """
+        names = sorted({one.name for one in self.app.models.values()})
+        if model not in names:
+            has = ", ".join(names) or "none"
+            raise ConfigurationError(f"app {self.app.name} has no model {model}; it has: {has}")
+        pairs = followed(self.app)
+        if (model, alias) not in pairs:
+            has = ", ".join(f"{name}@{other}" for name, other in pairs) or "none"
+            raise ConfigurationError(
+                f"nothing in app {self.app.name} follows {model}@{alias}: declare it with "
+                f'app.model("{model}", alias="{alias}"); followed are: {has}'
+            )
+
+    async def resolve(self, models: Mapping[str, str]) -> dict[str, str]:
+        """The versions of `name -> version`, where `@alias` stands for what that alias names now.
+
+        Raises:
+            ConfigurationError: an alias is not set.
+            Unavailable: NATS does not answer.
+        """
+        found = {}
+        for model, version in models.items():
+            if version.startswith("@"):
+                alias = version[1:]
+                named, _ = await _read(self._store, _key(model, alias))
+                if named is None:
+                    raise ConfigurationError(
+                        f"{model}@{alias} is not set; mqinfer models APP shows what is"
+                    )
+                version = named.version
+            found[model] = version
+        return found
+
+
+def _if_alias(found: tuple[bytes, int] | None) -> Alias | None:
+    """The alias that a value holds; None if it holds none, which a change may replace."""
+    try:
+        return None if found is None else msgspec.json.decode(found[0], type=Alias)
+    except msgspec.DecodeError:
+        return None
+
+
+class FollowedAliases:
+    """What the aliases stand for that a process follows, as last read.
+
+    Args:
+        reader: where they are read.
+        wanted: model and alias of each.
+    """
+
+    def __init__(self, reader: AliasReader, wanted: Iterable[tuple[str, str]]):
+        self._reader = reader
+        self._wanted = tuple(wanted)
+        self._versions: dict[tuple[str, str], str] = {}
+        self._reading = asyncio.Lock()
+        self._trouble: str | None = None
+        self.known = False
+
+    def version(self, model: str, alias: str) -> str | None:
+        """The version that an alias names, or None if it is not set."""
+        return self._versions.get((model, alias))
+
+    async def load(self) -> None:
+        """Read them, unless they are known.
+
+        Raises:
+            ConfigurationError: a value is no alias.
+            PermissionDenied: the bucket may not be read.
+            Unavailable: NATS does not answer.
+        """
+        async with self._reading:
+            if not self.known:
+                await self._read()
+
+    async def refresh(self) -> None:
+        """Read them again, if they are used; where that fails, what was read last holds."""
+        if not self.known:
+            return
+        try:
+            async with self._reading:
+                await self._read()
+        except MqinferError as error:
+            if self._trouble is None:
+                log.warning("aliases cannot be read: the last known are used", reason=str(error))
+            self._trouble = str(error)
+        else:
+            self._trouble = None
+
+    async def _read(self) -> None:
+        found = {}
+        for model, alias in self._wanted:
+            named, _ = await _read(self._reader, _key(model, alias))
+            if named is not None:
+                found[model, alias] = named.version
+        self._versions = found
+        self.known = True
