@@ -5,7 +5,7 @@ code sees it, and awaits twice to publish one. `LeanClient` keeps its connection
 authentication, reconnection, ping) and adds two things for the hot path, measured at about twice
 the rate of the public API:
 
-* `subscribe_direct`: a plain callback on the read loop, given the raw bytes;
+* `subscribe_direct`: a plain callback on the read loop, given the raw bytes (see `parser`);
 * `write`: protocol bytes appended to the output buffer, flushed once a loop iteration.
 
 Both rest on internals of nats-py, which is why its minor version is pinned and
@@ -27,6 +27,7 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 
+from mqinfer.adapters.parser import LeanParser, RawHandler
 from mqinfer.errors import ConfigurationError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.settings import mask_url
 
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from mqinfer.settings import Settings
 
 log = structlog.get_logger("mqinfer.nats")
-
-# subject, reply, payload, header block (None without headers)
-RawHandler = Callable[[bytes, bytes, bytes, bytes | None], None]
 
 CONNECT_TIMEOUT = 5.0
 # A half-open connection is noticed after PING_INTERVAL * MAX_PINGS seconds.
@@ -57,6 +55,7 @@ class LeanClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._direct: dict[int, RawHandler] = {}
+        self._ps: Any = LeanParser(self._ps, self._direct)
         self.socket_writes = 0
         self.first_connected = False
         self.must_encrypt = False

@@ -1,0 +1,169 @@
+"""The lean way through nats-py does as nats-py did, and the internals it rests on are there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+from nats.errors import ProtocolError
+from nats.protocol.parser import Parser
+
+from mqinfer.adapters.jetstream import JetStream
+from mqinfer.adapters.natsclient import LeanClient
+from mqinfer.adapters.parser import AWAITING_CONTROL_LINE, LeanParser
+from mqinfer.settings import Settings
+
+DIRECT, OTHER = 7, 8
+
+
+class Peer:
+    """What nats-py's parser calls of a client: everything that arrived, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
+    ) -> None:
+        self.seen.append((sid, subject, reply, data, headers))
+
+    async def _process_ping(self) -> None:
+        self.seen.append("ping")
+
+    async def _process_pong(self) -> None:
+        self.seen.append("pong")
+
+    async def _process_err(self, text: str) -> None:
+        self.seen.append(("error", text))
+
+    async def _process_info(self, info: dict[str, Any]) -> None:
+        self.seen.append(info)
+
+
+def lean(peer: Peer) -> LeanParser:
+    def handler(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        peer.seen.append((DIRECT, subject, reply, data, headers))
+
+    return LeanParser(Parser(peer), {DIRECT: handler})
+
+
+def message(sid: int, reply: bytes, data: bytes, headers: bytes | None) -> bytes:
+    words = [b"HMSG" if headers else b"MSG", b"a.b", str(sid).encode()]
+    words += [reply] if reply else []
+    words += [str(len(headers)).encode()] if headers else []
+    block = headers or b""
+    words += [str(len(block) + len(data)).encode()]
+    return b" ".join(words) + b"\r\n" + block + data + b"\r\n"
+
+
+_payloads = st.one_of(
+    st.binary(max_size=60),
+    st.sampled_from([b"\r\n", b"MSG a 7 3\r\nabc\r\n", b"x" * 4095, b"y" * 70_000]),
+)
+_messages = st.builds(
+    message,
+    sid=st.sampled_from([DIRECT, DIRECT, DIRECT, OTHER]),
+    reply=st.sampled_from([b"", b"$JS.ACK.s.c.1.2.3.4.5"]),
+    data=_payloads,
+    headers=st.sampled_from([None, b"NATS/1.0\r\nNats-Msg-Id: 1\r\n\r\n"]),
+)
+_others = st.sampled_from(
+    [b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b'INFO {"a": 1}\r\n', b"-ERR 'no'\r\n"]
+)
+
+
+def pieces(stream: bytes, cuts: list[int]) -> Iterator[bytes]:
+    start = 0
+    for cut in sorted({cut % (len(stream) + 1) for cut in cuts}):
+        yield stream[start:cut]
+        start = cut
+    yield stream[start:]
+
+
+@given(
+    st.lists(st.one_of(_messages, _messages, _others), max_size=12),
+    st.lists(st.integers(0, 200_000), max_size=8),
+)
+def test_however_it_is_cut_all_arrives_as_with_nats_py(parts: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(parts)
+
+    async def feed(parser: Any) -> None:
+        for piece in pieces(stream, cuts):
+            await parser.parse(piece)
+
+    ours, theirs = Peer(), Peer()
+    asyncio.run(feed(lean(ours)))
+    asyncio.run(feed(Parser(theirs)))
+    assert ours.seen == theirs.seen
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"MSG a 7\r\n\r\n",
+        b"MSG a b c d e f\r\n",
+        b"MSG a 7 -4\r\n\r\nMSG a 7 0\r\n\r\n",
+        b"HMSG a 7 x 12\r\n\r\n",
+        b"HMSG 7 1\r\n",
+        b"HELLO\r\n",
+        b"MSG \r\n",
+    ],
+)
+async def test_what_is_none_of_the_protocol_ends_as_with_nats_py(garbage: bytes) -> None:
+    ours, theirs = Peer(), Peer()
+    ended = []
+    for parser in (lean(ours), Parser(theirs)):
+        await parser.parse(message(DIRECT, b"", b"good", None))
+        try:
+            await parser.parse(garbage)
+        except ProtocolError:
+            ended.append("error")
+        else:
+            ended.append("waits for more")
+        parser.reset()
+        await parser.parse(message(DIRECT, b"", b"again", None))
+    assert ended[0] == ended[1]
+    assert ours.seen == theirs.seen
+    assert [seen[3] for seen in ours.seen] == [b"good", b"again"]
+
+
+async def test_a_handler_that_fails_does_not_end_the_reading() -> None:
+    seen = []
+
+    def handler(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        seen.append(data)
+        if data == b"bad":
+            raise ValueError("no")
+
+    parser = LeanParser(Parser(Peer()), {DIRECT: handler})
+    await parser.parse(b"".join(message(DIRECT, b"", data, None) for data in (b"bad", b"next")))
+    assert seen == [b"bad", b"next"]
+
+
+async def test_a_subject_may_hold_blanks_that_the_server_takes(nats: Settings) -> None:
+    """A vertical tab is a subject's byte to the server, and a separator to nats-py."""
+    arrived: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
+    async with JetStream(nats, name="test") as jetstream:
+        client = jetstream.client
+        await client.subscribe_direct(
+            "odd.>", lambda subject, _reply, data, _headers: arrived.set_result((subject, data))
+        )
+        client.write(b"PUB odd.a\x0bb 2\r\nhi\r\n")
+        async with asyncio.timeout(5):
+            assert await arrived == (b"odd.a\x0bb", b"hi")
+
+
+def test_the_internals_that_the_lean_client_rests_on_are_there() -> None:
+    client = Client()
+    for name in ("_ps", "_pending", "_pending_data_size", "_flush_queue", "_server_info"):
+        assert hasattr(client, name), f"nats-py has no Client.{name} any more"
+    for name in ("_process_msg", "_process_info", "_read_loop", "_send_publish"):
+        assert callable(getattr(Client, name)), f"nats-py has no Client.{name} any more"
+    parser = Parser(Peer())
+    assert (parser.state, parser.buf) == (AWAITING_CONTROL_LINE, bytearray())
+    assert isinstance(LeanClient()._ps, LeanParser)
