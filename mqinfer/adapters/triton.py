@@ -24,7 +24,7 @@ from tritonclient.utils import (
 )
 
 from mqinfer.engine.calls import ModelDied
-from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
+from mqinfer.engine.ports import ModelInfo, ModelReply, ModelVersion, TensorInfo
 from mqinfer.errors import ConfigurationError, ModelError, ModelUnavailable, Unavailable
 
 if TYPE_CHECKING:
@@ -157,7 +157,8 @@ class TritonServer:
             stub.ModelReady, service_pb2.ModelReadyRequest(**name), timeout, model
         )
         if not state.ready:
-            raise ModelUnavailable(_absent(model, version, self.url))
+            served = () if version is None else await self._served(model)
+            raise ModelUnavailable(_absent(model, version, self.url, served))
         metadata = await self._call(
             stub.ModelMetadata, service_pb2.ModelMetadataRequest(**name), timeout, model
         )
@@ -174,6 +175,31 @@ class TritonServer:
             outputs=tuple(_tensor(model, t, batched, False) for t in metadata.outputs),
             max_batch_size=config.max_batch_size,
         )
+
+    async def _served(self, model: str) -> tuple[str, ...]:
+        """The versions of a model that are ready, for the text that says that another is not."""
+        request = service_pb2.ModelMetadataRequest(name=model)
+        try:
+            metadata = await self._call(self._stub.ModelMetadata, request, self._timeout, model)
+        except (ModelUnavailable, ModelError):
+            return ()
+        return tuple(sorted(metadata.versions, key=_version_order))
+
+    async def versions(self) -> list[ModelVersion]:
+        """What is in the model repository, ready or not, the versions of a model in order.
+
+        Raises:
+            Unavailable: the server does not answer, or does not say.
+        """
+        self._connect()
+        reply = await self._call(
+            self._stub.RepositoryIndex, service_pb2.RepositoryIndexRequest(), self._timeout, None
+        )
+        found = [
+            ModelVersion(one.name, one.version, one.state == "READY", _why_not(one))
+            for one in reply.models
+        ]
+        return sorted(found, key=lambda one: (one.model, _version_order(one.version)))
 
     async def infer(
         self, model: str, version: str | None, inputs: Mapping[str, Array], *, timeout: float
@@ -253,9 +279,14 @@ class TritonServer:
         raise ModelError(f"model {model}: triton refused the request: {text}") from None
 
 
-def _absent(model: str, version: str | None, url: str) -> str:
+def _absent(model: str, version: str | None, url: str, served: tuple[str, ...]) -> str:
     which = model if version is None else f"{model} version {version}"
-    return f"model {which} is not ready at {url}: it is not in the repository or did not load"
+    has = f"; it serves {', '.join(served)}" if served else ""
+    return f"model {which} is not ready at {url}: it is not in the repository or did not load{has}"
+
+
+def _why_not(one: Any) -> str:
+    return "" if one.state == "READY" else one.reason or one.state.lower() or "not loaded"
 
 
 def _version_order(version: str) -> tuple[int, str]:

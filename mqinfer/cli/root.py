@@ -12,6 +12,7 @@ from mqinfer.cli import (
     check,
     dead,
     graph,
+    models,
     permissions,
     publish,
     replay,
@@ -77,6 +78,7 @@ _add("worker", worker.worker)
 _add("publish", publish.publish)
 _add("status", status.status)
 _add("replay", replay.replay)
+_add("models", models.models)
 _add("check", check.check)
 _add("graph", graph.graph)
 _add("permissions", permissions.permissions)

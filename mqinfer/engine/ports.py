@@ -51,6 +51,23 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a model in the server's repository.
+
+    Attributes:
+        model: its name.
+        version: "" where no version of the model was loaded.
+        ready: whether it answers.
+        reason: why not.
+    """
+
+    model: str
+    version: str
+    ready: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelReply:
     """The outputs of one request, with the batch dimension if the model has one."""
 
