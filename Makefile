@@ -39,7 +39,7 @@ format: setup  ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup $(VENV)/.bench  ## mqinfer beside the hand-written loop and FastStream
+bench: setup $(VENV)/.bench  ## mqinfer beside its limits and its rivals: 15 minutes
 	$(BIN)/python -m benchmarks
 
 $(VENV)/.bench: pyproject.toml

