@@ -7,13 +7,19 @@ import json
 from pathlib import Path
 
 import pytest
+from clickhouse_support import clickhouse_server, db, url
+from replay_support import runs_of, work
 
-from mqinfer import App, Message, Settings
+from mqinfer import App, Message, Row, Settings
+from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.cli import main
 from mqinfer.engine.permissions import Permissions, permissions
+from mqinfer.engine.runs import Wanted
 from mqinfer.errors import ConfigurationError, PermissionDenied
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, nats_only, until
+
+__all__ = ["clickhouse_server", "db", "url"]
 
 SOON = Backoff(initial=0.01, maximum=0.02)
 
@@ -43,6 +49,26 @@ async def name(number: Number) -> Named:
 @app.stage
 async def last(named: Named) -> Last:
     return Last(named.name)
+
+
+class Size(Row, table="least_size", order_by=("name",)):
+    name: str
+
+
+tables = App("least-rows")
+unused = tables.model("nothing", alias="live")  # never called: only its alias is read
+
+
+@tables.stage(attempts=1)
+async def measure(number: Number) -> Size:
+    if number.value < 0:
+        raise ValueError("negative")
+    return Size(str(number.value))
+
+
+@tables.stage
+async def pass_on(size: Size) -> Last:
+    return Last(size.name)
 
 
 def _config(users: dict[str, Permissions]) -> str:
@@ -80,6 +106,51 @@ async def test_every_stage_runs_under_exactly_its_permissions(tmp_path: Path) ->
             assert names == {str(value) for value in range(20)}
             (dead,) = await harness.dead()
             assert dead.reason == "negative"
+
+
+@pytest.mark.parametrize("granted", ["r1", "*"])
+async def test_a_run_takes_no_more_than_is_printed_for_it(
+    tmp_path: Path, url: str, db: ClickHouse, granted: str
+) -> None:
+    """With outputs, rows, dead letters and a following stage; also the aliases are read."""
+    allowed = permissions(tables, inbox_prefix="_INBOX_all", replays=[granted])
+    async with nats_only(tmp_path, nats_config=_config({"all": allowed})) as plain:
+        limited, admin = (
+            dataclasses.replace(_as(plain, user), clickhouse_url=url) for user in ("all", "admin")
+        )
+        async with Harness(tables, admin) as harness:
+            await harness.drain()
+            await harness.publish(*(Number(value) for value in range(-1, 20)))
+            async with Harness(tables, limited) as worker:
+                await worker.drain()
+                runs = runs_of(harness)
+                await runs.create(stage="measure", wanted=Wanted(), name="r1", downstream=True)
+                await work(worker, "r1")
+            assert (await runs.get("r1")).state == "done"
+            assert len(await harness.messages(Last)) == 20
+            assert len(await harness.stored(subject="least-rows.run.r1.last")) == 20
+            assert [letter.reason for letter in await harness.dead()] == ["negative"] * 2
+        counted = await db.query(
+            "SELECT _run, count() AS n FROM least_size__storage FINAL GROUP BY _run ORDER BY _run"
+        )
+        assert counted == [{"_run": "", "n": 20}, {"_run": "r1", "n": 20}]
+        (inputs,) = await db.query("SELECT count() AS n FROM mqinfer_run_inputs__storage FINAL")
+        assert inputs == {"n": 20}
+
+
+async def test_a_run_that_was_not_granted_is_denied(tmp_path: Path) -> None:
+    allowed = permissions(app, inbox_prefix="_INBOX_all", replays=["r1"])
+    async with (
+        nats_only(tmp_path, nats_config=_config({"all": allowed})) as plain,
+        Harness(app, _as(plain, "admin")) as harness,
+    ):
+        await harness.publish(Number(1))
+        await harness.drain()
+        await runs_of(harness).create(stage="name", wanted=Wanted(), name="r2")
+        async with Harness(app, _as(plain, "all")) as worker:
+            with pytest.raises(ExceptionGroup) as raised:
+                await work(worker, "r2")
+            assert raised.group_contains(PermissionDenied, match="run-r2-name")
 
 
 async def test_a_denied_permission_is_told_as_such(tmp_path: Path) -> None:
@@ -145,6 +216,13 @@ def test_the_command_prints_them(
     with_blobs = permissions(app, ["last"], inbox_prefix="_I_l", blob_bucket="least-blobs")
     assert capsys.readouterr().out.strip() == with_blobs.config()
     assert "$O.least-blobs.>" in with_blobs.publish
+    assert main([*command, "--run", "r1"]) == 0
+    with_run = permissions(app, ["last"], inbox_prefix="_I_l", replays=["r1"])
+    assert capsys.readouterr().out.strip() == with_run.config()
+    assert "$JS.API.CONSUMER.MSG.NEXT.least.run-r1-last" in with_run.publish
+    assert "least.run.r1.last" in with_run.publish
+    assert main([*command, "--run", "a-b"]) == 2
+    assert "a run's name is" in capsys.readouterr().err
     assert main(["permissions", "test_permissions:app", "--stage", "none"]) == 2
     assert "it has name, last" in capsys.readouterr().err
 

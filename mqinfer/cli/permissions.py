@@ -17,6 +17,10 @@ def permissions(
         list[str] | None,
         typer.Option(metavar="S", help="A stage or sink of the worker; all by default."),
     ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RUN", help="A replay run to work on as well; '*' is any."),
+    ] = None,
     inbox_prefix: Annotated[
         str,
         typer.Option(metavar="P", help="The worker's MQINFER_NATS_INBOX_PREFIX; one a user."),
@@ -27,10 +31,12 @@ def permissions(
     r"""Print the least NATS permissions of a worker, as nats-server's configuration has them.
 
     They suffice once the streams, consumers and buckets exist: the first start, by an operator,
-    needs more. Asks no server.
+    needs more. Asks no server. With --run also for `mqinfer worker APP --run RUN`, which makes the
+    run's consumers; '*' stands for every consumer of the app's stream, since NATS has no finer.
 
     \b
       mqinfer permissions plants:app --stage crop --inbox-prefix _INBOX_crop
+      mqinfer permissions plants:app --run may --inbox-prefix _INBOX_may
     """
     from mqinfer.engine.permissions import permissions as least
 
@@ -39,7 +45,13 @@ def permissions(
     bucket = None
     if store.startswith("nats://"):
         bucket = store.removeprefix("nats://").strip("/") or f"{loaded.name}-blobs"
-    found = least(loaded, stage or None, inbox_prefix=inbox_prefix, blob_bucket=bucket)
+    found = least(
+        loaded,
+        stage or None,
+        replays=run or (),
+        inbox_prefix=inbox_prefix,
+        blob_bucket=bucket,
+    )
     if as_json:
         print_json({"publish": list(found.publish), "subscribe": list(found.subscribe)})
     else:

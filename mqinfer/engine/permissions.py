@@ -1,7 +1,8 @@
 """Permissions: the least that a stage needs of NATS. Pure.
 
 A worker with these alone runs once the stream, the consumers and the state bucket exist; making
-them (the first start, `mqinfer check`) takes more, and is an operator's work.
+them (the first start, `mqinfer check`) takes more, and is an operator's work. The consumers of a
+replay run are the exception: its workers make them.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mqinfer.engine import plan
+from mqinfer.engine import aliases, plan, replay, runs
+from mqinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mqinfer.app import App
+    from mqinfer.message import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ def permissions(
     app: App,
     names: Sequence[str] | None = None,
     *,
+    replays: Sequence[str] = (),
     inbox_prefix: str = "_INBOX",
     blob_bucket: str | None = None,
 ) -> Permissions:
@@ -50,12 +54,14 @@ def permissions(
     Args:
         app: whose.
         names: of stages and sinks; None is all.
+        replays: names of runs that it may work on as well, where they replay these stages. "*" is
+            any; NATS matches whole tokens only, so that is every consumer of the app's stream.
         inbox_prefix: the worker's `MQINFER_NATS_INBOX_PREFIX`; give every user one of its own, so
             that none can read another's messages.
         blob_bucket: where blobs are kept, if that is a bucket in NATS.
 
     Raises:
-        ConfigurationError: an unknown name.
+        ConfigurationError: an unknown name, or one that cannot be a run's.
     """
     publish: dict[str, None] = {}
     bucket = plan.state_bucket(app)
@@ -81,9 +87,38 @@ def permissions(
         if task.ordered:  # --drain: whether all is copied into the partitions
             publish[f"$JS.API.STREAM.INFO.{plan.stream_of(app, task)}"] = None
             publish[f"$JS.API.STREAM.MSG.GET.{app.name}"] = None
+    if aliases.followed(app) and any(task.stage is not None for task in tasks):
+        publish[f"$JS.API.STREAM.MSG.GET.KV_{aliases.bucket(app)}"] = None
+    for run in replays:
+        publish.update(dict.fromkeys(_of_run(app, run, tasks)))
     if blob_bucket is not None:
         objects = f"OBJ_{blob_bucket}"
         for call in ("INFO", "MSG.GET", "PURGE"):
             publish[f"$JS.API.STREAM.{call}.{objects}"] = None
         publish[f"$O.{blob_bucket}.>"] = None
     return Permissions(tuple(publish), (f"{inbox_prefix}.>",))
+
+
+def _of_run(app: App, run: str, tasks: Sequence[plan.Task]) -> Iterator[str]:
+    """What `worker --run` needs beside what live work needs."""
+    if run != "*" and not runs._NAME.fullmatch(run):
+        raise ConfigurationError(f"a run's name is up to 40 letters, digits and _: {run!r}")
+    bucket = runs.bucket(app)
+    yield f"$JS.API.STREAM.INFO.KV_{bucket}"
+    yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
+    yield f"$KV.{bucket}.{run}"
+    written: set[type[Message]] = {kind for task in tasks for kind in task.writes}
+    tables = [table for table, row in app.rows.items() if row in written]
+    if tables:
+        written.add(replay.RunInput)
+        tables.append(str(replay.RunInput.__mqinfer__.table))
+    stages = [task.name for task in tasks if task.stage is not None]
+    for name in (*stages, *(f"sink-{table}" for table in tables)):
+        consumer = "*" if run == "*" else f"run-{run}-{name}"
+        for call in ("INFO", "CREATE", "MSG.NEXT"):
+            yield f"$JS.API.CONSUMER.{call}.{app.name}.{consumer}"
+        yield f"$JS.ACK.{app.name}.{consumer}.>"
+        yield f"$KV.{plan.state_bucket(app)}.{consumer}.>"
+        yield plan.dead_subject(app, name)
+    for kind in sorted(written, key=lambda kind: kind.__mqinfer__.subject):
+        yield from app.filters(kind, run)
