@@ -57,6 +57,13 @@ def handled(shell: Shell) -> int:  # noqa: F811
     return len(path.read_text().split()) if path.exists() else 0
 
 
+@pytest.fixture(autouse=True)
+def own_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process must not lower the priority of the tests."""
+    for module in ("worker", "replay"):
+        monkeypatch.setattr(f"mqinfer.cli.{module}.yield_cpu", lambda: None)
+
+
 @pytest.fixture
 def words(served: Shell) -> Shell:  # noqa: F811
     """A stream of words, answered by the live stage."""
@@ -91,6 +98,7 @@ def test_killed_resumed_and_joined(words: Shell) -> None:
         process.wait(10)
     assert live(words) == before
     helpers = [words.start("worker", words.app, "--run", "r1") for _ in range(2)]
+    until(lambda: all(os.getpriority(os.PRIO_PROCESS, one.pid) == 10 for one in helpers))
     for process in helpers:
         _, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
@@ -154,14 +162,18 @@ def test_replay_ends_by_itself_and_says_how_far_it_is(words: Shell) -> None:
 
 
 def test_a_signal_leaves_the_run_to_be_resumed(words: Shell) -> None:
-    process = words.start("replay", words.app, "-s", "measure", "--from-seq", "1", "--run", "r1")
+    process = words.start(
+        "replay", words.app, "-s", "measure", "--from-seq", "1", "--run", "r1", "--share", "0.5"
+    )
     until(lambda: handled(words) >= 30)
+    assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 130
     code, out, _ = words.run("runs", "show", words.app, "r1")
     assert code == 0
     assert "running" in out
+    assert "share:       0.5" in out
     assert words.json("runs", "stop", words.app, "r1")["state"] == "stopped"
 
 
@@ -173,6 +185,8 @@ def test_what_cannot_be_is_a_usage_error(words: Shell) -> None:
         (("--stage", "measure", "--from-seq", "1", "--model", "m"), "NAME=VERSION"),
         (("--stage", "measure", "--from-seq", "1", "--model", "m=2"), "has no model m"),
         (("--stage", "measure", "--from-seq", "1", "--rate", "0"), "more than 0"),
+        (("--stage", "measure", "--from-seq", "1", "--share", "0"), "a share is more than 0"),
+        (("--stage", "measure", "--from-seq", "1", "--share", "1.5"), "at most 1"),
         (("--stage", "measure", "--since", "soon"), "no time"),
     ]:
         code, _, err = words.run("replay", words.app, *arguments)

@@ -15,7 +15,7 @@ from mqinfer.cli import options
 from mqinfer.cli.errors import ExitCode
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json
-from mqinfer.cli.worker import run_loop, run_worker
+from mqinfer.cli.worker import run_loop, run_worker, yield_cpu
 from mqinfer.errors import ConfigurationError, Unavailable
 from mqinfer.times import TIME_HELP, parse_time
 
@@ -57,6 +57,9 @@ def replay(
     rate: Annotated[
         float | None, typer.Option(metavar="N", help="Most messages a second in each process.")
     ] = None,
+    share: Annotated[
+        float, typer.Option(metavar="F", help="Of each model's slots in Triton, in each process.")
+    ] = 1.0,
     downstream: Annotated[
         bool, typer.Option("--downstream", help="Take the stages that follow along.")
     ] = False,
@@ -76,7 +79,7 @@ def replay(
 
     \b
       mqinfer replay plants:app --stage grade_rust --since 24h --model grade_rust=2
-      mqinfer replay plants:app -s grade_rust --from-seq 1 --to-seq 50000 --rate 200
+      mqinfer replay plants:app -s grade_rust --from-seq 1 --to-seq 50000 --share 0.25
       mqinfer replay plants:app -s crop --since 2026-05-01 --downstream --run may
     """
     settings = options.load_settings(
@@ -105,6 +108,7 @@ def replay(
         "key": key,
         "models": _models(model or ()),
         "rate": rate,
+        "share": share,
         "downstream": downstream,
     }
     raise typer.Exit(
@@ -138,6 +142,7 @@ async def _replay(
         made = await store.create(wanted=wanted, **definition)
         _announce(made, as_json)
         running = Worker(app, settings=settings, run=made.name)
+        yield_cpu()
         watch = asyncio.create_task(_watch(app, broker, store, made, as_json))
         try:
             code = await run_worker(running)

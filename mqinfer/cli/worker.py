@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # A second signal cancels the handlers; what does not heed that ends after this many seconds.
 _ABORT_SECONDS = 5.0
 _CANCEL_AGAIN = 0.1
+_NICE = 10  # of a process that works on a run alone
 
 
 def worker(
@@ -104,6 +105,8 @@ def worker(
             arguments, processes, http=http, environ=environ, grace=settings.grace
         )
         raise typer.Exit(supervisor.run())
+    if run is not None:
+        yield_cpu()
     listen = None if http is None else (http_host, http)
 
     async def work() -> int:
@@ -114,6 +117,13 @@ def worker(
         )
 
     raise typer.Exit(run_loop(settings, work))
+
+
+def yield_cpu() -> None:
+    """Let live workers on this host go first: lower this process's priority, where there is one."""
+    if hasattr(os, "setpriority"):  # POSIX
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, max(nice, _NICE))
 
 
 def _check(app: App, stages: list[str] | None) -> None:

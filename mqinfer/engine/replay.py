@@ -203,7 +203,8 @@ class RunWorker(Worker):
 
     Args:
         app: the app.
-        services: connections; their inference answers with the run's model versions from now on.
+        services: connections; their inference answers with the run's model versions from now on,
+            in the run's share of the slots.
         run: its definition.
         store: the runs of the app.
         grace: seconds that handlers may take to finish when it stops.
@@ -219,6 +220,8 @@ class RunWorker(Worker):
             if services.inference is None:
                 raise ConfigurationError(f"run {run.name} names models, and there is no inference")
             services.inference.pin(run.models)
+        if services.inference is not None:
+            services.inference.share(run.share)
 
     async def _ensure(self, task: plan.Task) -> None:
         await self._recreate(task)

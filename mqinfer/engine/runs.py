@@ -46,6 +46,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         key: of the messages, where only one key is replayed.
         models: `name -> version` that answer in this run instead of what the app asks for.
         rate: most messages a second in each process; None is no limit.
+        share: of the request slots of each model that a process may use; 1 is all of them.
         downstream: whether the stages that follow are taken along.
         stages: that were taken; what they were when it was made, whatever the app is now.
         state: of the whole run.
@@ -65,6 +66,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     models: dict[str, str] = {}
     rate: float | None = None
+    share: float = 1.0
     downstream: bool = False
     stages: tuple[str, ...] = ()
     state: State = "running"
@@ -177,6 +179,7 @@ class Runs:
         key: str | None = None,
         models: Mapping[str, str] | None = None,
         rate: float | None = None,
+        share: float = 1.0,
         downstream: bool = False,
     ) -> Run:
         """Fix a range and keep it under a name.
@@ -196,6 +199,7 @@ class Runs:
             key=key,
             models=dict(models or {}),
             rate=rate,
+            share=share,
             downstream=downstream,
             created=created,
             token=uuid.uuid4().hex,
@@ -356,6 +360,8 @@ def check(app: App, run: Run) -> None:
         )
     if run.rate is not None and run.rate <= 0:
         raise ConfigurationError(f"a rate is more than 0 messages a second, not {run.rate:g}")
+    if not 0 < run.share <= 1:
+        raise ConfigurationError(f"a share is more than 0 and at most 1, not {run.share:g}")
     tasks = taken(app, run)
     ours = {task.name for task in tasks}
     for task in tasks[1:]:
