@@ -1,0 +1,104 @@
+"""The apps whose workers are measured; run as `mqinfer worker benchmarks.apps:<attribute>`.
+
+`BENCH_APP` names the app, and so its stream: each repetition has one of its own.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+from mqinfer import App, Blob, Message, Row
+
+_NAME = os.environ.get("BENCH_APP", "bench")
+_REPLICAS = int(os.environ.get("BENCH_REPLICAS", "1"))
+
+
+class Item(Message, subject="in"):
+    """Something small."""
+
+    n: int
+    text: str
+
+
+class Done(Message, subject="out"):
+    """What becomes of it."""
+
+    n: int
+    text: str
+
+
+def echo_of(name: str) -> App:
+    """One output for each input."""
+    app = App(name, replicas=_REPLICAS)
+
+    @app.stage
+    async def work(item: Item) -> Done:
+        return Done(item.n, item.text)
+
+    return app
+
+
+def swallow_of(name: str) -> App:
+    """No output."""
+    app = App(name, replicas=_REPLICAS)
+
+    @app.stage
+    async def work(item: Item) -> None:
+        """Take it, and give nothing back."""
+
+    return app
+
+
+echo = echo_of(_NAME)
+swallow = swallow_of(_NAME)
+
+
+class Reading(Row, table="reading", order_by=("station", "time")):
+    """A row of the kind that stages write."""
+
+    n: int
+    station: str
+    time: datetime.datetime
+    label: str
+    score: float
+    value: float
+
+
+readings = App(_NAME)
+
+
+@readings.stage
+async def measure(item: Item) -> Reading:
+    """Declares the table; not run."""
+    now = datetime.datetime.now(datetime.UTC)
+    return Reading(item.n, "none", now, "none", 0.0, 0.0)
+
+
+class Picture(Message, subject="picture", wire="msgpack"):
+    """A photograph as JPEG."""
+
+    n: int
+    image: Blob
+
+
+class Seen(Row, table="seen", order_by=("n",)):
+    """What is on it."""
+
+    n: int
+    label: int
+    score: float
+
+
+pictures = App(_NAME)
+network = pictures.model("efficientnet_lite0")
+
+
+@pictures.stage(max_in_flight=128)
+async def classify(picture: Picture) -> Seen:
+    """Decode, shrink, ask the network."""
+    from benchmarks.vision import fit, verdict
+
+    small = fit(await picture.image.pixels())
+    label, score = verdict((await network(image=small))["logits"])
+    return Seen(picture.n, label, score)
