@@ -24,7 +24,11 @@ MODELS: Final = "Mq-Models"
 RUN: Final = "Mq-Run"
 # The one consumer a message is for; others acknowledge it and go on.
 ONLY: Final = "Mq-Only"
+# W3C Trace Context. They are handed on as they came, as the standard asks of one that records no
+# span of its own: a parent that nobody has recorded would tear the trace apart.
 TRACE: Final = "traceparent"
+TRACE_STATE: Final = "tracestate"
+MAX_TRACE_STATE: Final = 512
 # JetStream's own: where a message of a stream that copies another comes from.
 SOURCE: Final = "Nats-Stream-Source"
 

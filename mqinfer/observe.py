@@ -1,13 +1,13 @@
-"""What can be seen from outside: logs, metrics and trace headers, in one place.
+"""What can be seen from outside: logs and metrics, in one place.
 
-The metrics themselves are in `mqinfer.metrics`; whoever uses them imports them from here.
+The metrics themselves are in `mqinfer.metrics`; whoever uses them imports them from here. Traces
+are the user's: `engine.emitter` hands their headers on as they came.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import random
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -24,32 +24,9 @@ __all__ = [
     "ModelMetrics",
     "SinkMetrics",
     "StageMetrics",
-    "child_traceparent",
     "configure_logging",
     "redact",
 ]
-
-# --- traces ---------------------------------------------------------------------------------------
-
-# version - trace id - span id - flags; a later version may add to the end.
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-([0-9a-f]{2})(-.*)?"
-)
-
-
-def child_traceparent(parent: str | None) -> str | None:
-    """The W3C `traceparent` of what follows from a message that had `parent`.
-
-    The trace goes on under a new span id. Without a valid parent there is none, and no cost.
-    """
-    if parent is None:
-        return None
-    found = _TRACEPARENT.fullmatch(parent)
-    if found is None or (found[3] and parent.startswith("00")):
-        return None
-    # Only has to be unlike others, not hard to guess; zero is not allowed.
-    return f"00-{found[1]}-{random.getrandbits(64) or 1:016x}-{found[2]}"
-
 
 # --- logs -----------------------------------------------------------------------------------------
 

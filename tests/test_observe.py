@@ -9,15 +9,12 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
+from replay_support import Double, Number
 
+from mqinfer import App
 from mqinfer.metrics import HANDLE_BUCKETS
-from mqinfer.observe import (
-    Histogram,
-    Metrics,
-    child_traceparent,
-    configure_logging,
-    redact,
-)
+from mqinfer.observe import Histogram, Metrics, configure_logging, redact
+from mqinfer.testing import Harness
 
 
 def samples(metrics):
@@ -155,23 +152,30 @@ def test_counting_a_message_is_cheap():
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def test_a_trace_goes_on_under_a_new_span():
-    child = child_traceparent(PARENT)
-    version, trace, span, flags = child.split("-")
-    assert (version, trace, flags) == ("00", "4bf92f3577b34da6a3ce929d0e0e4736", "01")
-    assert len(span) == 16
-    assert span != "00f067aa0ba902b7"
-    assert child_traceparent(child) != child
-    assert child_traceparent("01" + PARENT[2:] + "-more").startswith("00-4bf92f")
-
-
 @pytest.mark.parametrize(
-    "parent",
-    [None, "", "x", PARENT[:-1], PARENT + "-x", "ff" + PARENT[2:], PARENT.upper(),
-     f"00-{'0' * 32}-00f067aa0ba902b7-01", f"00-{'a' * 32}-{'0' * 16}-01", PARENT + "\n"],
-)  # fmt: skip
-def test_no_trace_without_a_valid_parent(parent):
-    assert child_traceparent(parent) is None
+    ("came", "goes"),
+    [
+        ({}, {}),
+        ({"traceparent": PARENT}, {"traceparent": PARENT}),
+        ({"traceparent": PARENT, "tracestate": "a=1,b=2"}, None),
+        ({"traceparent": PARENT, "tracestate": "a" * 513}, {"traceparent": PARENT}),
+        ({"traceparent": "x" * 129, "tracestate": "a=1"}, {}),
+        ({"tracestate": "a=1"}, {}),
+    ],
+)
+async def test_a_trace_goes_on_as_it_came(nats, came, goes):
+    app = App("traces")
+
+    @app.stage
+    async def double(number: Number) -> Double:
+        return Double(2 * number.value)
+
+    async with Harness(app, nats) as harness:
+        await harness.publish_bytes("traces.number", b'{"value":1}', came)
+        await harness.drain()
+        (stored,) = await harness.stored(subject="traces.double")
+        found = {name: value for name, value in stored.headers.items() if name[:5] == "trace"}
+        assert found == (came if goes is None else goes)
 
 
 # --- logs -----------------------------------------------------------------------------------------

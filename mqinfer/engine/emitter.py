@@ -15,11 +15,13 @@ from mqinfer.identity import (
     ANCESTORS,
     CONTENT_TYPE,
     MAX_ID,
+    MAX_TRACE_STATE,
     MODELS,
     MSG_ID,
     RUN,
     STAGE,
     TRACE,
+    TRACE_STATE,
     extend_ancestors,
     format_models,
     output_id,
@@ -180,6 +182,9 @@ class Emitter:
         trace = context.headers.get(TRACE)
         if trace and len(trace) <= MAX_ID and trace.isprintable():
             tail += f"\r\n{TRACE}: {trace}"
+            state = context.headers.get(TRACE_STATE)
+            if state and len(state) <= MAX_TRACE_STATE and state.isprintable():
+                tail += f"\r\n{TRACE_STATE}: {state}"
         return tail + "\r\n\r\n"
 
 
