@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from examples.plants.analysis import Agreement, Study
-from examples.plants.demo import Run, broken_promises
+from examples.plants.demo import broken_promises
+from examples.plants.flying import Run
 from examples.plants.local import clear
 from mqinfer.stack import Stack, StackError, StackSettings
 

@@ -13,57 +13,41 @@ import argparse
 import asyncio
 import json
 import math
-import os
-import platform
-import signal
 import sys
 import threading
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
-from clickhouse_connect.driver.client import Client as ClickHouse
 from rich.console import Console
 
 from examples.plants import fleet
 from examples.plants.analysis import Study, study, tables
 from examples.plants.app import app
 from examples.plants.chart import draw
-from examples.plants.local import Pipeline, all_done, dead_letters, die_together, pipeline
-from examples.plants.materials import MaterialsError
-from examples.plants.progress import Counts, Shown, follow
-from mqinfer import MqinferError
-from mqinfer.engine import plan
-from mqinfer.stack.errors import StackError
+from examples.plants.flying import Run, contents, fly_and_wait
+from examples.plants.local import (
+    APP,
+    MODELS,
+    WORKERS,
+    Broken,
+    Pipeline,
+    clear,
+    dead_letters,
+    machine,
+    pipeline,
+    run_to_exit,
+    say_where,
+    while_alive,
+)
+from examples.plants.progress import Bar, follow
 from stages.plants import DISEASES
 
-MODELS = Path(__file__).parents[2] / "triton_models"
-WORKERS = {
-    "crop": ["crop"],
-    "graders": [f"grade_{disease}" for disease in DISEASES],
-    "tables": ["chart", "record", *(f"sink-{table}" for table in app.rows), plan.DEAD_SINK],
-}
 # What the demo promises, of scenes that no model was trained on.
 LEAST = {"precision": 0.95, "recall": 0.95, "exact": 0.85, "within_one": 0.98}
 
 console = Console(highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What one flight over the season did."""
-
-    photographs: int
-    leaves: int
-    grades: int
-    seconds: float
-
-
-class Broken(Exception):
-    """A promise of the demo does not hold."""
 
 
 async def demo(positions: int, days: int, seed: int, folder: Path) -> dict[str, Any]:
@@ -83,19 +67,12 @@ async def demo(positions: int, days: int, seed: int, folder: Path) -> dict[str, 
     stop = threading.Event()
     making = asyncio.create_task(asyncio.to_thread(_make, positions, days, seed, flights, stop))
     try:
-        async with pipeline(folder, MODELS, "examples.plants.app:app", WORKERS) as running:
-            _say_where(running)
-            work = asyncio.create_task(_study(running, flights, positions * days, making))
-            watch = asyncio.create_task(die_together(running))
-            try:
-                await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
-                if watch.done():
-                    watch.result()
-                figures, broken = await work
-            finally:
-                for task in (work, watch):
-                    task.cancel()
-                await asyncio.gather(work, watch, return_exceptions=True)
+        clear(folder)
+        async with pipeline(folder, MODELS, APP, WORKERS) as running:
+            say_where(running, console)
+            figures, broken = await while_alive(
+                running, _study(running, flights, positions * days, making)
+            )
     finally:
         stop.set()
         making.cancel()
@@ -122,24 +99,28 @@ async def _study(
     running: Pipeline, flights: list[fleet.Flight], total: int, making: asyncio.Task[None]
 ) -> tuple[dict[str, Any], list[str]]:
     """Fly twice, with the report between; the figures and the promises that do not hold."""
-    await follow(console, "photographs made", total, lambda: len(flights), making)
+    await follow(console, [Bar("photographs made", total, lambda: len(flights))], making)
     database = await asyncio.to_thread(
         clickhouse_connect.get_client, dsn=running.settings.clickhouse_url
     )
     try:
-        first = await _fly(running, flights, database, "the season")
+        first = await fly_and_wait(
+            console, running, database, flights, total=total, what="the season"
+        )
         found = await asyncio.to_thread(study, database)
         console.print(*tables(found))
         chart = await asyncio.to_thread(draw, found, running.stack.dir / "healing.png")
         console.print(f"chart: {chart}")
-        machine = _machine()
+        where = machine()
         photo_rate, grade_rate = first.photographs / first.seconds, first.grades / first.seconds
         console.print(
             f"rate: {photo_rate:.1f} photographs/s, {grade_rate:,.0f} grades/s "
-            f"({first.seconds:.1f} s, {machine})"
+            f"({first.seconds:.1f} s, {where})"
         )
         before = await asyncio.to_thread(contents, database)
-        await _fly(running, flights, database, "the same season again")
+        await fly_and_wait(
+            console, running, database, flights, total=total, what="the same season again"
+        )
         after = await asyncio.to_thread(contents, database)
         same = before == after
         rows = ", ".join(f"{table} {count:,}" for table, (count, _) in after.items())
@@ -154,49 +135,13 @@ async def _study(
         "pipeline_seconds": round(first.seconds, 2),
         "photographs_per_second": round(photo_rate, 2),
         "grades_per_second": round(grade_rate, 1),
-        "machine": machine,
+        "machine": where,
         "rows_after_first": {table: count for table, (count, _) in before.items()},
         "rows_after_second": {table: count for table, (count, _) in after.items()},
         "dead_letters": dead,
         **found.figures(),
     }
     return figures, broken_promises(first, found, before, after, dead)
-
-
-async def _fly(
-    running: Pipeline, flights: list[fleet.Flight], database: ClickHouse, what: str
-) -> Run:
-    """Publish the season and wait until all of it is answered."""
-    began = time.monotonic()
-    with Shown(console, what, len(flights), lambda: counts(database)) as shown:
-        async with app.connect(running.settings) as client:
-            sent = await fleet.fly(client, flights, shown.sent)
-        await all_done(app, running.settings, shown.look)
-        seconds = time.monotonic() - began
-    stored = counts(database)
-    return Run(sent, stored.leaves, stored.grades, seconds)
-
-
-def counts(database: ClickHouse) -> Counts:
-    """What the tables show now; nothing while they are not there yet."""
-    made = database.command(
-        "SELECT count() FROM system.tables WHERE database = currentDatabase() "
-        "AND name IN ('leaf_found', 'disease_grade')"
-    )
-    if made != 2:
-        return Counts(0, 0)
-    sql = "SELECT (SELECT count() FROM leaf_found), (SELECT count() FROM disease_grade)"
-    return Counts(*database.query(sql).result_rows[0])
-
-
-def contents(database: ClickHouse) -> dict[str, tuple[int, int]]:
-    """Of each table, how many rows it shows and a hash of them."""
-    found = {}
-    for table in app.rows:
-        sql = f"SELECT count(), sum(cityHash64(_id, COLUMNS('^[^_]'))) FROM {table}"
-        count, digest = database.query(sql).result_rows[0]
-        found[table] = (count, digest)
-    return found
 
 
 def broken_promises(
@@ -222,27 +167,6 @@ def broken_promises(
     return broken
 
 
-def _machine() -> str:
-    cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cores} cores, {memory:.0f} GB, {platform.machine()}"
-
-
-def _say_where(running: Pipeline) -> None:
-    stack = running.stack
-    console.print(f"NATS {stack.nats_url}, Triton {stack.triton_url}")
-    console.print(f"ClickHouse {stack.clickhouse_url}")
-    for worker in running.workers:
-        console.print(f"{worker.name}: process {worker.pid}")
-
-
-async def _until_told(work: Coroutine[Any, Any, Any]) -> None:
-    """Let SIGTERM stop everything in order, as Ctrl-C does."""
-    task = asyncio.ensure_future(work)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await task
-
-
 def main() -> int:
     """Run the demo; 0 if every promise holds."""
     parser = argparse.ArgumentParser(
@@ -254,18 +178,7 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, default=Path(".mqinfer/demo"), help="cleared first")
     options = parser.parse_args()
     folder = options.dir.absolute()
-    try:
-        asyncio.run(_until_told(demo(options.positions, options.days, options.seed, folder)))
-    except Broken as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    except (MqinferError, StackError, MaterialsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("interrupted; everything stopped", file=sys.stderr)
-        return 130
-    return 0
+    return run_to_exit(demo(options.positions, options.days, options.seed, folder))
 
 
 if __name__ == "__main__":

@@ -109,11 +109,8 @@ async def fly(client: Client, flown: Iterable[Flight], sent: Callable[[], None])
     """
     count = 0
     areas: dict[str, Area] = {}
-    async for one in _in_thread(iter(flown)):
-        await asyncio.gather(
-            client.publish(one.truth, id=one.truth_id),
-            client.publish(one.photo, id=one.photo_id),
-        )
+    async for one in in_thread(iter(flown)):
+        await send(client, one)
         areas[one.photo.position_id] = one.area
         count += 1
         sent()
@@ -122,8 +119,21 @@ async def fly(client: Client, flown: Iterable[Flight], sent: Callable[[], None])
     return count
 
 
-async def _in_thread(flown: Iterator[Flight]) -> AsyncIterator[Flight]:
-    # Composing a scene takes a processor a while; the connection must go on.
+async def send(client: Client, one: Flight) -> None:
+    """Upload and publish one photograph, and what is really on it.
+
+    Raises:
+        PublishError: the stream refuses a message.
+        BlobError: the store refuses the photograph.
+    """
+    await asyncio.gather(
+        client.publish(one.truth, id=one.truth_id),
+        client.publish(one.photo, id=one.photo_id),
+    )
+
+
+async def in_thread(flown: Iterator[Flight]) -> AsyncIterator[Flight]:
+    """Each flight, made in a thread: it takes a processor a while, and connections must go on."""
     while (one := await asyncio.to_thread(next, flown, None)) is not None:
         yield one
 

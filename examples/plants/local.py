@@ -1,30 +1,54 @@
-"""The whole pipeline on this machine: the embedded stack, and worker processes beside it."""
+"""The whole pipeline on this machine: the embedded stack, and worker processes beside it.
+
+What the demos share: where things are, how they start, how they end.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
+import platform
 import shutil
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import nats
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
+from rich.console import Console
 
-from mqinfer import App, Settings
+from examples.plants.app import app
+from examples.plants.materials import MaterialsError
+from mqinfer import App, MqinferError, Settings
 from mqinfer.engine import plan
 from mqinfer.stack import Stack, StackSettings
 from mqinfer.stack.errors import StackError
 from mqinfer.stack.ports import free_port
 from mqinfer.stack.probe import http
 from mqinfer.stack.server import Server
+from stages.plants import DISEASES
 
+APP = "examples.plants.app:app"
+MODELS = Path(__file__).parents[2] / "triton_models"
+WORKERS = {
+    "crop": ["crop"],
+    "graders": [f"grade_{disease}" for disease in DISEASES],
+    "tables": ["chart", "record", *(f"sink-{table}" for table in app.rows), plan.DEAD_SINK],
+}
 STALLED_SECONDS = 60.0
+
+T = TypeVar("T")
+
+
+class Broken(Exception):
+    """A promise of the demo does not hold."""
 
 
 class WorkerProcess(Server):
@@ -93,7 +117,7 @@ async def pipeline(
     """Servers and workers, ready; at the end the workers stop first.
 
     Args:
-        folder: for data and logs; what it holds from an earlier time is removed.
+        folder: for data and logs; see `clear`.
         models: the Triton model repository.
         app: `module:attribute`.
         workers: names of processes and the stages that each runs.
@@ -102,7 +126,6 @@ async def pipeline(
         StackError: a server or worker did not start, or died while the block ran; with the end of
             its log.
     """
-    clear(folder)
     async with AsyncExitStack() as exits:
         stack = await exits.enter_async_context(
             Stack(StackSettings.free_ports(folder, models=models))
@@ -136,6 +159,25 @@ async def die_together(running: Pipeline) -> None:
             await asyncio.sleep(0.1)
 
     await asyncio.gather(running.stack.watch(), watch_workers())
+
+
+async def while_alive(running: Pipeline, work: Coroutine[Any, Any, T]) -> T:
+    """Do something that needs servers and workers; it is cancelled when one of them dies.
+
+    Raises:
+        StackError: one of them died; with the end of its log.
+    """
+    task = asyncio.create_task(work)
+    watch = asyncio.create_task(die_together(running))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if watch.done():
+            watch.result()
+        return await task
+    finally:
+        for each in (task, watch):
+            each.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
 
 
 def clear(folder: Path) -> None:
@@ -214,3 +256,42 @@ async def dead_letters(app: App, settings: Settings) -> int:
         return info.state.messages
     finally:
         await connection.close()
+
+
+def say_where(running: Pipeline, console: Console) -> None:
+    """The addresses of the servers and the processes of the workers."""
+    stack = running.stack
+    console.print(f"NATS {stack.nats_url}, Triton {stack.triton_url}")
+    console.print(f"ClickHouse {stack.clickhouse_url}")
+    for worker in running.workers:
+        console.print(f"{worker.name}: process {worker.pid}")
+
+
+def machine() -> str:
+    """What it runs on, for those who read its rates."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{cores} cores, {memory:.0f} GB, {platform.machine()}"
+
+
+def run_to_exit(work: Coroutine[Any, Any, object]) -> int:
+    """Run a demo; the exit code: 0 if every promise holds."""
+    try:
+        asyncio.run(_until_told(work))
+    except Broken as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    except (MqinferError, StackError, MaterialsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("interrupted; everything stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+async def _until_told(work: Coroutine[Any, Any, object]) -> None:
+    """Let SIGTERM stop everything in order, as Ctrl-C does."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 _LOOK_SECONDS = 0.5
 _LINE_SECONDS = 5.0
+
+T = TypeVar("T")
 
 
 class Counts(NamedTuple):
@@ -22,17 +24,42 @@ class Counts(NamedTuple):
     grades: int
 
 
-async def follow(
-    console: Console, what: str, total: int, count: Callable[[], int], work: asyncio.Future[None]
-) -> None:
-    """Show how far something is until it is done; raises what it raises."""
-    with _bars(console) as bars:
-        bar = bars.add_task(what, total=total)
+class Bar(NamedTuple):
+    """One thing of which there will be `total`, and a question how many there are."""
+
+    what: str
+    total: int | None
+    ask: Callable[[], int]
+
+
+async def follow(console: Console, bars: Sequence[Bar], work: asyncio.Future[T]) -> T:
+    """Show how far something is until it is done.
+
+    Returns:
+        What it returns; and raises what it raises.
+    """
+    printed = time.monotonic()
+    with _bars(console) as shown:
+        tasks = [shown.add_task(bar.what, total=bar.total) for bar in bars]
+
+        def show() -> str:
+            counts = [bar.ask() for bar in bars]
+            for task, count in zip(tasks, counts, strict=True):
+                shown.update(task, completed=count)
+            parts = [
+                f"{bar.what}: {count:,}" + (f" of {bar.total:,}" if bar.total else "")
+                for bar, count in zip(bars, counts, strict=True)
+            ]
+            return f"  {', '.join(parts)}"
+
         while not work.done():
-            bars.update(bar, completed=count())
+            line = show()
+            if not console.is_terminal and time.monotonic() - printed >= _LINE_SECONDS:
+                console.print(line)
+                printed = time.monotonic()
             await asyncio.wait((work,), timeout=0.2)
-        bars.update(bar, completed=count())
-    await work
+        show()
+    return await work
 
 
 def _bars(console: Console) -> Progress:

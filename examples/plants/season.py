@@ -83,7 +83,7 @@ class Season:
 
         Args:
             position: 0 up to `positions`.
-            day: 0 up to `days`.
+            day: from 0; after `days` the plants go on healing as before.
         """
         area: Area = "active" if position % 2 else "control"
         ground, leaves = _position(
