@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,8 @@ def test_killed_resumed_and_joined(words: Shell) -> None:
     shown = words.json("runs", "show", words.app, "r1")
     assert (shown["state"], shown["total"], shown["settled"]) == ("done", COUNT, COUNT)
     assert shown["answered"] == COUNT
+    assert shown["tables"][f"length_{words.name}"]["supersedes"] is None
+    assert "; not promoted" in words.run("runs", "show", words.app, "r1")[1]
     (listed,) = words.json("runs", "list", words.app)
     assert (listed["name"], listed["stage"], listed["models"]) == ("r1", "measure", {})
 
@@ -128,6 +131,17 @@ def test_killed_resumed_and_joined(words: Shell) -> None:
         assert words.json("runs", "promote", words.app, "r1")["state"] == "promoted"
         (row,) = query(f"SELECT count() AS n, uniqExact(_run) AS runs FROM length_{words.name}")
         assert row == {"n": COUNT, "runs": 1}
+    (table,) = words.json("runs", "show", words.app, "r1", "--rows", "7")["tables"].values()
+    live_row, run_row = {"run": "", "models": {}}, {"run": "r1", "models": {}}
+    assert table["supersedes"] == [{"old": live_row, "new": run_row, "rows": COUNT}]
+    assert table["superseded_by"] == []
+    assert len(table["pairs"]) == 7
+    assert table["pairs"][0].keys() == {"input", "key", "old", "new"}
+    assert len(words.json("runs", "show", words.app, "r1")["tables"].popitem()[1]["pairs"]) == COUNT
+    code, out, _ = words.run("runs", "show", words.app, "r1", "--rows", "2")
+    assert code == 0
+    assert re.search(rf"{COUNT} +live +- +r1", out)
+    assert len(re.findall(r"text=w\d+ +live +- +r1", out)) == 2
     code, _, err = words.run("runs", "discard", words.app, "r1")
     assert (code, "undo that first" in err) == (2, True)
     for _ in range(2):

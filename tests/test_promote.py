@@ -14,11 +14,12 @@ from clickhouse_support import clickhouse_server, db, url  # noqa: F401
 from msgspec.structs import replace
 from replay_support import Number, runs_of, work
 
-from mqinfer import App, Row
+from mqinfer import App, Context, Row
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.engine.compare import compare
 from mqinfer.engine.promote import Promotions, late
 from mqinfer.engine.runs import Wanted
+from mqinfer.engine.superseded import superseded
 from mqinfer.engine.tables import version_sql
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.settings import Settings
@@ -50,7 +51,8 @@ def grading(name: str) -> tuple[App, Grader]:
     app, grader = App(name), Grader()
 
     @app.stage(attempts=1)
-    async def grade(number: Number) -> AsyncIterator[Graded]:
+    async def grade(number: Number, ctx: Context) -> AsyncIterator[Graded]:
+        ctx.models["grader"] = str(grader.version)  # as a call of that model would say
         if grader.version == 2 and number.value == 11:
             raise ValueError("it cannot")
         for row in grader.rows(number.value):
@@ -291,3 +293,80 @@ async def test_discarding_a_run_that_is_worked_on(nats: Settings, url: str, db: 
         await work(harness, "r1")  # there is nothing to do any more
         assert await harness.stored(subject="busy.run.>") == []
         assert await harness.lag("run-r1-grade") == -1
+
+
+async def test_who_superseded_whom(nats: Settings, url: str, db: ClickHouse) -> None:
+    async with graded("heirs", nats, url) as (harness, grader):
+        app, runs = harness.app, runs_of(harness)
+        promotions = Promotions(app, runs, db)
+        live = {"run": "", "models": {"grader": "1"}}
+
+        async def facts(name: str, rows: int = 0) -> Any:
+            run = await runs.get(name)
+            return (await superseded(app, run, await runs.all(), db, rows=rows)).get("graded")
+
+        def counted(cells: list[dict[str, Any]]) -> dict[tuple[Any, Any], int]:
+            return {
+                tuple(side and side["run"] for side in (cell["old"], cell["new"])): cell["rows"]
+                for cell in cells
+            }
+
+        grader.version = 2
+        await runs.create(stage="grade", wanted=Wanted(to_seq=12), name="r1")  # 0 to 11
+        await work(harness, "r1")
+        assert await facts("r1") is None
+        await promotions.promote("r1")
+        # 0, 5 and 10 have no row now, 7 has two, and 11 is a dead letter.
+        one = await facts("r1", 100)
+        assert counted(one["supersedes"]) == {("", "r1"): 8, ("", None): 3, (None, "r1"): 1}
+        assert one["superseded_by"] == []
+        assert len(one["pairs"]) == 12
+        told = {
+            (pair["input"], pair["key"]["value"]): (pair["old"], pair["new"])
+            for pair in one["pairs"]
+            if pair["key"]["value"] != "7"
+        }
+        new = {"run": "r1", "models": {"grader": "2"}}
+        assert told == {
+            (f"heirs-{v}", str(v)): (live, None if v % 5 == 0 else new) for v in range(11) if v != 7
+        }
+        sevens = [(p["old"], p["new"]) for p in one["pairs"] if p["input"] == "heirs-7"]
+        assert sevens == [(live, new), (None, new)]
+        assert len((await facts("r1", 5))["pairs"]) == 5
+
+        # The second takes over from the first where both cover, and from live elsewhere.
+        grader.version = 1
+        await runs.create(stage="grade", wanted=Wanted(from_seq=6, to_seq=15), name="r2")  # 5 to 14
+        await work(harness, "r2")
+        await promotions.promote("r2")
+        two = await facts("r2")
+        assert counted(two["supersedes"]) == {
+            ("r1", "r2"): 4,  # 6, 7, 8 and 9
+            ("r1", None): 1,  # the second row of 7
+            ("", "r2"): 4,  # 11 to 14
+            (None, "r2"): 2,  # 5 and 10, of which the first said nothing
+        }
+        one = await facts("r1")
+        assert counted(one["supersedes"]) == {("", "r1"): 8, ("", None): 3, (None, "r1"): 1}
+        assert counted(one["superseded_by"]) == {("r1", "r2"): 4, ("r1", None): 1}
+        assert [cell["run"] for cell in one["superseded_by"]] == ["r2", "r2"]
+        assert one["superseded_by"][0] == {
+            "run": "r2",
+            "old": {"run": "r1", "models": {"grader": "2"}},
+            "new": {"run": "r2", "models": {"grader": "1"}},
+            "rows": 4,
+        }
+
+        # Only the one right behind it counts; undone, nobody has taken over.
+        await runs.create(stage="grade", wanted=Wanted(), name="r3")
+        await work(harness, "r3")
+        await promotions.promote("r3")
+        assert counted((await facts("r1"))["superseded_by"]) == {
+            ("r1", "r2"): 4, ("r1", None): 1, ("r1", "r3"): 4
+        }  # fmt: skip
+        assert counted((await facts("r2"))["superseded_by"]) == {("r2", "r3"): 10}
+        await promotions.undo("r2")
+        assert await facts("r2") is None
+        assert counted((await facts("r1"))["superseded_by"]) == {("r1", "r3"): 8, ("r1", None): 1}
+        await promotions.undo("r3")
+        assert (await facts("r1"))["superseded_by"] == []

@@ -13,7 +13,7 @@ from mqinfer.cli.errors import Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
 from mqinfer.errors import ConfigurationError
-from mqinfer.times import TIME_HELP, parse_time
+from mqinfer.times import parse_time
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -37,8 +37,6 @@ _Kind = Annotated[
 _Reason = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Whose error or reason holds this text.")
 ]
-_Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"From then on: {TIME_HELP}.")]
-_Until = Annotated[str | None, typer.Option(metavar="TIME", help="Until then.")]
 _Seq = Annotated[
     list[str] | None,
     typer.Option(metavar="N|N-M", help="With these numbers, as `dead list` shows; repeatable."),
@@ -55,8 +53,8 @@ def list_letters(
     stage: _Stage = None,
     kind: _Kind = None,
     reason: _Reason = None,
-    since: _Since = None,
-    until: _Until = None,
+    since: options.Since = None,
+    until: options.Until = None,
     seq: _Seq = None,
     limit: _Limit = _LIST_LIMIT,
     nats_url: options.NatsUrl = None,
@@ -120,8 +118,8 @@ def retry(
     stage: _Stage = None,
     kind: _Kind = None,
     reason: _Reason = None,
-    since: _Since = None,
-    until: _Until = None,
+    since: options.Since = None,
+    until: options.Until = None,
     seq: _Seq = None,
     limit: _Limit = None,
     every: _All = False,
@@ -149,8 +147,8 @@ def drop(
     stage: _Stage = None,
     kind: _Kind = None,
     reason: _Reason = None,
-    since: _Since = None,
-    until: _Until = None,
+    since: options.Since = None,
+    until: options.Until = None,
     seq: _Seq = None,
     limit: _Limit = None,
     every: _All = False,

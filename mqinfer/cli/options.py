@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mqinfer.settings import Settings
+from mqinfer.times import TIME_HELP
 
 _SERVERS = "Servers (else MQINFER_* variables)"
 
@@ -15,6 +16,9 @@ AppName = Annotated[
     str, typer.Argument(metavar="APP", help="module:attribute, such as examples.plants.app:app.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="As `runs list` shows.")]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"From then on: {TIME_HELP}.")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Until then.")]
 NatsUrl = Annotated[
     str | None,
     typer.Option(metavar="URL", help="Servers of NATS.", rich_help_panel=_SERVERS),

@@ -17,7 +17,7 @@ from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json
 from mqinfer.cli.worker import run_loop, run_worker, yield_cpu
 from mqinfer.errors import ConfigurationError, Unavailable
-from mqinfer.times import TIME_HELP, parse_time
+from mqinfer.times import parse_time
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -38,10 +38,8 @@ def replay(
         int | None,
         typer.Option(metavar="N", min=1, help="Last sequence; default the last there is now."),
     ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help=f"From then on: {TIME_HELP}.")
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Until then.")] = None,
+    since: options.Since = None,
+    until: options.Until = None,
     key: Annotated[
         str | None, typer.Option(metavar="KEY", help="Only messages with this key.")
     ] = None,

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SIDES = ("models", "superseded by", "with models")
+_JSON_ROWS = 1000  # superseded rows in `runs show --json`, unless a number is given
+
 group = typer.Typer(
     help="List, show, stop, compare, promote, undo or discard replay runs.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-
-_Name = Annotated[str, typer.Argument(metavar="RUN", help="As `runs list` shows.")]
 
 
 @dataclass
@@ -115,17 +116,26 @@ def _models(run: Run) -> str:
 
 def show(
     app: options.AppName,
-    run: _Name,
+    run: options.RunName,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="List so many superseded rows; with --json 1000 unless said."
+        ),
+    ] = None,
     nats_url: options.NatsUrl = None,
     clickhouse_url: options.ClickHouseUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
-    r"""Show a run: its range, how far it is, and whose rows are shown instead of whose.
+    r"""Show a run: its range, how far it is, whose rows it superseded, and who superseded its own.
 
     \b
       mqinfer runs show plants:app may
+      mqinfer runs show plants:app may --rows 20
     """
-    facts = _run(app, nats_url, clickhouse_url, lambda at: _shown(at, run))
+    if rows is None:
+        rows = _JSON_ROWS if as_json else 0
+    facts = _run(app, nats_url, clickhouse_url, lambda at: _shown(at, run, rows))
     if as_json:
         print_json(facts)
         return
@@ -133,10 +143,36 @@ def show(
         if name != "tables":
             print(f"{name + ':':12} {_text(value)}")
     for table, counts in facts["tables"].items():
-        print(
-            f"table {table}: {counts['rows']:,} rows, {counts['shown']:,} shown instead of "
-            f"{counts['live_hidden']:,} live ones"
-        )
+        print(f"table {table}: {counts['rows']:,} rows, {counts['shown']:,} shown", end="")
+        if counts["supersedes"] is None:
+            print("; not promoted")
+        else:
+            print()
+            _print_succession(run, counts)
+
+
+def _print_succession(run: str, table: dict[str, Any]) -> None:
+    cells = [(run, cell) for cell in table["supersedes"]]
+    cells += [(cell["run"], cell) for cell in table["superseded_by"]]
+    if cells:
+        rows = [
+            (f"{cell['rows']:,}", *_told(cell["old"]), *_told(cell["new"], heir))
+            for heir, cell in cells
+        ]
+        print_table(("rows", "of", *_SIDES), rows, right=("rows",))
+    if table["pairs"]:
+        pairs = [
+            (pair["input"], _text(pair["key"]), *_told(pair["old"]), *_told(pair["new"], run))
+            for pair in table["pairs"]
+        ]
+        print_table(("input", "key", "row of", *_SIDES), pairs)
+
+
+def _told(side: dict[str, Any] | None, heir: str = "") -> tuple[str, str]:
+    """Whose row it is, and the models that made it."""
+    if side is None:
+        return f"{heir} (no row)" if heir else "no row", ""
+    return side["run"] or "live", _text(side["models"])
 
 
 def _text(value: Any) -> str:
@@ -147,21 +183,25 @@ def _text(value: Any) -> str:
     return "-" if value is None else f"{value:,}" if type(value) is int else str(value)
 
 
-async def _shown(at: _Open, name: str) -> dict[str, Any]:
+async def _shown(at: _Open, name: str, rows: int) -> dict[str, Any]:
     from mqinfer.engine import replay
+    from mqinfer.engine.superseded import superseded
 
     run = await at.runs.get(name)
     facts = _facts(run) | {"settled": await replay.progress(at.app, run, at.broker, at.runs)}
     facts["answered"], facts["tables"] = None, {}
     if run.state != "discarded" and replay.row_types(at.app, run):
         facts["answered"] = await at.promotions.covered(run)
-        facts["tables"] = await at.promotions.rows(run)
+        told = await superseded(at.app, run, await at.runs.all(), at.db, rows=rows)
+        nothing = {"supersedes": None, "superseded_by": None, "pairs": None}
+        for table, counts in (await at.promotions.rows(run)).items():
+            facts["tables"][table] = counts | told.get(table, nothing)
     return facts
 
 
 def stop(
     app: options.AppName,
-    run: _Name,
+    run: options.RunName,
     nats_url: options.NatsUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -180,7 +220,7 @@ def stop(
 
 def compare(
     app: options.AppName,
-    run: _Name,
+    run: options.RunName,
     other: Annotated[
         str, typer.Option("--with", metavar="live|RUN", help="The old side.")
     ] = "live",
@@ -299,7 +339,7 @@ def _number(value: float | None) -> str:
 
 def promote(
     app: options.AppName,
-    run: _Name,
+    run: options.RunName,
     nats_url: options.NatsUrl = None,
     clickhouse_url: options.ClickHouseUrl = None,
     as_json: options.AsJson = False,
@@ -324,7 +364,7 @@ def promote(
 
 def undo(
     app: options.AppName,
-    run: _Name,
+    run: options.RunName,
     nats_url: options.NatsUrl = None,
     clickhouse_url: options.ClickHouseUrl = None,
     as_json: options.AsJson = False,
@@ -339,7 +379,7 @@ def undo(
 
 def discard(
     app: options.AppName,
-    run: _Name,
+    run: options.RunName,
     nats_url: options.NatsUrl = None,
     clickhouse_url: options.ClickHouseUrl = None,
     as_json: options.AsJson = False,

@@ -59,6 +59,36 @@ def inputs_sql(app: App, run: str) -> str:
     )
 
 
+def owner_sql(app: App, lineage: str, promoted: Sequence[Run]) -> str:
+    """SQL for the last of the promoted runs that covers a row, as `mq_row` and `mq_owner`.
+
+    A row that none covers is left out.
+
+    Args:
+        app: whose runs they are.
+        lineage: SQL for `mq_id`, `mq_stage` and `mq_ancestor` of rows.
+        promoted: the latest last.
+    """
+    if not promoted:
+        return "SELECT '' AS mq_row, '' AS mq_owner WHERE 0"
+    names = texts([one.name for one in promoted])
+    takes = "[" + ", ".join(texts(stages_of(one)) for one in promoted) + "]"
+    return (
+        "SELECT l.mq_id AS mq_row, argMax(c.mq_run, c.mq_rank) AS mq_owner "
+        f"FROM ({lineage}) AS l INNER JOIN ("
+        f"SELECT input AS mq_input, run AS mq_run, indexOf({names}, run) AS mq_rank "
+        f"FROM {COVERED} FINAL "
+        f"WHERE app = {text_literal(app.name)} AND has({names}, run)"
+        ") AS c ON l.mq_ancestor = c.mq_input "
+        f"WHERE has(arrayElement({takes}, c.mq_rank), l.mq_stage) GROUP BY l.mq_id"
+    )
+
+
+def promoted_of(every: Sequence[Run]) -> list[Run]:
+    """The promoted runs, the latest last."""
+    return sorted((run for run in every if run.state == "promoted"), key=lambda run: run.order)
+
+
 def reconcile_sql(
     app: App, storage: str, columns: Sequence[str], run: Run, promoted: Sequence[Run]
 ) -> str:
@@ -85,26 +115,13 @@ def reconcile_sql(
         "SELECT _id AS mq_id, _stage AS mq_stage, arrayJoin(_ancestors) AS mq_ancestor "
         f"FROM {table} FINAL WHERE {ours}"
     )
-    owner = "SELECT '' AS mq_row, '' AS mq_owner WHERE 0"
-    if promoted:
-        names = texts([one.name for one in promoted])
-        takes = "[" + ", ".join(texts(stages_of(one)) for one in promoted) + "]"
-        owner = (
-            "SELECT l.mq_id AS mq_row, argMax(c.mq_run, c.mq_rank) AS mq_owner "
-            f"FROM ({lineage}) AS l INNER JOIN ("
-            f"SELECT input AS mq_input, run AS mq_run, indexOf({names}, run) AS mq_rank "
-            f"FROM {COVERED} FINAL "
-            f"WHERE app = {text_literal(app.name)} AND has({names}, run)"
-            ") AS c ON l.mq_ancestor = c.mq_input "
-            f"WHERE has(arrayElement({takes}, c.mq_rank), l.mq_stage) GROUP BY l.mq_id"
-        )
     covered = f"SELECT mq_id FROM ({lineage}) WHERE mq_ancestor IN ({inputs_sql(app, run.name)})"
     return (
         f"INSERT INTO {table} ({', '.join(map(quoted, columns))}) "
         f"SELECT {selected} FROM ("
         "SELECT t.*, _run = o.mq_owner AS mq_shown "
         f"FROM (SELECT * FROM {table} FINAL WHERE {ours} AND _id IN ({covered})) AS t "
-        f"LEFT JOIN ({owner}) AS o ON t._id = o.mq_row"
+        f"LEFT JOIN ({owner_sql(app, lineage, promoted)}) AS o ON t._id = o.mq_row"
         ") WHERE _visible != mq_shown SETTINGS insert_deduplicate = 0, join_use_nulls = 0"
     )
 
@@ -170,10 +187,7 @@ class Promotions:
     async def _apply(self, run: Run) -> Run:
         if run.applied:
             return run
-        promoted = sorted(
-            (one for one in await self._runs.all() if one.state == "promoted"),
-            key=lambda one: one.order,
-        )
+        promoted = promoted_of(await self._runs.all())
         for row in replay.row_types(self._app, run).values():
             schema = await ensure_table(self.db, row)
             columns = await self.db.query(
