@@ -9,15 +9,32 @@ import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.engine.ports import StreamSpec
 from mqinfer.settings import Settings
+from mqinfer.stack import Stack, StackSettings
 
 CHUNK = 1000
 LOOK = 0.005
 ROOT = Path(__file__).parent.parent
+
+
+@asynccontextmanager
+async def servers(folder: Path, **chosen: Any) -> AsyncIterator[tuple[Settings, JetStream]]:
+    """The embedded servers on free ports, NATS alone unless told, and a connection to it.
+
+    Args:
+        folder: for their data.
+        chosen: fields of `mqinfer.stack.StackSettings`.
+    """
+    wanted = {"triton": False, "clickhouse": False, **chosen}
+    async with Stack(StackSettings.free_ports(folder, **wanted)) as stack:
+        settings = Settings.load(stack.environment())
+        async with JetStream(settings, name="bench") as jetstream:
+            yield settings, jetstream
 
 
 async def create(jetstream: JetStream, stream: str, *, replicas: int = 1) -> None:
@@ -181,6 +198,7 @@ async def drained(
     *,
     done: int,
     begun: int = 0,
+    process: Process | None = None,
     timeout: float = 300.0,
 ) -> tuple[float, float, int]:
     """Watch a consumer: when it had begun, when it was through, and how much that was.
@@ -191,6 +209,7 @@ async def drained(
         consumer: its name; it need not be there yet.
         done: acknowledged messages (by the consumer's own count) that end it.
         begun: messages that count as the beginning; 0 is the first delivery.
+        process: that does it; when it fails there is no need to wait.
         timeout: seconds until it has to be through.
 
     Returns:
@@ -211,4 +230,6 @@ async def drained(
                     start, at_start = now, acknowledged
                 if start is not None and acknowledged >= done:
                     return start, now, acknowledged - at_start
+            if process is not None:
+                process.check()
             await asyncio.sleep(LOOK)

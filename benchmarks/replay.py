@@ -17,7 +17,6 @@ from mqinfer import wiring
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.engine.runs import Wanted
 from mqinfer.settings import Settings
-from mqinfer.testing import nats_only
 
 MESSAGES = 50_000
 
@@ -26,10 +25,7 @@ async def measure(options: Options) -> Result:
     """Drain the same messages in three ways, in turns."""
     messages = options.amount(MESSAGES)
     found: dict[str, list[float]] = {"raw": [], "live": [], "replay": []}
-    async with (
-        nats_only(options.folder / "nats") as settings,
-        JetStream(settings, name="bench") as jetstream,
-    ):
+    async with load.servers(options.folder / "stack") as (settings, jetstream):
         for repetition in range(options.repeat):
             app = f"replay-{repetition}"
             await load.create(jetstream, app)

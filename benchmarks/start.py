@@ -10,7 +10,6 @@ from benchmarks import load
 from benchmarks.results import Figure, Goal, Options, Result, Row
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.settings import Settings
-from mqinfer.testing import nats_only
 
 START_SECONDS, HELP_SECONDS = 1.0, 0.3
 TIMES = 5
@@ -20,10 +19,7 @@ async def measure(options: Options) -> Result:
     """Start workers, each on a stream with one message waiting; ask for help."""
     times = max(options.repeat, options.amount(TIMES, least=1))
     starts, helps, bares = [], [], []
-    async with (
-        nats_only(options.folder / "nats") as settings,
-        JetStream(settings, name="bench") as jetstream,
-    ):
+    async with load.servers(options.folder / "stack") as (settings, jetstream):
         for repetition in range(times):
             bares.append(await _command("-c", "pass"))
             helps.append(await _command("-m", "mqinfer", "--help"))

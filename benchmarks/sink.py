@@ -1,0 +1,230 @@
+"""sink: rows a second into a table beside a bare bulk insert, and the time from publish to visible.
+
+The rows are made by a stage, with the identity and lineage that rows have, and drained by
+`mqinfer worker -s sink-reading`. The bare insert takes columns of typed values that are ready in
+memory, and stores nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+import msgspec
+
+from benchmarks import apps, load
+from benchmarks.results import Figure, Goal, Options, Result, Row
+from benchmarks.times import quantile
+from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.adapters.jetstream import JetStream
+from mqinfer.settings import Settings
+
+ROWS, BLOCK = 300_000, 100_000
+RATE, SECONDS = 1_000, 10
+OF_BARE, VISIBLE_SECONDS = 0.7, 1.5
+POLL, TICK = 0.02, 0.005
+_BARE = """
+CREATE OR REPLACE TABLE bare (n Int64, station String, time DateTime64(6, 'UTC'), label String,
+score Float64, value Float64) ENGINE = MergeTree ORDER BY (station, time)
+"""
+COLUMNS = apps.Reading.__struct_fields__
+
+
+async def measure(options: Options) -> Result:
+    """Drain the same rows again and again; then publish at a steady rate, and look."""
+    count = options.amount(ROWS, least=1000)
+    seconds = max(2.0, SECONDS * min(options.scale, 1.0))
+    found: dict[str, list[float]] = {"sink": [], "bare": [], "sink cpu": [], "bare cpu": []}
+    visible: list[list[float]] = []
+    servers = load.servers(options.folder / "stack", clickhouse=True)
+    async with servers as (settings, jetstream):
+        database = ClickHouse(settings.clickhouse_url)
+        bench = _Bench(options, settings, jetstream, database)
+        columns = list(zip(*(_values(apps.reading(n)) for n in range(count)), strict=True))
+        await bench.prepare(count)
+        for _ in range(options.repeat):
+            for name, work in (("sink", bench.drain(count)), ("bare", bench.bare(columns))):
+                wall, cpu = await work
+                found[name].append(count / wall)
+                found[f"{name} cpu"].append(1e6 * cpu / count)
+            rates = ", ".join(f"{name} {found[name][-1]:,.0f}" for name in ("sink", "bare"))
+            options.say(f"sink: {rates} rows/s")
+        for repetition in range(options.repeat):
+            visible.append(await bench.visible(f"visible-{repetition}", int(RATE * seconds)))
+            options.say(f"sink: p99 from publish to visible {quantile(visible[-1], 0.99):.2f} s")
+        await database.close()
+    rows = [
+        Row(
+            title,
+            {
+                "rows/s": Figure(tuple(found[name]), "rows/s"),
+                "client µs a row": Figure(tuple(found[f"{name} cpu"]), "µs"),
+            },
+        )
+        for name, title in (
+            ("sink", "mqinfer sink, from JetStream"),
+            ("bare", f"clickhouse_connect, blocks of {BLOCK:,}"),
+        )
+    ]
+    rows.append(
+        Row(
+            f"publish to visible at {RATE:,} rows/s",
+            {
+                name: Figure(tuple(quantile(one, q) for one in visible), "s")
+                for name, q in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
+            },
+        )
+    )
+    ratio = rows[0].figures["rows/s"].median / rows[1].figures["rows/s"].median
+    return Result(
+        "sink",
+        f"sink: {count:,} rows of {len(COLUMNS)} columns",
+        rows,
+        goals=[
+            Goal("of a bare bulk insert", ratio, OF_BARE),
+            Goal(
+                "s from publish to visible, p99",
+                rows[2].figures["p99"].median,
+                VISIBLE_SECONDS,
+                at_most=True,
+            ),
+        ],
+        notes=[
+            "The sink reads each row from JetStream, decodes and acknowledges it, and stores ten "
+            "columns of lineage beside its own; the bare insert starts from columns in memory.",
+            f"Visible: from the scheduled publish to the answer of a query of the view, every "
+            f"{POLL * 1e3:.0f} ms.",
+        ],
+        chart="rows/s",
+    )
+
+
+def _values(row: apps.Reading) -> tuple[Any, ...]:
+    return tuple(getattr(row, column) for column in COLUMNS)
+
+
+class _Bench:
+    def __init__(
+        self, options: Options, settings: Settings, jetstream: JetStream, database: ClickHouse
+    ):
+        self._folder: Path = options.folder
+        self._settings = settings
+        self._jetstream = jetstream
+        self._database = database
+
+    async def prepare(self, count: int) -> None:
+        """Let the stage write the rows, and the sink make its table."""
+        await load.create(self._jetstream, "rows")
+        await load.fill(self._jetstream, "rows.in", load.items(0, count, size=0))
+        await load.expect(self._jetstream, "rows", "rows.in", count)
+        async with self._worker("rows", "measure"):
+            await load.drained(self._jetstream, "rows", "measure", done=count)
+        await load.expect(self._jetstream, "rows", "rows.reading", count)
+        await self.drain(count)  # the first time everywhere, and the table
+        url = urlsplit(self._settings.clickhouse_url)
+        self._client = await asyncio.to_thread(
+            clickhouse_connect.get_client, host=url.hostname, port=url.port, compress="lz4"
+        )
+        await self._database.command(_BARE)
+
+    async def drain(self, count: int) -> tuple[float, float]:
+        """Seconds that the sink takes for all rows: by the clock, and of its process."""
+        async with self._worker("rows", "sink-reading") as worker:
+            began, ended, _ = await load.drained(
+                self._jetstream, "rows", "sink-reading", done=count, process=worker
+            )
+            cpu = worker.cpu()
+        await self._check("reading", count)
+        await self._database.command("TRUNCATE TABLE reading__storage")
+        await self._jetstream.client.api("$JS.API.CONSUMER.DELETE.rows.sink-reading")
+        return ended - began, cpu
+
+    async def bare(self, columns: list[tuple[Any, ...]]) -> tuple[float, float]:
+        """The same of a bulk insert in blocks."""
+        count = len(columns[0])
+        blocks = [
+            [column[start : start + BLOCK] for column in columns]
+            for start in range(0, count, BLOCK)
+        ]
+
+        def insert() -> tuple[float, float]:
+            wall, cpu = time.perf_counter(), time.thread_time()
+            for block in blocks:
+                self._client.insert("bare", block, column_names=COLUMNS, column_oriented=True)
+            return time.perf_counter() - wall, time.thread_time() - cpu
+
+        found = await asyncio.to_thread(insert)
+        await self._check("bare", count)
+        await self._database.command("TRUNCATE TABLE bare")
+        return found
+
+    async def visible(self, app: str, count: int) -> list[float]:
+        """Seconds from publish to visible of rows that are published at a steady rate."""
+        await load.create(self._jetstream, app)
+        subject = f"{app}.reading"
+        async with self._worker(app, "sink-reading"):
+            await load.fill(self._jetstream, subject, [_payload(count)])  # one to warm up with
+            await load.drained(self._jetstream, app, "sink-reading", done=1)
+            async with asyncio.TaskGroup() as group:
+                scheduled = time.perf_counter() + 0.1
+                group.create_task(self._publish(subject, scheduled, count))
+                seen = await self._poll(count)
+            await load.drained(self._jetstream, app, "sink-reading", done=count + 1)
+        await self._check("reading", count + 1)
+        await self._database.command("TRUNCATE TABLE reading__storage")
+        await load.drop(self._jetstream, app)
+        return [seen[n] - (scheduled + n / RATE) for n in range(count)]
+
+    async def _publish(self, subject: str, scheduled: float, count: int) -> None:
+        sent = 0
+        while sent < count:
+            due = min(count, int((time.perf_counter() - scheduled) * RATE) + 1)
+            for n in range(sent, due):
+                await self._jetstream.client.publish(subject, _payload(n))
+            sent = max(sent, due)
+            await asyncio.sleep(TICK)
+
+    async def _poll(self, count: int) -> dict[int, float]:
+        """When each row was seen for the first time."""
+        seen: dict[int, float] = {}
+        low = 0
+        async with asyncio.timeout(120):
+            while len(seen) < count:
+                fresh = await self._seen(low, count)
+                now = time.perf_counter()
+                for n in fresh:
+                    seen.setdefault(n, now)
+                while low in seen:
+                    low += 1
+                await asyncio.sleep(POLL)
+        return seen
+
+    async def _seen(self, low: int, high: int = 2**62) -> Iterable[int]:
+        rows = await self._database.query(
+            "SELECT n FROM reading WHERE n >= {low:Int64} AND n < {high:Int64}",
+            {"low": low, "high": high},
+        )
+        return [row["n"] for row in rows]
+
+    async def _check(self, table: str, count: int) -> None:
+        (found,) = await self._database.query(
+            f"SELECT count() AS rows, uniqExact(n) AS distinct FROM {table}"
+        )
+        if found != {"rows": count, "distinct": count}:
+            raise RuntimeError(f"{table}: {found} instead of {count:,} rows")
+
+    def _worker(self, app: str, task: str) -> Any:
+        return load.process(
+            self._folder / f"{app}-{task}.log",
+            *("mqinfer", "worker", "benchmarks.apps:readings", "--stage", task),
+            environ=load.environ(self._settings, app),
+        )
+
+
+def _payload(n: int) -> bytes:
+    return msgspec.json.encode(apps.reading(n))
