@@ -49,6 +49,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--repeat", type=int, default=3, help="repetitions of each row")
     parser.add_argument("--json", type=Path, default=Path(".mqinfer/bench.json"), metavar="PATH")
+    parser.add_argument("--markdown", type=Path, default=Path(".mqinfer/bench.md"), metavar="PATH")
     parser.add_argument("--chart", type=Path, default=Path(".mqinfer/bench.png"), metavar="PATH")
     parsed = parser.parse_args(arguments)
     if not 0 < parsed.scale <= 100:
@@ -87,10 +88,13 @@ async def bench(arguments: argparse.Namespace, console: Console) -> int:
         }
         # After each, so that what was found stays found if the next one is interrupted.
         report.write_json(arguments.json, facts, results)
+        report.write_markdown(arguments.markdown, machine, results)
     drawn = report.draw(arguments.chart, machine, results)
     took = time.monotonic() - began
-    console.print(f"\n{took / 60:.1f} minutes; figures: {arguments.json}", end="")
-    console.print(f"; chart: {arguments.chart}" if drawn else "")
+    console.print(
+        f"\n{took / 60:.1f} minutes; figures: {arguments.json}, {arguments.markdown}"
+        + (f"; chart: {arguments.chart}" if drawn else "")
+    )
     if arguments.scale < 1:
         console.print(f"At scale {arguments.scale:g}: to see that it runs, not to be quoted.")
     for name, why in failed.items():

@@ -1,4 +1,4 @@
-"""What the benchmarks found, as tables, as JSON and as a chart."""
+"""What the benchmarks found: tables on the terminal and in Markdown, JSON, a chart."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks.results import Figure, Goal, Result
 
@@ -91,7 +92,7 @@ def table(result: Result) -> Table:
     made.add_column("")
     headings = _headings(result)
     for heading, unit in headings.items():
-        made.add_column(heading if unit in heading else f"{heading} ({unit})", justify="right")
+        made.add_column(_with_unit(heading, unit), justify="right")
     for row in result.rows:
         figures = [row.figures.get(heading) for heading in headings]
         style = "bold" if row.name.startswith("mqinfer") else None
@@ -102,6 +103,10 @@ def table(result: Result) -> Table:
 def _headings(result: Result) -> dict[str, str]:
     """The headings of a result's columns with their units, in order."""
     return {heading: figure.unit for row in result.rows for heading, figure in row.figures.items()}
+
+
+def _with_unit(heading: str, unit: str) -> str:
+    return heading if not unit or heading.endswith(unit) else f"{heading}, {unit}"
 
 
 def _cell(figure: Figure) -> str:
@@ -118,6 +123,37 @@ def goal_line(goal: Goal) -> str:
         return f"[yellow]not measured[/yellow]  {goal.what} (goal: {bound})"
     verdict = "[green]met[/green]   " if goal.met else "[red]missed[/red]"
     return f"{verdict}  {shown(goal.found)} {goal.what} (goal: {bound})"
+
+
+# --- Markdown ------------------------------------------------------------------------------------
+
+
+def write_markdown(path: Path, machine: Machine, results: Sequence[Result]) -> None:
+    """Write the tables and goals as Markdown, for the docs."""
+    parts = [f"Measured on {machine}."]
+    for result in results:
+        headings = _headings(result)
+        lines = [
+            "| | " + " | ".join(_with_unit(name, unit) for name, unit in headings.items()) + " |",
+            "|---|" + "---|" * len(headings),
+        ]
+        for row in result.rows:
+            cells = [row.figures.get(heading) for heading in headings]
+            shown_cells = " | ".join("" if f is None else _plain_cell(f) for f in cells)
+            lines.append(f"| {row.name} | {shown_cells} |")
+        parts += [f"## {result.name}: {result.title}", "\n".join(lines)]
+        parts += ["\n".join(f"- {_plain_goal(goal)}" for goal in result.goals)]
+        parts += ["\n".join(f"- {note}" for note in result.notes)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join(part for part in parts if part) + "\n")
+
+
+def _plain_cell(figure: Figure) -> str:
+    return Text.from_markup(_cell(figure)).plain
+
+
+def _plain_goal(goal: Goal) -> str:
+    return " ".join(Text.from_markup(goal_line(goal)).plain.split())
 
 
 # --- JSON ----------------------------------------------------------------------------------------
@@ -223,7 +259,7 @@ def _panel(axis: Any, result: Result) -> None:
     axis.set_yticks(places, [row.name for row in rows])
     axis.invert_yaxis()
     axis.set_xlim(0, 1.15 * max(figure.spread[1] for figure in figures))
-    title = f"{result.name}: {_with_unit(result.chart, figures[0])}"
+    title = f"{result.name}: {_with_unit(result.chart, figures[0].unit)}"
     axis.set_title(title, loc="left", color=INK, fontweight="bold")
     axis.tick_params(length=0)
     axis.xaxis.set_major_locator(_few_ticks())
@@ -237,7 +273,3 @@ def _few_ticks() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(5)
-
-
-def _with_unit(heading: str, figure: Figure) -> str:
-    return heading if figure.unit in heading else f"{heading}, {figure.unit}"

@@ -87,13 +87,19 @@ async def test_one_that_fails_does_not_stop_the_others(
 
     use(monkeypatch, broken=broken, fine=fine)
     monkeypatch.chdir(tmp_path)
-    arguments = command.parse(["--json=found/bench.json", "--chart=found/bench.png"])
+    arguments = command.parse(
+        ["--json=found/bench.json", "--markdown=found/bench.md", "--chart=found/bench.png"]
+    )
     console = Console(record=True, width=120)
     assert await command.bench(arguments, console) == 1
     text = console.export_text()
     assert "broken: RuntimeError: no such thing" in text
     assert "2.00 (1.00 to 3.00)" in text
     assert "missed  2.00 of light (goal: at most 1.00)" in text
+    page = (tmp_path / "found/bench.md").read_text()
+    assert "## fine: as it should be\n\n| | speed, m/s |" in page
+    assert "| mqinfer | 2.00 (1.00 to 3.00) |" in page
+    assert "- missed 2.00 of light (goal: at most 1.00)" in page
     facts = json.loads((tmp_path / "found/bench.json").read_text())
     assert facts["failed"] == {"broken": "RuntimeError: no such thing"}
     assert [result["name"] for result in facts["results"]] == ["fine"]
