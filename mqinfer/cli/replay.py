@@ -49,7 +49,7 @@ def replay(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VERSION", help="Answer with this version in this run; repeatable."
+            metavar="NAME=VERSION", help="Answer with this version (or @ALIAS now) in this run."
         ),
     ] = None,
     rate: Annotated[
@@ -137,6 +137,7 @@ async def _replay(
 
     async with wiring.jetstream(app, settings, "replay") as broker:
         store = wiring.runs(app, broker)
+        definition["models"] = await wiring.aliases(app, broker).resolve(definition["models"])
         made = await store.create(wanted=wanted, **definition)
         _announce(made, as_json)
         running = Worker(app, settings=settings, run=made.name)
