@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 SIDE = 224
+# A picture a core: threads within one picture would only get in each other's way.
+cv2.setNumThreads(1)
 
 
 def fit(pixels: Array) -> Array:
