@@ -54,10 +54,3 @@ class Availability:
 
     def __repr__(self) -> str:
         return f"Availability({self.blocked or f'{self.name} up'})"
-
-
-def title_of(model: str, version: str | None, alias: str | None) -> str:
-    """What is followed, for people; version None is the latest."""
-    if alias is not None:
-        return f"model {model} alias {alias} -> {version or 'latest'}"
-    return f"model {model}" + (f" version {version}" if version else "")

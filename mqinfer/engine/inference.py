@@ -143,8 +143,8 @@ class Inference:
                 return self._link.availability.blocked
             if not self._link.closed:
                 lane = self._lane(model.name, model.version, model.alias)
-                if lane.availability.reason is not None:
-                    return lane.availability.blocked
+                if lane.served.availability.reason is not None:
+                    return lane.served.availability.blocked
         return None
 
     async def run(self) -> None:
@@ -223,8 +223,9 @@ class Inference:
         if self._aliases is not None:
             await self._aliases.refresh()
             for followed, lane in self._lanes.items():
-                lane.follow(self._resolved(*followed))
+                lane.served.follow(self._resolved(*followed))
         for lane in tuple(self._lanes.values()):
             # What is down is being asked already.
-            if self._link.availability.reason is lane.availability.reason is None and lane.info:
-                await lane.describe()
+            down = self._link.availability.reason or lane.served.availability.reason
+            if down is None and lane.served.info:
+                await lane.served.describe()

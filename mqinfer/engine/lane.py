@@ -16,12 +16,12 @@ import structlog
 
 from mqinfer.context import Context
 from mqinfer.engine import tensors
-from mqinfer.engine.availability import Availability, title_of
 from mqinfer.engine.batcher import Batcher, Entry
 from mqinfer.engine.calls import Call, InferenceObserver, LaneStatistics, ModelDied, Part, Request
-from mqinfer.engine.limits import AdaptiveLimit, Backoff
+from mqinfer.engine.limits import AdaptiveLimit
 from mqinfer.engine.link import Link
 from mqinfer.engine.ports import ModelInfo
+from mqinfer.engine.served import Served
 from mqinfer.engine.share import Share
 from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError, Unavailable
 from mqinfer.model import Answer
@@ -69,10 +69,6 @@ class Lane:
         share: Share | None = None,
     ):
         self.model = model
-        self.version = version
-        self.info: ModelInfo | None = None
-        self.alias = alias
-        self.availability = Availability(title_of(model, version, alias), link.clock)
         self._link = link
         self._batcher = batcher
         self._limit = limit
@@ -80,33 +76,29 @@ class Lane:
         self._observer = observer
         self._share = share
         self._rest: asyncio.TimerHandle | None = None
-        self._backoff = Backoff()
-        self._described = float("-inf")
-        self._known = asyncio.Event()
         self._calls: set[Call] = set()
         self._door: OrderedDict[Call, None] = OrderedDict()
-        self._returns = 0
-        self._died = self._told_down = False
         self._pumping = False
         self._task_name = f"infer {model}"
         self._requests = self._items = self._refused = self._resent = 0
+        self.served = Served(
+            link, model, version, alias, changed=self._changed, learned=self._learned
+        )
         link.listeners.append(self._changed)
-        self._recovery: asyncio.Task[None] | None = None
-        self._recover_soon()
 
     # --- callers --------------------------------------------------------------------------------
 
     async def call(self, inputs: Mapping[str, Array], context: Context | None) -> Answer:
         """Run one item; see `mqinfer.engine.inference.Inference`."""
-        info = self.info or await self._first_info(context)
+        info = self.served.info or await self.served.first_info(context)
         try:
             checked = tensors.check(info, inputs)
         except BadTensor:
             # A newer version may want other tensors: look again before refusing.
-            fresh = self._link.clock() - self._described < self._refresh
-            if fresh or not await self.describe() or self.info is None:
+            fresh = self._link.clock() - self.served.described < self._refresh
+            if fresh or not await self.served.describe() or self.served.info is None:
                 raise
-            info = self.info
+            info = self.served.info
             checked = tensors.check(info, inputs)
         self._link.require_open()
         call = Call(info, checked, context)
@@ -128,21 +120,9 @@ class Lane:
             # Breaks a cycle: the arrays are to be freed now, not when garbage is collected.
             call.entry = None
 
-    def follow(self, version: str | None) -> None:
-        """Send to another version from now on.
-
-        What was sent is answered by the version before. What waits goes to the new one; a call
-        that does not fit it is checked again when it is refused, as after a newer version.
-        """
-        if version != self.version:
-            log.info("alias", model=self.model, alias=self.alias, version=version or "latest")
-            self.version = version
-            self.availability.name = title_of(self.model, version, self.alias)
-            self._described = float("-inf")
-
     def end(self) -> None:
         """Answer every caller that the link is closed."""
-        self._known.set()
+        self.served.end()
         if self._rest is not None:
             self._rest.cancel()
         for call in self._calls:
@@ -155,8 +135,8 @@ class Lane:
         """A look at it."""
         return LaneStatistics(
             model=self.model,
-            version=self.version,
-            blocked=self._link.availability.blocked or self.availability.blocked,
+            version=self.served.version,
+            blocked=self._link.availability.blocked or self.served.availability.blocked,
             calls=len(self._calls),
             at_door=len(self._door),
             requests=self._requests,
@@ -168,83 +148,20 @@ class Lane:
         )
 
     def __repr__(self) -> str:
-        return f"Lane({self.availability!r}, {self._batcher!r}, {self._limit!r})"
+        return f"Lane({self.served.availability!r}, {self._batcher!r}, {self._limit!r})"
 
-    # --- the model's availability ---------------------------------------------------------------
+    # --- the model's state ----------------------------------------------------------------------
 
     @property
     def _blocked(self) -> bool:
-        return self._link.availability.reason is not None or self.availability.reason is not None
+        return (
+            self._link.availability.reason is not None
+            or self.served.availability.reason is not None
+        )
 
-    async def describe(self) -> bool:
-        """Ask for the metadata; False when the model or the server turned out to be down."""
-        asked, version = self._link.clock(), self.version
-        try:
-            info = await self._link.describe(self.model, version)
-        except MqinferError as error:
-            if isinstance(error, Unavailable) and not isinstance(error, ModelUnavailable):
-                self._link.down(str(error))
-                return False
-            info, reason = None, str(error)
-        if version != self.version:  # the alias has moved meanwhile
-            return await self.describe()
-        if info is None:
-            self._down(reason)
-        else:
-            self._learn(info, asked)
-        return info is not None
-
-    def _learn(self, info: ModelInfo, asked: float) -> None:
-        self._described = asked
-        if info != self.info:
-            log.info("model", model=self.model, version=self.version, served=info.versions)
-            self.info = info
-            most = max(info.max_batch_size, 1)
-            self._batcher.max_batch = most if self._share is None else self._share.items(most)
-        self._known.set()
-        if self.availability.reason is not None:
-            if not self._died:
-                self._returns += 1
-                self._tell_back()
-            self.availability.up()
-            self._changed()
-
-    def _tell_back(self) -> None:
-        if self._told_down:
-            self._told_down = False
-            log.info("model is back", model=self.model, version=self.version)
-
-    def _down(self, reason: str, *, died: bool = False) -> None:
-        if not self._told_down:
-            log.warning("model is down", model=self.model, version=self.version, reason=reason)
-        self._told_down = True
-        # The server calls a model ready whose process died: only an answer tells that it is back.
-        self._died = died
-        self.availability.down(reason)
-        self._recover_soon()
-        self._changed()
-
-    def _recover_soon(self) -> None:
-        if self._recovery is None and not self._link.closed:
-            self._recovery = self._link.spawn(self._recover(), f"{self.availability.name} probe")
-
-    async def _recover(self) -> None:
-        while True:
-            await asyncio.sleep(self._backoff.next())
-            await self._link.availability.wait_up()
-            if await self.describe():
-                break
-        self._recovery = None
-
-    async def _first_info(self, context: Context | None) -> ModelInfo:
-        self._link.pauses.begin(context)
-        try:
-            await self._known.wait()
-        finally:
-            self._link.pauses.end(context)
-        self._link.require_open()
-        assert self.info is not None
-        return self.info
+    def _learned(self, info: ModelInfo) -> None:
+        most = max(info.max_batch_size, 1)
+        self._batcher.max_batch = most if self._share is None else self._share.items(most)
 
     def _changed(self) -> None:
         """The server or the model went down or came back."""
@@ -395,14 +312,13 @@ class Lane:
         batch = tensors.assemble(info, [entry.item.inputs for entry in part])
         started = link.clock()
         reply = await link.server.infer(
-            self.model, self.version, batch, timeout=link.request_timeout
+            self.model, self.served.version, batch, timeout=link.request_timeout
         )
         seconds = link.clock() - started
         outputs = tensors.split(info, reply, len(part))
         self._limit.measured(seconds, len(part), full=full)
-        self._backoff.reset()
         link.backoff.reset()
-        self._tell_back()
+        self.served.answered()
         self._requests += 1
         self._items += len(part)
         if self._observer is not None:
@@ -414,9 +330,8 @@ class Lane:
     ) -> list[Part]:
         """A request was refused: find the bad items; returns what to try next, the first last."""
         # Perhaps a newer version took over, or the alias moved to one, that wants other tensors.
-        moves = self.version is None or self.alias is not None
-        stale = moves and self._described <= sent
-        if stale and (not await self.describe() or self._check_again(part)):
+        stale = self.served.moves and self.served.described <= sent
+        if stale and (not await self.served.describe() or self._check_again(part)):
             self._put_back(request, part)
             return []
         if len(part) == 1:
@@ -429,7 +344,7 @@ class Lane:
 
     def _check_again(self, part: Part) -> bool:
         """Whether calls were made for other metadata; those that fit what is wanted now go on."""
-        info = self.info
+        info = self.served.info
         if info is None or all(entry.item.info is info for entry in part):
             return False
         for entry in part:
@@ -452,13 +367,13 @@ class Lane:
             if len(part) == 1:
                 self._suspect(part[0].item, error)
         if isinstance(error, ModelUnavailable):
-            self._down(str(error), died=isinstance(error, ModelDied))
+            self.served.down(str(error), died=isinstance(error, ModelDied))
         else:
             self._link.down(str(error))
 
     def _suspect(self, call: Call, error: Unavailable) -> None:
         """An item that was alone got no answer; when that goes on, the item is at fault."""
-        sign_of_life = (self._link.returns, self._returns, self._requests)
+        sign_of_life = (self._link.returns, self.served.returns, self._requests)
         if call.sign_of_life == sign_of_life:
             return
         call.sign_of_life = sign_of_life
