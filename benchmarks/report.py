@@ -195,19 +195,21 @@ def draw(path: Path, machine: Machine, results: Sequence[Result]) -> bool:
     drawn = [result for result in results if result.chart and result.rows]
     if not drawn:
         return False
-    columns = 1 if len(drawn) == 1 else 2
-    pairs = [drawn[first : first + columns] for first in range(0, len(drawn), columns)]
-    # A row of panels is as high as its fullest one, so that all bars are equally thick.
-    heights = [0.9 + 0.27 * max(len(result.rows) for result in pair) for pair in pairs]
+    columns = _columns(drawn)
+    tallest = max(sum(map(_height, column)) for column in columns)
     with mpl.rc_context({"font.size": 9}):
-        drawing = Drawing(figsize=(6.8 * columns, sum(heights) + 0.8), layout="constrained")
+        drawing = Drawing(figsize=(6.8 * len(columns), tallest + 0.8), layout="constrained")
         FigureCanvasAgg(drawing)
-        panels = drawing.subplots(len(pairs), columns, squeeze=False, height_ratios=heights)
-        for line, pair in zip(panels, pairs, strict=True):
-            for axis in line[len(pair) :]:
-                axis.set_visible(False)
-            for axis, result in zip(line, pair, strict=False):
-                _panel(axis, result)
+        grid = drawing.add_gridspec(1, len(columns))
+        for place, column in enumerate(columns):
+            heights = [_height(result) for result in column]
+            # What the column lacks stays empty below, so that bars are about equally thick.
+            rest = [tallest - sum(heights)] if tallest - sum(heights) > 0.01 else []
+            cells = grid[place].subgridspec(len(heights + rest), 1, height_ratios=heights + rest)
+            for line, result in enumerate(column):
+                _panel(drawing.add_subplot(cells[line]), result)
+            if rest:
+                drawing.add_subplot(cells[-1]).set_axis_off()
         drawing.suptitle(
             "mqinfer: what make bench measured",
             fontsize=14,
@@ -226,6 +228,19 @@ def draw(path: Path, machine: Machine, results: Sequence[Result]) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         drawing.savefig(path, dpi=130, facecolor="white")
     return True
+
+
+def _columns(results: Sequence[Result]) -> list[list[Result]]:
+    """Panels in one column or two, each below those that leave it the most room."""
+    columns: list[list[Result]] = [[] for _ in range(min(2, len(results)))]
+    for result in results:
+        min(columns, key=lambda column: sum(map(_height, column))).append(result)
+    return columns
+
+
+def _height(result: Result) -> float:
+    """Inches of a panel."""
+    return 0.62 + 0.27 * sum(result.chart in row.figures for row in result.rows)
 
 
 def _panel(axis: Any, result: Result) -> None:
@@ -263,7 +278,9 @@ def _panel(axis: Any, result: Result) -> None:
     axis.set_title(title, loc="left", color=INK, fontweight="bold")
     axis.tick_params(length=0)
     axis.xaxis.set_major_locator(_few_ticks())
-    axis.xaxis.set_major_formatter(lambda value, _place: f"{value:,g}")
+    axis.xaxis.set_major_formatter(
+        lambda value, _place: f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+    )
     axis.grid(axis="x", color="#e6e6e6", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.spines[["top", "right", "bottom", "left"]].set_visible(False)
