@@ -196,7 +196,8 @@ def test_killed_between_publish_and_delete_it_can_run_again(buried: Shell) -> No
 
     async def die() -> None:
         async with wiring.jetstream(app, Settings.load(), "test") as broker:
-            letters = DeadLetters(app, Dying(Scanner(broker.client)), broker)
+            runs = wiring.runs(app, broker)
+            letters = DeadLetters(app, Dying(Scanner(broker.client)), broker, runs)
             await letters.retry(Selection(sequences=((1, 1),)))
 
     with pytest.raises(KeyboardInterrupt):
@@ -231,11 +232,11 @@ def test_retry_headers_keep_the_originals() -> None:
         deadletter.PREFIX + "Msg-Id": "i",
         deadletter.REASON: "r",
     }
-    pairs = retry_headers(letter(headers))
+    pairs = retry_headers(letter(headers), "s")
     assert pairs["Mq-Only"] == "s"
     assert (pairs["Mq-Id"], pairs["traceparent"]) == ("i", "t")
     assert not any(name.startswith(deadletter.PREFIX) for name in pairs)
-    others = {retry_headers(letter(headers, 8))[MSG_ID], "i", "dead:s::i:1"}
+    others = {retry_headers(letter(headers, 8), "s")[MSG_ID], "i", "dead:s::i:1"}
     assert pairs[MSG_ID] not in others
 
 

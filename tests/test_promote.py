@@ -16,7 +16,9 @@ from replay_support import Number, runs_of, work
 
 from mqinfer import App, Context, Row
 from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.adapters.scan import Scanner
 from mqinfer.engine.compare import compare
+from mqinfer.engine.letters import DeadLetters, Selection
 from mqinfer.engine.promote import Promotions, late
 from mqinfer.engine.runs import Wanted
 from mqinfer.engine.superseded import superseded
@@ -37,6 +39,7 @@ class Grader:
     """What the stage of `grading` answers; tests change it between live and run."""
 
     version: int = 1
+    fails: int | None = 11  # version 2 cannot answer this
 
     def rows(self, value: int) -> list[Graded]:
         if self.version == 1:
@@ -53,7 +56,7 @@ def grading(name: str) -> tuple[App, Grader]:
     @app.stage(attempts=1)
     async def grade(number: Number, ctx: Context) -> AsyncIterator[Graded]:
         ctx.models["grader"] = str(grader.version)  # as a call of that model would say
-        if grader.version == 2 and number.value == 11:
+        if grader.version == 2 and number.value == grader.fails:
             raise ValueError("it cannot")
         for row in grader.rows(number.value):
             yield row
@@ -370,3 +373,37 @@ async def test_who_superseded_whom(nats: Settings, url: str, db: ClickHouse) -> 
         assert counted((await facts("r1"))["superseded_by"]) == {("r1", "r3"): 8, ("r1", None): 1}
         await promotions.undo("r3")
         assert (await facts("r1"))["superseded_by"] == []
+
+
+async def test_a_dead_letter_sent_back_is_covered(nats: Settings, url: str, db: ClickHouse) -> None:
+    async with graded("mended", nats, url) as (harness, grader):
+        runs, broker = runs_of(harness), harness.services.broker
+        promotions = Promotions(harness.app, runs, db)
+        scanner = Scanner(broker.client)  # type: ignore[attr-defined]
+        letters = DeadLetters(harness.app, scanner, broker, runs)
+        before = await view(db)
+        grader.version = 2
+        run = await runs.create(stage="grade", wanted=Wanted(), name="r1")
+        await work(harness, "r1")
+        await promotions.promote("r1")
+        assert await view(db) == expected("r1", 0, 19)
+        refused = await letters.retry(Selection())
+        assert "is promoted" in refused.problems[0]
+        await promotions.undo("r1")
+
+        grader.fails = None
+        assert (await letters.retry(Selection())).reopened == ["r1"]
+        with pytest.raises(ConfigurationError, match="only one that is done"):
+            await promotions.promote("r1")
+        await work(harness, "r1")
+        assert await view(db) == before
+        assert await promotions.covered(run) == 20
+        await promotions.promote("r1")
+        eleven = [row for row in await view(db) if row[0] == 11]
+        assert eleven == [(11, "ill", 22.0, "r1")]
+        assert {row[3] for row in await view(db)} == {"r1"}
+        await promotions.undo("r1")
+        await promotions.discard("r1")
+        assert await view(db) == before
+        assert await harness.stored(subject="mended.run.>") == []
+        assert await harness.lag("run-r1-mqinfer-retry") == -1

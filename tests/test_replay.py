@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 from replay_support import Double, Keyed, Noise, Number, runs_of, work
 
 from mqinfer import App, Blob, Context, Message
@@ -21,11 +22,11 @@ from mqinfer.engine.inference import Inference
 from mqinfer.engine.letters import DeadLetters, Selection
 from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.engine.rate import RatedSlots
-from mqinfer.engine.replay import RunWorker
-from mqinfer.engine.runs import Wanted
+from mqinfer.engine.replay import RunWorker, progress
+from mqinfer.engine.runs import Runs, Wanted
 from mqinfer.engine.worker import Services
 from mqinfer.errors import ConfigurationError, ConflictError
-from mqinfer.identity import MODELS, RUN
+from mqinfer.identity import MODELS, MSG_ID, RUN
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until
@@ -220,12 +221,130 @@ async def test_dead_letters_of_a_run_say_so(nats: Settings) -> None:
         await work(harness, "r1")
         (dead,) = await harness.dead()
         assert (dead.subject, dead.headers[RUN]) == ("dead.letters.double", "r1")
-        # It cannot be sent back: the live stage would answer it.
-        broker = harness.services.broker
-        scanner = Scanner(broker.client)  # type: ignore[attr-defined]
-        result = await DeadLetters(app, scanner, broker).retry(Selection())
-        assert "of replay run r1" in result.problems[0]
+
+
+def letters_of(harness: Harness) -> DeadLetters:
+    broker = harness.services.broker
+    scanner = Scanner(broker.client)  # type: ignore[attr-defined]
+    return DeadLetters(harness.app, scanner, broker, runs_of(harness))
+
+
+async def test_dead_letters_go_back_to_their_run(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App("back")
+    bad, worse = {2, 5, 7}, {5}
+    seen: list[tuple[str, int, str | None]] = []
+
+    class Last(Message):
+        value: int
+
+    @app.stage(attempts=1)
+    async def double(number: Number, ctx: Context) -> Double:
+        seen.append(("double", number.value, ctx.run))
+        if ctx.run and number.value in bad:
+            raise ValueError("no")
+        return Double(number.value)
+
+    @app.stage(attempts=1)
+    async def last(one: Double, ctx: Context) -> Last:
+        seen.append(("last", one.value, ctx.run))
+        if ctx.run and one.value in worse | {8}:
+            raise ValueError("no")
+        return Last(one.value)
+
+    @app.stage
+    async def other(number: Number, ctx: Context) -> None:
+        seen.append(("other", number.value, ctx.run))
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(*(Number(value) for value in range(10)))
+        await harness.drain()
+        runs, letters = runs_of(harness), letters_of(harness)
+
+        async def stored_values(kind: str) -> list[int]:
+            stored = await harness.stored(subject=f"back.run.r1.{kind}")
+            return sorted(int(raw.data[len(b'{"value":') : -1]) for raw in stored)
+
+        await runs.create(stage="double", wanted=Wanted(), name="r1", downstream=True)
+        await work(harness, "r1")
+        run = await runs.get("r1")
+        assert (run.state, len(await harness.dead())) == ("done", 4)  # 2, 5, 7; and 8 in `last`
+        await harness.publish(*(Number(value) for value in range(100, 120)))
+        seen.clear()
+
+        # Killed before the run is open again: the letters are kept, and go back once.
+        with monkeypatch.context() as patch:
+            patch.setattr(Runs, "reopen", None)
+            with pytest.raises(TypeError):
+                await letters.retry(Selection())
+        assert len(await harness.dead()) == 4
+        assert (await runs.get("r1")).state == "done"
+        bad.clear()
+        result = await letters.retry(Selection())
+        assert (result.done, result.reopened, result.problems) == (4, ["r1"], [])
+        assert await harness.dead() == []
+        run = await runs.get("r1")
+        assert (run.state, run.retries) == ("running", 1)
+        assert await progress(app, run, harness.services.broker, runs) == 7
+        await asyncio.gather(work(harness, "r1"), work(harness, "r1"))
+        # 5 and 8 fail in `last`, now and again; those that were sent back came once, to the run.
+        run = await runs.get("r1")
+        assert (run.state, len(await harness.dead())) == ("done", 2)
+        assert await progress(app, run, harness.services.broker, runs) == 10
+        assert sorted(seen) == [
+            *(("double", value, "r1") for value in (2, 5, 7)),
+            *(("last", value, "r1") for value in (2, 5, 7, 8)),
+        ]
+        seen.clear()
+        worse.clear()
+        result = await letters.retry(Selection())
+        assert (result.done, result.reopened) == (2, ["r1"])
+        await work(harness, "r1")
+        assert sorted(seen) == [("last", 5, "r1"), ("last", 8, "r1")]
         assert len(await harness.dead()) == 1
+        # One answer each; what was sent back to `last` lies beside them, for it alone.
+        answers, again = await stored_values("last"), await stored_values("double")
+        assert answers == [0, 1, 2, 3, 4, 5, 6, 7, 9]
+        assert again == sorted([*range(10), 5, 8, 8])
+        # Nothing of it is live.
+        assert await harness.lag("double") == 20
+        assert len(await harness.stored(subject="back.number")) == 30
+        assert await harness.lag("last") == 0
+
+
+async def test_when_dead_letters_cannot_go_back_to_their_run(nats: Settings) -> None:
+    app = App("refusing")
+
+    @app.stage(attempts=1)
+    async def double(number: Number) -> Double:
+        raise ValueError("no")
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(Number(1))
+        runs, letters = runs_of(harness), letters_of(harness)
+        await runs.create(stage="double", wanted=Wanted(), name="r1")
+        await work(harness, "r1")
+
+        async def refused(text: str, **changes: Any) -> None:
+            before = await runs.get("r1")
+            await runs.change("r1", lambda run: structs.replace(run, **changes))
+            result = await letters.retry(Selection())
+            assert text in result.problems[0]
+            assert (result.done, result.failed, result.reopened) == (0, 1, [])
+            assert len(await harness.dead()) == 1
+            assert await harness.stored(subject="refusing.run.>") == []
+            await runs.change("r1", lambda _: before)
+
+        await refused("still at work", state="running", finished=None)
+        await refused("runs undo APP r1", state="promoted")
+        await refused("drop the letter", state="discarded")
+        (dead,) = await harness.dead()
+        await harness.publish_bytes(
+            "dead.refusing.double", b"", {**dead.headers, RUN: "gone", MSG_ID: "x"}
+        )
+        result = await letters.retry(Selection(sequences=((2, 2),)))
+        assert "there is no replay run gone" in result.problems[0]
 
 
 async def test_downstream_stays_in_the_run(nats: Settings) -> None:

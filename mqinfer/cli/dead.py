@@ -130,8 +130,9 @@ def retry(
     r"""Send dead letters back to their stages.
 
     The original bytes go back under the same identity, and to the stage that gave up alone; then
-    the letter is deleted. What was answered
-    before is not answered twice. Killed half way, it can be run again.
+    the letter is deleted. What was answered before is not answered twice. A letter of a replay run
+    goes back to that run, which is then to be worked on again (`mqinfer worker APP --run RUN`).
+    Killed half way, it can be run again.
 
     \b
       mqinfer dead retry plants:app --stage crop --kind failed
@@ -210,7 +211,7 @@ async def _open(app: App, settings: Settings) -> AsyncGenerator[DeadLetters, Non
     from mqinfer.engine.letters import DeadLetters
 
     async with wiring.jetstream(app, settings, "dead letters") as broker:
-        yield DeadLetters(app, Scanner(broker.client), broker)
+        yield DeadLetters(app, Scanner(broker.client), broker, wiring.runs(app, broker))
 
 
 async def _listed(dead: DeadLetters, selection: Selection) -> tuple[list[Letter], int]:
@@ -251,6 +252,8 @@ def _act(
         print(f"{result.done:,} {letters} {would}{done}")
         for stage, count in sorted(result.by_stage.items()):
             print(f"  {stage}: {count:,}")
+        for run in result.reopened:
+            print(f"run {run} is at work again: mqinfer worker {app} --run {run}")
     if result.problems:
         import sys
 

@@ -4,6 +4,9 @@ Sending back keeps promise 2: the original bytes go to the original subject unde
 (`Mq-Id`), for the one consumer that gave up (`Mq-Only`), with a message id that only this dead
 letter makes. A letter is deleted after JetStream has acknowledged its message; killed in between
 and run again, JetStream drops the repeat (and beyond its window the answers' own ids do).
+
+A letter of a replay run goes back into that run: on a subject of the run, so that no live stage
+sees it, and the run is then at work again. Its letters are deleted after that.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mqinfer.engine import deadletter, plan
+from mqinfer.engine import deadletter, plan, runs
 from mqinfer.engine.publishing import publish_stored
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.identity import IDENTITY, MSG_ID, ONLY, RUN, header_block
@@ -25,6 +28,7 @@ from mqinfer.identity import IDENTITY, MSG_ID, ONLY, RUN, header_block
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.engine.ports import Broker
+    from mqinfer.engine.runs import Run, Runs
 
 _AT_ONCE = 200
 _TIMEOUT = 30.0
@@ -176,6 +180,11 @@ class Letter:
         return self._header(deadletter.STAGE) or self.stored.subject.rpartition(".")[2]
 
     @property
+    def run(self) -> str | None:
+        """The replay run that it is of."""
+        return self.stored.headers.get(RUN)
+
+    @property
     def kind(self) -> str:
         """See `deadletter.Kind`."""
         return self._header(deadletter.KIND)
@@ -252,6 +261,7 @@ class Result:
     by_stage: Counter[str] = field(default_factory=Counter)
     failed: int = 0
     problems: list[str] = field(default_factory=list)
+    reopened: list[str] = field(default_factory=list)  # runs that are at work again
 
     def count(self, letter: Letter) -> None:
         """One is done."""
@@ -273,6 +283,7 @@ class Result:
             "by_stage": dict(self.by_stage),
             "failed": self.failed,
             "problems": self.problems,
+            "reopened": self.reopened,
         }
 
 
@@ -283,13 +294,15 @@ class DeadLetters:
         app: whose.
         store: to look into streams.
         broker: to publish with.
+        runs: the replay runs that letters may be of.
     """
 
-    def __init__(self, app: App, store: Store, broker: Broker):
+    def __init__(self, app: App, store: Store, broker: Broker, runs: Runs):
         self._stream = plan.dead_stream_spec(app).name
         self._app = app
         self._store = store
         self._broker = broker
+        self._runs = runs
 
     async def count(self) -> int:
         """How many are kept."""
@@ -326,8 +339,40 @@ class DeadLetters:
         return None if original is None else original.data
 
     async def retry(self, selection: Selection, *, dry_run: bool = False) -> Result:
-        """Send them back to the stage that gave up, then delete them."""
-        return await self._each(selection, self._send_back, dry_run)
+        """Send them back to the stage that gave up, then delete them.
+
+        Raises:
+            ConfigurationError: a run was promoted or discarded meanwhile; its letters are kept.
+        """
+        found: dict[str, Run | None] = {}
+        returned: dict[str, list[Letter]] = {}
+
+        async def send_back(letter: Letter) -> None:
+            name = letter.run
+            if name is None:
+                await self._publish(letter, letter.subject, letter.stage)
+                await self._delete(letter)
+                return
+            if name not in found:
+                found[name] = await self._runs.find(name)
+            run = found[name]
+            if run is None:
+                raise MqinferError(f"there is no replay run {name}: drop the letter")
+            runs.require_open(run)
+            subject = runs.retry_subject(self._app, name, letter.subject)
+            stage = runs.RETRIES if letter.stage == run.stage else letter.stage
+            await self._publish(letter, subject, f"run-{name}-{stage}")
+            returned.setdefault(name, []).append(letter)
+
+        result = await self._each(selection, send_back, dry_run)
+        for name, letters in returned.items():
+            # Only now, or a worker might find nothing to do and end the run again; and before
+            # they are deleted, or a kill in between would leave them in a run that is over.
+            await self._runs.reopen(name)
+            for letter in letters:
+                await self._delete(letter)
+        result.reopened = sorted(returned)
+        return result
 
     async def drop(self, selection: Selection, *, dry_run: bool = False) -> Result:
         """Delete them."""
@@ -359,13 +404,7 @@ class DeadLetters:
     async def _delete(self, letter: Letter) -> None:
         await self._store.delete(self._stream, letter.sequence)
 
-    async def _send_back(self, letter: Letter) -> None:
-        run = letter.original_headers.get(RUN)
-        if run is not None:
-            raise MqinferError(
-                f"it is of replay run {run}, and what goes back is live: replay its message again "
-                f"(mqinfer replay, in another run), and drop the letter"
-            )
+    async def _publish(self, letter: Letter, subject: str, consumer: str) -> None:
         payload = await self.payload(letter)
         if payload is None:
             stream, sequence = letter.origin
@@ -375,17 +414,16 @@ class DeadLetters:
             )
         if not letter.subject:
             raise MqinferError("it does not say what subject its message was published on")
-        header = header_block(retry_headers(letter))
-        await publish_stored(self._broker, letter.subject, header, payload, timeout=_TIMEOUT)
-        await self._delete(letter)
+        header = header_block(retry_headers(letter, consumer))
+        await publish_stored(self._broker, subject, header, payload, timeout=_TIMEOUT)
 
 
-def retry_headers(letter: Letter) -> Mapping[str, str]:
-    """Headers of the message that a dead letter becomes again."""
+def retry_headers(letter: Letter, consumer: str) -> Mapping[str, str]:
+    """Headers of the message that a dead letter becomes again, for one consumer."""
     pairs = {name: value for name, value in letter.original_headers.items() if name != MSG_ID}
     stamp = letter.time.isoformat()
     return pairs | {
         # A number may come again in a stream that was made anew: the time tells them apart.
         MSG_ID: f"retry:{letter.stored.subject}:{letter.sequence}:{stamp}",
-        ONLY: letter.stage,
+        ONLY: consumer,
     }

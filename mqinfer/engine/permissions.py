@@ -113,7 +113,7 @@ def _of_run(app: App, run: str, tasks: Sequence[plan.Task]) -> Iterator[str]:
         written.add(replay.RunInput)
         tables.append(str(replay.RunInput.__mqinfer__.table))
     stages = [task.name for task in tasks if task.stage is not None]
-    for name in (*stages, *(f"sink-{table}" for table in tables)):
+    for name in (*stages, runs.RETRIES, *(f"sink-{table}" for table in tables)):
         consumer = "*" if run == "*" else f"run-{run}-{name}"
         for call in ("INFO", "CREATE", "MSG.NEXT"):
             yield f"$JS.API.CONSUMER.{call}.{app.name}.{consumer}"

@@ -57,7 +57,7 @@ class RunInput(
         run: its name.
         stage: that was replayed.
         input: identity of the message.
-        sequence: of the message.
+        sequence: of the message as the run read it; one that was sent back has a new one.
         outputs: how many it led to.
     """
 
@@ -76,7 +76,7 @@ class Part:
     Attributes:
         task: the stage or sink.
         spec: its consumer.
-        end: the last sequence, for the replayed stage alone.
+        end: the last sequence, for the replayed stage alone, and while it reads its range.
     """
 
     task: plan.Task
@@ -107,16 +107,19 @@ def consumer_prefix(run: Run) -> str:
 
 def _part(app: App, run: Run, task: plan.Task) -> Part:
     replayed = task.name == run.stage
+    # What comes back is read from the beginning by a consumer of its own: the one of the range is
+    # past it, or would have to pass over everything live on its way there.
+    ranged = replayed and not run.retries
     spec = ConsumerSpec(
-        name=f"{consumer_prefix(run)}{task.name}",
+        name=consumer_prefix(run) + (runs.RETRIES if replayed and run.retries else task.name),
         stream=app.name,
         filters=runs.filters(app, run) if replayed else app.filters(task.reads, run.name),
         ack_wait=task.limits.ack_wait,
-        start_sequence=run.start if replayed else None,
+        start_sequence=run.start if ranged else None,
     )
     if task.ordered:  # the order by key is kept by taking one message at a time
         spec = replace(spec, max_ack_pending=1)
-    return Part(task, spec, run.end if replayed else None)
+    return Part(task, spec, run.end if ranged else None)
 
 
 def settled(part: Part, state: ConsumerState | None) -> bool:
@@ -317,7 +320,9 @@ class RunWorker(Worker):
         while not self._stop.is_set():
             try:
                 run = await self._runs.get(self.definition.name)
-                if run.state != "running":
+                # Once dead letters came back, the replayed stage reads another consumer.
+                other = bool(run.retries) != bool(self.definition.retries)
+                if run.state != "running" or other:
                     log.info("the run is over", run=run.name, state=run.state)
                     self.stop()
                     return
@@ -325,7 +330,7 @@ class RunWorker(Worker):
                 # Twice, since stages may write to one another in a circle.
                 quiet = quiet + 1 if ready and await self._all_settled() else 0
                 if quiet >= 2:
-                    await self._runs.finish(run.name)
+                    await self._runs.finish(run)
                     continue
             except Unavailable as error:
                 log.info("the run cannot be looked at", reason=str(error))
@@ -349,6 +354,11 @@ async def progress(app: App, run: Run, broker: Any, store: Runs) -> int:
     """
     part = parts(app, run)[0]
     state: ConsumerState | None = await broker.consumer_state(part.spec.stream, part.spec.name)
+    if run.retries and run.state in ("running", "stopped"):
+        if state is not None:
+            return max(0, run.total - state.lag)
+        back = await store.store.waiting_after(app.name, part.spec.filters, 0)
+        return max(0, run.total - back)
     if state is None:
         return run.total if run.state in ("done", "promoted") else 0
     if settled(part, state):

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 State = Literal["running", "stopped", "done", "promoted", "discarding", "discarded"]
 
 # No hyphen: `run-<run>-<stage>` must say which part is which, and stages may have hyphens.
+# Subject and consumer of messages that come back; neither a type nor a stage should be called so.
+RETRIES = "mqinfer-retry"
 _NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
 _TRIES = 10
 
@@ -52,6 +54,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         state: of the whole run.
         created: when.
         finished: when the last message was settled.
+        retries: how often dead letters of it were sent back; from the first on, the replayed stage
+            reads these instead of the range, which is settled.
         order: of promotions, the latest highest; 0 when not promoted.
         applied: whether the tables show what `state` says; a command that was killed left it so.
         notes: what was said about the range when the run was made.
@@ -72,6 +76,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     state: State = "running"
     created: datetime.datetime
     finished: datetime.datetime | None = None
+    retries: int = 0
     order: int = 0
     applied: bool = True
     notes: tuple[str, ...] = ()
@@ -143,8 +148,27 @@ def bucket(app: App) -> str:
     return f"{app.name}-runs"
 
 
+def retry_subject(app: App, run: str, subject: str) -> str:
+    """Where a message that a run could not answer goes back to it.
+
+    What was made in the run goes where it was. A live message must not come again for the live
+    stages, so it has a subject in the run.
+
+    Args:
+        app: the app.
+        run: name of the run.
+        subject: of the message; ">" is that of all live messages.
+    """
+    own = f"{app.name}.run.{run}."
+    if subject.startswith(own):
+        return subject
+    return f"{own}{RETRIES}.{subject.removeprefix(f'{app.name}.')}"
+
+
 def filters(app: App, run: Run) -> tuple[str, ...]:
-    """The subjects of the messages that a run replays."""
+    """The subjects of the messages that the replayed stage of a run reads."""
+    if run.retries:
+        return (retry_subject(app, run.name, ">"),)
     reads = app.stages[run.stage].reads
     if run.key is None:
         return app.filters(reads)
@@ -306,17 +330,34 @@ class Runs:
                 return after
         raise ConflictError(f"run {name} keeps changing: try again")
 
-    async def finish(self, name: str) -> Run:
-        """The last message is settled."""
+    async def finish(self, seen: Run) -> Run:
+        """The last message is settled; does nothing when dead letters were sent back meanwhile.
+
+        Args:
+            seen: the run as it was before its consumers were looked at.
+        """
         now = self._now()
         return await self.change(
-            name,
+            seen.name,
             lambda run: (
                 msgspec.structs.replace(run, state="done", finished=now)
-                if run.state == "running"
+                if (run.state, run.retries) == ("running", seen.retries)
                 else run
             ),
         )
+
+    async def reopen(self, name: str) -> Run:
+        """Dead letters were sent back: the run goes on with them.
+
+        Raises:
+            ConfigurationError: nothing can go back to it; see `require_open`.
+        """
+
+        def wish(run: Run) -> Run:
+            require_open(run)
+            return msgspec.structs.replace(run, state="running", retries=run.retries + 1)
+
+        return await self.change(name, wish)
 
     async def stop(self, name: str) -> Run:
         """End its workers in order; `resume` goes on."""
@@ -327,6 +368,26 @@ class Runs:
         run = await self.change(name, lambda run: _moved(run, "stopped", "running"))
         check(self.app, run)
         return run
+
+
+def require_open(run: Run) -> None:
+    """Refuse a run that dead letters cannot go back to.
+
+    Raises:
+        ConfigurationError: it is promoted, discarded, or was never done; the text says what to do.
+    """
+    if run.state in ("discarding", "discarded"):
+        raise ConfigurationError(f"run {run.name} was discarded: drop the letter")
+    if run.state == "promoted" or not run.applied:
+        raise ConfigurationError(
+            f"run {run.name} is promoted, and its rows would change under their readers: undo that "
+            f"(mqinfer runs undo APP {run.name}), send the letter back, and promote it again"
+        )
+    if run.finished is None:
+        raise ConfigurationError(
+            f"run {run.name} is still at work: send the letter back when it is done "
+            f"(mqinfer worker APP --run {run.name})"
+        )
 
 
 def _moved(run: Run, before: State, after: State) -> Run:
