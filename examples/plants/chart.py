@@ -9,10 +9,12 @@ from typing import Any
 import matplotlib as mpl
 
 from examples.plants.analysis import Effect, Mean, Study
+from examples.plants.versions import Versions
 
 mpl.use("Agg")
 from matplotlib import dates as _dates
 from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
 
 mdates: Any = _dates  # has no annotations
 
@@ -118,3 +120,59 @@ def _headline(effects: Sequence[Effect]) -> str:
 
 def _known(margin: float) -> float:
     return 0.0 if margin != margin else margin  # NaN: one position has no interval
+
+
+def draw_versions(found: Versions, disease: str, path: Path) -> Path:
+    """Draw what two versions say beside the truth: three matrices of grades.
+
+    Args:
+        found: the answers.
+        disease: that is graded.
+        path: of the PNG.
+    """
+    panels = (
+        (0, 1, "version 1", "truth", found.within(1, 0)),
+        (0, 2, "version 2", "truth", found.within(2, 0)),
+        (1, 2, "version 2", "version 1", 1 - found.changed / max(1, found.leaves)),
+    )
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained")
+    for axis, (rows, columns, right, left, same) in zip(axes, panels, strict=True):
+        _matrix(axis, found.matrix(rows, columns))
+        axis.set_xlabel(f"grade of {right}")
+        axis.set_ylabel("true grade" if left == "truth" else f"grade of {left}")
+        word = "right" if left == "truth" else "the same"
+        axis.set_title(
+            f"{left} and {right}: {100 * same:.1f} % {word}", loc="left", color=INK, fontsize=11
+        )
+    figure.suptitle(
+        f"{disease.capitalize()} on {found.leaves:,} leaves: version 2 mends {found.mended:,} "
+        f"grades and spoils {found.spoilt:,}",
+        fontsize=14,
+        fontweight="bold",
+        x=0.01,
+        ha="left",
+    )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return path
+
+
+def _matrix(axis: Any, counts: list[list[int]]) -> None:
+    """Counts as numbers on colours; the diagonal, where both agree, in green."""
+    for row, line in enumerate(counts):
+        total = max(1, sum(line))
+        for column, count in enumerate(line):
+            colour = COLOURS["active"] if row == column else "#b3261e"
+            square = (column - 0.5, row - 0.5)
+            # Of its row; the root makes rare mistakes visible.
+            alpha = (count / total) ** 0.5 * 0.85
+            axis.add_patch(Rectangle(square, 1, 1, color=colour, alpha=alpha, linewidth=0))
+            ink = "white" if alpha > 0.6 else INK if count else FAINT
+            axis.text(column, row, f"{count:,}", ha="center", va="center", color=ink)
+    axis.set_xlim(-0.5, 3.5)
+    axis.set_ylim(3.5, -0.5)
+    axis.set_xticks(range(4))
+    axis.set_yticks(range(4))
+    axis.set_aspect("equal")
+    axis.tick_params(length=0)
+    axis.spines[["top", "right", "left", "bottom"]].set_visible(False)

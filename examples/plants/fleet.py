@@ -13,7 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -132,7 +132,7 @@ async def send(client: Client, one: Flight) -> None:
     )
 
 
-async def in_thread(flown: Iterator[Flight]) -> AsyncIterator[Flight]:
+async def in_thread(flown: Iterator[Flight]) -> AsyncGenerator[Flight, None]:
     """Each flight, made in a thread: it takes a processor a while, and connections must go on."""
     while (one := await asyncio.to_thread(next, flown, None)) is not None:
         yield one

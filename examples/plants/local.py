@@ -258,6 +258,34 @@ async def dead_letters(app: App, settings: Settings) -> int:
         await connection.close()
 
 
+async def load_version(stack: Stack, model: str, version: str) -> float:
+    """Copy a version into the repository that Triton watches, and wait until it is served.
+
+    Args:
+        stack: whose repository is not `MODELS` itself.
+        model: its name.
+        version: that `MODELS` has.
+
+    Returns:
+        Seconds until it was served.
+
+    Raises:
+        StackError: Triton does not take it up.
+    """
+    assert stack.triton is not None
+    fresh = stack.dir / f"{model}-{version}"
+    await asyncio.to_thread(shutil.copytree, MODELS / model / version, fresh)
+    # Renamed, so that Triton never finds half of it.
+    fresh.rename(stack.triton.models / model / version)
+    began = time.monotonic()
+    path = f"/v2/models/{model}/versions/{version}/ready"
+    while (await http(stack.triton.http_port, path))[0] != 200:
+        if time.monotonic() - began > STALLED_SECONDS:
+            raise StackError(f"Triton does not take up {model} {version}; see {stack.triton.log}")
+        await asyncio.sleep(0.1)
+    return time.monotonic() - began
+
+
 def say_where(running: Pipeline, console: Console) -> None:
     """The addresses of the servers and the processes of the workers."""
     stack = running.stack

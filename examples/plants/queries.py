@@ -87,3 +87,45 @@ WHERE mapContains(p.grades, g.disease_type)
 GROUP BY disease
 ORDER BY disease
 """
+
+# Two answers for the same leaf beside the truth: the live one and that of a run. Both are in the
+# storage behind the view, shown or not.
+VERSIONS = f"""
+SELECT p.grades[{{disease:String}}] AS truth, old.predicted_grade AS old,
+       new.predicted_grade AS new, count() AS leaves
+FROM (
+    SELECT * FROM disease_grade__storage FINAL
+    WHERE _run = {{run:String}} AND disease_type = {{disease:String}}
+) AS new
+INNER JOIN (
+    SELECT * FROM disease_grade__storage FINAL
+    WHERE _run = '' AND disease_type = {{disease:String}}
+) AS old USING (position_id, date, leaf_crop_idx, cropper_model_id, cropper_model_version)
+INNER JOIN ({_PAIRS}) AS p
+    ON p.position_id = new.position_id AND p.date = new.date
+       AND p.leaf_crop_idx = new.leaf_crop_idx AND p.crop_model.1 = new.cropper_model_id
+       AND p.crop_model.2 = new.cropper_model_version
+WHERE mapContains(p.grades, {{disease:String}})
+GROUP BY truth, old, new
+ORDER BY truth, old, new
+"""
+
+# Which version made which rows: `leaves` differs from `rows` if a leaf was answered twice.
+ANSWERED = """
+SELECT _run AS run, disease_model_version AS version, count() AS rows,
+       uniqExact(position_id, date, leaf_crop_idx, cropper_model_id, cropper_model_version)
+           AS leaves
+FROM disease_grade__storage FINAL
+WHERE disease_type = {disease:String}
+GROUP BY run, version
+ORDER BY run, version
+"""
+
+# When the last live grade of a photograph was in the stream, in nanoseconds, and who graded it.
+GRADED = """
+SELECT position_id, date, toUnixTimestamp64Nano(max(_published)) AS graded,
+       groupUniqArrayIf(disease_model_version, disease_type = {disease:String}) AS versions
+FROM disease_grade__storage FINAL
+WHERE _run = '' AND date >= {since:Date}
+GROUP BY position_id, date
+"""

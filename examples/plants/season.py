@@ -73,6 +73,11 @@ class Season:
     def __len__(self) -> int:
         return self.positions * self.days
 
+    @property
+    def after(self) -> datetime.date:
+        """The day after the last one."""
+        return self.start + datetime.timedelta(days=self.days)
+
     def __iter__(self) -> Iterator[Shot]:
         for day in range(self.days):
             for position in range(self.positions):
