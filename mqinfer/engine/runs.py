@@ -1,4 +1,4 @@
-"""Runs: the durable definition of a replay, and how its range is found.
+"""Runs: the durable definition of a replay, and what may become of it.
 
 A run is one value in the bucket `<app>-runs`. It is made once, with its range fixed; after that
 only its state changes, and every change is conditional on the revision that was read, so that two
@@ -15,17 +15,19 @@ import datetime
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from mqinfer.engine import plan
+from mqinfer.engine.ranges import Bounds, Wanted, fixed
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.message import key_token
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+
+__all__ = ["Bounds", "Run", "RunStore", "Runs", "State", "Wanted", "check", "taken"]
 
 State = Literal["running", "stopped", "done", "promoted", "discarding", "discarded"]
 
@@ -81,32 +83,6 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     applied: bool = True
     notes: tuple[str, ...] = ()
     token: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a stream holds: first and last sequence, and how many in between are deleted."""
-
-    first: int
-    last: int
-    deleted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A range as it was asked for; None is open.
-
-    Attributes:
-        from_seq: first sequence.
-        to_seq: last sequence.
-        since: first time.
-        until: last time.
-    """
-
-    from_seq: int | None = None
-    to_seq: int | None = None
-    since: datetime.datetime | None = None
-    until: datetime.datetime | None = None
 
 
 class RunStore(Protocol):
@@ -232,7 +208,7 @@ class Runs:
         bounds = await self.store.bounds(self.app.name)
         if bounds is None:
             raise ConfigurationError(f"there is no stream {self.app.name}: nothing was published")
-        start, end, notes = await self._range(wanted, bounds)
+        start, end, notes = await fixed(wanted, bounds, self.app.name, self.store)
         total = await self.store.count(self.app.name, filters(self.app, draft), start, end)
         stages = tuple(task.name for task in taken(self.app, draft))
         run = msgspec.structs.replace(
@@ -245,50 +221,6 @@ class Runs:
                 f"or go on with that one (mqinfer worker APP --run {name})"
             )
         return run
-
-    async def _range(self, wanted: Wanted, bounds: Bounds) -> tuple[int, int, tuple[str, ...]]:
-        stream, last = self.app.name, bounds.last
-        notes = []
-        start = wanted.from_seq or 1
-        if wanted.since is not None:
-            found = await self.store.sequence_at(stream, wanted.since)
-            start = max(start, last + 1 if found is None else found)
-        end = last if wanted.to_seq is None else wanted.to_seq
-        if end > last:
-            notes.append(f"the stream ends at {last:,}, and so does the run")
-            end = last
-        if wanted.until is not None:
-            # Up to and with `until`; the server's times are finer than ours.
-            after = wanted.until + datetime.timedelta(microseconds=1)
-            found = await self.store.sequence_at(stream, after)
-            end = min(end, last if found is None else found - 1)
-        if wanted.to_seq is not None and start > wanted.to_seq:
-            raise ConfigurationError(
-                f"the range {start:,} to {wanted.to_seq:,} is empty: it ends before it begins"
-            )
-        if start > last:
-            raise ConfigurationError(
-                f"the range begins at {start:,}, ahead of the end of stream {stream} ({last:,})"
-            )
-        if bounds.first > max(end, start):
-            raise ConfigurationError(
-                f"all of {start:,} to {end:,} was removed by retention: stream {stream} begins at "
-                f"{bounds.first:,}"
-            )
-        explicit = wanted.from_seq is not None or wanted.since is not None
-        if start < bounds.first:
-            if explicit:
-                notes.append(
-                    f"retention has removed {start:,} to {bounds.first - 1:,}: the run begins at "
-                    f"{bounds.first:,}"
-                )
-            start = bounds.first
-        if bounds.deleted:
-            notes.append(
-                f"{bounds.deleted:,} messages between {bounds.first:,} and {last:,} were deleted "
-                "from the stream; those of the range are not replayed"
-            )
-        return start, end, tuple(notes)
 
     async def find(self, name: str) -> Run | None:
         """A run, or None if there is none."""
