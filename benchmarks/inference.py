@@ -47,7 +47,7 @@ async def measure(options: Options) -> Result:
         more, other_goals = await _tiny(options, settings)
     return Result(
         "inference",
-        f"inference: {WIDTH}x{HEIGHT} JPEGs through EfficientNet-Lite0 in int8; a tiny model",
+        f"{WIDTH}x{HEIGHT} JPEGs through EfficientNet-Lite0 in int8; a tiny model",
         rows + more,
         goals + other_goals,
         [*notes, MLWATCH],
@@ -85,9 +85,7 @@ async def _pictures(
         rates["ours"].append(rate)
         cpu["ours"].append(used)
         await _check(database, count, limit["labels"])
-        options.say(
-            f"inference: {rates['direct'][-1]:,.0f} pictures/s by hand, {rate:,.0f} by mqinfer"
-        )
+        options.say(f"{rates['direct'][-1]:,.0f} pictures/s by hand, {rate:,.0f} by mqinfer")
     await database.close()
     rows = [
         Row(
@@ -121,7 +119,7 @@ async def _best(options: Options, settings: Settings, folder: Path) -> tuple[int
         done = await _direct(options, settings, folder, batch, in_flight, count)
         found[batch, in_flight] = count / done["wall"]
     best = max(found, key=lambda way: found[way])
-    options.say(f"inference: by hand best in batches of {best[0]}, {best[1]} in flight")
+    options.say(f"by hand best in batches of {best[0]}, {best[1]} in flight")
     return best
 
 
@@ -201,7 +199,7 @@ async def _tiny(options: Options, settings: Settings) -> tuple[list[Row], list[G
             for name, sample in zip(calls, times, strict=True):
                 lone[name].append(median(sample))
             options.say(
-                f"inference: tiny model {rates['gathered'][-1]:,.0f} calls/s gathered, "
+                f"tiny model {rates['gathered'][-1]:,.0f} calls/s gathered, "
                 f"{rates['direct'][-1]:,.0f} one by one"
             )
     rows = [

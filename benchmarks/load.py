@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -127,8 +128,8 @@ class Process:
         self.log = log
 
     def check(self) -> None:
-        """Raise RuntimeError if it has failed."""
-        if self.process.returncode:
+        """Raise RuntimeError if it has failed; that it was ended as asked is none."""
+        if self.process.returncode not in (None, 0, -signal.SIGTERM):
             tail = self.log.read_text(errors="replace")[-2000:]
             raise RuntimeError(f"the process ended with {self.process.returncode}: {tail}")
 

@@ -38,7 +38,7 @@ async def measure(options: Options) -> Result:
             seconds = await _replay(options, settings, jetstream, app, messages)
             found["replay"].append(messages / seconds)
             rates = ", ".join(f"{name} {rates[-1]:,.0f}" for name, rates in found.items())
-            options.say(f"replay: {rates} messages/s")
+            options.say(f"{rates} messages/s")
             await load.drop(jetstream, app)
     names = {
         "raw": "nats-py, from a sequence, no acknowledgements",
@@ -51,7 +51,7 @@ async def measure(options: Options) -> Result:
     ]
     return Result(
         "replay",
-        f"replay: {messages:,} messages of 200 B through a stage without outputs",
+        f"{messages:,} messages of 200 B through a stage without outputs",
         rows,
         notes=[
             "The worker decodes, calls the handler and acknowledges each message, live and in a "

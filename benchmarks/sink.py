@@ -53,10 +53,10 @@ async def measure(options: Options) -> Result:
                 found[name].append(count / wall)
                 found[f"{name} cpu"].append(1e6 * cpu / count)
             rates = ", ".join(f"{name} {found[name][-1]:,.0f}" for name in ("sink", "bare"))
-            options.say(f"sink: {rates} rows/s")
+            options.say(f"{rates} rows/s")
         for repetition in range(options.repeat):
             visible.append(await bench.visible(f"visible-{repetition}", int(RATE * seconds)))
-            options.say(f"sink: p99 from publish to visible {quantile(visible[-1], 0.99):.2f} s")
+            options.say(f"p99 from publish to visible {quantile(visible[-1], 0.99):.2f} s")
         await database.close()
     rows = [
         Row(
@@ -83,7 +83,7 @@ async def measure(options: Options) -> Result:
     ratio = rows[0].figures["rows/s"].median / rows[1].figures["rows/s"].median
     return Result(
         "sink",
-        f"sink: {count:,} rows of {len(COLUMNS)} columns",
+        f"{count:,} rows of {len(COLUMNS)} columns",
         rows,
         goals=[
             Goal("of a bare bulk insert", ratio, OF_BARE),

@@ -24,7 +24,7 @@ async def measure(options: Options) -> Result:
             bares.append(await _command("-c", "pass"))
             helps.append(await _command("-m", "mqinfer", "--help"))
             starts.append(await _start(options, settings, jetstream, f"start-{repetition}"))
-    options.say(f"start: {starts[-1]:.2f} s to the first message, {helps[-1]:.2f} s for help")
+    options.say(f"{starts[-1]:.2f} s to the first message, {helps[-1]:.2f} s for help")
     rows = [
         Row("mqinfer worker, to its first output stored", {"seconds": Figure(tuple(starts), "s")}),
         Row("mqinfer --help", {"seconds": Figure(tuple(helps), "s")}),
@@ -32,7 +32,7 @@ async def measure(options: Options) -> Result:
     ]
     return Result(
         "start",
-        f"start: a process of its own each time, {times} times",
+        f"a process of its own each time, {times} times",
         rows,
         goals=[
             Goal(
