@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SET = "MODEL@ALIAS=VERSION, such as grade_rust@live=2"
+
 
 def models(
     app: options.AppName,
@@ -83,19 +85,21 @@ def models(
 
 def _wanted(sets: Sequence[str], unsets: Sequence[str]) -> dict[tuple[str, str], str | None]:
     """The version that each alias is to name; None is none."""
+    pairs: list[tuple[str, str | None]] = [(name, None) for name in unsets]
+    for given in sets:
+        left, _, right = given.rpartition("=")
+        if not (left and right):
+            raise ConfigurationError(f"--set takes {_SET}, not {given!r}")
+        pairs.append((left, right))
     wanted: dict[tuple[str, str], str | None] = {}
-    for given in (*sets, *unsets):
-        text, version = given, None
-        if given in sets:
-            text, _, version = given.rpartition("=")
-        model, _, alias = text.rpartition("@")
-        if not (model and alias and version != ""):
-            example = "--set takes MODEL@ALIAS=VERSION, such as grade_rust@live=2"
+    for name, version in pairs:
+        model, _, alias = name.rpartition("@")
+        if not (model and alias):
             if version is None:
-                example = "--unset takes MODEL@ALIAS, such as grade_rust@live"
-            raise ConfigurationError(f"{example}, not {given!r}")
+                raise ConfigurationError(f"--unset takes MODEL@ALIAS, not {name!r}")
+            raise ConfigurationError(f"--set takes {_SET}, not {f'{name}={version}'!r}")
         if wanted.setdefault((model, alias), version) != version:
-            raise ConfigurationError(f"{model}@{alias} is given twice, with different versions")
+            raise ConfigurationError(f"{name} is given twice, with different versions")
     return wanted
 
 
