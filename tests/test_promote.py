@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from clickhouse_support import clickhouse_server, db, url  # noqa: F401
 from msgspec.structs import replace
-from replay_support import Number, runs_of, work
+from replay_support import Double, Number, runs_of, work
 
 from mqinfer import App, Context, Row
 from mqinfer.adapters.clickhouse import ClickHouse
@@ -407,3 +407,45 @@ async def test_a_dead_letter_sent_back_is_covered(nats: Settings, url: str, db: 
         assert await view(db) == before
         assert await harness.stored(subject="mended.run.>") == []
         assert await harness.lag("run-r1-mqinfer-retry") == -1
+
+
+async def test_who_superseded_whom_with_following_stages(
+    nats: Settings, url: str, db: ClickHouse
+) -> None:
+    settings = Settings.load({}, nats_url=nats.nats_url, blobs=nats.blobs, clickhouse_url=url)
+    app, grader = App("following"), Grader()
+
+    @app.stage
+    async def split(number: Number) -> AsyncIterator[Double]:
+        for index in range(2):
+            yield Double(10 * number.value + index)
+
+    @app.stage
+    async def grade(one: Double) -> Graded | None:
+        if grader.version == 2 and one.value % 10 == 0:
+            return None
+        return Graded(one.value, str(grader.version), 0)
+
+    async with Harness(app, settings) as harness:
+        await harness.publish(
+            *(Number(value) for value in range(4)), ids=[f"following-{i}" for i in range(4)]
+        )
+        await harness.drain()
+        grader.version = 2
+        runs = runs_of(harness)
+        await runs.create(stage="split", wanted=Wanted(), name="r1", downstream=True)
+        await work(harness, "r1")
+        await Promotions(app, runs, db).promote("r1")
+        run = await runs.get("r1")
+        facts = (await superseded(app, run, [run], db, rows=10))["graded"]
+        live, new = {"run": "", "models": {}}, {"run": "r1", "models": {}}
+        assert facts["supersedes"] == [
+            {"old": live, "new": None, "rows": 4},
+            {"old": live, "new": new, "rows": 4},
+        ]
+        told = {pair["key"]["value"]: (pair["input"], pair["new"]) for pair in facts["pairs"]}
+        assert told == {
+            str(10 * value + index): (f"following-{value}", new if index else None)
+            for value in range(4)
+            for index in range(2)
+        }
