@@ -31,9 +31,9 @@ __all__ = ["Bounds", "Run", "RunStore", "Runs", "State", "Wanted", "check", "tak
 
 State = Literal["running", "stopped", "done", "promoted", "discarding", "discarded"]
 
-# No hyphen: `run-<run>-<stage>` must say which part is which, and stages may have hyphens.
 # Subject and consumer of messages that come back; neither a type nor a stage should be called so.
 RETRIES = "mqinfer-retry"
+# No hyphen: `run-<run>-<stage>` must say which part is which, and stages may have hyphens.
 _NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
 _TRIES = 10
 
