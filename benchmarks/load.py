@@ -199,6 +199,7 @@ async def drained(
     *,
     done: int,
     begun: int = 0,
+    total: int | None = None,
     process: Process | None = None,
     timeout: float = 300.0,
 ) -> tuple[float, float, int]:
@@ -208,8 +209,10 @@ async def drained(
         jetstream: to ask; the server answers in a sixth of a millisecond.
         stream: of the consumer.
         consumer: its name; it need not be there yet.
-        done: acknowledged messages (by the consumer's own count) that end it.
-        begun: messages that count as the beginning; 0 is the first delivery.
+        done: acknowledged messages that end it.
+        begun: acknowledged messages that count as the beginning; 0 is the first delivery.
+        total: messages there are for it. None where they are still coming: then its own count is
+            taken, which is right as long as none is delivered twice.
         process: that does it; when it fails there is no need to wait.
         timeout: seconds until it has to be through.
 
@@ -217,20 +220,23 @@ async def drained(
         Seconds (`time.perf_counter`) of the beginning and of the end, and how many messages were
         acknowledged in between.
     """
-    start: float | None = None
-    at_start = 0
+    start: tuple[float, int] | None = None
+    last = time.perf_counter(), 0
     async with asyncio.timeout(timeout):
         while True:
             info = await admin.consumer_info(jetstream.client, stream, consumer)
             now = time.perf_counter()
             if info is not None:
-                # The consumer's own count: what else lies in the stream has no part in it.
                 acknowledged = int(info["ack_floor"]["consumer_seq"])
+                if total is not None:
+                    acknowledged = total - info["num_pending"] - info["num_ack_pending"]
                 delivered = int(info["delivered"]["consumer_seq"])
                 if start is None and (acknowledged >= begun if begun else delivered > 0):
-                    start, at_start = now, acknowledged
+                    # Where all of it lies between two looks, the earlier one is the beginning.
+                    start = (now, acknowledged) if acknowledged < done else last
                 if start is not None and acknowledged >= done:
-                    return start, now, acknowledged - at_start
+                    return start[0], now, acknowledged - start[1]
+                last = now, acknowledged
             if process is not None:
                 process.check()
             await asyncio.sleep(LOOK)

@@ -1,0 +1,92 @@
+"""That the benchmarks run, and check what they measure: at the smallest scale, on real servers."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+
+from benchmarks import latency, load, replay, scale, sink, start
+from benchmarks.results import Options, Result
+from benchmarks.times import quantile
+from benchmarks.torchfile import read_weights
+
+
+def options(folder: Path) -> Options:
+    return Options(folder, scale=0.01, repeat=1, say=lambda _: None)
+
+
+def figures(result: Result) -> dict[str, list[float]]:
+    """The medians of every row by its name."""
+    return {row.name: [figure.median for figure in row.figures.values()] for row in result.rows}
+
+
+async def test_start(tmp_path: Path) -> None:
+    result = await start.measure(options(tmp_path))
+    assert len(result.rows) == 3
+    assert all(seconds > 0 for row in figures(result).values() for seconds in row)
+    assert len(result.goals) == 2
+
+
+async def test_replay(tmp_path: Path) -> None:
+    result = await replay.measure(options(tmp_path))
+    assert len(result.rows) == 3
+    assert all(rate > 0 for row in figures(result).values() for rate in row)
+
+
+async def test_sink(tmp_path: Path) -> None:
+    pytest.importorskip("chdb")
+    result = await sink.measure(options(tmp_path))
+    assert all(value > 0 for row in figures(result).values() for value in row)
+    assert {goal.at_most for goal in result.goals} == {True, False}
+
+
+async def test_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "faststream" else find(name)
+    )
+    result = await latency.measure(options(tmp_path))
+    assert len(result.rows) == len(latency.SHARES)
+    for _rate, p50, p99, p999 in figures(result).values():
+        assert 0 < p50 <= p99 <= p999
+    assert any("left out" in note for note in result.notes)
+    assert not result.goals[1].met  # what cannot be measured is not
+
+
+async def test_scale_on_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale, "CLUSTER", ())
+    result = await scale.measure(options(tmp_path))
+    assert len(result.rows) == 2 * len(set(scale.scaled(options(tmp_path), scale.SINGLE)))
+    memory = [row.figures["memory of a worker"].median for row in result.rows]
+    assert all(10 < megabytes < 1000 for megabytes in memory)
+
+
+async def test_a_wrong_count_is_an_error(tmp_path: Path) -> None:
+    async with load.servers(tmp_path) as (_, jetstream):
+        await load.create(jetstream, "counted")
+        assert await load.fill(jetstream, "counted.in", load.items(0, 2500)) == 2500
+        await load.expect(jetstream, "counted", "counted.in", 2500)
+        with pytest.raises(RuntimeError, match="2,500 messages instead of 2,499"):
+            await load.expect(jetstream, "counted", "counted.in", 2499)
+
+
+async def test_a_process_that_fails_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no module 'nowhere'"):
+        async with load.process(tmp_path / "log", "mqinfer", "worker", "nowhere:app") as process:
+            await process.process.wait()
+
+
+def test_quantiles() -> None:
+    assert [quantile(range(1, 101), q) for q in (0.5, 0.99, 0.999)] == [50, 99, 100]
+    assert quantile([3.0], 0.5) == 3.0
+
+
+def test_a_pickle_that_holds_more_than_weights_is_refused() -> None:
+    with pytest.raises(pickle.UnpicklingError, match="no place"):
+        read_weights(io.BytesIO(pickle.dumps(Path)))
+    with pytest.raises(pickle.UnpicklingError, match="format before"):
+        read_weights(io.BytesIO(pickle.dumps(1)))
