@@ -16,7 +16,7 @@ import time
 import msgspec
 from msgspec import Struct
 
-from benchmarks.contenders import payload
+from benchmarks import load
 from benchmarks.times import quantile
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.collector import tune_collector
@@ -24,7 +24,7 @@ from mqinfer.settings import Settings
 
 WINDOW = 1024  # under way at once while the capacity is measured
 LEAD = 0.5  # seconds of each phase that are not counted
-SIZE = 200
+SIZE, OTHER = 200, 20  # bytes of a message, about, and of what is not its text
 
 
 class Plan(Struct, frozen=True):
@@ -95,9 +95,10 @@ class Generator:
         now = time.perf_counter()
         if data == b"+WPI":
             return
-        parts = subject.split(b".")
-        number = int(parts[6]) - 1
-        if data not in (b"+ACK", b"") or parts[4] != b"1" or self.latencies[number]:
+        # ... <delivered> <in the stream> <in the consumer> <time> <pending>
+        parts = subject.rsplit(b".", 5)
+        number = int(parts[3]) - 1
+        if data not in (b"+ACK", b"") or parts[1] != b"1" or self.latencies[number]:
             self._error = RuntimeError(f"a message was not answered once: {subject!r} {data!r}")
             self._reached.set()
             return
@@ -123,10 +124,11 @@ class Generator:
 
     def send(self, times: list[float]) -> None:
         """Send messages that are due at these times."""
-        parts = []
-        for number in range(len(self.scheduled), len(self.scheduled) + len(times)):
-            data = payload(number, SIZE)
-            parts.append(b"%b%d\r\n%b\r\n" % (self._head, len(data), data))
+        first, head = len(self.scheduled), self._head
+        parts = [
+            b"%b%d\r\n%b\r\n" % (head, len(data), data)
+            for data in load.items(first, len(times), SIZE - OTHER)
+        ]
         self.scheduled += times
         self.latencies += [0.0] * len(times)
         self._client.write(b"".join(parts))
