@@ -8,10 +8,10 @@ BIN    := $(VENV)/bin
 EXTRAS := embedded,dev,examples,nkeys,s3,uvloop
 TESTS  ?= tests
 
-.PHONY: help setup demo test lint format faults bench clean
+.PHONY: help setup demo demo-replay test lint format faults bench clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed  ## a virtual environment with everything but the benchmarks' rivals
 
@@ -23,6 +23,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: setup  ## the plant pipeline on the embedded stack, with its report and chart
 	$(BIN)/python -m examples.plants.demo
+
+demo-replay: setup  ## a model upgrade: 10,000 leaves replayed beside live ones, compared, promoted
+	$(BIN)/python -m examples.plants.demo_replay
 
 test: setup  ## the tests, against the real servers
 	$(BIN)/python -m pytest $(TESTS)

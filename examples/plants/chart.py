@@ -130,20 +130,19 @@ def draw_versions(found: Versions, disease: str, path: Path) -> Path:
         disease: that is graded.
         path: of the PNG.
     """
+    same = 1 - found.changed / max(1, found.leaves)
     panels = (
-        (0, 1, "version 1", "truth", found.within(1, 0)),
-        (0, 2, "version 2", "truth", found.within(2, 0)),
-        (1, 2, "version 2", "version 1", 1 - found.changed / max(1, found.leaves)),
+        (0, 1, f"version 1: {100 * found.within(1, 0):.1f} % right"),
+        (0, 2, f"version 2: {100 * found.within(2, 0):.1f} % right"),
+        (1, 2, f"both: {100 * same:.1f} % the same"),
     )
-    figure, axes = plt.subplots(1, 3, figsize=(12, 4.4), layout="constrained")
-    for axis, (rows, columns, right, left, same) in zip(axes, panels, strict=True):
+    names = ("true grade", "grade of version 1", "grade of version 2")
+    figure, axes = plt.subplots(1, 3, figsize=(12, 4.6), layout="constrained")
+    for axis, (rows, columns, title) in zip(axes, panels, strict=True):
         _matrix(axis, found.matrix(rows, columns))
-        axis.set_xlabel(f"grade of {right}")
-        axis.set_ylabel("true grade" if left == "truth" else f"grade of {left}")
-        word = "right" if left == "truth" else "the same"
-        axis.set_title(
-            f"{left} and {right}: {100 * same:.1f} % {word}", loc="left", color=INK, fontsize=11
-        )
+        axis.set_ylabel(names[rows])
+        axis.set_xlabel(names[columns])
+        axis.set_title(title, loc="left", color=INK, fontsize=11)
     figure.suptitle(
         f"{disease.capitalize()} on {found.leaves:,} leaves: version 2 mends {found.mended:,} "
         f"grades and spoils {found.spoilt:,}",
@@ -152,7 +151,7 @@ def draw_versions(found: Versions, disease: str, path: Path) -> Path:
         x=0.01,
         ha="left",
     )
-    figure.savefig(path, dpi=130)
+    figure.savefig(path, dpi=130, bbox_inches="tight")
     plt.close(figure)
     return path
 

@@ -87,9 +87,16 @@ def flight(shot: Shot) -> Flight:
     )
 
 
-def flights(season: Season) -> Iterator[Flight]:
-    """Every flight of a season, day by day."""
-    return map(flight, season)
+def flights(season: Season, after: int = 0) -> Iterator[Flight]:
+    """Flights over a season's positions, day by day, as many days as it has.
+
+    Args:
+        season: whose positions.
+        after: so many days that were flown before.
+    """
+    for day in range(after, after + season.days):
+        for position in range(season.positions):
+            yield flight(season.shot(position, day))
 
 
 async def fly(client: Client, flown: Iterable[Flight], sent: Callable[[], None]) -> int:
@@ -138,13 +145,13 @@ async def in_thread(flown: Iterator[Flight]) -> AsyncGenerator[Flight, None]:
         yield one
 
 
-async def _main(positions: int, days: int, seed: int) -> None:
+async def _main(positions: int, days: int, after: int, seed: int) -> None:
     season = await asyncio.to_thread(new_season, positions, days, seed)
     console = Console()
     async with app.connect() as client:
         with Progress(console=console, disable=not console.is_terminal) as progress:
             bar = progress.add_task("photographs", total=len(season))
-            count = await fly(client, flights(season), lambda: progress.advance(bar))
+            count = await fly(client, flights(season, after), lambda: progress.advance(bar))
     console.print(f"published {count} photographs of {positions} positions on {days} days")
 
 
@@ -156,10 +163,11 @@ def main() -> int:
     )
     parser.add_argument("--positions", type=_count, default=20, help="half of them get medicine")
     parser.add_argument("--days", type=_count, default=11)
+    parser.add_argument("--after", type=_days, default=0, help="days that were flown before")
     parser.add_argument("--seed", type=int, default=7, help="of everything that is drawn")
     options = parser.parse_args()
     try:
-        asyncio.run(_main(options.positions, options.days, options.seed))
+        asyncio.run(_main(options.positions, options.days, options.after, options.seed))
     except (MqinferError, MaterialsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -169,9 +177,17 @@ def main() -> int:
 
 
 def _count(text: str) -> int:
+    return _between(text, 1)
+
+
+def _days(text: str) -> int:
+    return _between(text, 0)
+
+
+def _between(text: str, least: int) -> int:
     number = int(text)
-    if not 1 <= number <= 1000:
-        raise argparse.ArgumentTypeError(f"{number} is not in 1 to 1000")
+    if not least <= number <= 1000:
+        raise argparse.ArgumentTypeError(f"{number} is not in {least} to 1000")
     return number
 
 
