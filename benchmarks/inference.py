@@ -91,7 +91,7 @@ async def _pictures(
         Row(
             title,
             {
-                "items/s": Figure(tuple(rates[name]), "1/s"),
+                "items/s": Figure(tuple(rates[name]), "items/s"),
                 "client ms an item": Figure(tuple(cpu[name]), "ms"),
             },
         )
@@ -206,7 +206,7 @@ async def _tiny(options: Options, settings: Settings) -> tuple[list[Row], list[G
         Row(
             title,
             {
-                "items/s": Figure(tuple(rates[name]), "1/s"),
+                "items/s": Figure(tuple(rates[name]), "items/s"),
                 "lone call p50": Figure(tuple(lone[name]), "ms"),
             },
         )
