@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from plants_support import left_behind
 
 from examples.plants.analysis import Agreement, Study
 from examples.plants.demo import broken_promises
@@ -38,17 +38,6 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.wait(10)
     assert process.stdout is not None
     process.stdout.close()
-
-
-def left_behind(folder: Path) -> list[str]:
-    """Command lines of processes that have to do with a folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "environ"]):
-        words = process.info["cmdline"] or []
-        environ = process.info["environ"] or {}
-        if str(folder) in " ".join(words) or str(folder) in environ.get("MQINFER_BLOBS", ""):
-            found.append(" ".join(words))
-    return found
 
 
 def test_it_reports_and_leaves_nothing(demo: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from plants_support import left_behind
 
 from examples.plants.versions import Versions
-from tests.test_plants_demo import ROOT, left_behind
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
