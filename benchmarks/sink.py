@@ -1,15 +1,15 @@
-"""sink: rows a second into a table beside a bare bulk insert, and the time from publish to visible.
+"""sink: rows a second into a table beside bare bulk inserts, and the time from publish to visible.
 
 The rows are made by a stage, with the identity and lineage that rows have, and drained by
-`mqinfer worker -s sink-reading`. The bare insert takes columns of typed values that are ready in
-memory, and stores nothing else.
+`mqinfer worker -s sink-reading`. The bare inserts take columns of typed values that are ready in
+memory: those that the sink stores, and those of the rows alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,11 +22,15 @@ from benchmarks.results import Figure, Goal, Options, Result, Row
 from benchmarks.times import quantile
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.jetstream import JetStream
+from mqinfer.engine.block import build_block
+from mqinfer.engine.intotable import IntoTable
 from mqinfer.engine.ports import Origin
 from mqinfer.engine.sink import Sink
+from mqinfer.engine.tables import schema_of
 from mqinfer.settings import Settings
 
-ROWS, BLOCK = 300_000, 100_000
+# Through JetStream, and from memory: the latter are enough for inserts to overlap as they do.
+QUEUED, ROWS, BLOCK = 200_000, 800_000, 100_000
 RATE, SECONDS = 1_000, 10
 OF_BARE, VISIBLE_SECONDS = 0.7, 1.5
 POLL, TICK = 0.02, 0.005
@@ -39,7 +43,7 @@ COLUMNS = apps.Reading.__struct_fields__
 
 async def measure(options: Options) -> Result:
     """Drain the same rows again and again; then publish at a steady rate, and look."""
-    count = options.amount(ROWS, least=1000)
+    count, queued = options.amount(ROWS, least=1000), options.amount(QUEUED, least=1000)
     seconds = max(2.0, SECONDS * min(options.scale, 1.0))
     found: dict[str, list[float]] = {}
     visible: list[list[float]] = []
@@ -50,19 +54,22 @@ async def measure(options: Options) -> Result:
         items = [
             (apps.reading(n), Origin(f"rows:{n}", ("rows:0",), "measure")) for n in range(count)
         ]
-        columns = list(zip(*(_values(row) for row, _ in items), strict=True))
-        await bench.prepare(count)
+        columns = [list(column) for column in zip(*(_values(row) for row, _ in items), strict=True)]
+        stored = build_block(schema_of(apps.Reading), items)
+        await bench.prepare(queued)
         for _ in range(options.repeat):
             for name, work in (
-                ("sink", bench.drain(count)),
+                ("sink", bench.drain(queued)),
                 ("write", bench.write(items)),
-                ("bare", bench.bare(columns)),
+                ("stored", bench.bare("bare_stored", stored.names, stored.data)),
+                ("bare", bench.bare("bare", COLUMNS, columns)),
             ):
                 wall, cpu = await work
-                found.setdefault(name, []).append(count / wall)
-                found.setdefault(f"{name} cpu", []).append(1e6 * cpu / count)
+                done = queued if name == "sink" else count
+                found.setdefault(name, []).append(done / wall)
+                found.setdefault(f"{name} cpu", []).append(1e6 * cpu / done)
             rates = ", ".join(
-                f"{name} {found[name][-1]:,.0f}" for name in ("sink", "write", "bare")
+                f"{name} {found[name][-1]:,.0f}" for name in ("sink", "write", "stored", "bare")
             )
             options.say(f"{rates} rows/s")
         for repetition in range(options.repeat):
@@ -79,8 +86,9 @@ async def measure(options: Options) -> Result:
         )
         for name, title in (
             ("sink", "mqinfer sink, from JetStream"),
-            ("write", f"its inserts alone, blocks of {BLOCK:,} from memory"),
-            ("bare", f"clickhouse_connect, blocks of {BLOCK:,}"),
+            ("write", "its inserts alone, rows from memory, two blocks at a time"),
+            ("stored", "clickhouse_connect, the same stored columns"),
+            ("bare", "clickhouse_connect, the rows' own columns"),
         )
     ]
     rows.append(
@@ -92,14 +100,27 @@ async def measure(options: Options) -> Result:
             },
         )
     )
-    sink, write, bare, visibly = (row.figures for row in rows)
+    sink, write, stored, bare, visibly = (row.figures for row in rows)
     return Result(
         "sink",
-        f"{count:,} rows of {len(COLUMNS)} columns",
+        f"{count:,} rows of {len(COLUMNS)} columns, {queued:,} from JetStream",
         rows,
         goals=[
-            Goal("of a bare bulk insert", sink["rows/s"].times(bare["rows/s"]), OF_BARE),
-            Goal("of it, the inserts alone", write["rows/s"].times(bare["rows/s"]), OF_BARE),
+            Goal(
+                "inserts, of a bare insert of the same stored rows",
+                write["rows/s"].times(stored["rows/s"]),
+                OF_BARE,
+            ),
+            Goal(
+                "inserts, of a bare insert without lineage",
+                write["rows/s"].times(bare["rows/s"]),
+                OF_BARE,
+            ),
+            Goal(
+                "from JetStream, of a bare insert without lineage",
+                sink["rows/s"].times(bare["rows/s"]),
+                OF_BARE,
+            ),
             Goal(
                 "s from publish to visible, p99",
                 visibly["p99"].median,
@@ -108,8 +129,9 @@ async def measure(options: Options) -> Result:
             ),
         ],
         notes=[
-            "The sink reads each row from JetStream, decodes and acknowledges it, and stores ten "
-            "columns of lineage beside its own; the bare insert starts from columns in memory.",
+            "The sink reads each row from JetStream, decodes and acknowledges it, and stores nine "
+            "columns of lineage beside its own; the bare inserts start from columns in memory, "
+            f"all in blocks of {BLOCK:,}.",
             f"Visible: from the scheduled publish to the answer of a query of the view, every "
             f"{POLL * 1e3:.0f} ms.",
         ],
@@ -144,6 +166,10 @@ class _Bench:
             clickhouse_connect.get_client, host=url.hostname, port=url.port, compress="lz4"
         )
         await self._database.command(_BARE)
+        await self._database.command(
+            "CREATE OR REPLACE TABLE bare_stored AS reading__storage "
+            "ENGINE = MergeTree ORDER BY (station, time)"
+        )
 
     async def drain(self, count: int) -> tuple[float, float]:
         """Seconds that the sink takes for all rows: by the clock, and of its process."""
@@ -161,16 +187,25 @@ class _Bench:
         """The same of what the sink does with rows once it has them."""
         sink = Sink(self._database, apps.Reading)
         await sink.prepare()
+        blocks = [items[start : start + BLOCK] for start in range(0, len(items), BLOCK)]
+
+        async def store() -> None:
+            while blocks:
+                if refused := await sink.write(blocks.pop()):
+                    raise RuntimeError(f"ClickHouse refuses {len(refused)} rows")
+
         wall, cpu = time.perf_counter(), time.process_time()
-        for start in range(0, len(items), BLOCK):
-            if refused := await sink.write(items[start : start + BLOCK]):
-                raise RuntimeError(f"ClickHouse refuses {len(refused)} rows")
+        async with asyncio.TaskGroup() as group:
+            for _ in range(IntoTable.concurrency):
+                group.create_task(store())
         found = time.perf_counter() - wall, time.process_time() - cpu
         await self._check("reading", len(items))
         await self._database.command("TRUNCATE TABLE reading__storage")
         return found
 
-    async def bare(self, columns: list[tuple[Any, ...]]) -> tuple[float, float]:
+    async def bare(
+        self, table: str, names: Sequence[str], columns: Sequence[Sequence[Any]]
+    ) -> tuple[float, float]:
         """The same of a bulk insert in blocks."""
         count = len(columns[0])
         blocks = [
@@ -181,12 +216,12 @@ class _Bench:
         def insert() -> tuple[float, float]:
             wall, cpu = time.perf_counter(), time.process_time()
             for block in blocks:
-                self._client.insert("bare", block, column_names=COLUMNS, column_oriented=True)
+                self._client.insert(table, block, column_names=names, column_oriented=True)
             return time.perf_counter() - wall, time.process_time() - cpu
 
         found = await asyncio.to_thread(insert)
-        await self._check("bare", count)
-        await self._database.command("TRUNCATE TABLE bare")
+        await self._check(table, count)
+        await self._database.command(f"TRUNCATE TABLE {table}")
         return found
 
     async def visible(self, app: str, count: int) -> list[float]:

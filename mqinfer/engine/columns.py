@@ -108,10 +108,11 @@ class ColumnSpec:
             ValueError, TypeError, OverflowError, AttributeError: some value cannot be stored.
         """
         column = list(map(self.get, rows))
-        if self.kind.convert is values.days:
-            return values.days_of(column)
-        if self.kind.convert is not None:
-            column = list(map(self.kind.convert, column))
+        convert = self.kind.convert
+        if isinstance(convert, values.ByColumn):
+            column = convert.column(column)
+        elif convert is not None:
+            column = list(map(convert, column))
         if self.kind.bounds is not None:
             least, most = self.kind.bounds
             numbers = column if not self.kind.nullable else [v for v in column if v is not None]
@@ -228,11 +229,11 @@ class _Reader:
                 return values.rounded(int(scale[1]))
         elif "DateTime" in own:
             if scale := re.search(r"\bDateTime64\((\d)", wanted):
-                return values.ticks(int(scale[1]))
+                return values.Ticks(int(scale[1]))
             if re.search(r"\bDateTime\b", wanted):
-                return values.ticks(0)
+                return values.Ticks(0)
         elif re.search(r"\bDate(32)?\b", wanted):
-            return values.days
+            return values.Days()
         raise self._error(hint, f"its Column must be a kind of {own.partition('(')[0]}")
 
     def _union(self, hint: Any) -> Kind:
@@ -382,8 +383,8 @@ _SCALARS: dict[type, Kind] = {
     int: Kind("Int64", bounds=_bounds("Int64")),
     float: Kind("Float64", key=False),
     bool: Kind("Bool"),
-    datetime.date: Kind("Date32", values.days),
-    datetime.datetime: Kind("DateTime64(6, 'UTC')", values.ticks(6)),
+    datetime.date: Kind("Date32", values.Days()),
+    datetime.datetime: Kind("DateTime64(6, 'UTC')", values.Ticks(6)),
     uuid.UUID: Kind("UUID", values.checked_uuid),
     decimal.Decimal: Kind("Decimal(38, 18)", values.rounded(18)),
     Blob: Kind("String", values.blob_text),

@@ -404,10 +404,11 @@ class Runner:
             # The messages of a batch share a task, and one of them has its waits and progress.
             busy[job.task] = min(busy.get(job.task, job.busy(now)), job.busy(now))
         late = {task for task, seconds in busy.items() if seconds > self._limits.timeout}
-        for job in self.jobs.values():
-            job.timed_out = job.timed_out or job.task in late
-        for task in late:
-            task.cancel()
+        if late:
+            for job in self.jobs.values():
+                job.timed_out = job.timed_out or job.task in late
+            for task in late:
+                task.cancel()
         if self._handling.exhausted:
             raise HandlerTimeout(
                 f"stage {self.name}: too many handlers hang in threads that cannot be stopped; "

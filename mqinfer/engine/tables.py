@@ -25,6 +25,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -93,20 +94,23 @@ def version_sql(generation: str, version: str = "_version") -> str:
     )
 
 
+_OF_ORIGIN = tuple(
+    map(attrgetter, ("id", "ancestors", "stage", "run", "models", "sequence", "published"))
+)
+
+
 def frame_values(origins: Sequence[Origin]) -> list[list[Any]]:
     """The columns `INSERTED` for rows as a sink writes them."""
-    return [
-        [o.id for o in origins],
-        [o.ancestors for o in origins],
-        [o.stage for o in origins],
-        [o.run for o in origins],
-        [o.models for o in origins],
-        [o.sequence for o in origins],
-        [o.published for o in origins],
-        [0 if o.run else 1 for o in origins],
-        # row_version(0, ...), without a call for each
-        [_TIME_MASK - min(o.published // 1_000_000, _TIME_MASK) for o in origins],
-    ]
+    columns = [list(map(get, origins)) for get in _OF_ORIGIN]
+    runs, published = columns[3], columns[6]
+    # A run's rows are not shown; nearly always there are none among them.
+    visible = [0 if run else 1 for run in runs] if any(runs) else [1] * len(runs)
+    # row_version(0, ...), without a call for each
+    if published and max(published) // 1_000_000 <= _TIME_MASK:
+        versions = [_TIME_MASK - time // 1_000_000 for time in published]
+    else:
+        versions = [_TIME_MASK - min(time // 1_000_000, _TIME_MASK) for time in published]
+    return [*columns, visible, versions]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import datetime
 import decimal
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from mqinfer.blob import Blob
 
@@ -43,34 +43,69 @@ def _in_range(value: datetime.date) -> None:
         raise ValueError(f"{value} is outside {_FIRST_YEAR} to {_LAST_YEAR}")
 
 
-def days(value: datetime.date) -> int:
-    """Days since the epoch."""
-    _in_range(value)
-    return value.toordinal() - _EPOCH_DAY
+@runtime_checkable
+class ByColumn(Protocol):
+    """A conversion that takes a whole column in less time than its values one by one."""
+
+    def __call__(self, value: Any) -> Any:
+        """One value."""
+
+    def column(self, column: list[Any]) -> list[Any]:
+        """All values of a column; raises what one of them would."""
 
 
-def days_of(column: list[datetime.date]) -> list[int]:
-    """`days` for a column, at a fifth of the time."""
-    ordinals = list(map(datetime.date.toordinal, column))
-    if ordinals and not _FIRST_DAY <= min(ordinals) <= max(ordinals) <= _LAST_DAY:
-        return list(map(days, column))  # raises, and says for which
-    return [ordinal - _EPOCH_DAY for ordinal in ordinals]
+class Days:
+    """Days since the epoch, of dates."""
+
+    def __call__(self, value: datetime.date) -> int:
+        """One value."""
+        _in_range(value)
+        return value.toordinal() - _EPOCH_DAY
+
+    def column(self, column: list[datetime.date]) -> list[int]:
+        """A column, at a fifth of the time."""
+        ordinals = list(map(datetime.date.toordinal, column))
+        if ordinals and not _FIRST_DAY <= min(ordinals) <= max(ordinals) <= _LAST_DAY:
+            return list(map(self, column))  # raises, and says for which
+        return [ordinal - _EPOCH_DAY for ordinal in ordinals]
 
 
-def ticks(scale: int) -> Convert:
-    """Points in time as units of 10^-scale seconds since the epoch."""
-    up: int = 10 ** max(scale - 6, 0)
-    down: int = 10 ** max(6 - scale, 0)
+class Ticks:
+    """Points in time as units of 10^-scale seconds since the epoch.
 
-    def convert(value: datetime.datetime) -> int:
+    Args:
+        scale: digits of the seconds after the point.
+    """
+
+    def __init__(self, scale: int):
+        self._up: int = 10 ** max(scale - 6, 0)
+        self._down: int = 10 ** max(6 - scale, 0)
+
+    def __call__(self, value: datetime.datetime) -> int:
+        """One value."""
         _in_range(value)
         if value.tzinfo is None:  # as ClickHouse would read what msgspec writes
             value = value.replace(tzinfo=datetime.UTC)
-        delta = value - _EPOCH
-        micros = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
-        return micros * up // down
+        return _micros(value - _EPOCH) * self._up // self._down
 
-    return convert
+    def column(self, column: list[datetime.datetime]) -> list[int]:
+        """A column, at two thirds of the time."""
+        if {value.tzinfo for value in column} != {datetime.UTC}:
+            return list(map(self, column))
+        micros = [_micros(value - _EPOCH) for value in column]
+        if not _FIRST_MICRO <= min(micros) <= max(micros) <= _LAST_MICRO:
+            return list(map(self, column))  # raises, and says for which
+        if self._up == self._down:
+            return micros
+        return [micro * self._up // self._down for micro in micros]
+
+
+def _micros(delta: datetime.timedelta) -> int:
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+_FIRST_MICRO = _micros(datetime.datetime(_FIRST_YEAR, 1, 1, tzinfo=datetime.UTC) - _EPOCH)
+_LAST_MICRO = _micros(datetime.datetime(_LAST_YEAR + 1, 1, 1, tzinfo=datetime.UTC) - _EPOCH) - 1
 
 
 def rounded(scale: int) -> Convert:
