@@ -25,13 +25,14 @@ NOTES = (
     "both send when JetStream has stored the output. The generator sends every millisecond, which "
     "adds half of one on average.",
     "Capacity: of generator, worker and server together on this machine, with 1,024 messages "
-    "under way; of each contender its own.",
+    "under way; of each contender its own. What the hand-written loop shows at about the same rate "
+    "is what server, generator and machine take.",
 )
 
 
 async def measure(options: Options) -> Result:
-    """Both contenders in turns: capacity, then a level after the other."""
-    contenders = ["FastStream", "mqinfer"]
+    """The contenders in turns: capacity, then a level after the other."""
+    contenders = ["FastStream", "hand-written", "mqinfer"]
     notes = list(NOTES)
     if importlib.util.find_spec("faststream") is None:
         contenders.remove("FastStream")
@@ -44,26 +45,30 @@ async def measure(options: Options) -> Result:
                 stream = f"latency-{name.lower()}-{repetition}"
                 measured = await _contend(options, settings, jetstream, name, stream, rates)
                 found[name].append(measured)
-                rates = (measured.levels[1].rate,)
-                options.say(f"{name}: p99 {measured.levels[1].p99:.2f} ms at {rates[0]:,.0f}/s")
+                half = measured.levels[1]
+                if name == "FastStream":
+                    rates = (half.rate,)
+                options.say(f"{name}: p99 {half.p99:.2f} ms at {half.rate:,.0f}/s")
     rows = [
         Row(f"{name}, {share:.0%} of {_capacity(measured)}/s", _figures(measured, index))
-        for name, measured in sorted(found.items(), reverse=True)
+        for name, measured in reversed(found.items())
         for index, share in enumerate(SHARES)
     ]
-    half = {name: _figures(measured, 1)["p99"] for name, measured in found.items()}
-    beside = nan
+    p99 = {name: _figures(measured, 1)["p99"] for name, measured in found.items()}
+    own = same_rate = nan
     if "FastStream" in found:
         same = _figures(found["mqinfer"], len(SHARES))
         rows.insert(len(SHARES), Row("mqinfer, at FastStream's 50%", same))
-        beside = half["mqinfer"].times(half["FastStream"])
+        own = p99["mqinfer"].times(p99["FastStream"])
+        same_rate = same["p99"].times(p99["FastStream"])
     return Result(
         "latency",
         f"one stage, messages of {SIZE} B, open loop",
         rows,
         [
-            Goal("ms p99 at 50 % of capacity", half["mqinfer"].median, P99_MS, at_most=True),
-            Goal("of FastStream's p99 at its 50 %", beside, 1.0, at_most=True),
+            Goal("ms p99 at 50 % of capacity", p99["mqinfer"].median, P99_MS, at_most=True),
+            Goal("of FastStream's p99, at its rate", same_rate, 1.0, at_most=True),
+            Goal("of FastStream's p99, each at 50 % of its own capacity", own, 1.0, at_most=True),
         ],
         notes,
         "p99",
@@ -115,11 +120,13 @@ async def _contend(
 def _worker(
     options: Options, settings: Settings, name: str, stream: str
 ) -> AbstractAsyncContextManager[load.Process]:
-    """The process that is measured; the rival's is that of stage_loop, given work without end."""
+    """The process that is measured; rivals are those of stage_loop, given work without end."""
     log = options.folder / f"{stream}-worker.log"
     if name == "mqinfer":
         environ = load.environ(settings, stream)
         return load.process(log, "mqinfer", "worker", "benchmarks.apps:echo", environ=environ)
+    # What `mqinfer worker` takes, too.
     loop = "asyncio" if importlib.util.find_spec("uvloop") is None else "uvloop"
-    job = Job("faststream", settings.nats_url, stream, 10**12, SIZE, loop)
+    contender = "handwritten" if name == "hand-written" else "faststream"
+    job = Job(contender, settings.nats_url, stream, 10**12, SIZE, loop)
     return load.process(log, "benchmarks.contenders", msgspec.json.encode(job).decode())

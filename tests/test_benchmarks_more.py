@@ -50,11 +50,11 @@ async def test_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.util, "find_spec", lambda name: None if name == "faststream" else find(name)
     )
     result = await latency.measure(options(tmp_path))
-    assert len(result.rows) == len(latency.SHARES)
+    assert len(result.rows) == 2 * len(latency.SHARES)  # hand-written, mqinfer
     for _rate, p50, p99, p999 in figures(result).values():
         assert 0 < p50 <= p99 <= p999
     assert any("left out" in note for note in result.notes)
-    assert not result.goals[1].met  # what cannot be measured is not
+    assert not any(goal.met for goal in result.goals[1:])  # what cannot be measured is not
 
 
 async def test_scale_on_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
