@@ -86,7 +86,9 @@ async def _work(job: Job, number: int, together: Any, stop: Any, counts: Any, cp
         n: int
         text: str
 
-    @app.stage(lifespan=all_are_here)
+    limits = {} if job.in_flight is None else {"max_in_flight": job.in_flight}
+
+    @app.stage(lifespan=all_are_here, **limits)
     async def work(item: In) -> Out:
         return Out(item.n, item.text)
 
