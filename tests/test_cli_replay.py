@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -13,7 +14,11 @@ from typing import Any
 import pytest
 from cli_support import Shell, served, shell, until  # noqa: F401
 
+from mqinfer import wiring
 from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.adapters.scan import Scanner
+from mqinfer.cli.load import load_app
+from mqinfer.cli.options import load_settings
 
 COUNT = 300
 
@@ -255,3 +260,122 @@ def test_a_page_with_pictures(served: Shell) -> None:  # noqa: F811
     assert "&lt;b&gt;r1&lt;/b&gt;" in page
     assert "<b>" not in page
     assert "2 rows matched, 0.00 % the same" in page
+
+
+INPUTS = """
+from __future__ import annotations
+from mqinfer import App, Blob, Context, Message, Row
+
+app = App("{app}")
+
+class Shot(Message, subject="shot"):
+    name: str
+    image: Blob
+    more: list[Blob] = []
+
+class Verdict(Row, table="verdict_{app}", order_by=("name",)):
+    name: str
+    verdict: str
+    version: str
+
+class Detail(Row, table="detail_{app}", order_by=("name",)):
+    name: str
+    images: list[Blob]
+    version: str
+
+@app.stage
+async def look(shot: Shot, ctx: Context) -> list[Verdict | Detail]:
+    version = ctx.run or "live"
+    verdict = version if shot.name == "path" else "well"
+    details = [Detail(shot.name, [shot.image, *shot.more], version)] if shot.name == "many" else []
+    return [Verdict(shot.name, verdict, version), *details]
+"""
+PNG = PICTURES.partition('"iVBOR')[2].partition('"')[0]
+SHOTS = [
+    {"name": "path", "image": "shots/path.png"},
+    {"name": "inline", "image": {"base64": f"iVBOR{PNG}"}},
+    {"name": "gone", "image": "shots/gone.png"},
+    {"name": "text", "image": "shots/notes.txt"},
+    {"name": "many", "image": "shots/path.png", "more": [f"shots/{i}.png" for i in range(9)]},
+]
+IMAGE = '<img src="data:image/png;base64,'
+
+
+async def delete(app: str, sequence: int) -> bool:
+    """As retention does: a message is gone."""
+    async with wiring.jetstream(load_app(app), load_settings(), "test") as broker:
+        return await Scanner(broker.client).delete(app.partition(":")[0], sequence)
+
+
+def test_rows_without_pictures_show_those_of_their_inputs(served: Shell) -> None:  # noqa: F811
+    name = served.name
+    source = INPUTS.replace("{app}", name)
+    app = served.write(source, module=name)
+    folder = Path("blobs/shots")
+    folder.mkdir(parents=True)
+    (folder / "path.png").write_bytes(base64.b64decode(f"iVBOR{PNG}"))
+    (folder / "notes.txt").write_text("no picture")
+    Path("shots.jsonl").write_text("".join(json.dumps(shot) + "\n" for shot in SHOTS))
+    assert served.run("publish", app, "shot", "shots.jsonl")[0] == 0
+    served.drain()
+    for run in ("r1", "r2"):
+        code, _, err = served.run("replay", app, "-s", "look", "--from-seq=1", f"--run={run}")
+        assert code == 0, err
+
+    def compared(*arguments: str) -> tuple[dict[str, Any], dict[str, Any], str]:
+        """The table of verdicts, its examples by name, and the page."""
+        facts = served.json("runs", "compare", app, "r2", "--html=page.html", *arguments)
+        tables = {table["table"]: table for table in facts["tables"]}
+        verdicts = tables[f"verdict_{name}"]
+        examples = {example["new"]["name"]: example for example in verdicts["examples"]}
+        return verdicts, examples, Path("page.html").read_text()
+
+    for other in ("live", "r1"):
+        verdicts, examples, page = compared(f"--with={other}")
+        assert (verdicts["matched"], verdicts["agree"], verdicts["blobs"]) == (5, 0, [])
+        assert [examples[shot["name"]]["sequence"] for shot in SHOTS] == [1, 2, 3, 4, 5]
+        image = {"of": "input", "field": "image"}
+        assert examples["path"]["blobs"] == [image | {"path": "shots/path.png", "bytes": None}]
+        size = len(base64.b64decode(f"iVBOR{PNG}"))
+        assert examples["inline"]["blobs"] == [image | {"path": None, "bytes": size}]
+        assert [one["field"] for one in examples["many"]["blobs"]] == ["image", *["more"] * 9]
+        assert {example["problem"] for example in examples.values()} == {None}
+        # One for each of path, inline and many; the row with blobs has the one of many again.
+        assert page.count(IMAGE) == 4
+        assert "input.image: shots/path.png<" in page
+        assert "input.image: inline<" in page
+        assert re.search(r"input\.image: shots/gone\.png \([^<]*shots/gone\.png", page)
+        assert "input.image: shots/notes.txt (10 bytes, no picture that a browser shows)" in page
+        assert "and 2 more" in page
+        assert "input.image, old.images, new.images: shots/path.png<" in page
+    code, out, _ = served.run("runs", "compare", app, "r2")
+    assert code == 0
+    assert re.search(r" 1 +input\.image +shots/path\.png\n", out)
+    assert re.search(rf" 2 +input\.image +inline, {size} bytes\n", out)
+
+    # A column that differs in every row hides what is the same.
+    verdicts, examples, page = compared("--ignore=version")
+    assert (verdicts["agree"], verdicts["ignored"]) == (4, ["version"])
+    assert (list(verdicts["columns"]), list(examples)) == (["verdict"], ["path"])
+    assert page.count('<tr class="changed">') == 1
+    verdicts, examples, _ = compared("--ignore=version", "--ignore=verdict")
+    assert (verdicts["agreement"], verdicts["columns"], examples) == (1, {}, {})
+    code, out, _ = served.run("runs", "compare", app, "r2", "--ignore=version")
+    assert (code, "ignored: version\n" in out, "80.00 % the same" in out) == (0, True, True)
+    code, out, err = served.run("runs", "compare", app, "r2", "--ignore=version", "--ignore=no")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "compares no column no; it compares: verdict, version" in err
+
+    # What retention has removed since, and what the app cannot read any more.
+    assert asyncio.run(delete(app, 1))
+    assert asyncio.run(delete(app, 3))
+    _, examples, page = compared()
+    for shot in ("path", "gone"):
+        assert examples[shot]["problem"] == "the stream does not hold it any more"
+        assert examples[shot]["blobs"] == []
+    assert page.count("its input: the stream does not hold it any more") == 2
+    assert examples["inline"]["problem"] is None
+    app = served.write(source.replace("name: str", "name: int", 1))
+    _, examples, page = compared()
+    assert "cannot be decoded: the payload is no Shot" in examples["inline"]["problem"]
+    assert "cannot be decoded: the payload is no Shot" in page

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_FORCED = "sets it all the same: stages then wait for it"
 _SET = "MODEL@ALIAS=VERSION, such as grade_rust@live=2"
 
 
@@ -118,7 +119,7 @@ async def _change(
             served = await _served_now(settings)
             for (model, _), version in wanted.items():
                 if version is not None:
-                    require_served(model, version, served)
+                    require_served(model, version, served, _FORCED)
         changes = []
         for (model, alias), version in wanted.items():
             if version is None:
@@ -132,7 +133,7 @@ async def _change(
 
 async def _served_now(settings: Settings) -> list[ModelVersion]:
     try:
-        return await _asked_triton(settings)
+        return await asked_triton(settings)
     except Unavailable as error:
         raise Unavailable(f"{error} (--force sets the alias without asking Triton)") from None
 
@@ -220,7 +221,7 @@ async def _gather(app: App, settings: Settings) -> _Found:
 
     named = await ask("NATS", aliases)
     uses = facts.uses(app, named)
-    served = await ask("Triton", lambda: _asked_triton(settings)) if app.models else []
+    served = await ask("Triton", lambda: asked_triton(settings)) if app.models else []
     pairs = set(followed(app))
     return _Found(
         app=app.name,
@@ -234,7 +235,12 @@ async def _gather(app: App, settings: Settings) -> _Found:
     )
 
 
-async def _asked_triton(settings: Settings) -> list[ModelVersion]:
+async def asked_triton(settings: Settings) -> list[ModelVersion]:
+    """What Triton has in its repository.
+
+    Raises:
+        Unavailable: it does not answer, or does not say.
+    """
     from mqinfer import wiring
 
     async with AsyncExitStack() as stack:

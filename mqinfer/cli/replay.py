@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ import typer
 from mqinfer.cli import options
 from mqinfer.cli.errors import ExitCode
 from mqinfer.cli.load import load_app
+from mqinfer.cli.models import asked_triton
 from mqinfer.cli.output import print_json
 from mqinfer.cli.worker import run_loop, run_worker, yield_cpu
 from mqinfer.errors import ConfigurationError, Unavailable
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mqinfer.settings import Settings
 
 _LOOK = 0.5
+_FORCED = "starts the run all the same: it waits for it"
 _LINE = 5.0  # seconds between two lines where there is no terminal
 
 
@@ -60,6 +62,9 @@ def replay(
     ] = 1.0,
     downstream: Annotated[
         bool, typer.Option("--downstream", help="Take the stages that follow along.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Start with versions that Triton does not serve (yet).")
     ] = False,
     nats_url: options.NatsUrl = None,
     triton_url: options.TritonUrl = None,
@@ -110,7 +115,9 @@ def replay(
         "downstream": downstream,
     }
     raise typer.Exit(
-        run_loop(settings, lambda: _replay(app, loaded, settings, wanted, definition, as_json))
+        run_loop(
+            settings, lambda: _replay(app, loaded, settings, wanted, definition, force, as_json)
+        )
     )
 
 
@@ -130,6 +137,7 @@ async def _replay(
     settings: Settings,
     wanted: Wanted,
     definition: dict[str, Any],
+    force: bool,
     as_json: bool,
 ) -> int:
     from mqinfer import wiring
@@ -138,8 +146,9 @@ async def _replay(
     async with wiring.jetstream(app, settings, "replay") as broker:
         store = wiring.runs(app, broker)
         definition["models"] = await wiring.aliases(app, broker).resolve(definition["models"])
+        unasked = [] if force else await _require_served(app, settings, definition["models"])
         made = await store.create(wanted=wanted, **definition)
-        _announce(made, as_json)
+        _announce(made, (*unasked, *made.notes), as_json)
         running = Worker(app, settings=settings, run=made.name)
         yield_cpu()
         watch = asyncio.create_task(_watch(app, broker, store, made, as_json))
@@ -152,12 +161,33 @@ async def _replay(
         return code or _conclude(name, ended, as_json)
 
 
-def _announce(run: Run, as_json: bool) -> None:
+async def _require_served(app: App, settings: Settings, models: dict[str, str]) -> list[str]:
+    """Refuse versions that do not answer, or note that Triton could not be asked: work waits.
+
+    Raises:
+        ConfigurationError: Triton does not serve a version; the text says what it serves.
+    """
+    from mqinfer.engine.models import require_served
+
+    # A model that is none of the app's is refused when the run is made.
+    known = {model.name for model in app.models.values()} & models.keys()
+    if not known:
+        return []
+    try:
+        served = await asked_triton(settings)
+    except Unavailable as error:
+        return [f"not known whether the versions are served, the run waits for them: {error}"]
+    for name in sorted(known):
+        require_served(name, models[name], served, _FORCED)
+    return []
+
+
+def _announce(run: Run, notes: Sequence[str], as_json: bool) -> None:
     if as_json:
         facts = {"run": run.name, "start": run.start, "end": run.end, "total": run.total}
-        print_json({"event": "started", **facts, "notes": run.notes}, line=True)
+        print_json({"event": "started", **facts, "notes": notes}, line=True)
         return
-    for note in run.notes:
+    for note in notes:
         print(f"note: {note}")
     print(
         f"run {run.name}: {run.total:,} messages of stage {run.stage}, "

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mqinfer.blob import Blob
 from mqinfer.cli import interrupt, options
+from mqinfer.cli.comparison import print_comparison
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from mqinfer.adapters.jetstream import JetStream
     from mqinfer.app import App
+    from mqinfer.engine.examples import Attachments
     from mqinfer.engine.ports import Database
     from mqinfer.engine.promote import Promotions
     from mqinfer.engine.runs import Run, Runs
@@ -227,6 +228,10 @@ def compare(
     examples: Annotated[
         int, typer.Option(metavar="N", min=0, help="Rows that changed, for each table.")
     ] = 10,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Not to be compared, in any table; repeatable."),
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page, with pictures of examples.")
     ] = None,
@@ -239,102 +244,40 @@ def compare(
     \b
       mqinfer runs compare plants:app may
       mqinfer runs compare plants:app may --with april --json
+      mqinfer runs compare plants:app may --ignore disease_model_version
       mqinfer runs compare plants:app may --html may.html --examples 40
     """
 
     async def act(at: _Open) -> tuple[dict[str, Any], str | None]:
+        from mqinfer.adapters.scan import Scanner
         from mqinfer.engine.compare import compare as compared
+        from mqinfer.engine.examples import attach
 
         new = await at.runs.get(run)
         old = None if other == "live" else await at.runs.get(other)
-        found = await compared(at.app, new, old, at.db, examples=examples)
-        return found, None if html is None else await _page(at, found)
+        found = await compared(at.app, new, old, at.db, examples=examples, ignore=ignore or ())
+        attached = await attach(at.app, new, found, Scanner(at.broker.client))
+        return found, None if html is None else await _page(at, found, attached)
 
     facts, page = _run(app, nats_url, clickhouse_url, act)
     if html is not None and page is not None:
         html.write_text(page)
     if as_json:
         print_json(facts)
-        return
-    print(f"run {facts['run']} beside {facts['with']}")
-    for table in facts["tables"]:
-        _print_comparison(table)
-    if not facts["tables"]:
-        print("the run writes to no table")
+    else:
+        print_comparison(facts)
 
 
-async def _page(at: _Open, facts: dict[str, Any]) -> str:
-    """The comparison as a page; a picture that is gone, or none, is left out."""
+async def _page(at: _Open, facts: dict[str, Any], attached: Attachments) -> str:
     from mqinfer import wiring
-    from mqinfer.engine.comparepage import blob_values, data_url, page
-    from mqinfer.errors import MqinferError
+    from mqinfer.engine.comparepage import page
+    from mqinfer.engine.examples import figures
 
-    pictures: dict[str, str] = {}
     store = wiring.blobs(at.app, at.settings, at.broker)
     try:
-        for value in sorted(blob_values(facts)):
-            try:
-                content = await Blob.from_wire(_wire(value)).bind(store).bytes(max_bytes=_PICTURE)
-            except (MqinferError, ValueError):
-                continue
-            if (url := data_url(content)) is not None:
-                pictures[value] = url
+        return page(facts, await figures(attached, store))
     finally:
         await store.close()
-    return page(facts, pictures)
-
-
-def _wire(value: str) -> Any:
-    """What a message would carry for a blob that its column shows as `value`."""
-    inline = "data:;base64,"
-    return {"base64": value.removeprefix(inline)} if value.startswith(inline) else value
-
-
-def _print_comparison(table: dict[str, Any]) -> None:
-    print(
-        f"\ntable {table['table']}: {table['matched']:,} rows matched, {_percent(table)} the same; "
-        f"{table['only_new']:,} only in the run, {table['only_old']:,} only before"
-    )
-    numbers = [
-        (
-            name,
-            _percent(column),
-            *(_number((column.get("numbers") or {}).get(part)) for part in _NUMBERS),
-        )
-        for name, column in table["columns"].items()
-    ]
-    if numbers:
-        titles = ("column", "the same", "mean before", "mean in run", "shift", "largest change")
-        print_table(titles, numbers, right=titles[1:])
-    for name, column in table["columns"].items():
-        changes = [
-            cell for cell in column.get("changes", ()) if cell["old_value"] != cell["new_value"]
-        ]
-        if changes:
-            print(f"changes of {name}")
-            cells = [(cell["old_value"], cell["new_value"], f"{cell['n']:,}") for cell in changes]
-            print_table(("before", "in run", "rows"), cells[:20], right=("rows",))
-    if table["examples"]:
-        print("changed most")
-        rows = [
-            (example["input"], name, old, example["new"][name])
-            for example in table["examples"]
-            for name, old in example["old"].items()
-            if old != example["new"][name]
-        ]
-        print_table(("input", "column", "before", "in run"), rows)
-
-
-_PICTURE = 5_000_000  # bytes; larger ones are left out of a page
-_NUMBERS = ("old_mean", "new_mean", "shift", "most_change")
-
-
-def _percent(facts: dict[str, Any]) -> str:
-    return "-" if facts["agreement"] is None else f"{100 * facts['agreement']:.2f} %"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.4g}"
 
 
 def promote(

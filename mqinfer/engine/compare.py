@@ -8,13 +8,15 @@ run count, shown or not, and on the other side all live rows, or another run's.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.engine import replay
 from mqinfer.engine.columns import ColumnSpec, quoted
 from mqinfer.engine.migrate import ensure_table
-from mqinfer.engine.promote import inputs_sql, stages_of, texts
+from mqinfer.engine.promote import COVERED, inputs_sql, stages_of, texts
 from mqinfer.engine.tables import TableSchema, schema_of, text_literal
+from mqinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -50,9 +52,12 @@ class Comparison:
         row: the table's row type.
         run: the new side.
         other: the old side; None is live.
+        ignore: columns that are not compared.
     """
 
-    def __init__(self, app: App, row: type[Row], run: Run, other: Run | None):
+    def __init__(
+        self, app: App, row: type[Row], run: Run, other: Run | None, ignore: Collection[str] = ()
+    ):
         self.schema: TableSchema = schema_of(row)
         self._app = app
         self._run = run
@@ -65,8 +70,13 @@ class Comparison:
         }
         keys = set(self.schema.order_by)
         blobs = {column.name for column, name in fields.items() if "Blob" in hints.get(name, "")}
+        # What could be compared, and what is.
+        self.comparable = [one.name for one in self.schema.columns if one.name not in keys | blobs]
+        self.ignored = [name for name in self.comparable if name in ignore]
         self.columns: list[ColumnSpec] = [
-            column for column in self.schema.columns if column.name not in keys | blobs
+            column
+            for column in self.schema.columns
+            if column.name in self.comparable and column.name not in ignore
         ]
         self.blobs = sorted(blobs)
         self.shown = [column.name for column in self.schema.columns]
@@ -130,6 +140,7 @@ class Comparison:
             **totals,
             "agreement": totals["agree"] / matched if matched else None,
             "columns": columns,
+            "ignored": self.ignored,
             "blobs": self.blobs,
             "examples": await self._examples(db, examples) if matched else [],
         }
@@ -174,10 +185,11 @@ class Comparison:
             f"greatest(abs(toFloat64(new.{n})), abs(toFloat64(old.{n})), 1e-12), 0)"
             for n in (quoted(c.name) for c in self.columns if is_number(c.kind.type))
         ]
+        texts_of = {name: "{}" if name in self.blobs else "toString({})" for name in self.shown}
         values = ", ".join(
-            f"toString({side}.{quoted(name)}) AS {quoted(f'{side}.{name}')}"
+            f"{text.format(f'{side}.{quoted(name)}')} AS {quoted(f'{side}.{name}')}"
             for side in ("old", "new")
-            for name in self.shown
+            for name, text in texts_of.items()
         )
         rows = await db.query(
             self._joined(
@@ -188,18 +200,35 @@ class Comparison:
             + " WHERE mq_changed > 0 ORDER BY mq_changed DESC, mq_distance DESC, mq_message "
             f"LIMIT {int(count)}"
         )
+        sequences = await self._sequences(db, [row["mq_message"] for row in rows])
         return [
             {
                 "input": row["mq_message"],
+                "sequence": sequences.get(row["mq_message"]),
                 "old": {name: row[f"old.{name}"] for name in self.shown},
                 "new": {name: row[f"new.{name}"] for name in self.shown},
             }
             for row in rows
         ]
 
+    async def _sequences(self, db: Database, inputs: Sequence[str]) -> dict[str, int]:
+        """Where in the stream the run has read these messages."""
+        found = await db.query(
+            f"SELECT input, sequence FROM {COVERED} FINAL "
+            f"WHERE app = {text_literal(self._app.name)} "
+            f"AND run = {text_literal(self._run.name)} AND has({texts(inputs)}, input)"
+        )
+        return {row["input"]: row["sequence"] for row in found}
+
 
 async def compare(
-    app: App, run: Run, other: Run | None, db: Database, *, examples: int = 10
+    app: App,
+    run: Run,
+    other: Run | None,
+    db: Database,
+    *,
+    examples: int = 10,
+    ignore: Collection[str] = (),
 ) -> dict[str, Any]:
     """A run beside the live rows, or beside another run where both have answered.
 
@@ -209,10 +238,22 @@ async def compare(
         other: the old side; None is live.
         db: the tables.
         examples: of rows that changed, in each table.
+        ignore: columns, of any of the tables, in which rows may differ and be the same.
+
+    Raises:
+        ConfigurationError: no table has such a column; the text lists those there are.
     """
+    rows = replay.row_types(app, run).values()
+    comparisons = [Comparison(app, row, run, other, ignore) for row in rows]
+    known = dict.fromkeys(name for one in comparisons for name in one.comparable)
+    if unknown := [name for name in dict.fromkeys(ignore) if name not in known]:
+        raise ConfigurationError(
+            f"run {run.name} compares no column {', '.join(unknown)}; it compares: "
+            + (", ".join(known) or "none")
+        )
     await ensure_table(db, replay.RunInput)
     tables = []
-    for row in replay.row_types(app, run).values():
+    for row, comparison in zip(rows, comparisons, strict=True):
         await ensure_table(db, row)
-        tables.append(await Comparison(app, row, run, other).facts(db, examples))
+        tables.append(await comparison.facts(db, examples))
     return {"run": run.name, "with": other.name if other else LIVE, "tables": tables}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -17,7 +18,9 @@ th, td { padding: .25rem .7rem; text-align: left; border-bottom: 1px solid #8884
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 tr.changed td { background: #f5a62326; }
 .example { display: flex; gap: 1.2rem; align-items: flex-start; flex-wrap: wrap; }
-.example img { max-width: 220px; max-height: 220px; image-rendering: auto; }
+.example img { max-width: 220px; max-height: 220px; min-height: 64px; display: block; }
+figure { margin: .6rem 0; max-width: 220px; }
+figcaption, .problem { font-size: 13px; opacity: .75; overflow-wrap: anywhere; }
 """
 
 # How the files begin that a browser shows as pictures.
@@ -37,41 +40,47 @@ def data_url(content: bytes) -> str | None:
     return None
 
 
-def blob_values(facts: Mapping[str, Any]) -> set[str]:
-    """What the examples of a comparison say of their blobs: paths, and `data:` URLs."""
-    return {
-        side[name]
-        for table in facts["tables"]
-        for example in table["examples"]
-        for side in (example["old"], example["new"])
-        for name in table["blobs"]
-        if side[name]
-    }
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A blob beside an example.
+
+    Attributes:
+        text: what it is, and why it is not shown where it is not.
+        url: of the picture, with the picture in it; None where there is none.
+    """
+
+    text: str
+    url: str | None = None
 
 
-def page(facts: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+Figures = Mapping[tuple[str, int], Sequence[Figure]]
+
+
+def page(facts: Mapping[str, Any], figures: Figures) -> str:
     """The page.
 
     Args:
         facts: as `mqinfer.engine.compare.compare` gives them.
-        pictures: the URL of each blob's picture, by what its column says.
+        figures: of each example, by table and the example's number in it.
     """
     title = f"Run {facts['run']} beside {facts['with']}"
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
-        *(_table_part(table, pictures) for table in facts["tables"]),
+        *(_table_part(table, figures) for table in facts["tables"]),
         "</body></html>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _table_part(table: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+def _table_part(table: Mapping[str, Any], figures: Figures) -> str:
+    ignored = f"; ignored: {', '.join(table['ignored'])}" if table["ignored"] else ""
     parts = [
         f"<h2>{escape(table['table'])}</h2>",
         f"<p>{table['matched']:,} rows matched, {_percent(table['agreement'])} the same; "
-        f"{table['only_new']:,} only in the run, {table['only_old']:,} only before.</p>",
+        f"{table['only_new']:,} only in the run, {table['only_old']:,} only before"
+        f"{escape(ignored)}.</p>",
         _grid(
             ("column", "the same", "mean before", "mean in run", "shift", "largest change"),
             (
@@ -91,28 +100,35 @@ def _table_part(table: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
             ]
     if table["examples"]:
         parts.append("<h3>Changed most</h3>")
-    parts += [_example(example, table["blobs"], pictures) for example in table["examples"]]
+    parts += [
+        _example(example, table["ignored"], figures.get((table["table"], number), ()))
+        for number, example in enumerate(table["examples"])
+    ]
     return "\n".join(parts)
 
 
-def _example(example: Mapping[str, Any], blobs: Iterable[str], pictures: Mapping[str, str]) -> str:
+def _example(example: Mapping[str, Any], ignored: Sequence[str], figures: Sequence[Figure]) -> str:
     old, new = example["old"], example["new"]
-    shown = dict.fromkeys(side[name] for name in blobs for side in (old, new))
-    images = "".join(
-        f'<img src="{escape(pictures[value])}" alt="{escape(value[:200])}">'
-        for value in shown
-        if value in pictures
-    )
     rows = "".join(
-        ("<tr>" if old[name] == new[name] else '<tr class="changed">')
+        ("<tr>" if name in ignored or old[name] == new[name] else '<tr class="changed">')
         + f"<td>{escape(name)}</td><td>{_text(old[name])}</td><td>{_text(new[name])}</td></tr>"
         for name in old
     )
     head = "<tr><th>column</th><th>before</th><th>in run</th></tr>"
+    where = "" if example["sequence"] is None else f", sequence {example['sequence']:,}"
+    problem = example.get("problem")
     return (
-        f"<h4>{escape(example['input'])}</h4>"
-        f'<div class="example">{images}<table>{head}{rows}</table></div>'
+        f"<h4>{escape(example['input'])}{where}</h4>"
+        + (f'<p class="problem">its input: {_text(problem)}</p>' if problem else "")
+        + f'<div class="example">{"".join(map(_figure, figures))}'
+        + f"<table>{head}{rows}</table></div>"
     )
+
+
+def _figure(figure: Figure) -> str:
+    text = _text(figure.text)
+    image = "" if figure.url is None else f'<img src="{escape(figure.url)}" alt="{text}">'
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 
 def _grid(titles: Iterable[str], rows: Iterable[Iterable[str]], numbers: Iterable[int] = ()) -> str:

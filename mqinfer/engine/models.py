@@ -147,8 +147,14 @@ async def rows(app: App, db: Database) -> list[Rows]:
     return found
 
 
-def require_served(model: str, version: str, versions: Sequence[ModelVersion]) -> None:
+def require_served(model: str, version: str, versions: Sequence[ModelVersion], forced: str) -> None:
     """Refuse a version that does not answer.
+
+    Args:
+        model: its name.
+        version: that is wanted.
+        versions: what Triton has.
+        forced: what `--force` does instead, for the text.
 
     Raises:
         ConfigurationError: it is not served; the text says what is.
@@ -161,5 +167,5 @@ def require_served(model: str, version: str, versions: Sequence[ModelVersion]) -
     served = ", ".join(one.version for one in ours if one.ready) or "none"
     raise ConfigurationError(
         f"Triton does not serve version {version} of {model}{why}; it serves: {served} "
-        "(--force sets it all the same: stages then wait for it)"
+        f"(--force {forced})"
     )
