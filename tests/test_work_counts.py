@@ -1,10 +1,15 @@
-"""A guard against slowing down that counts work, not time: writes, tasks, acknowledgements."""
+"""A guard against slowing down that counts work, not time: writes, tasks, requests to Triton."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pytest
 
 from mqinfer import App, Message
 from mqinfer.adapters.jetstream import JetStream
@@ -57,6 +62,44 @@ async def test_a_thousand_messages_cost_few_writes_and_no_tasks(nats: Settings) 
         assert writes <= MESSAGES // 4
         # The handlers, what runs beside them, and the looks at the lag; none for a message.
         assert created <= 32 + MESSAGES // 4
+
+
+async def test_a_thousand_model_calls_go_in_few_requests(nats: Settings, tmp_path: Path) -> None:
+    pytest.importorskip("pytriton")
+    from faults import pipeline
+
+    from mqinfer.stack import TritonServer
+
+    app = App("requests")
+    affine = app.model(pipeline.MODEL)
+
+    @app.stage
+    async def double(number: Number) -> Double:
+        answer = await affine(x=np.array([number.value], dtype=np.float32))
+        return Double(int(answer["y"][0]) - 1)
+
+    pipeline.build_models(tmp_path / "models")
+    triton = TritonServer(
+        tmp_path / "triton", log=tmp_path / "triton.log", models=tmp_path / "models"
+    )
+    await triton.start()
+    try:
+        await triton.wait_ready(120)
+        async with Harness(app, replace(nats, triton_url=triton.url)) as harness:
+            await harness.publish(*(Number(value) for value in range(MESSAGES)))
+            async with harness.worker() as worker:
+                await _lag_is_zero(harness)
+                inference = worker.services.inference
+                assert inference is not None
+                (lane,) = inference.statistics().lanes
+            answers = await harness.messages(Double)
+    finally:
+        await triton.stop()
+    assert sorted(answer.value for answer in answers) == [2 * n for n in range(MESSAGES)]
+    assert lane.items == MESSAGES
+    # 512 calls wait at once, and the model takes 64: nearly full requests but for the first few.
+    assert lane.requests <= MESSAGES // 10
+    assert (lane.refused, lane.resent) == (0, 0)
 
 
 async def _lag_is_zero(harness: Harness) -> None:
