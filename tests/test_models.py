@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
-from cli_support import Shell, served, shell
+from cli_support import Shell, command, served, shell
+from cli_support import until as until_true
 from clickhouse_support import clickhouse_server, db, url
 from replay_support import runs_of, work
 from test_triton_adapter import save_table
@@ -537,6 +539,51 @@ def test_a_replay_takes_an_alias(with_models: Shell) -> None:
     code, _, err = shell.run("replay", shell.app, *arguments, "--run", "r1")
     assert code == 0, err
     assert shell.json("runs", "show", shell.app, "r1")["models"] == {"both": "2"}
+
+
+def test_a_replay_is_refused_a_version_that_is_not_served(
+    with_models: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = with_models
+    publish(shell, 5)
+    shell.drain()
+    arguments = ["replay", shell.app, "-s", "ask", "--from-seq", "1", "--run", "r1"]
+    code, out, err = shell.run(*arguments, "--model", "moved=1", "--model", "both=7")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "does not serve version 7 of both; it serves: 1, 2 (--force starts the run" in err
+    assert shell.json("runs", "list", shell.app) == []  # the name is still free
+
+    forced = shell.start(*arguments, "--model", "both=7", "--force")
+    until_listed(shell, ["r1"])
+    forced.terminate()
+    forced.wait(30)
+    assert shell.json("runs", "show", shell.app, "r1")["settled"] == 0
+
+    # Triton is away: it starts, and waits.
+    monkeypatch.setenv("MQINFER_TRITON_URL", "127.0.0.1:1")
+    arguments[-1] = "r2"
+    waiting = subprocess.Popen(
+        command(*arguments, "--model", "both=2", "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    shell.running.append(waiting)
+    assert waiting.stdout is not None
+    with waiting.stdout:
+        started = json.loads(waiting.stdout.readline())
+        assert (started["event"], started["run"]) == ("started", "r2")
+        (note,) = started["notes"]
+        assert "not known whether the versions are served" in note
+        assert json.loads(waiting.stdout.readline())["done"] == 0
+        waiting.terminate()
+        assert json.loads(waiting.stdout.read().splitlines()[-1])["state"] == "running"
+    assert waiting.wait(30) == 130
+
+
+def until_listed(shell: Shell, names: list[str]) -> None:
+    """Wait until the app has these runs."""
+    until_true(lambda: [run["name"] for run in shell.json("runs", "list", shell.app)] == names)
 
 
 def test_an_app_without_models(served: Shell) -> None:
