@@ -37,7 +37,7 @@ async def classify(
     numbers: Iterator[int] = iter(range(pictures))
 
     def prepare(jpeg: bytes) -> Any:
-        return fit(decode(jpeg))
+        return fit(decode(jpeg, target=SIDE))
 
     async with InferenceServerClient(url) as client:
 

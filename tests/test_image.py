@@ -340,6 +340,7 @@ async def test_the_loop_goes_on_while_a_picture_is_decoded(monkeypatch):
 
 async def test_a_blob_gives_pixels_and_names_itself():
     assert (await Blob(FILES["jpeg"]).pixels()).shape == (96, 128, 3)
+    assert (await Blob(FILES["jpeg"]).pixels(target=24)).shape == (24, 32, 3)
     with pytest.raises(BadImage, match=r"the picture p1/x\.png is empty"):
         await Blob(b"", path="p1/x.png").pixels()
     with pytest.raises(BadImage, match="the picture inline image has 128 x 96"):
