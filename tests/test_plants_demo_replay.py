@@ -54,7 +54,10 @@ def test_a_model_is_replaced(demo: subprocess.Popen[str], tmp_path: Path) -> Non
     assert report["last_graded_by"] == [["2"]]
     assert report["dead_letters"] == 0
     assert (folder / "versions.png").read_bytes().startswith(b"\x89PNG")
-    assert "rust2" in (folder / "compare.html").read_text()
+    assert 0 < report["compare"]["agree"] < total
+    page = (folder / "compare.html").read_text()
+    assert "rust2" in page
+    assert '<img src="data:image/png;base64,' in page  # the leaves, whose rows have no picture
     assert left_behind(folder) == []
 
 
