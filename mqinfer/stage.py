@@ -63,10 +63,12 @@ class Limits:
     """What bounds the work of one stage in one process.
 
     Attributes:
-        max_in_flight: messages taken from the stream and not yet acknowledged.
+        max_in_flight: messages taken from the stream and not yet acknowledged. Of these, 512 (or as
+            many as the handlers take) may wait for a handler or be in it; outputs of the others
+            are being stored.
         max_bytes: their payloads and headers, in bytes.
-        concurrency: handlers that run at once; None is `max_in_flight` for `async def` and
-            twice the processors for a plain `def`, which runs in threads.
+        concurrency: handlers that run at once; None is 512 (or `max_in_flight`, if that is less)
+            for `async def` and twice the processors for a plain `def`, which runs in threads.
         timeout: seconds one handling may take, outages not counted; then it has failed.
         attempts: deliveries before a message is dead-lettered.
         backoff: the wait between attempts.
@@ -78,7 +80,7 @@ class Limits:
             this stage stops pulling. None is no bound.
     """
 
-    max_in_flight: int = 512
+    max_in_flight: int = 2048
     max_bytes: int = 64 * 1024 * 1024
     concurrency: int | None = None
     timeout: float = 60.0

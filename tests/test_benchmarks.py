@@ -24,7 +24,6 @@ ROWS = {
     "hand-written",
     "hand-written, uvloop",
     "mqinfer",
-    "mqinfer, 2,048 in flight",
     "mqinfer, uvloop",
     "mqinfer, 2 processes",
     "mqinfer, uvloop, 2 processes",

@@ -158,15 +158,22 @@ def test_pauses_of_an_outage_are_bounded(count: int, first: float, longest: floa
 
 @given(
     st.integers(1, 50),
+    st.integers(1, 60),
     st.integers(1, 5_000),
     st.integers(1, 1_000),
-    st.lists(st.tuples(st.sampled_from(["ask", "arrive", "end", "release"]), st.integers(0, 999))),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["ask", "arrive", "end", "handle", "release"]), st.integers(0, 999)
+        )
+    ),
 )
 def test_slots_are_never_exceeded_nor_negative(
-    most: int, size: int, largest: int, steps: list[tuple[str, int]]
+    most: int, unhandled: int, size: int, largest: int, steps: list[tuple[str, int]]
 ) -> None:
     slots = Slots(most, size, largest)
+    slots.max_unhandled = unhandled
     held: list[int] = []
+    handled: list[int] = []
     for step, number in steps:
         if step == "ask" and (plan := slots.plan()):
             assert plan[0] >= 1
@@ -177,14 +184,21 @@ def test_slots_are_never_exceeded_nor_negative(
             slots.arrive(held[-1])
         elif step == "end" and slots.asked:
             slots.withdraw(1 + number % slots.asked, number)
+        elif step == "handle" and held:
+            handled.append(held.pop(number % len(held)))
+            slots.handled()
+        elif step == "release" and handled and number % 2:
+            slots.release(handled.pop(number % len(handled)), handled=True)
         elif step == "release" and held:
             slots.release(held.pop(number % len(held)))
         assert 0 <= slots.in_flight + slots.asked <= most
+        assert len(held) + slots.asked <= 2 * unhandled
         assert slots.free >= 0
         assert slots.asked >= 0
         assert slots.bytes_asked >= 0
-        assert (slots.in_flight, slots.bytes_in_flight) == (len(held), sum(held))
-        if slots.free == most:  # nothing is going on: asking must be possible again
+        there = held + handled
+        assert (slots.in_flight, slots.bytes_in_flight) == (len(there), sum(there))
+        if slots.free == min(most, unhandled):  # nothing is going on: asking must be possible again
             slots.withdraw(0, slots.bytes_asked)
             assert slots.plan() is not None
 

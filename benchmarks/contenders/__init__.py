@@ -27,7 +27,6 @@ class Job(Struct, frozen=True):
         size: bytes of each.
         loop: "asyncio" or "uvloop".
         processes: to work in.
-        in_flight: messages at once in each, where that can be chosen; None is the default.
     """
 
     contender: str
@@ -37,7 +36,6 @@ class Job(Struct, frozen=True):
     size: int
     loop: str = "asyncio"
     processes: int = 1
-    in_flight: int | None = None
 
 
 class Drained(Struct, frozen=True):

@@ -86,9 +86,7 @@ async def _work(job: Job, number: int, together: Any, stop: Any, counts: Any, cp
         n: int
         text: str
 
-    limits = {} if job.in_flight is None else {"max_in_flight": job.in_flight}
-
-    @app.stage(lifespan=all_are_here, **limits)
+    @app.stage(lifespan=all_are_here)
     async def work(item: In) -> Out:
         return Out(item.n, item.text)
 

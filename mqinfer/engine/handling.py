@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Outputs of one message that are held until its handler ends; beyond it they are published while
 # the handler still runs, so that memory stays bounded.
 CHUNK = 1000
+# Coroutines of a stage that run at once, unless it says otherwise.
+HANDLERS = 512
 
 
 class Handling(Protocol):
@@ -195,7 +197,7 @@ def _concurrency(stage: Stage) -> int:
         return min(stage.limits.concurrency, stage.limits.max_in_flight)
     if stage.signature.kind in ("function", "generator"):
         return 2 * (os.cpu_count() or 1)
-    return stage.limits.max_in_flight
+    return min(stage.limits.max_in_flight, HANDLERS)
 
 
 def _threads(stage: Stage) -> Threads:

@@ -84,6 +84,7 @@ class Job:
         timed_out: the timeout cancelled it.
         unpublished: outputs that JetStream has not acknowledged.
         problem: why an output could not be published.
+        handled: its handler is done, its outputs are being stored.
         settled: acknowledged, given back or dead-lettered.
     """
 
@@ -91,6 +92,7 @@ class Job:
         "ancestors",
         "context",
         "delivery",
+        "handled",
         "message",
         "problem",
         "pulsed",
@@ -113,6 +115,7 @@ class Job:
         self.timed_out = False
         self.unpublished = 0
         self.problem: Exception | None = None
+        self.handled = False
         self.settled = False
         self.context: Context | None = None
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.stage")
 
 TICK = 0.25  # how often timeouts, pulses and gates are looked at, in seconds
+WAITING = 512  # messages that may wait for handlers, or be in them
 GATHER = 0.002  # how long few free slots wait to be asked for together
 
 
@@ -86,6 +87,9 @@ class Runner:
         self.consumer = consumer
         self.jobs: dict[int, Job] = {}  # by sequence
         self.slots = slots
+        # What waits here for a handler could be another worker's: no more of it than hides the way
+        # to the server, whatever may be in flight while outputs are being stored.
+        slots.max_unhandled = max(WAITING, handling.concurrency * handling.batch_size)
         self._decode = decode
         self._limits = limits
         self._handling = handling
@@ -220,7 +224,7 @@ class Runner:
         """A job left; the settler calls this."""
         if self.jobs.pop(job.delivery.sequence, None) is None:
             return
-        self.slots.release(job.delivery.size)
+        self.slots.release(job.delivery.size, handled=job.handled)
         if not self.jobs:
             self._empty.set()
         self._ask_soon()
@@ -259,10 +263,18 @@ class Runner:
                 ready = await self._without_suspects(ready, task)
             if ready:
                 await self._handle(ready, task)
+                self._handled(ready)
             # There may be hundreds of handlers: one that waits must not keep its last message,
             # neither here nor as the context of its task.
             del batch, ready
             current.set(None)
+
+    def _handled(self, jobs: Sequence[Job]) -> None:
+        """The handler is free for others; what is left of these is JetStream's to store."""
+        for job in jobs:
+            if not job.settled:
+                job.handled = True
+                self.slots.handled()
 
     def _any_suspect(self, jobs: Sequence[Job]) -> bool:
         for job in jobs:  # noqa: SIM110 - a generator would cost more than the rest of the loop

@@ -10,30 +10,44 @@ from __future__ import annotations
 class Slots:
     """The account of one stage in one process.
 
-    A message is first `asked` for, then `arrived`, at last `released`. Bytes are reserved when
-    they are asked for. A server counts requests that overlap in its own order, so what is in
-    flight may exceed `max_bytes` by the bytes of one request (at most half of `max_bytes`).
+    A message is first `asked` for, then `arrived`, then perhaps `handled`, at last `released`. Once
+    it is handled it waits for JetStream alone, so its handler's place may be asked for again. Bytes
+    are reserved when they are asked for. A server counts requests that overlap in its own order,
+    so what is in flight may exceed `max_bytes` by the bytes of one request (at most half of them).
 
     Args:
         max_messages: in flight or asked for.
         max_bytes: in flight or asked for.
         largest: the largest message there can be, in bytes; `max_bytes` is raised to twice that,
             so that every message fits.
+
+    Attributes:
+        max_unhandled: of the messages, those that are asked for, wait for a handler or are in it;
+            up to twice as many while as many are being stored.
+        storing: those that are handled, and whose outputs are being stored.
     """
 
     def __init__(self, max_messages: int, max_bytes: int, largest: int):
         self.max_messages = max_messages
+        self.max_unhandled = max_messages
         self.max_bytes = max(max_bytes, 2 * largest)
         self.largest = largest
         self.in_flight = 0
+        self.storing = 0
         self.bytes_in_flight = 0
         self.asked = 0
         self.bytes_asked = 0
 
     @property
     def free(self) -> int:
-        """Messages that may still be asked for."""
-        return self.max_messages - self.in_flight - self.asked
+        """Messages that may still be asked for.
+
+        Each message that is being stored lets another one wait: where handlers are quicker than
+        the stream, more on the way hides the distance; where they are slow, nothing is hoarded.
+        """
+        unhandled = self.in_flight - self.storing
+        ahead = self.max_unhandled + min(self.storing, self.max_unhandled)
+        return max(0, min(self.max_messages - self.in_flight, ahead - unhandled) - self.asked)
 
     def plan(self) -> tuple[int, int] | None:
         """What to ask for now: messages and bytes; None when there is no room.
@@ -48,7 +62,7 @@ class Slots:
     @property
     def half_free(self) -> bool:
         """Whether so much is free that asking should not wait for more to become free."""
-        return self.free * 2 >= self.max_messages
+        return self.free * 2 >= min(self.max_messages, self.max_unhandled)
 
     def ask(self, messages: int, size: int) -> None:
         """A request left."""
@@ -67,9 +81,14 @@ class Slots:
         self.asked = max(self.asked - messages, 0)
         self.bytes_asked = max(self.bytes_asked - size, 0)
 
-    def release(self, size: int) -> None:
+    def handled(self) -> None:
+        """A message waits for nothing but its outputs being stored."""
+        self.storing += 1
+
+    def release(self, size: int, *, handled: bool = False) -> None:
         """A message is settled."""
         self.in_flight -= 1
+        self.storing -= handled
         self.bytes_in_flight -= size
 
     def __repr__(self) -> str:
