@@ -18,6 +18,7 @@ from cli_support import until as until_true
 from clickhouse_support import clickhouse_server, db, url
 from replay_support import runs_of, work
 from test_triton_adapter import save_table
+from triton_support import serving
 
 from mqinfer import App, Message, Row, Settings, wiring
 from mqinfer.adapters.clickhouse import ClickHouse
@@ -77,14 +78,8 @@ async def triton(
     repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Triton]:
     """A tritonserver that takes up new versions by itself (`poll`)."""
-    folder = tmp_path_factory.mktemp("triton")
-    server = Triton(folder / "data", log=folder / "triton.log", models=repository)
-    await server.start()
-    try:
-        await server.wait_ready()
+    async with serving(tmp_path_factory.mktemp("triton"), repository) as server:
         yield server
-    finally:
-        await server.stop()
 
 
 @pytest.fixture

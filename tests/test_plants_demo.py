@@ -7,12 +7,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plants_support import left_behind
+from plants_support import left_behind, running
 
 from examples.plants.analysis import Agreement, Study
 from examples.plants.demo import broken_promises
@@ -25,19 +24,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "examples.plants.demo", "--positions=4", "--days=2"]
-    process = subprocess.Popen(
-        [*command, f"--dir={tmp_path / 'demo'}"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    yield process
-    process.kill()
-    process.wait(10)
-    assert process.stdout is not None
-    process.stdout.close()
+    with running("demo", "--positions=4", "--days=2", folder=tmp_path / "demo") as process:
+        yield process
 
 
 def test_it_reports_and_leaves_nothing(demo: subprocess.Popen[str], tmp_path: Path) -> None:

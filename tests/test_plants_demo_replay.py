@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from plants_support import left_behind
+from plants_support import left_behind, running
 
 from examples.plants.versions import Versions
 
@@ -19,19 +18,8 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "examples.plants.demo_replay", "--leaves=200", "--pace=4"]
-    process = subprocess.Popen(
-        [*command, f"--dir={tmp_path / 'demo'}"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    yield process
-    process.kill()
-    process.wait(10)
-    assert process.stdout is not None
-    process.stdout.close()
+    with running("demo_replay", "--leaves=200", "--pace=4", folder=tmp_path / "demo") as process:
+        yield process
 
 
 def test_a_model_is_replaced(demo: subprocess.Popen[str], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from replay_support import Double, Number, runs_of
 from test_triton_adapter import save_table
+from triton_support import serving
 
 from mqinfer import App
 from mqinfer import context as contexts
@@ -28,7 +29,6 @@ from mqinfer.engine.runs import Wanted
 from mqinfer.engine.share import MAX_REST, Share
 from mqinfer.errors import ConfigurationError, ModelError, NotConnected
 from mqinfer.settings import Settings
-from mqinfer.stack.triton import TritonServer as Triton
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until
 
@@ -270,30 +270,22 @@ async def test_a_run_keeps_to_its_share_of_triton(
             raise ValueError("again")
         return Double(int(answer["value"][0]))
 
-    triton = Triton(tmp_path / "data", log=tmp_path / "triton.log", models=models)
-    await triton.start()
-    try:
-        await triton.wait_ready()
-        async with Harness(app, nats) as harness:
-            await harness.publish(*(Number(value) for value in range(100)))
-            run = await runs_of(harness).create(
-                stage="double", wanted=Wanted(), name="r1", share=share
-            )
-            server = Watched(triton.url)
-            inference = Inference(server)
-            services = replace(harness.services, inference=inference)
-            async with asyncio.timeout(60):
-                await RunWorker(app, services, run, runs_of(harness)).run()
-            await server.close()
-            (lane,) = inference.statistics().lanes
-            assert lane.items == 200
-            assert server.most <= max(1, share * 8)  # the adaptive limit's most is 8
-            assert server.items == items
-            stored = await harness.stored(subject="shared.run.r1.double")
-            found = sorted(int(raw.data[len(b'{"value":') : -1]) for raw in stored)
-            assert found == [3 * value for value in range(100)]
-    finally:
-        await triton.stop()
+    async with serving(tmp_path, models) as triton, Harness(app, nats) as harness:
+        await harness.publish(*(Number(value) for value in range(100)))
+        run = await runs_of(harness).create(stage="double", wanted=Wanted(), name="r1", share=share)
+        server = Watched(triton.url)
+        inference = Inference(server)
+        services = replace(harness.services, inference=inference)
+        async with asyncio.timeout(60):
+            await RunWorker(app, services, run, runs_of(harness)).run()
+        await server.close()
+        (lane,) = inference.statistics().lanes
+        assert lane.items == 200
+        assert server.most <= max(1, share * 8)  # the adaptive limit's most is 8
+        assert server.items == items
+        stored = await harness.stored(subject="shared.run.r1.double")
+        found = sorted(int(raw.data[len(b'{"value":') : -1]) for raw in stored)
+        assert found == [3 * value for value in range(100)]
 
 
 async def test_a_run_keeps_its_share(nats: Settings) -> None:

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 import tritonclient.grpc.aio as triton
 from onnx import TensorProto, helper
+from triton_support import serving
 from tritonclient.utils import InferenceServerException
 
 from mqinfer.stack import StackConfigurationError, TritonServer
@@ -89,14 +90,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def server(
     repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[TritonServer]:
-    directory = tmp_path_factory.mktemp("triton")
-    server = TritonServer(directory / "data", log=directory / "triton.log", models=repository)
-    await server.start()
-    try:
-        await server.wait_ready()
+    async with serving(tmp_path_factory.mktemp("triton"), repository) as server:
         yield server
-    finally:
-        await server.stop()
 
 
 @pytest_asyncio.fixture

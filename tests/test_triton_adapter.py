@@ -15,6 +15,7 @@ import psutil
 import pytest
 import pytest_asyncio
 from onnx import TensorProto, helper
+from triton_support import serving
 
 from mqinfer.adapters.triton import TritonServer
 from mqinfer.context import Context, current
@@ -136,14 +137,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def triton(
     repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Triton]:
-    folder = tmp_path_factory.mktemp("triton")
-    triton = Triton(folder / "data", log=folder / "triton.log", models=repository)
-    await triton.start()
-    try:
-        await triton.wait_ready()
+    async with serving(tmp_path_factory.mktemp("triton"), repository) as triton:
         yield triton
-    finally:
-        await triton.stop()
 
 
 @pytest.fixture

@@ -67,8 +67,7 @@ async def test_a_thousand_messages_cost_few_writes_and_no_tasks(nats: Settings) 
 async def test_a_thousand_model_calls_go_in_few_requests(nats: Settings, tmp_path: Path) -> None:
     pytest.importorskip("pytriton")
     from faults import pipeline
-
-    from mqinfer.stack import TritonServer
+    from triton_support import serving
 
     app = App("requests")
     affine = app.model(pipeline.MODEL)
@@ -79,22 +78,17 @@ async def test_a_thousand_model_calls_go_in_few_requests(nats: Settings, tmp_pat
         return Double(int(answer["y"][0]) - 1)
 
     pipeline.build_models(tmp_path / "models")
-    triton = TritonServer(
-        tmp_path / "triton", log=tmp_path / "triton.log", models=tmp_path / "models"
-    )
-    await triton.start()
-    try:
-        await triton.wait_ready(120)
-        async with Harness(app, replace(nats, triton_url=triton.url)) as harness:
-            await harness.publish(*(Number(value) for value in range(MESSAGES)))
-            async with harness.worker() as worker:
-                await _lag_is_zero(harness)
-                inference = worker.services.inference
-                assert inference is not None
-                (lane,) = inference.statistics().lanes
-            answers = await harness.messages(Double)
-    finally:
-        await triton.stop()
+    async with (
+        serving(tmp_path, tmp_path / "models") as triton,
+        Harness(app, replace(nats, triton_url=triton.url)) as harness,
+    ):
+        await harness.publish(*(Number(value) for value in range(MESSAGES)))
+        async with harness.worker() as worker:
+            await _lag_is_zero(harness)
+            inference = worker.services.inference
+            assert inference is not None
+            (lane,) = inference.statistics().lanes
+        answers = await harness.messages(Double)
     assert sorted(answer.value for answer in answers) == [2 * n for n in range(MESSAGES)]
     assert lane.items == MESSAGES
     # 512 calls wait at once, and the model takes 64: nearly full requests but for the first few.

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import math
 import sys
 import threading
@@ -31,9 +30,9 @@ from examples.plants.local import (
     APP,
     MODELS,
     WORKERS,
-    Broken,
     Pipeline,
     clear,
+    conclude,
     dead_letters,
     machine,
     pipeline,
@@ -76,13 +75,7 @@ async def demo(positions: int, days: int, seed: int, folder: Path) -> dict[str, 
     finally:
         stop.set()
         making.cancel()
-    figures["seconds"] = round(time.monotonic() - began, 1)
-    report = folder / "report.json"
-    report.write_text(json.dumps(figures, indent=2, default=str) + "\n")
-    console.print(f"report: {report}    logs: {folder / 'logs'}")
-    console.print(f"everything stopped after {figures['seconds']:.0f} s")
-    if broken:
-        raise Broken("; ".join(broken))
+    conclude(figures, broken, folder, time.monotonic() - began, console)
     return figures
 
 

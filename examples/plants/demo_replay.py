@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import datetime
 import itertools
-import json
 import math
 import shutil
 import sys
@@ -40,10 +39,10 @@ from examples.plants.local import (
     APP,
     MODELS,
     WORKERS,
-    Broken,
     Pipeline,
     all_done,
     clear,
+    conclude,
     dead_letters,
     load_version,
     machine,
@@ -371,13 +370,7 @@ async def demo_replay(
             database.close()
     if (found := figures["leaves_found"]) < leaves:
         broken.append(f"{found} leaves found, less than {leaves}")
-    figures["seconds"] = round(time.monotonic() - began, 1)
-    path = folder / "report.json"
-    path.write_text(json.dumps(figures, indent=2, default=str) + "\n")
-    console.print(f"report: {path}    logs: {folder / 'logs'}")
-    console.print(f"everything stopped after {figures['seconds']:.0f} s")
-    if broken:
-        raise Broken("; ".join(broken))
+    conclude(figures, broken, folder, time.monotonic() - began, console)
     return figures
 
 

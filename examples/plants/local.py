@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import platform
 import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,6 +301,23 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{cores} cores, {memory:.0f} GB, {platform.machine()}"
+
+
+def conclude(
+    figures: dict[str, Any], broken: Sequence[str], folder: Path, seconds: float, console: Console
+) -> None:
+    """Keep the figures of a demo that has ended, and say where.
+
+    Raises:
+        Broken: a promise does not hold; the text names those that do not.
+    """
+    figures["seconds"] = round(seconds, 1)
+    report = folder / "report.json"
+    report.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+    console.print(f"report: {report}    logs: {folder / 'logs'}")
+    console.print(f"everything stopped after {figures['seconds']:.0f} s")
+    if broken:
+        raise Broken("; ".join(broken))
 
 
 def run_to_exit(work: Coroutine[Any, Any, object]) -> int:

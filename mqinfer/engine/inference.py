@@ -34,7 +34,7 @@ class InferenceStatistics:
 
     Attributes:
         blocked: why the server cannot be used now, or None.
-        tasks: that are owned now: requests under way and probes.
+        tasks: that are owned now: requests under way, probes, the looks at versions.
         lanes: the models in use.
     """
 
@@ -154,12 +154,9 @@ class Inference:
         model that is gone.
         """
         try:
-            while self._link.crash is None:
-                try:
-                    async with asyncio.timeout(self._refresh):
-                        await self._link.crashed.wait()
-                except TimeoutError:
-                    await self._look_again()
+            self._link.spawn(self._keep_fresh(), "model versions")
+            await self._link.crashed.wait()
+            assert self._link.crash is not None
             raise self._link.crash
         finally:
             await self.close()

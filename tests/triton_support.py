@@ -1,0 +1,26 @@
+"""A real tritonserver for the tests that need no other server of the stack."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mqinfer.stack import TritonServer
+
+
+@asynccontextmanager
+async def serving(folder: Path, models: Path) -> AsyncIterator[TritonServer]:
+    """Serve a model repository, on a port of its own; new versions are taken up (`poll`).
+
+    Args:
+        folder: for the server's files and its log.
+        models: the repository.
+    """
+    server = TritonServer(folder / "data", log=folder / "triton.log", models=models)
+    await server.start()
+    try:
+        await server.wait_ready()
+        yield server
+    finally:
+        await server.stop()
