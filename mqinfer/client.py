@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from mqinfer import wiring
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.engine import plan
-from mqinfer.engine.emitter import save_blobs
-from mqinfer.engine.publishing import publish_stored
 from mqinfer.engine.worker import Services
 from mqinfer.engine.worker import Worker as EngineWorker
 from mqinfer.errors import ConfigurationError, PublishError
+from mqinfer.flow.emitter import save_blobs
+from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
 from mqinfer.message import Message, key_token
 from mqinfer.model import inference as current_inference

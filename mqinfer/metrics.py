@@ -63,7 +63,7 @@ class Histogram:
 
 
 class Occupancy(Protocol):
-    """What a stage has in flight; `engine.slots.Slots` is one."""
+    """What a stage has in flight; `flow.slots.Slots` is one."""
 
     in_flight: int
     bytes_in_flight: int

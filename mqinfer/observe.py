@@ -1,7 +1,7 @@
 """What can be seen from outside: logs and metrics, in one place.
 
 The metrics themselves are in `mqinfer.metrics`; whoever uses them imports them from here. Traces
-are the user's: `engine.emitter` hands their headers on as they came.
+are the user's: `flow.emitter` hands their headers on as they came.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mqinfer import App, Blob, Context, Message, Settings
 from mqinfer.adapters.scan import Scanner
-from mqinfer.engine.deadletter import SEQUENCE, STAGE
+from mqinfer.flow.deadletter import SEQUENCE, STAGE
 from mqinfer.identity import ONLY, input_id
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, nats_only, until

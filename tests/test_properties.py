@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from mqinfer.adapters.publisher import ACK_TIMEOUT, MAX_SUBJECT, Publisher
 from mqinfer.adapters.pull import ContinuousPull
 from mqinfer.engine.limits import Backoff as Pause
-from mqinfer.engine.slots import Slots
 from mqinfer.errors import PayloadTooLarge
+from mqinfer.flow.slots import Slots
 from mqinfer.identity import (
     MAX_ANCESTORS,
     MAX_ID,

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mqinfer import App, Blob, Context, Message, Reject, Rejected, Retry
-from mqinfer.engine.deadletter import ATTEMPTS, ERROR, SEQUENCE, STAGE, SUBJECT, TRACEBACK
 from mqinfer.errors import ConflictError, PayloadTooLarge, Unavailable
+from mqinfer.flow.deadletter import ATTEMPTS, ERROR, SEQUENCE, STAGE, SUBJECT, TRACEBACK
 from mqinfer.identity import ANCESTORS, MSG_ID, ONLY
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.scan import Scanner
-from mqinfer.engine.publishing import publish_stored
 from mqinfer.errors import PublishError
+from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import header_block
 
 if TYPE_CHECKING:

@@ -15,7 +15,6 @@ from mqinfer.adapters import admin
 from mqinfer.adapters.natsclient import LeanClient, open_client
 from mqinfer.adapters.publisher import Publisher
 from mqinfer.adapters.pull import ContinuousPull
-from mqinfer.engine.availability import Availability
 from mqinfer.engine.ports import (
     ConsumerSpec,
     ConsumerState,
@@ -23,8 +22,9 @@ from mqinfer.engine.ports import (
     PublishDone,
     StreamSpec,
 )
-from mqinfer.engine.publishing import publish_stored
 from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
+from mqinfer.flow.availability import Availability
+from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import header_block
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from mqinfer.adapters.admin import NO_MESSAGE, NOT_FOUND, Api, JetStreamError, ask, stream_info
-from mqinfer.engine.publishing import publish_stored
 from mqinfer.errors import (
     BlobError,
     BlobPathError,
@@ -33,6 +32,7 @@ from mqinfer.errors import (
     PublishTimeout,
     Unavailable,
 )
+from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import MSG_ID, header_block
 
 if TYPE_CHECKING:

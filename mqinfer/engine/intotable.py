@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mqinfer.engine import deadletter
-from mqinfer.engine.job import Job
 from mqinfer.engine.ports import Delivery, Origin
-from mqinfer.engine.settler import Settler
 from mqinfer.engine.tables import DeadLetterRow
 from mqinfer.errors import ConflictError, PermissionDenied, Reject, TableError
+from mqinfer.flow import deadletter
+from mqinfer.flow.job import Job
+from mqinfer.flow.settler import Settler
 from mqinfer.identity import IDENTITY, MSG_ID, RUN, STAGE
 from mqinfer.message import Row
 

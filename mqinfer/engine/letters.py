@@ -20,9 +20,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mqinfer.engine import deadletter, plan, runs
-from mqinfer.engine.publishing import publish_stored
+from mqinfer.engine import plan, runs
 from mqinfer.errors import ConfigurationError, MqinferError
+from mqinfer.flow import deadletter
+from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import IDENTITY, MSG_ID, ONLY, RUN, header_block
 
 if TYPE_CHECKING:

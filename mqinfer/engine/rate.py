@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mqinfer.engine.slots import Slots
+from mqinfer.flow.slots import Slots
 
 BURST = 0.5  # seconds of the rate that may be asked for at once
 

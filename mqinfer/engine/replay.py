@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from mqinfer.engine import plan, runs
-from mqinfer.engine.emitter import Emitter, blobs_in
-from mqinfer.engine.job import Job
 from mqinfer.engine.ports import ConsumerSpec, ConsumerState, Delivery
 from mqinfer.engine.rate import RatedSlots
-from mqinfer.engine.runner import Runner
-from mqinfer.engine.settler import Settler
 from mqinfer.engine.sink import Sink
-from mqinfer.engine.slots import Slots
-from mqinfer.engine.suspects import Suspects
 from mqinfer.engine.worker import HEADERS_ROOM, Services, Worker, handling_of
 from mqinfer.errors import ConfigurationError, Unavailable
+from mqinfer.flow.emitter import Emitter, blobs_in
+from mqinfer.flow.job import Job
+from mqinfer.flow.runner import Runner
+from mqinfer.flow.settler import Settler
+from mqinfer.flow.slots import Slots
+from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import output_id
 from mqinfer.message import Message, Row
 

@@ -20,12 +20,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mqinfer.engine.availability import Availability
 from mqinfer.engine.block import Block, build_block
 from mqinfer.engine.migrate import ensure_table
 from mqinfer.engine.ports import Database, Origin
 from mqinfer.engine.tables import TableSchema, schema_of
 from mqinfer.errors import BadRows, TableError, Unavailable
+from mqinfer.flow.availability import Availability
 from mqinfer.message import Row
 
 # Below this many rows a thread costs more than the work it takes off the event loop.

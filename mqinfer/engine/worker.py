@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from mqinfer.codec import Codec
-from mqinfer.engine import ordered, plan
-from mqinfer.engine.emitter import Emitter
-from mqinfer.engine.handling import Handling, InBatches, OneByOne
+from mqinfer.engine import plan
 from mqinfer.engine.intotable import IntoTable, dead_letter_row
-from mqinfer.engine.job import Job
-from mqinfer.engine.ordered import OneEach, OrderedRunner, OrderedSettler, Partitions
-from mqinfer.engine.runner import Runner
-from mqinfer.engine.settler import Settler
 from mqinfer.engine.sink import Sink
-from mqinfer.engine.slots import Slots
-from mqinfer.engine.suspects import Suspects
 from mqinfer.errors import Unavailable
+from mqinfer.flow import ordered
+from mqinfer.flow.emitter import Emitter
+from mqinfer.flow.handling import Handling, InBatches, OneByOne
+from mqinfer.flow.job import Job
+from mqinfer.flow.ordered import OneEach, OrderedRunner, OrderedSettler, Partitions
+from mqinfer.flow.runner import Runner
+from mqinfer.flow.settler import Settler
+from mqinfer.flow.slots import Slots
+from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import CONTENT_TYPE
 from mqinfer.model import inference as current_inference
 

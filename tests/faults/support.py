@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mqinfer import Message, Worker
-from mqinfer.engine.runner import Runner
+from mqinfer.flow.runner import Runner
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until

@@ -14,7 +14,7 @@ import pytest
 
 from mqinfer import App, Column, Context, Row
 from mqinfer.adapters.clickhouse import ClickHouse
-from mqinfer.engine.deadletter import ATTEMPTS, ERROR
+from mqinfer.flow.deadletter import ATTEMPTS, ERROR
 from mqinfer.settings import Settings
 from mqinfer.stack import ClickHouseServer, TritonServer
 from mqinfer.testing import Harness, Stored, until

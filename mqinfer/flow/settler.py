@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mqinfer.engine.deadletter import dead_letter, kind_of
-from mqinfer.engine.emitter import Emitter
-from mqinfer.engine.job import Job
 from mqinfer.errors import Reject, Retry, Unavailable
+from mqinfer.flow.deadletter import dead_letter, kind_of
+from mqinfer.flow.emitter import Emitter
+from mqinfer.flow.job import Job
 
 if TYPE_CHECKING:
     from mqinfer.engine.ports import Broker

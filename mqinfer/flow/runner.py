@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer.context import current
-from mqinfer.engine.handling import Handling
-from mqinfer.engine.job import Job
-from mqinfer.engine.settler import Settler
-from mqinfer.engine.slots import Slots
 from mqinfer.errors import HandlerTimeout, Reject, WorkerKilled
+from mqinfer.flow.handling import Handling
+from mqinfer.flow.job import Job
+from mqinfer.flow.settler import Settler
+from mqinfer.flow.slots import Slots
 from mqinfer.identity import ONLY
 
 if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
     from mqinfer.engine.ports import Delivery, Feed, Pull
-    from mqinfer.engine.suspects import Suspects
+    from mqinfer.flow.suspects import Suspects
     from mqinfer.message import Message
     from mqinfer.observe import StageMetrics
     from mqinfer.stage import Limits

@@ -11,8 +11,8 @@ import time
 import traceback
 from typing import Final, Literal
 
-from mqinfer.engine.job import Job
 from mqinfer.errors import DecodeError, HandlerTimeout, Reject, WorkerKilled
+from mqinfer.flow.job import Job
 from mqinfer.identity import IDENTITY, MSG_ID, RUN, header_block
 from mqinfer.settings import mask_url
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mqinfer.blob import Blob
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.context import current
-from mqinfer.engine.job import Job
 from mqinfer.errors import MqinferError
+from mqinfer.flow.job import Job
 from mqinfer.identity import (
     ANCESTORS,
     CONTENT_TYPE,

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.context import current
-from mqinfer.engine.job import Job
-from mqinfer.engine.settler import Settler
-from mqinfer.engine.threads import Threads
 from mqinfer.errors import Reject
+from mqinfer.flow.job import Job
+from mqinfer.flow.settler import Settler
+from mqinfer.flow.threads import Threads
 from mqinfer.message import Message, Rejected
 
 if TYPE_CHECKING:

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer.engine import plan
-from mqinfer.engine.runner import Runner
-from mqinfer.engine.settler import Settler
-from mqinfer.engine.slots import Slots
 from mqinfer.errors import ConflictError
+from mqinfer.flow.runner import Runner
+from mqinfer.flow.settler import Settler
+from mqinfer.flow.slots import Slots
 from mqinfer.identity import SOURCE
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.job import Job
     from mqinfer.engine.ports import Broker, Delivery, Pull
+    from mqinfer.flow.job import Job
     from mqinfer.message import Message
 
 log = structlog.get_logger("mqinfer.ordered")
