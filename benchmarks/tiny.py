@@ -12,7 +12,7 @@ import numpy as np
 from tritonclient.grpc.aio import InferenceServerClient, InferInput
 
 from mqinfer.adapters.triton import TritonServer
-from mqinfer.engine.inference import Inference
+from mqinfer.inference.inference import Inference
 
 NAME = "affine"
 _CONFIG = f"""

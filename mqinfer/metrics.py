@@ -259,7 +259,7 @@ class Metrics:
         return self._models.setdefault((name, version), ModelMetrics())
 
     def request(self, model: str, version: str, items: int, seconds: float) -> None:
-        """The inference server answered a request; what `engine.inference` reports to."""
+        """The inference server answered a request; what `inference.inference` reports to."""
         self.model(model, version).request(items, seconds)
 
     def sink(self, table: str) -> SinkMetrics:

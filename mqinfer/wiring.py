@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mqinfer.adapters.triton import TritonServer
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.aliases import Aliases, FollowedAliases
     from mqinfer.engine.runs import Runs
+    from mqinfer.inference.aliases import Aliases, FollowedAliases
     from mqinfer.observe import Metrics
     from mqinfer.settings import Settings
 
@@ -80,7 +80,7 @@ def runs(app: App, broker: JetStream) -> Runs:
 def aliases(app: App, broker: JetStream) -> Aliases:
     """The aliases of an app's models."""
     from mqinfer.adapters.bucket import Bucket
-    from mqinfer.engine.aliases import Aliases, bucket
+    from mqinfer.inference.aliases import Aliases, bucket
 
     return Aliases(app, Bucket(broker, bucket(app), replicas=app.replicas))
 
@@ -88,7 +88,7 @@ def aliases(app: App, broker: JetStream) -> Aliases:
 def followed_aliases(app: App, broker: JetStream) -> FollowedAliases | None:
     """What a process knows of the aliases that the app follows; None if it follows none."""
     from mqinfer.adapters.bucket import Bucket
-    from mqinfer.engine.aliases import FollowedAliases, bucket, followed
+    from mqinfer.inference.aliases import FollowedAliases, bucket, followed
 
     wanted = followed(app)
     return FollowedAliases(Bucket(broker, bucket(app)), wanted) if wanted else None
@@ -132,7 +132,7 @@ async def services(
         metrics = MetricsOfApp(app.name)
         inference = None
         if app.models:
-            from mqinfer.engine.inference import Inference
+            from mqinfer.inference.inference import Inference
 
             server = triton(settings)
             stack.push_async_callback(server.close)

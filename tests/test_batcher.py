@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mqinfer.engine.batcher import Batcher, Entry
+from mqinfer.inference.batcher import Batcher, Entry
 
 
 def items(entries: list[Entry[int]]) -> list[int]:

@@ -15,9 +15,6 @@ from hypothesis import strategies as st
 
 from mqinfer import context as contexts
 from mqinfer.context import Context
-from mqinfer.engine.calls import ModelDied
-from mqinfer.engine.inference import Inference
-from mqinfer.engine.limits import AdaptiveLimit
 from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.errors import (
     BadTensor,
@@ -27,6 +24,9 @@ from mqinfer.errors import (
     NotConnected,
     Unavailable,
 )
+from mqinfer.inference.calls import ModelDied
+from mqinfer.inference.inference import Inference
+from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.model import Answer, Model
 from mqinfer.model import inference as current_inference
 

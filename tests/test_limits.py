@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqinfer.engine.limits import SEARCH, AdaptiveLimit, Backoff
+from mqinfer.inference.limits import SEARCH, AdaptiveLimit, Backoff
 
 
 def settle(limit: AdaptiveLimit, latency_of: dict[int, float], samples: int = 400) -> list[int]:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from mqinfer.adapters.publisher import ACK_TIMEOUT, MAX_SUBJECT, Publisher
 from mqinfer.adapters.pull import ContinuousPull
-from mqinfer.engine.limits import Backoff as Pause
 from mqinfer.errors import PayloadTooLarge
 from mqinfer.flow.slots import Slots
 from mqinfer.identity import (
@@ -29,6 +28,7 @@ from mqinfer.identity import (
     parse_models,
     safe_id,
 )
+from mqinfer.inference.limits import Backoff as Pause
 from mqinfer.message import key_token
 from mqinfer.stage import Backoff
 

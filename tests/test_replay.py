@@ -18,7 +18,6 @@ from mqinfer import App, Blob, Context, Message
 from mqinfer.adapters.runs import JetStreamRuns
 from mqinfer.adapters.scan import Scanner
 from mqinfer.engine import worker as engine
-from mqinfer.engine.inference import Inference
 from mqinfer.engine.letters import DeadLetters, Selection
 from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.engine.rate import RatedSlots
@@ -27,6 +26,7 @@ from mqinfer.engine.runs import Runs, Wanted
 from mqinfer.engine.worker import Services
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.identity import MODELS, MSG_ID, RUN
+from mqinfer.inference.inference import Inference
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until

@@ -19,8 +19,6 @@ from triton_support import serving
 
 from mqinfer.adapters.triton import TritonServer
 from mqinfer.context import Context, current
-from mqinfer.engine.inference import Inference
-from mqinfer.engine.limits import AdaptiveLimit
 from mqinfer.errors import (
     BadTensor,
     ConfigurationError,
@@ -28,6 +26,8 @@ from mqinfer.errors import (
     ModelUnavailable,
     Unavailable,
 )
+from mqinfer.inference.inference import Inference
+from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.model import Answer, Model
 from mqinfer.stack.triton import TritonServer as Triton
 

@@ -87,8 +87,8 @@ async def _check(app: App, settings: Settings, offline: bool) -> Report:
 async def _aliases(app: App, settings: Settings) -> dict[tuple[str, str], str] | None:
     """The versions that aliases name; None where NATS does not say, which is told of NATS."""
     from mqinfer import wiring
-    from mqinfer.engine.aliases import followed
     from mqinfer.errors import PermissionDenied, Unavailable
+    from mqinfer.inference.aliases import followed
 
     if not followed(app):
         return {}

@@ -17,9 +17,9 @@ from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.aliases import Alias
     from mqinfer.engine.models import Rows, Use
     from mqinfer.engine.ports import ModelVersion
+    from mqinfer.inference.aliases import Alias
     from mqinfer.settings import Settings
 
 T = TypeVar("T")
@@ -196,7 +196,7 @@ class _Found:
 async def _gather(app: App, settings: Settings) -> _Found:
     from mqinfer import wiring
     from mqinfer.engine import models as facts
-    from mqinfer.engine.aliases import followed
+    from mqinfer.inference.aliases import followed
 
     missing: dict[str, str] = {}
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.engine import plan
-from mqinfer.engine.callsites import model_calls
 from mqinfer.engine.migrate import ensure_table
 from mqinfer.engine.ports import (
     ConsumerSpec,
@@ -23,6 +22,7 @@ from mqinfer.engine.ports import (
 )
 from mqinfer.engine.tables import schema_of
 from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
+from mqinfer.inference.callsites import model_calls
 from mqinfer.message import Row
 from mqinfer.model import Model, Tensor
 

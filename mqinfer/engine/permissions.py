@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mqinfer.engine import aliases, plan, replay, runs
+from mqinfer.engine import plan, replay, runs
 from mqinfer.errors import ConfigurationError
+from mqinfer.inference import aliases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -36,8 +36,8 @@ from mqinfer.model import inference as current_inference
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.inference import Inference
     from mqinfer.engine.ports import Broker, ConsumerSpec, Database, Delivery, Feed
+    from mqinfer.inference.inference import Inference
     from mqinfer.message import Message
     from mqinfer.observe import Metrics
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from mqinfer.context import current
-from mqinfer.engine.aliases import FollowedAliases
-from mqinfer.engine.batcher import MIB, Batcher
-from mqinfer.engine.calls import InferenceObserver, LaneStatistics
-from mqinfer.engine.lane import Lane
-from mqinfer.engine.limits import AdaptiveLimit
-from mqinfer.engine.link import Link
 from mqinfer.engine.ports import InferenceServer
-from mqinfer.engine.share import Share
+from mqinfer.inference.aliases import FollowedAliases
+from mqinfer.inference.batcher import MIB, Batcher
+from mqinfer.inference.calls import InferenceObserver, LaneStatistics
+from mqinfer.inference.lane import Lane
+from mqinfer.inference.limits import AdaptiveLimit
+from mqinfer.inference.link import Link
+from mqinfer.inference.share import Share
 
 if TYPE_CHECKING:
     from mqinfer.model import Answer, Array, Model

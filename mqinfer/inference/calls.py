@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mqinfer.context import Context
-from mqinfer.engine import tensors
-from mqinfer.engine.batcher import BatcherStatistics, Entry
-from mqinfer.engine.limits import LimitStatistics
 from mqinfer.engine.ports import ModelInfo
 from mqinfer.errors import ModelUnavailable
+from mqinfer.inference import tensors
+from mqinfer.inference.batcher import BatcherStatistics, Entry
+from mqinfer.inference.limits import LimitStatistics
 from mqinfer.model import Answer
 
 if TYPE_CHECKING:

@@ -15,15 +15,22 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer.context import Context
-from mqinfer.engine import tensors
-from mqinfer.engine.batcher import Batcher, Entry
-from mqinfer.engine.calls import Call, InferenceObserver, LaneStatistics, ModelDied, Part, Request
-from mqinfer.engine.limits import AdaptiveLimit
-from mqinfer.engine.link import Link
 from mqinfer.engine.ports import ModelInfo
-from mqinfer.engine.served import Served
-from mqinfer.engine.share import Share
 from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError, Unavailable
+from mqinfer.inference import tensors
+from mqinfer.inference.batcher import Batcher, Entry
+from mqinfer.inference.calls import (
+    Call,
+    InferenceObserver,
+    LaneStatistics,
+    ModelDied,
+    Part,
+    Request,
+)
+from mqinfer.inference.limits import AdaptiveLimit
+from mqinfer.inference.link import Link
+from mqinfer.inference.served import Served
+from mqinfer.inference.share import Share
 from mqinfer.model import Answer
 
 if TYPE_CHECKING:
@@ -89,7 +96,7 @@ class Lane:
     # --- callers --------------------------------------------------------------------------------
 
     async def call(self, inputs: Mapping[str, Array], context: Context | None) -> Answer:
-        """Run one item; see `mqinfer.engine.inference.Inference`."""
+        """Run one item; see `mqinfer.inference.inference.Inference`."""
         info = self.served.info or await self.served.first_info(context)
         try:
             checked = tensors.check(info, inputs)
