@@ -22,12 +22,12 @@ from benchmarks.results import Figure, Goal, Options, Result, Row
 from benchmarks.times import quantile
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.engine.block import build_block
-from mqinfer.engine.intotable import IntoTable
 from mqinfer.engine.ports import Origin
-from mqinfer.engine.sink import Sink
-from mqinfer.engine.tables import schema_of
 from mqinfer.settings import Settings
+from mqinfer.tables.block import build_block
+from mqinfer.tables.intotable import IntoTable
+from mqinfer.tables.sink import Sink
+from mqinfer.tables.tables import schema_of
 
 # Through JetStream, and from memory: the latter are enough for inserts to overlap as they do.
 QUEUED, ROWS, BLOCK = 200_000, 800_000, 100_000

@@ -15,8 +15,8 @@ from examples.plants.analysis import Study, student_t, study, tables
 from examples.plants.chart import draw
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.engine.ports import Origin
-from mqinfer.engine.sink import Sink
 from mqinfer.message import Row
+from mqinfer.tables.sink import Sink
 from stages.plants import Area, Blob, Box, DiseaseGrade, LeafFound, LeafTruth, Position
 
 FIRST, LAST = datetime.date(2026, 5, 4), datetime.date(2026, 5, 8)

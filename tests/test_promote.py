@@ -25,9 +25,9 @@ from mqinfer.engine.letters import DeadLetters, Selection
 from mqinfer.engine.promote import Promotions, late
 from mqinfer.engine.runs import Wanted
 from mqinfer.engine.superseded import superseded
-from mqinfer.engine.tables import version_sql
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.settings import Settings
+from mqinfer.tables.tables import version_sql
 from mqinfer.testing import Harness, until
 
 

@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.blob import Blob
 from mqinfer.column import Column
-from mqinfer.engine.block import build_block
 from mqinfer.engine.ports import Origin
-from mqinfer.engine.sink import Sink
-from mqinfer.engine.tables import generation_sql, schema_of, version_sql
 from mqinfer.errors import BadRows, PermissionDenied, TableError, Unavailable
 from mqinfer.message import Row
+from mqinfer.tables.block import build_block
+from mqinfer.tables.sink import Sink
+from mqinfer.tables.tables import generation_sql, schema_of, version_sql
 
 NOW = 1_780_000_000_000_000_000
 SECOND = 1_000_000_000

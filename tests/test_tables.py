@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.blob import Blob
 from mqinfer.column import Column
-from mqinfer.engine.migrate import ensure_table
 from mqinfer.engine.ports import Origin
-from mqinfer.engine.sink import Sink
-from mqinfer.engine.tables import (
+from mqinfer.errors import ConflictError, TableError, WiringError
+from mqinfer.message import Row
+from mqinfer.tables.migrate import ensure_table
+from mqinfer.tables.sink import Sink
+from mqinfer.tables.tables import (
     MAX_GENERATION,
     DeadLetterRow,
     check_tables,
@@ -33,8 +35,6 @@ from mqinfer.engine.tables import (
     schema_of,
     widens,
 )
-from mqinfer.errors import ConflictError, TableError, WiringError
-from mqinfer.message import Row
 
 
 class Colour(enum.Enum):

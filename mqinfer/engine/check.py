@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.engine import plan
-from mqinfer.engine.migrate import ensure_table
 from mqinfer.engine.ports import (
     ConsumerSpec,
     Database,
@@ -20,11 +19,12 @@ from mqinfer.engine.ports import (
     StreamSpec,
     TensorInfo,
 )
-from mqinfer.engine.tables import schema_of
 from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
 from mqinfer.inference.callsites import model_calls
 from mqinfer.message import Row
 from mqinfer.model import Model, Tensor
+from mqinfer.tables.migrate import ensure_table
+from mqinfer.tables.tables import schema_of
 
 if TYPE_CHECKING:
     from mqinfer.app import App

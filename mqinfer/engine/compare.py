@@ -12,11 +12,11 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.engine import replay
-from mqinfer.engine.columns import ColumnSpec, quoted
-from mqinfer.engine.migrate import ensure_table
 from mqinfer.engine.promote import COVERED, inputs_sql, stages_of, texts
-from mqinfer.engine.tables import TableSchema, schema_of, text_literal
 from mqinfer.errors import ConfigurationError
+from mqinfer.tables.columns import ColumnSpec, quoted
+from mqinfer.tables.migrate import ensure_table
+from mqinfer.tables.tables import TableSchema, schema_of, text_literal
 
 if TYPE_CHECKING:
     from mqinfer.app import App

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mqinfer.engine.columns import quoted
-from mqinfer.engine.tables import schema_of
 from mqinfer.errors import ConfigurationError
+from mqinfer.tables.columns import quoted
+from mqinfer.tables.tables import schema_of
 
 if TYPE_CHECKING:
     import datetime

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mqinfer.engine.ports import ConsumerSpec, CopyOf, StreamSpec
-from mqinfer.engine.tables import DeadLetterRow
 from mqinfer.errors import ConfigurationError
 from mqinfer.message import Message, Row
 from mqinfer.stage import Backoff, Limits, Stage
+from mqinfer.tables.tables import DeadLetterRow
 
 if TYPE_CHECKING:
     from mqinfer.app import App

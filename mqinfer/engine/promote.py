@@ -24,10 +24,10 @@ import msgspec
 import structlog
 
 from mqinfer.engine import plan, replay, runs
-from mqinfer.engine.columns import quoted
-from mqinfer.engine.migrate import ensure_table
-from mqinfer.engine.tables import generation_sql, schema_of, text_literal, version_sql
 from mqinfer.errors import ConfigurationError, MqinferError
+from mqinfer.tables.columns import quoted
+from mqinfer.tables.migrate import ensure_table
+from mqinfer.tables.tables import generation_sql, schema_of, text_literal, version_sql
 
 if TYPE_CHECKING:
     from mqinfer.app import App

@@ -25,7 +25,6 @@ import structlog
 from mqinfer.engine import plan, runs
 from mqinfer.engine.ports import ConsumerSpec, ConsumerState, Delivery
 from mqinfer.engine.rate import RatedSlots
-from mqinfer.engine.sink import Sink
 from mqinfer.engine.worker import HEADERS_ROOM, Services, Worker, handling_of
 from mqinfer.errors import ConfigurationError, Unavailable
 from mqinfer.flow.emitter import Emitter, blobs_in
@@ -36,6 +35,7 @@ from mqinfer.flow.slots import Slots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import output_id
 from mqinfer.message import Message, Row
+from mqinfer.tables.sink import Sink
 
 if TYPE_CHECKING:
     from mqinfer.app import App

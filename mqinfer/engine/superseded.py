@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.engine import replay
-from mqinfer.engine.columns import quoted
-from mqinfer.engine.migrate import ensure_table
 from mqinfer.engine.promote import inputs_sql, owner_sql, promoted_of, stages_of, texts
-from mqinfer.engine.tables import TableSchema, text_literal
+from mqinfer.tables.columns import quoted
+from mqinfer.tables.migrate import ensure_table
+from mqinfer.tables.tables import TableSchema, text_literal
 
 if TYPE_CHECKING:
     from mqinfer.app import App

@@ -18,8 +18,6 @@ import structlog
 
 from mqinfer.codec import Codec
 from mqinfer.engine import plan
-from mqinfer.engine.intotable import IntoTable, dead_letter_row
-from mqinfer.engine.sink import Sink
 from mqinfer.errors import Unavailable
 from mqinfer.flow import ordered
 from mqinfer.flow.emitter import Emitter
@@ -32,6 +30,8 @@ from mqinfer.flow.slots import Slots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import CONTENT_TYPE
 from mqinfer.model import inference as current_inference
+from mqinfer.tables.intotable import IntoTable, dead_letter_row
+from mqinfer.tables.sink import Sink
 
 if TYPE_CHECKING:
     from mqinfer.app import App

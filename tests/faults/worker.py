@@ -19,11 +19,12 @@ from typing import Any
 from mqinfer import Worker
 from mqinfer.cli.options import configure_logs
 from mqinfer.cli.processes import bind_to_supervisor
-from mqinfer.engine import intotable, plan
+from mqinfer.engine import plan
 from mqinfer.engine.worker import stop_on_signals
 from mqinfer.flow import handling, settler
 from mqinfer.metrics import SinkMetrics, StageMetrics
 from mqinfer.settings import Settings
+from mqinfer.tables import intotable
 
 from . import pipeline
 from .counters import Counters

@@ -20,13 +20,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mqinfer.engine.block import Block, build_block
-from mqinfer.engine.migrate import ensure_table
 from mqinfer.engine.ports import Database, Origin
-from mqinfer.engine.tables import TableSchema, schema_of
 from mqinfer.errors import BadRows, TableError, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.message import Row
+from mqinfer.tables.block import Block, build_block
+from mqinfer.tables.migrate import ensure_table
+from mqinfer.tables.tables import TableSchema, schema_of
 
 # Below this many rows a thread costs more than the work it takes off the event loop.
 _INLINE_ROWS = 500

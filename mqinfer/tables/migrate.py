@@ -7,7 +7,9 @@ what is there is read again after a step, and columns of the other version are k
 from __future__ import annotations
 
 from mqinfer.engine.ports import Database
-from mqinfer.engine.tables import (
+from mqinfer.errors import ConflictError, TableError
+from mqinfer.message import Row
+from mqinfer.tables.tables import (
     FRAMEWORK,
     TableSchema,
     literal,
@@ -15,8 +17,6 @@ from mqinfer.engine.tables import (
     schema_of,
     widens,
 )
-from mqinfer.errors import ConflictError, TableError
-from mqinfer.message import Row
 
 _ATTEMPTS = 8
 

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer.engine.ports import Delivery, Origin
-from mqinfer.engine.tables import DeadLetterRow
 from mqinfer.errors import ConflictError, PermissionDenied, Reject, TableError
 from mqinfer.flow import deadletter
 from mqinfer.flow.job import Job
 from mqinfer.flow.settler import Settler
 from mqinfer.identity import IDENTITY, MSG_ID, RUN, STAGE
 from mqinfer.message import Row
+from mqinfer.tables.tables import DeadLetterRow
 
 if TYPE_CHECKING:
-    from mqinfer.engine.sink import Sink
     from mqinfer.observe import SinkMetrics
     from mqinfer.stage import Limits
+    from mqinfer.tables.sink import Sink
 
 log = structlog.get_logger("mqinfer.sink")
 

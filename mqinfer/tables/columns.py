@@ -42,10 +42,10 @@ import msgspec
 
 from mqinfer.blob import Blob
 from mqinfer.column import Column
-from mqinfer.engine import values
-from mqinfer.engine.values import Convert
 from mqinfer.errors import WiringError
 from mqinfer.message import Row
+from mqinfer.tables import values
+from mqinfer.tables.values import Convert
 
 _ARRAYS = (list, set, frozenset, collections.abc.Sequence, collections.abc.Set)
 _MAPS = (dict, collections.abc.Mapping)

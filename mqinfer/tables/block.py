@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mqinfer.engine.ports import Origin
-from mqinfer.engine.tables import INSERTED, TableSchema, frame_values
 from mqinfer.message import Row
+from mqinfer.tables.tables import INSERTED, TableSchema, frame_values
 
 # What conversions raise for values that a column cannot hold.
 BAD_VALUE = (ValueError, TypeError, OverflowError, AttributeError, ArithmeticError)

@@ -30,10 +30,10 @@ from typing import Any
 
 import msgspec
 
-from mqinfer.engine.columns import ColumnSpec, columns_of, quoted
 from mqinfer.engine.ports import Origin
 from mqinfer.errors import ConflictError, WiringError
 from mqinfer.message import Row
+from mqinfer.tables.columns import ColumnSpec, columns_of, quoted
 
 STORAGE_SUFFIX = "__storage"
 # Of the 64 bits of a version: generation, then time in milliseconds (until the year 2527).
