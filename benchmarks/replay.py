@@ -15,7 +15,7 @@ from benchmarks import apps, load
 from benchmarks.results import Figure, Options, Result, Row
 from mqinfer import wiring
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.engine.runs import Wanted
+from mqinfer.replay.runs import Wanted
 from mqinfer.settings import Settings
 
 MESSAGES = 50_000

@@ -215,7 +215,7 @@ class Worker:
 
     async def _on_run(self, name: str, services: Services) -> EngineWorker:
         """A worker of a replay run, which goes on if it was stopped."""
-        from mqinfer.engine.replay import RunWorker
+        from mqinfer.replay.replay import RunWorker
 
         store = wiring.runs(self.app, services.broker)  # type: ignore[arg-type]
         run = await store.resume(name)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from mqinfer.adapters.triton import TritonServer
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.runs import Runs
     from mqinfer.inference.aliases import Aliases, FollowedAliases
     from mqinfer.observe import Metrics
+    from mqinfer.replay.runs import Runs
     from mqinfer.settings import Settings
 
 
@@ -72,7 +72,7 @@ def blobs(app: App, settings: Settings, broker: JetStream) -> BlobStore:
 def runs(app: App, broker: JetStream) -> Runs:
     """The replay runs of an app."""
     from mqinfer.adapters.runs import JetStreamRuns
-    from mqinfer.engine.runs import Runs, bucket
+    from mqinfer.replay.runs import Runs, bucket
 
     return Runs(app, JetStreamRuns(broker, bucket(app), replicas=app.replicas))
 

@@ -6,7 +6,7 @@ import asyncio
 
 from mqinfer import Message, wiring
 from mqinfer.client import Worker
-from mqinfer.engine.runs import Runs
+from mqinfer.replay.runs import Runs
 from mqinfer.testing import Harness
 
 

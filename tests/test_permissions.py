@@ -14,8 +14,8 @@ from mqinfer import App, Message, Row, Settings
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.cli import main
 from mqinfer.engine.permissions import Permissions, permissions
-from mqinfer.engine.runs import Wanted
 from mqinfer.errors import ConfigurationError, PermissionDenied
+from mqinfer.replay.runs import Wanted
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, nats_only, until
 

@@ -19,13 +19,13 @@ from mqinfer.adapters import admin
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.scan import Scanner
 from mqinfer.engine import plan
-from mqinfer.engine.compare import compare
-from mqinfer.engine.examples import attach, figures
 from mqinfer.engine.letters import DeadLetters, Selection
-from mqinfer.engine.promote import Promotions, late
-from mqinfer.engine.runs import Wanted
-from mqinfer.engine.superseded import superseded
 from mqinfer.errors import ConfigurationError, ConflictError
+from mqinfer.replay.compare import compare
+from mqinfer.replay.examples import attach, figures
+from mqinfer.replay.promote import Promotions, late
+from mqinfer.replay.runs import Wanted
+from mqinfer.replay.superseded import superseded
 from mqinfer.settings import Settings
 from mqinfer.tables.tables import version_sql
 from mqinfer.testing import Harness, until

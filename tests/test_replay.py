@@ -20,13 +20,13 @@ from mqinfer.adapters.scan import Scanner
 from mqinfer.engine import worker as engine
 from mqinfer.engine.letters import DeadLetters, Selection
 from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
-from mqinfer.engine.rate import RatedSlots
-from mqinfer.engine.replay import RunWorker, progress
-from mqinfer.engine.runs import Runs, Wanted
 from mqinfer.engine.worker import Services
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.identity import MODELS, MSG_ID, RUN
 from mqinfer.inference.inference import Inference
+from mqinfer.replay.rate import RatedSlots
+from mqinfer.replay.replay import RunWorker, progress
+from mqinfer.replay.runs import Runs, Wanted
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until

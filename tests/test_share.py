@@ -22,12 +22,12 @@ from mqinfer import context as contexts
 from mqinfer.adapters.triton import TritonServer
 from mqinfer.context import Context
 from mqinfer.engine.ports import InferenceServer, ModelInfo, ModelReply, TensorInfo
-from mqinfer.engine.replay import RunWorker
-from mqinfer.engine.runs import Wanted
 from mqinfer.errors import ConfigurationError, ModelError, NotConnected
 from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.share import MAX_REST, Share
+from mqinfer.replay.replay import RunWorker
+from mqinfer.replay.runs import Wanted
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until

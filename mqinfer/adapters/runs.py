@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mqinfer.adapters import admin
 from mqinfer.adapters.bucket import Bucket
 from mqinfer.adapters.scan import Scanner
-from mqinfer.engine.runs import Bounds
+from mqinfer.replay.runs import Bounds
 
 if TYPE_CHECKING:
     import datetime

@@ -11,7 +11,7 @@ _CELL = 200  # characters of a value; blobs that ride in a row are longer
 
 
 def print_comparison(facts: dict[str, Any]) -> None:
-    """Print what `mqinfer.engine.compare.compare` found, with its examples' blobs."""
+    """Print what `mqinfer.replay.compare.compare` found, with its examples' blobs."""
     print(f"run {facts['run']} beside {facts['with']}")
     for table in facts["tables"]:
         _print_table(table)

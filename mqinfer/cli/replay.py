@@ -22,7 +22,7 @@ from mqinfer.times import parse_time
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.runs import Run, Wanted
+    from mqinfer.replay.runs import Run, Wanted
     from mqinfer.settings import Settings
 
 _LOOK = 0.5
@@ -97,7 +97,7 @@ def replay(
     options.quiet_logging(settings)
     if from_seq is None and since is None:
         raise ConfigurationError("say where to begin: --from-seq N (1 is the oldest) or --since T")
-    from mqinfer.engine.runs import Wanted
+    from mqinfer.replay.runs import Wanted
 
     wanted = Wanted(
         from_seq=from_seq,
@@ -208,7 +208,7 @@ def _conclude(name: str, run: Run, as_json: bool) -> int:
 
 async def _watch(app: App, broker: Any, store: Any, run: Run, as_json: bool) -> None:
     """Show how far the run is until cancelled."""
-    from mqinfer.engine.replay import progress
+    from mqinfer.replay.replay import progress
 
     with _shown(run, as_json) as show:
         while True:

@@ -18,10 +18,10 @@ from mqinfer.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from mqinfer.adapters.jetstream import JetStream
     from mqinfer.app import App
-    from mqinfer.engine.examples import Attachments
     from mqinfer.engine.ports import Database
-    from mqinfer.engine.promote import Promotions
-    from mqinfer.engine.runs import Run, Runs
+    from mqinfer.replay.examples import Attachments
+    from mqinfer.replay.promote import Promotions
+    from mqinfer.replay.runs import Run, Runs
     from mqinfer.settings import Settings
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ def _run(
 
     async def work() -> T:
         from mqinfer import wiring
-        from mqinfer.engine.promote import Promotions
+        from mqinfer.replay.promote import Promotions
 
         async with AsyncExitStack() as stack:
             broker = await stack.enter_async_context(wiring.jetstream(app, settings, "runs"))
@@ -185,8 +185,8 @@ def _text(value: Any) -> str:
 
 
 async def _shown(at: _Open, name: str, rows: int) -> dict[str, Any]:
-    from mqinfer.engine import replay
-    from mqinfer.engine.superseded import superseded
+    from mqinfer.replay import replay
+    from mqinfer.replay.superseded import superseded
 
     run = await at.runs.get(name)
     facts = _facts(run) | {"settled": await replay.progress(at.app, run, at.broker, at.runs)}
@@ -250,8 +250,8 @@ def compare(
 
     async def act(at: _Open) -> tuple[dict[str, Any], str | None]:
         from mqinfer.adapters.scan import Scanner
-        from mqinfer.engine.compare import compare as compared
-        from mqinfer.engine.examples import attach
+        from mqinfer.replay.compare import compare as compared
+        from mqinfer.replay.examples import attach
 
         new = await at.runs.get(run)
         old = None if other == "live" else await at.runs.get(other)
@@ -270,8 +270,8 @@ def compare(
 
 async def _page(at: _Open, facts: dict[str, Any], attached: Attachments) -> str:
     from mqinfer import wiring
-    from mqinfer.engine.comparepage import page
-    from mqinfer.engine.examples import figures
+    from mqinfer.replay.comparepage import page
+    from mqinfer.replay.examples import figures
 
     store = wiring.blobs(at.app, at.settings, at.broker)
     try:
@@ -296,7 +296,7 @@ def promote(
     """
 
     async def act(at: _Open) -> tuple[Run, str | None]:
-        from mqinfer.engine.promote import late
+        from mqinfer.replay.promote import late
 
         promoted = await at.promotions.promote(run)
         return promoted, await late(at.app, promoted, at.broker)

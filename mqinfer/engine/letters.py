@@ -20,16 +20,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mqinfer.engine import plan, runs
+from mqinfer.engine import plan
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.flow import deadletter
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import IDENTITY, MSG_ID, ONLY, RUN, header_block
+from mqinfer.replay import runs
 
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.engine.ports import Broker
-    from mqinfer.engine.runs import Run, Runs
+    from mqinfer.replay.runs import Run, Runs
 
 _AT_ONCE = 200
 _TIMEOUT = 30.0

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mqinfer.engine import plan, replay, runs
+from mqinfer.engine import plan
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
+from mqinfer.replay import replay, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

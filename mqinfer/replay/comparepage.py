@@ -60,7 +60,7 @@ def page(facts: Mapping[str, Any], figures: Figures) -> str:
     """The page.
 
     Args:
-        facts: as `mqinfer.engine.compare.compare` gives them.
+        facts: as `mqinfer.replay.compare.compare` gives them.
         figures: of each example, by table and the example's number in it.
     """
     title = f"Run {facts['run']} beside {facts['with']}"

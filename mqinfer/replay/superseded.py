@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mqinfer.engine import replay
-from mqinfer.engine.promote import inputs_sql, owner_sql, promoted_of, stages_of, texts
+from mqinfer.replay import replay
+from mqinfer.replay.promote import inputs_sql, owner_sql, promoted_of, stages_of, texts
 from mqinfer.tables.columns import quoted
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import TableSchema, text_literal
@@ -23,7 +23,7 @@ from mqinfer.tables.tables import TableSchema, text_literal
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.engine.ports import Database
-    from mqinfer.engine.runs import Run
+    from mqinfer.replay.runs import Run
 
 _SETTINGS = " SETTINGS join_use_nulls = 0"
 

@@ -22,9 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from mqinfer.engine import plan, runs
+from mqinfer.engine import plan
 from mqinfer.engine.ports import ConsumerSpec, ConsumerState, Delivery
-from mqinfer.engine.rate import RatedSlots
 from mqinfer.engine.worker import HEADERS_ROOM, Services, Worker, handling_of
 from mqinfer.errors import ConfigurationError, Unavailable
 from mqinfer.flow.emitter import Emitter, blobs_in
@@ -35,11 +34,13 @@ from mqinfer.flow.slots import Slots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import output_id
 from mqinfer.message import Message, Row
+from mqinfer.replay import runs
+from mqinfer.replay.rate import RatedSlots
 from mqinfer.tables.sink import Sink
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.runs import Run, Runs
+    from mqinfer.replay.runs import Run, Runs
 
 log = structlog.get_logger("mqinfer.replay")
 

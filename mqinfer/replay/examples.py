@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.blob import Blob
 from mqinfer.codec import Codec
-from mqinfer.engine.comparepage import Figure, data_url
 from mqinfer.errors import DecodeError, MqinferError, Unavailable
 from mqinfer.identity import CONTENT_TYPE, input_id
+from mqinfer.replay.comparepage import Figure, data_url
 
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.engine.letters import Stored
-    from mqinfer.engine.runs import Run
     from mqinfer.message import Message
+    from mqinfer.replay.runs import Run
 
 _MOST = 8  # figures of one example
 _PICTURE = 5_000_000  # bytes; a larger one is named, not shown
@@ -77,7 +77,7 @@ async def attach(app: App, run: Run, facts: dict[str, Any], messages: Messages) 
     Args:
         app: the app.
         run: the new side.
-        facts: as `mqinfer.engine.compare.compare` gives them.
+        facts: as `mqinfer.replay.compare.compare` gives them.
         messages: the streams.
     """
     inputs = _Inputs(app, run, messages)

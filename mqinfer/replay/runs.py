@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 from mqinfer.engine import plan
-from mqinfer.engine.ranges import Bounds, Wanted, fixed
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.message import key_token
+from mqinfer.replay.ranges import Bounds, Wanted, fixed
 
 if TYPE_CHECKING:
     from mqinfer.app import App

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mqinfer.engine import replay
-from mqinfer.engine.promote import COVERED, inputs_sql, stages_of, texts
 from mqinfer.errors import ConfigurationError
+from mqinfer.replay import replay
+from mqinfer.replay.promote import COVERED, inputs_sql, stages_of, texts
 from mqinfer.tables.columns import ColumnSpec, quoted
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import TableSchema, schema_of, text_literal
@@ -21,8 +21,8 @@ from mqinfer.tables.tables import TableSchema, schema_of, text_literal
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.engine.ports import Database
-    from mqinfer.engine.runs import Run
     from mqinfer.message import Row
+    from mqinfer.replay.runs import Run
 
 LIVE = "live"
 _MATRIX = 50  # cells of a column's matrix that are given, the largest
