@@ -14,10 +14,10 @@ from mqinfer.adapters.scan import Scanner, Stored
 from mqinfer.cli.dead import preview
 from mqinfer.cli.load import load_app
 from mqinfer.engine import plan
-from mqinfer.engine.letters import DeadLetters, Letter, Selection, parse_sequences, retry_headers
 from mqinfer.errors import ConfigurationError
 from mqinfer.flow import deadletter
 from mqinfer.identity import MSG_ID, header_block, output_id
+from mqinfer.operate.letters import DeadLetters, Letter, Selection, parse_sequences, retry_headers
 from mqinfer.settings import Settings
 
 __all__ = ["served", "shell"]

@@ -6,7 +6,7 @@ import pytest
 from cli_support import Shell, shell
 
 from mqinfer.cli.svg import svg
-from mqinfer.engine.graph import Edge, Graph, Node
+from mqinfer.operate.graph import Edge, Graph, Node
 
 __all__ = ["shell"]
 

@@ -18,13 +18,14 @@ import pytest
 from mqinfer import App, Context, Message
 from mqinfer.adapters import admin
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.engine import check, plan, status
-from mqinfer.engine.permissions import permissions
+from mqinfer.engine import plan
 from mqinfer.errors import ConflictError, WiringError
 from mqinfer.flow import ordered
 from mqinfer.flow.deadletter import SEQUENCE, SUBJECT
 from mqinfer.flow.ordered import Held, OneEach, Partition, PartitionedPull, lapsed
 from mqinfer.identity import MSG_ID, SOURCE, output_id
+from mqinfer.operate import check, status
+from mqinfer.operate.permissions import permissions
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, nats_only, until

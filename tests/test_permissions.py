@@ -13,8 +13,8 @@ from replay_support import runs_of, work
 from mqinfer import App, Message, Row, Settings
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.cli import main
-from mqinfer.engine.permissions import Permissions, permissions
 from mqinfer.errors import ConfigurationError, PermissionDenied
+from mqinfer.operate.permissions import Permissions, permissions
 from mqinfer.replay.runs import Wanted
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, nats_only, until

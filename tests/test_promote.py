@@ -19,8 +19,8 @@ from mqinfer.adapters import admin
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.scan import Scanner
 from mqinfer.engine import plan
-from mqinfer.engine.letters import DeadLetters, Selection
 from mqinfer.errors import ConfigurationError, ConflictError
+from mqinfer.operate.letters import DeadLetters, Selection
 from mqinfer.replay.compare import compare
 from mqinfer.replay.examples import attach, figures
 from mqinfer.replay.promote import Promotions, late

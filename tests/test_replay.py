@@ -18,12 +18,12 @@ from mqinfer import App, Blob, Context, Message
 from mqinfer.adapters.runs import JetStreamRuns
 from mqinfer.adapters.scan import Scanner
 from mqinfer.engine import worker as engine
-from mqinfer.engine.letters import DeadLetters, Selection
 from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.engine.worker import Services
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.identity import MODELS, MSG_ID, RUN
 from mqinfer.inference.inference import Inference
+from mqinfer.operate.letters import DeadLetters, Selection
 from mqinfer.replay.rate import RatedSlots
 from mqinfer.replay.replay import RunWorker, progress
 from mqinfer.replay.runs import Runs, Wanted

@@ -15,7 +15,7 @@ from mqinfer.cli.output import print_json
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.check import Report
+    from mqinfer.operate.check import Report
     from mqinfer.settings import Settings
 
 
@@ -58,7 +58,7 @@ def check(
 
 
 async def _check(app: App, settings: Settings, offline: bool) -> Report:
-    from mqinfer.engine import check as checks
+    from mqinfer.operate import check as checks
 
     report, stages = checks.check_wiring(app)
     if offline:
@@ -103,7 +103,7 @@ async def _aliases(app: App, settings: Settings) -> dict[tuple[str, str], str] |
 async def _streams(app: App, settings: Settings, report: Report) -> None:
     from mqinfer import wiring
     from mqinfer.adapters.scan import Scanner
-    from mqinfer.engine.check import check_streams
+    from mqinfer.operate.check import check_streams
 
     async with wiring.jetstream(app, settings, "check") as broker:
         await check_streams(app, Scanner(broker.client), report)

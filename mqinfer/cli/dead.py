@@ -17,7 +17,7 @@ from mqinfer.times import parse_time
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.letters import DeadLetters, Letter, Selection
+    from mqinfer.operate.letters import DeadLetters, Letter, Selection
     from mqinfer.settings import Settings
 
 group = typer.Typer(
@@ -179,7 +179,7 @@ def _selection(
     seq: list[str] | None = None,
     limit: int | None = None,
 ) -> Selection:
-    from mqinfer.engine.letters import Selection, parse_sequences
+    from mqinfer.operate.letters import Selection, parse_sequences
 
     return Selection(
         stages=tuple(stage or ()),
@@ -208,7 +208,7 @@ def _run(name: str, nats_url: str | None, action: Any) -> Any:
 async def _open(app: App, settings: Settings) -> AsyncGenerator[DeadLetters, None]:
     from mqinfer import wiring
     from mqinfer.adapters.scan import Scanner
-    from mqinfer.engine.letters import DeadLetters
+    from mqinfer.operate.letters import DeadLetters
 
     async with wiring.jetstream(app, settings, "dead letters") as broker:
         yield DeadLetters(app, Scanner(broker.client), broker, wiring.runs(app, broker))

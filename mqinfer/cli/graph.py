@@ -14,7 +14,7 @@ from mqinfer.cli.load import load_app
 from mqinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from mqinfer.engine.graph import Graph
+    from mqinfer.operate.graph import Graph
 
 
 class Format(StrEnum):
@@ -43,7 +43,7 @@ def graph(
       mqinfer graph plants:app -f svg -o pipeline.svg   needs no other program
       mqinfer graph plants:app -f dot | dot -Tpng > pipeline.png
     """
-    from mqinfer.engine.graph import graph_of
+    from mqinfer.operate.graph import graph_of
 
     drawn = graph_of(load_app(app))
     if not drawn.nodes:

@@ -17,9 +17,9 @@ from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.models import Rows, Use
     from mqinfer.engine.ports import ModelVersion
     from mqinfer.inference.aliases import Alias
+    from mqinfer.operate.models import Rows, Use
     from mqinfer.settings import Settings
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ async def _change(
 ) -> list[dict[str, Any]]:
     """Check all that is wanted, then do it."""
     from mqinfer import wiring
-    from mqinfer.engine.models import require_served
+    from mqinfer.operate.models import require_served
 
     async with wiring.jetstream(app, settings, "models") as broker:
         aliases = wiring.aliases(app, broker)
@@ -195,8 +195,8 @@ class _Found:
 
 async def _gather(app: App, settings: Settings) -> _Found:
     from mqinfer import wiring
-    from mqinfer.engine import models as facts
     from mqinfer.inference.aliases import followed
+    from mqinfer.operate import models as facts
 
     missing: dict[str, str] = {}
 

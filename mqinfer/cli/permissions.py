@@ -38,7 +38,7 @@ def permissions(
       mqinfer permissions plants:app --stage crop --inbox-prefix _INBOX_crop
       mqinfer permissions plants:app --run may --inbox-prefix _INBOX_may
     """
-    from mqinfer.engine.permissions import permissions as least
+    from mqinfer.operate.permissions import permissions as least
 
     loaded = load_app(app)
     store = options.load_settings(blobs=blobs).blobs

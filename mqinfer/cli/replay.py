@@ -167,7 +167,7 @@ async def _require_served(app: App, settings: Settings, models: dict[str, str]) 
     Raises:
         ConfigurationError: Triton does not serve a version; the text says what it serves.
     """
-    from mqinfer.engine.models import require_served
+    from mqinfer.operate.models import require_served
 
     # A model that is none of the app's is refused when the run is made.
     known = {model.name for model in app.models.values()} & models.keys()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from mqinfer.app import App
-    from mqinfer.engine.status import AppStatus
+    from mqinfer.operate.status import AppStatus
     from mqinfer.settings import Settings
 
 _COLUMNS = ("stage", "waiting", "in flight", "redelivered", "rate/s", "dead", "pulls")
@@ -63,7 +63,7 @@ async def _looks(app: App, settings: Settings, interval: float) -> AsyncGenerato
     """One look after another, each with the rates since the one before."""
     from mqinfer import wiring
     from mqinfer.adapters.scan import Scanner
-    from mqinfer.engine.status import gather, rates
+    from mqinfer.operate.status import gather, rates
 
     async with wiring.jetstream(app, settings, "status") as broker:
         scanner = Scanner(broker.client)
@@ -111,7 +111,7 @@ def _print(found: AppStatus) -> None:
 
 
 def _warnings(found: AppStatus) -> list[str]:
-    from mqinfer.engine.status import warnings
+    from mqinfer.operate.status import warnings
 
     return warnings(found)
 

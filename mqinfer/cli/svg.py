@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mqinfer.engine.graph import Graph
+    from mqinfer.operate.graph import Graph
 
 _LOOKS = {  # fill, stroke, corner radius
     "subject": ("#f3f4f6", "#6b7280", 15),

@@ -21,8 +21,8 @@ from mqinfer.replay.comparepage import Figure, data_url
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.letters import Stored
     from mqinfer.message import Message
+    from mqinfer.operate.letters import Stored
     from mqinfer.replay.runs import Run
 
 _MOST = 8  # figures of one example
