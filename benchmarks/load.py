@@ -14,7 +14,7 @@ from typing import Any
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.engine.ports import StreamSpec
+from mqinfer.ports import StreamSpec
 from mqinfer.settings import Settings
 from mqinfer.stack import Stack, StackSettings
 

@@ -22,7 +22,7 @@ from benchmarks.results import Figure, Goal, Options, Result, Row
 from benchmarks.times import quantile
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.engine.ports import Origin
+from mqinfer.ports import Origin
 from mqinfer.settings import Settings
 from mqinfer.tables.block import build_block
 from mqinfer.tables.intotable import IntoTable

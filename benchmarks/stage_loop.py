@@ -28,8 +28,8 @@ from benchmarks.results import Figure, Goal, Options, Result, Row
 from mqinfer.adapters import admin
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.scan import Scanner
-from mqinfer.engine.ports import StreamSpec
 from mqinfer.identity import header_block
+from mqinfer.ports import StreamSpec
 from mqinfer.testing import nats_only
 
 # Of the hand-written best on nats-py's public API; times FastStream; times the better Celery.

@@ -8,11 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from mqinfer import wiring
+from mqinfer import plan, wiring
 from mqinfer.codec import CONTENT_TYPES, Codec
-from mqinfer.engine import plan
-from mqinfer.engine.worker import Services
-from mqinfer.engine.worker import Worker as EngineWorker
 from mqinfer.errors import ConfigurationError, PublishError
 from mqinfer.flow.emitter import save_blobs
 from mqinfer.flow.publishing import publish_stored
@@ -20,6 +17,8 @@ from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
 from mqinfer.message import Message, key_token
 from mqinfer.model import inference as current_inference
 from mqinfer.settings import Settings
+from mqinfer.worker import Services
+from mqinfer.worker import Worker as EngineWorker
 
 if TYPE_CHECKING:
     from mqinfer.app import App

@@ -18,17 +18,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from mqinfer import wiring
+from mqinfer import plan, wiring
 from mqinfer.app import App
 from mqinfer.client import Client, Worker
 from mqinfer.codec import Codec
-from mqinfer.engine import plan
-from mqinfer.engine.worker import Services
 from mqinfer.flow.deadletter import KIND, REASON
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import CONTENT_TYPE, header_block, parse_header_block
 from mqinfer.message import Message
 from mqinfer.settings import Settings
+from mqinfer.worker import Services
 
 M = TypeVar("M", bound=Message)
 

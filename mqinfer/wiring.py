@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from mqinfer import plan
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.engine import plan
-from mqinfer.engine.plan import Task
-from mqinfer.engine.worker import Services
+from mqinfer.plan import Task
+from mqinfer.worker import Services
 
 if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse

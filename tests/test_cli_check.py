@@ -10,10 +10,10 @@ from cli_support import Shell, served, shell
 from mqinfer import wiring
 from mqinfer.adapters import admin
 from mqinfer.cli.load import load_app
-from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.errors import ModelUnavailable, Unavailable
 from mqinfer.inference.callsites import model_calls
 from mqinfer.operate.check import Report, check_models, check_wiring
+from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.settings import Settings
 
 __all__ = ["served", "shell"]

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from cli_support import Shell, served, shell
 
-from mqinfer import wiring
+from mqinfer import plan, wiring
 from mqinfer.adapters.scan import Scanner, Stored
 from mqinfer.cli.dead import preview
 from mqinfer.cli.load import load_app
-from mqinfer.engine import plan
 from mqinfer.errors import ConfigurationError
 from mqinfer.flow import deadletter
 from mqinfer.identity import MSG_ID, header_block, output_id

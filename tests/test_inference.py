@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from mqinfer import context as contexts
 from mqinfer.context import Context
-from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.errors import (
     BadTensor,
     ModelError,
@@ -29,6 +28,7 @@ from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.model import Answer, Model
 from mqinfer.model import inference as current_inference
+from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
 
 F32 = np.dtype(np.float32)
 TEXT = np.dtype(object)

@@ -15,10 +15,9 @@ from typing import Any
 import ordered_app
 import pytest
 
-from mqinfer import App, Context, Message
+from mqinfer import App, Context, Message, plan
 from mqinfer.adapters import admin
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.engine import plan
 from mqinfer.errors import ConflictError, WiringError
 from mqinfer.flow import ordered
 from mqinfer.flow.deadletter import SEQUENCE, SUBJECT

@@ -14,8 +14,8 @@ from clickhouse_support import clickhouse_server, db, url  # noqa: F401
 from examples.plants.analysis import Study, student_t, study, tables
 from examples.plants.chart import draw
 from mqinfer.adapters.clickhouse import ClickHouse
-from mqinfer.engine.ports import Origin
 from mqinfer.message import Row
+from mqinfer.ports import Origin
 from mqinfer.tables.sink import Sink
 from stages.plants import Area, Blob, Box, DiseaseGrade, LeafFound, LeafTruth, Position
 

@@ -14,11 +14,10 @@ from clickhouse_support import clickhouse_server, db, url  # noqa: F401
 from msgspec.structs import replace
 from replay_support import Double, Number, runs_of, work
 
-from mqinfer import App, Blob, Context, Message, Row
+from mqinfer import App, Blob, Context, Message, Row, plan
 from mqinfer.adapters import admin
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.scan import Scanner
-from mqinfer.engine import plan
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.operate.letters import DeadLetters, Selection
 from mqinfer.replay.compare import compare

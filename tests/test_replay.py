@@ -15,21 +15,21 @@ from msgspec import structs
 from replay_support import Double, Keyed, Noise, Number, runs_of, work
 
 from mqinfer import App, Blob, Context, Message
+from mqinfer import worker as engine
 from mqinfer.adapters.runs import JetStreamRuns
 from mqinfer.adapters.scan import Scanner
-from mqinfer.engine import worker as engine
-from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
-from mqinfer.engine.worker import Services
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.identity import MODELS, MSG_ID, RUN
 from mqinfer.inference.inference import Inference
 from mqinfer.operate.letters import DeadLetters, Selection
+from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.replay.rate import RatedSlots
 from mqinfer.replay.replay import RunWorker, progress
 from mqinfer.replay.runs import Runs, Wanted
 from mqinfer.settings import Settings
 from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until
+from mqinfer.worker import Services
 
 
 def doubling(name: str) -> tuple[App, list[tuple[int, str | None]]]:

@@ -21,11 +21,11 @@ from mqinfer import App
 from mqinfer import context as contexts
 from mqinfer.adapters.triton import TritonServer
 from mqinfer.context import Context
-from mqinfer.engine.ports import InferenceServer, ModelInfo, ModelReply, TensorInfo
 from mqinfer.errors import ConfigurationError, ModelError, NotConnected
 from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.share import MAX_REST, Share
+from mqinfer.ports import InferenceServer, ModelInfo, ModelReply, TensorInfo
 from mqinfer.replay.replay import RunWorker
 from mqinfer.replay.runs import Wanted
 from mqinfer.settings import Settings

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.blob import Blob
 from mqinfer.column import Column
-from mqinfer.engine.ports import Origin
 from mqinfer.errors import BadRows, PermissionDenied, TableError, Unavailable
 from mqinfer.message import Row
+from mqinfer.ports import Origin
 from mqinfer.tables.block import build_block
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.tables import generation_sql, schema_of, version_sql

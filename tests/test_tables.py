@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.blob import Blob
 from mqinfer.column import Column
-from mqinfer.engine.ports import Origin
 from mqinfer.errors import ConflictError, TableError, WiringError
 from mqinfer.message import Row
+from mqinfer.ports import Origin
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.tables import (

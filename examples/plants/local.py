@@ -27,8 +27,7 @@ from rich.console import Console
 
 from examples.plants.app import app
 from examples.plants.materials import MaterialsError
-from mqinfer import App, MqinferError, Settings
-from mqinfer.engine import plan
+from mqinfer import App, MqinferError, Settings, plan
 from mqinfer.stack import Stack, StackSettings
 from mqinfer.stack.errors import StackError
 from mqinfer.stack.ports import free_port

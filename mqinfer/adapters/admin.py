@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from mqinfer.engine.ports import ConsumerSpec, ConsumerState, StreamSpec
 from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
+from mqinfer.ports import ConsumerSpec, ConsumerState, StreamSpec
 
 log = structlog.get_logger("mqinfer.jetstream")
 

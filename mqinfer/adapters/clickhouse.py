@@ -58,7 +58,7 @@ _OUTAGE_STATUS = frozenset((429, 502, 503, 504))
 
 
 class ClickHouse:
-    """`mqinfer.engine.ports.Database` over clickhouse-connect's asyncio client.
+    """`mqinfer.ports.Database` over clickhouse-connect's asyncio client.
 
     It connects at the first call, and again by itself after the server was away. It belongs to the
     event loop it is first used on.

@@ -15,17 +15,17 @@ from mqinfer.adapters import admin
 from mqinfer.adapters.natsclient import LeanClient, open_client
 from mqinfer.adapters.publisher import Publisher
 from mqinfer.adapters.pull import ContinuousPull
-from mqinfer.engine.ports import (
+from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
+from mqinfer.flow.availability import Availability
+from mqinfer.flow.publishing import publish_stored
+from mqinfer.identity import header_block
+from mqinfer.ports import (
     ConsumerSpec,
     ConsumerState,
     Delivery,
     PublishDone,
     StreamSpec,
 )
-from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
-from mqinfer.flow.availability import Availability
-from mqinfer.flow.publishing import publish_stored
-from mqinfer.identity import header_block
 
 if TYPE_CHECKING:
     from mqinfer.settings import Settings

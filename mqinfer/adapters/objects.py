@@ -36,7 +36,7 @@ from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import MSG_ID, header_block
 
 if TYPE_CHECKING:
-    from mqinfer.engine.ports import PublishDone
+    from mqinfer.ports import PublishDone
 
 log = structlog.get_logger("mqinfer.blobs")
 

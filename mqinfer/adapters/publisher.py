@@ -17,8 +17,8 @@ from typing import Any
 
 import structlog
 
-from mqinfer.engine.ports import PublishDone
 from mqinfer.errors import PayloadTooLarge, PermissionDenied, PublishError, PublishTimeout
+from mqinfer.ports import PublishDone
 
 log = structlog.get_logger("mqinfer.publish")
 

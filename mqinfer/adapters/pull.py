@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from mqinfer.engine.ports import Delivery
 from mqinfer.errors import MqinferError, Unavailable
 from mqinfer.identity import parse_header_block
+from mqinfer.ports import Delivery
 
 log = structlog.get_logger("mqinfer.pull")
 

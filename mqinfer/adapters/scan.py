@@ -21,7 +21,7 @@ from mqinfer.identity import parse_header_block
 
 if TYPE_CHECKING:
     from mqinfer.adapters.natsclient import LeanClient
-    from mqinfer.engine.ports import ConsumerSpec, StreamSpec
+    from mqinfer.ports import ConsumerSpec, StreamSpec
 
 _TIMEOUT = 5.0
 _BATCH = 500

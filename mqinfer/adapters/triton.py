@@ -23,9 +23,9 @@ from tritonclient.utils import (
     triton_to_np_dtype,
 )
 
-from mqinfer.engine.ports import ModelInfo, ModelReply, ModelVersion, TensorInfo
 from mqinfer.errors import ConfigurationError, ModelError, ModelUnavailable, Unavailable
 from mqinfer.inference.calls import ModelDied
+from mqinfer.ports import ModelInfo, ModelReply, ModelVersion, TensorInfo
 
 if TYPE_CHECKING:
     from mqinfer.model import Array

@@ -17,9 +17,9 @@ from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.ports import ModelVersion
     from mqinfer.inference.aliases import Alias
     from mqinfer.operate.models import Rows, Use
+    from mqinfer.ports import ModelVersion
     from mqinfer.settings import Settings
 
 T = TypeVar("T")

@@ -173,8 +173,7 @@ def _any_fields(line: bytes) -> dict[str, Any]:
 async def _publish(
     app: App, settings: Any, lines: _Lines, source: IO[bytes], advance: Callable[[int, int], None]
 ) -> _Sent:
-    from mqinfer import wiring
-    from mqinfer.engine import plan
+    from mqinfer import plan, wiring
 
     async with wiring.jetstream(app, settings, "publish") as broker:
         await broker.ensure_stream(plan.stream_spec(app))

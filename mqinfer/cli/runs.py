@@ -18,7 +18,7 @@ from mqinfer.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from mqinfer.adapters.jetstream import JetStream
     from mqinfer.app import App
-    from mqinfer.engine.ports import Database
+    from mqinfer.ports import Database
     from mqinfer.replay.examples import Attachments
     from mqinfer.replay.promote import Promotions
     from mqinfer.replay.runs import Run, Runs

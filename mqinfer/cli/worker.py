@@ -132,7 +132,7 @@ def _check(app: App, stages: list[str] | None) -> None:
     Raises:
         ConfigurationError: the first problem.
     """
-    from mqinfer.engine import plan
+    from mqinfer import plan
 
     plan.tasks(app, stages)
 
@@ -145,7 +145,7 @@ async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> 
         listen: where to serve HTTP beside it.
     """
     from mqinfer.collector import tune_collector
-    from mqinfer.engine.worker import stop_on_signals
+    from mqinfer.worker import stop_on_signals
 
     tune_collector()
     work = asyncio.ensure_future(running.run())

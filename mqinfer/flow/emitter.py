@@ -31,7 +31,7 @@ from mqinfer.message import Message, key_token
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.ports import Broker
+    from mqinfer.ports import Broker
 
 
 class Outlet:

@@ -11,8 +11,8 @@ from mqinfer.identity import ANCESTORS, MODELS, RUN, input_id, parse_ancestors, 
 
 if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.ports import Delivery
     from mqinfer.message import Message
+    from mqinfer.ports import Delivery
 
 
 class DeliveryContext(Context):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mqinfer.engine import plan
+from mqinfer import plan
 from mqinfer.errors import ConflictError
 from mqinfer.flow.runner import Runner
 from mqinfer.flow.settler import Settler
@@ -30,9 +30,9 @@ from mqinfer.identity import SOURCE
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.ports import Broker, Delivery, Pull
     from mqinfer.flow.job import Job
     from mqinfer.message import Message
+    from mqinfer.ports import Broker, Delivery, Pull
 
 log = structlog.get_logger("mqinfer.ordered")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
-from mqinfer.engine.ports import PublishDone
+from mqinfer.ports import PublishDone
 
 
 class Publishes(Protocol):

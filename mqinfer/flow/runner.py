@@ -27,10 +27,10 @@ from mqinfer.identity import ONLY
 
 if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.ports import Delivery, Feed, Pull
     from mqinfer.flow.suspects import Suspects
     from mqinfer.message import Message
     from mqinfer.observe import StageMetrics
+    from mqinfer.ports import Delivery, Feed, Pull
     from mqinfer.stage import Limits
 
 log = structlog.get_logger("mqinfer.stage")

@@ -22,9 +22,9 @@ from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.job import Job
 
 if TYPE_CHECKING:
-    from mqinfer.engine.ports import Broker
     from mqinfer.message import Message
     from mqinfer.observe import StageMetrics
+    from mqinfer.ports import Broker
     from mqinfer.stage import Limits
 
 log = structlog.get_logger("mqinfer.stage")

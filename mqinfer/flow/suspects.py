@@ -17,8 +17,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mqinfer.engine.ports import Broker
     from mqinfer.flow.job import Job
+    from mqinfer.ports import Broker
     from mqinfer.stage import Limits
 
 # A single death is an everyday event (a deploy, an eviction); twice is a pattern.

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mqinfer.context import Context
-from mqinfer.engine.ports import ModelInfo
 from mqinfer.errors import ModelUnavailable
 from mqinfer.inference import tensors
 from mqinfer.inference.batcher import BatcherStatistics, Entry
 from mqinfer.inference.limits import LimitStatistics
 from mqinfer.model import Answer
+from mqinfer.ports import ModelInfo
 
 if TYPE_CHECKING:
     from mqinfer.model import Array

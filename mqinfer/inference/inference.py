@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from mqinfer.context import current
-from mqinfer.engine.ports import InferenceServer
 from mqinfer.inference.aliases import FollowedAliases
 from mqinfer.inference.batcher import MIB, Batcher
 from mqinfer.inference.calls import InferenceObserver, LaneStatistics
@@ -21,6 +20,7 @@ from mqinfer.inference.lane import Lane
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.link import Link
 from mqinfer.inference.share import Share
+from mqinfer.ports import InferenceServer
 
 if TYPE_CHECKING:
     from mqinfer.model import Answer, Array, Model

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer.context import Context
-from mqinfer.engine.ports import ModelInfo
 from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError, Unavailable
 from mqinfer.inference import tensors
 from mqinfer.inference.batcher import Batcher, Entry
@@ -32,6 +31,7 @@ from mqinfer.inference.link import Link
 from mqinfer.inference.served import Served
 from mqinfer.inference.share import Share
 from mqinfer.model import Answer
+from mqinfer.ports import ModelInfo
 
 if TYPE_CHECKING:
     from mqinfer.model import Array

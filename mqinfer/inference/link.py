@@ -14,10 +14,10 @@ from contextvars import Context as Variables
 import structlog
 
 from mqinfer.context import Context
-from mqinfer.engine.ports import InferenceServer, ModelInfo
 from mqinfer.errors import MqinferError, NotConnected, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.inference.limits import Backoff
+from mqinfer.ports import InferenceServer, ModelInfo
 
 log = structlog.get_logger("mqinfer.inference")
 

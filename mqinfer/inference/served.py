@@ -12,11 +12,11 @@ from collections.abc import Callable
 import structlog
 
 from mqinfer.context import Context
-from mqinfer.engine.ports import ModelInfo
 from mqinfer.errors import ModelUnavailable, MqinferError, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.inference.limits import Backoff
 from mqinfer.inference.link import Link
+from mqinfer.ports import ModelInfo
 
 log = structlog.get_logger("mqinfer.inference")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mqinfer.engine.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.errors import BadTensor, ModelError
+from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
 
 if TYPE_CHECKING:
     from mqinfer.model import Array

@@ -10,8 +10,12 @@ from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mqinfer.engine import plan
-from mqinfer.engine.ports import (
+from mqinfer import plan
+from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
+from mqinfer.inference.callsites import model_calls
+from mqinfer.message import Row
+from mqinfer.model import Model, Tensor
+from mqinfer.ports import (
     ConsumerSpec,
     Database,
     InferenceServer,
@@ -19,10 +23,6 @@ from mqinfer.engine.ports import (
     StreamSpec,
     TensorInfo,
 )
-from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
-from mqinfer.inference.callsites import model_calls
-from mqinfer.message import Row
-from mqinfer.model import Model, Tensor
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import schema_of
 

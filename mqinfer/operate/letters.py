@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mqinfer.engine import plan
+from mqinfer import plan
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.flow import deadletter
 from mqinfer.flow.publishing import publish_stored
@@ -29,7 +29,7 @@ from mqinfer.replay import runs
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.ports import Broker
+    from mqinfer.ports import Broker
     from mqinfer.replay.runs import Run, Runs
 
 _AT_ONCE = 200

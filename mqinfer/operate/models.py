@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import datetime
 
     from mqinfer.app import App
-    from mqinfer.engine.ports import Database, ModelVersion
     from mqinfer.inference.aliases import Alias
+    from mqinfer.ports import Database, ModelVersion
 
 
 class ModelRepository(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mqinfer.engine import plan
+from mqinfer import plan
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
 from mqinfer.replay import replay, runs

@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mqinfer.engine import plan
+from mqinfer import plan
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.ports import ConsumerSpec
+    from mqinfer.ports import ConsumerSpec
 
 # Parts of a limit from which on it is worth a word.
 _NEAR_AGE = 0.7

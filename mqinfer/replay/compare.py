@@ -20,8 +20,8 @@ from mqinfer.tables.tables import TableSchema, schema_of, text_literal
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.ports import Database
     from mqinfer.message import Row
+    from mqinfer.ports import Database
     from mqinfer.replay.runs import Run
 
 LIVE = "live"

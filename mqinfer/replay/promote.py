@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from mqinfer.engine import plan
+from mqinfer import plan
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.replay import replay, runs
 from mqinfer.tables.columns import quoted
@@ -32,8 +32,8 @@ from mqinfer.tables.tables import generation_sql, schema_of, text_literal, versi
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.engine.ports import Broker, Database
     from mqinfer.message import Row
+    from mqinfer.ports import Broker, Database
     from mqinfer.replay.runs import Run, Runs
 
 log = structlog.get_logger("mqinfer.replay")

@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from mqinfer.engine import plan
-from mqinfer.engine.ports import ConsumerSpec, ConsumerState, Delivery
-from mqinfer.engine.worker import HEADERS_ROOM, Services, Worker, handling_of
+from mqinfer import plan
 from mqinfer.errors import ConfigurationError, Unavailable
 from mqinfer.flow.emitter import Emitter, blobs_in
 from mqinfer.flow.job import Job
@@ -34,9 +32,11 @@ from mqinfer.flow.slots import Slots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import output_id
 from mqinfer.message import Message, Row
+from mqinfer.ports import ConsumerSpec, ConsumerState, Delivery
 from mqinfer.replay import runs
 from mqinfer.replay.rate import RatedSlots
 from mqinfer.tables.sink import Sink
+from mqinfer.worker import HEADERS_ROOM, Services, Worker, handling_of
 
 if TYPE_CHECKING:
     from mqinfer.app import App

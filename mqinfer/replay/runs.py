@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from mqinfer.engine import plan
+from mqinfer import plan
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.message import key_token
 from mqinfer.replay.ranges import Bounds, Wanted, fixed

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mqinfer.engine.ports import Origin
 from mqinfer.message import Row
+from mqinfer.ports import Origin
 from mqinfer.tables.tables import INSERTED, TableSchema, frame_values
 
 # What conversions raise for values that a column cannot hold.

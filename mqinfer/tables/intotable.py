@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mqinfer.engine.ports import Delivery, Origin
 from mqinfer.errors import ConflictError, PermissionDenied, Reject, TableError
 from mqinfer.flow import deadletter
 from mqinfer.flow.job import Job
 from mqinfer.flow.settler import Settler
 from mqinfer.identity import IDENTITY, MSG_ID, RUN, STAGE
 from mqinfer.message import Row
+from mqinfer.ports import Delivery, Origin
 from mqinfer.tables.tables import DeadLetterRow
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ what is there is read again after a step, and columns of the other version are k
 
 from __future__ import annotations
 
-from mqinfer.engine.ports import Database
 from mqinfer.errors import ConflictError, TableError
 from mqinfer.message import Row
+from mqinfer.ports import Database
 from mqinfer.tables.tables import (
     FRAMEWORK,
     TableSchema,

@@ -20,10 +20,10 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mqinfer.engine.ports import Database, Origin
 from mqinfer.errors import BadRows, TableError, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.message import Row
+from mqinfer.ports import Database, Origin
 from mqinfer.tables.block import Block, build_block
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import TableSchema, schema_of

@@ -30,9 +30,9 @@ from typing import Any
 
 import msgspec
 
-from mqinfer.engine.ports import Origin
 from mqinfer.errors import ConflictError, WiringError
 from mqinfer.message import Row
+from mqinfer.ports import Origin
 from mqinfer.tables.columns import ColumnSpec, columns_of, quoted
 
 STORAGE_SUFFIX = "__storage"

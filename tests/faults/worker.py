@@ -16,15 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mqinfer import Worker
+from mqinfer import Worker, plan
 from mqinfer.cli.options import configure_logs
 from mqinfer.cli.processes import bind_to_supervisor
-from mqinfer.engine import plan
-from mqinfer.engine.worker import stop_on_signals
 from mqinfer.flow import handling, settler
 from mqinfer.metrics import SinkMetrics, StageMetrics
 from mqinfer.settings import Settings
 from mqinfer.tables import intotable
+from mqinfer.worker import stop_on_signals
 
 from . import pipeline
 from .counters import Counters

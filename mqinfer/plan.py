@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from mqinfer.engine.ports import ConsumerSpec, CopyOf, StreamSpec
 from mqinfer.errors import ConfigurationError
 from mqinfer.message import Message, Row
+from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
 from mqinfer.stage import Backoff, Limits, Stage
 from mqinfer.tables.tables import DeadLetterRow
 

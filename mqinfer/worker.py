@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from mqinfer import plan
 from mqinfer.codec import Codec
-from mqinfer.engine import plan
 from mqinfer.errors import Unavailable
 from mqinfer.flow import ordered
 from mqinfer.flow.emitter import Emitter
@@ -36,10 +36,10 @@ from mqinfer.tables.sink import Sink
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
-    from mqinfer.engine.ports import Broker, ConsumerSpec, Database, Delivery, Feed
     from mqinfer.inference.inference import Inference
     from mqinfer.message import Message
     from mqinfer.observe import Metrics
+    from mqinfer.ports import Broker, ConsumerSpec, Database, Delivery, Feed
 
 log = structlog.get_logger("mqinfer.worker")
 

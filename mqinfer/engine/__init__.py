@@ -1,1 +1,0 @@
-"""The engine: runs stages, batches model calls, writes tables; imports no adapter."""
