@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.app import App
+from mqinfer.backoff import Backoff
 from mqinfer.blob import Blob
 from mqinfer.column import Column
 from mqinfer.context import Context
 from mqinfer.errors import MqinferError, Reject, Retry
 from mqinfer.message import Message, Rejected, Row
 from mqinfer.model import Answer, Model, Tensor
-from mqinfer.stage import Backoff
 
 if TYPE_CHECKING:
     from mqinfer.client import Client, Worker

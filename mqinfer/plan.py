@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
-from mqinfer.stage import Backoff, Limits, Stage
+from mqinfer.stage import Limits, Stage
 from mqinfer.tables.tables import DeadLetterRow
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from mqinfer.backoff import Backoff
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Rejected
 
@@ -35,27 +36,6 @@ _STREAMS = (
     collections.abc.Sequence,
 )
 _LISTS = (list, tuple, collections.abc.Sequence)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
-    """How long a failed message waits before its next attempt.
-
-    The delay before attempt n+1 is `initial * factor**(n-1)` seconds, at most `maximum`, spread
-    by `jitter` (0.2 is plus or minus 20 %), so that messages that failed together do not come
-    back together.
-    """
-
-    initial: float = 0.5
-    factor: float = 2.0
-    maximum: float = 60.0
-    jitter: float = 0.2
-
-    def delay(self, attempt: int, random: float) -> float:
-        """Seconds to wait after `attempt` (1 is the first) failed; `random` is in [0, 1)."""
-        exponent = min(attempt - 1, 64)  # beyond that every sane factor is past `maximum`
-        base = min(self.initial * self.factor**exponent, self.maximum)
-        return base * (1 + self.jitter * (2 * random - 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

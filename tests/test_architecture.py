@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "mqinfer"
+from tests import rooms
+
+# Who may import whom: a room or module imports from its own line and from those above it.
+LAYERS = (
+    "errors identity times split backoff context message row column blob codec model "
+    "stage app settings observe metrics image imageheader collector http ports",
+    "flow",
+    "inference tables",
+    "plan",
+    "replay operate",
+    "adapters",
+    "worker",
+    "wiring",
+    "client",
+    "testing stack cli __main__ mqinfer",
+)
+RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 # The one file, or folder, that may import each client of a server.
 OWNERS = {
     "nats": "adapters/natsclient.py",
@@ -22,62 +35,34 @@ OWNERS = {
 HEAVY = ("nats", "tritonclient", "clickhouse_connect", "cv2", "chdb", "numpy", "uvicorn")
 
 
-def _imports(path: Path) -> set[str]:
-    """Every module that a file imports, except for type checkers alone."""
-    found: set[str] = set()
-
-    def visit(nodes: list[ast.stmt]) -> None:
-        for node in nodes:
-            for child in ast.walk(node):
-                if isinstance(child, ast.Import):
-                    found.update(alias.name for alias in child.names)
-                elif isinstance(child, ast.ImportFrom) and child.module:
-                    found.add(child.module)
-
-    body = []
-    for node in ast.parse(path.read_text()).body:
-        typing_only = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        if not typing_only:
-            body.append(node)
-    visit(body)
-    return found
-
-
-def _modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if "onnxruntime_backend" not in str(path))
-
-
 @pytest.mark.parametrize("client", OWNERS)
 def test_one_place_imports_each_client(client: str) -> None:
     users = [
-        str(path.relative_to(PACKAGE))
-        for path in _modules()
-        if any(name.split(".")[0] == client for name in _imports(path))
+        str(path.relative_to(rooms.PACKAGE))
+        for path in rooms.modules().values()
+        if any(name.split(".")[0] == client for name in rooms.imported(path))
     ]
     assert users
     assert all(user.startswith(OWNERS[client]) for user in users), users
 
 
-def test_the_engine_imports_no_adapter() -> None:
-    for path in _modules():
-        if path.parent.name == "engine":
-            outside = {
-                name
-                for name in _imports(path)
-                if name.startswith(("mqinfer.adapters", "mqinfer.stack", "mqinfer.cli"))
-                or name in ("mqinfer.wiring", "mqinfer.client", "mqinfer.testing")
-            }
-            assert not outside, f"{path}: {outside}"
+def test_there_is_no_circle_of_imports() -> None:
+    assert rooms.circle(rooms.graph()) == []
 
 
-def test_declarations_import_no_engine() -> None:
-    for name in ("errors", "message", "codec", "stage", "blob", "identity", "context", "model"):
-        inner = {
-            module
-            for module in _imports(PACKAGE / f"{name}.py")
-            if module.startswith(("mqinfer.engine", "mqinfer.adapters", "mqinfer.stack"))
-        }
-        assert not inner, f"{name}: {inner}"
+def test_imports_run_downwards() -> None:
+    upwards = [
+        f"{module} -> {other}"
+        for module, others in rooms.graph().items()
+        for other in others
+        if RANK[rooms.room_of(other)] > RANK[rooms.room_of(module)]
+    ]
+    assert not upwards
+
+
+def test_each_room_says_its_job() -> None:
+    for path in rooms.PACKAGE.glob("*/__init__.py"):
+        assert path.read_text().startswith('"""'), path
 
 
 def test_importing_mqinfer_loads_nothing_heavy() -> None:
@@ -89,9 +74,10 @@ def test_importing_mqinfer_loads_nothing_heavy() -> None:
 
 
 def test_modules_stay_small() -> None:
+    files = [*rooms.modules().values(), *(rooms.ROOT / "stages").rglob("*.py")]
     long = {
-        str(path.relative_to(ROOT)): lines
-        for path in [*_modules(), *(ROOT / "stages").rglob("*.py")]
+        str(path.relative_to(rooms.ROOT)): lines
+        for path in files
         if (lines := len(path.read_text().splitlines())) > 450
     }
     assert not long

@@ -15,11 +15,10 @@ import pytest
 
 pytest.importorskip("cryptography")
 pytest.importorskip("nkeys")
-from security_support import Authority, Operator, Pair, nkey
-
 from mqinfer import App, Message, Settings, wiring
 from mqinfer.errors import ConfigurationError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.testing import Harness, nats_only
+from tests.support.security import Authority, Operator, Pair, nkey
 
 
 class Number(Message):

@@ -8,13 +8,11 @@ from dataclasses import FrozenInstanceError
 from typing import Annotated, Any, List, Optional, Union  # noqa: UP035 - users write these too
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mqinfer.context import Context
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Rejected, Row
-from mqinfer.stage import Backoff, Limits, Signature, Stage, read_signature
+from mqinfer.stage import Limits, Signature, Stage, read_signature
 
 
 class In(Message):
@@ -283,15 +281,3 @@ def test_stages_do_not_change():
         stage.name = "other"
     with pytest.raises(FrozenInstanceError):
         stage.limits.attempts = 1
-
-
-def test_backoff_grows_to_its_maximum():
-    backoff = Backoff(initial=1, factor=3, maximum=20, jitter=0)
-    assert [backoff.delay(attempt, 0.7) for attempt in (1, 2, 3, 4, 5)] == [1, 3, 9, 20, 20]
-
-
-@given(st.integers(1, 10**9), st.floats(0, 1, exclude_max=True))
-def test_backoff_stays_within_its_jitter(attempt, random):
-    backoff = Backoff()
-    delay = backoff.delay(attempt, random)
-    assert 0.8 * backoff.initial <= delay <= 1.2 * backoff.maximum

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mqinfer import App, Blob, Context, Message, Reject, Rejected, Retry
+from mqinfer.backoff import Backoff
 from mqinfer.errors import ConflictError, PayloadTooLarge, Unavailable
 from mqinfer.flow.deadletter import ATTEMPTS, ERROR, SEQUENCE, STAGE, SUBJECT, TRACEBACK
 from mqinfer.identity import ANCESTORS, MSG_ID, ONLY
 from mqinfer.settings import Settings
-from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until
 
 SOON = Backoff(initial=0.01, maximum=0.05)

@@ -9,7 +9,7 @@ the rate of the public API:
 * `write`: protocol bytes appended to the output buffer, flushed once a loop iteration.
 
 Both rest on internals of nats-py, which is why its minor version is pinned and
-`tests/test_natsclient.py` fails when they change.
+`tests/adapters/test_natsclient.py` fails when they change.
 """
 
 from __future__ import annotations

@@ -17,13 +17,14 @@ from typing import Any
 
 import structlog
 
+from mqinfer.backoff import Backoff
 from mqinfer.errors import PayloadTooLarge, PermissionDenied, PublishError, PublishTimeout
 from mqinfer.ports import PublishDone
 
 log = structlog.get_logger("mqinfer.publish")
 
 ACK_TIMEOUT = 5.0
-RETRY_FIRST, RETRY_MOST = 0.25, 2.0
+RETRY = Backoff(initial=0.25, maximum=2.0)
 TICK = 0.25
 # Error codes of JetStream that pass by themselves (server/errors.json of nats-server): no
 # resources, no leader, stream offline, maximum messages or bytes reached, message would exceed.
@@ -196,7 +197,7 @@ class Publisher:
         code, text = error.get("err_code"), error.get("description", repr(data[:200]))
         code = code if isinstance(code, int) else 0
         if code == _IN_PROCESS:
-            entry.deadline = self._clock() + RETRY_FIRST
+            entry.deadline = self._clock() + RETRY.delay(1)
         elif code in _FULL:
             self._again(entry, f"the stream of {subject} is full ({text})")
         elif code in _PASSING or error.get("code") == 503:
@@ -210,7 +211,7 @@ class Publisher:
         if self.trouble is None:
             log.warning("publishers wait", reason=reason)
         self.trouble = reason
-        entry.deadline = self._clock() + min(RETRY_FIRST * 2**entry.tries, RETRY_MOST)
+        entry.deadline = self._clock() + RETRY.delay(entry.tries + 1)
 
     def _finish(
         self, number: int, entry: _Pending, error: Exception | None, repeat: bool = False

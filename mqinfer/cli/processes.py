@@ -18,12 +18,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mqinfer.backoff import Backoff
 from mqinfer.cli.errors import ExitCode
 
 _SUPERVISOR = "MQINFER_SUPERVISOR"  # in a child's environment: <pid of the supervisor>:<number>
 _PR_SET_PDEATHSIG = 1
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_WAIT_FIRST, _WAIT_MOST = 0.5, 30.0
+_AGAIN = Backoff(initial=0.5, maximum=30.0)
 _STEADY_SECONDS = 10.0  # a child that lived this long starts its pauses anew
 _KILL_AFTER = 10.0  # beyond the grace that a child gives its handlers
 
@@ -143,7 +144,7 @@ class Supervisor:
             return
         now = time.monotonic()
         child.crashes = 1 if now - child.began > _STEADY_SECONDS else child.crashes + 1
-        wait = min(_WAIT_FIRST * 2.0 ** min(child.crashes - 1, 16), _WAIT_MOST)
+        wait = _AGAIN.delay(child.crashes)
         child.again = now + wait
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         _log().error("process crashed", process=child.number, pid=pid, how=how, again_in=wait)

@@ -32,6 +32,7 @@ from mqinfer.inference.served import Served
 from mqinfer.inference.share import Share
 from mqinfer.model import Answer
 from mqinfer.ports import ModelInfo
+from mqinfer.split import Split
 
 if TYPE_CHECKING:
     from mqinfer.model import Array
@@ -288,16 +289,16 @@ class Lane:
     async def _exchange(self, request: Request, part: Part) -> None:
         """Ask the server until every entry has its answer or waits again."""
         full = self._batcher.busy >= self._slots()
-        parts = [part]
-        while parts:
-            part = [entry for entry in parts.pop() if not entry.item.future.done()]
+        split = Split([part], few=_FEW)
+        while tried := split.take():
+            part = [entry for entry in tried if not entry.item.future.done()]
             if not part:
                 continue
             sent = self._link.clock()
             try:
                 answers = await self._send(part, full)
             except ModelError as error:
-                parts += await self._refuse(request, part, error, sent)
+                await self._refuse(request, part, split, error, sent)
             except Unavailable as error:
                 self._lose(part, error)
                 self._put_back(request, request.open)
@@ -306,7 +307,7 @@ class Lane:
                 # A fault of ours or of the adapter, most likely about one odd item: find it.
                 log.exception("a model call failed inside mqinfer", model=self.model)
                 fault = ModelError(f"model {self.model}: the call failed inside mqinfer: {error!r}")
-                parts += await self._refuse(request, part, fault, sent)
+                await self._refuse(request, part, split, fault, sent)
             else:
                 for entry, answer in zip(part, answers, strict=True):
                     call = entry.item
@@ -324,7 +325,7 @@ class Lane:
         seconds = link.clock() - started
         outputs = tensors.split(info, reply, len(part))
         self._limit.measured(seconds, len(part), full=full)
-        link.backoff.reset()
+        link.attempts.reset()
         self.served.answered()
         self._requests += 1
         self._items += len(part)
@@ -333,21 +334,23 @@ class Lane:
         return [Answer(row, model=self.model, version=reply.version) for row in outputs]
 
     async def _refuse(
-        self, request: Request, part: Part, error: ModelError, sent: float
-    ) -> list[Part]:
-        """A request was refused: find the bad items; returns what to try next, the first last."""
+        self,
+        request: Request,
+        part: Part,
+        split: Split[Entry[Call]],
+        error: ModelError,
+        sent: float,
+    ) -> None:
+        """A request was refused: find the bad items."""
         # Perhaps a newer version took over, or the alias moved to one, that wants other tensors.
         stale = self.served.moves and self.served.described <= sent
         if stale and (not await self.served.describe() or self._check_again(part)):
             self._put_back(request, part)
-            return []
-        if len(part) == 1:
+            return
+        for entry in split.refused(part):
             self._refused += 1
-            part[0].item.request = None
-            part[0].item.fail(error)
-            return []
-        size = 1 if len(part) <= _FEW else (len(part) + 1) // 2
-        return [part[start : start + size] for start in range(0, len(part), size)][::-1]
+            entry.item.request = None
+            entry.item.fail(error)
 
     def _check_again(self, part: Part) -> bool:
         """Whether calls were made for other metadata; those that fit what is wanted now go on."""

@@ -1,4 +1,4 @@
-"""Limits: how many requests to have under way, and how long to wait before asking again. Pure.
+"""Limits: how many requests to have under way. Pure.
 
 `AdaptiveLimit` is the gradient rule of the concurrency-limits library of Netflix (Gradient2; its
 article is "Performance Under Load", 2018), which follows from Little's law, requests under way =
@@ -8,8 +8,6 @@ changes suit batches: latencies are compared among requests of about the same nu
 a fuller request takes longer for good reason; and the reference is the fastest since a restart of
 the search, as in TCP BBR: now and then it begins again from the fewest slots, where nothing of ours
 queues, so that a reference taken while our own requests queued does not stay.
-
-`Backoff` spaces the attempts to reach what is down.
 """
 
 from __future__ import annotations
@@ -108,30 +106,3 @@ class AdaptiveLimit:
 
     def __repr__(self) -> str:
         return f"AdaptiveLimit({self._estimate:.2f} of {self.minimum} to {self.maximum})"
-
-
-class Backoff:
-    """Seconds to wait before each attempt: none, then doubling from `first` to `longest`.
-
-    The longest is short, since work is to go on within two seconds of a server's return.
-    """
-
-    def __init__(self, *, first: float = 0.1, longest: float = 1.0):
-        self.first = first
-        self.longest = longest
-        self.attempts = 0
-
-    def next(self) -> float:
-        """Seconds to wait before the attempt that comes now."""
-        attempt, self.attempts = self.attempts, self.attempts + 1
-        if attempt == 0:
-            return 0.0
-        # The exponent is bounded, since an outage may last for days.
-        return min(self.first * 2.0 ** min(attempt - 1, 32), self.longest)
-
-    def reset(self) -> None:
-        """What was down does its work again."""
-        self.attempts = 0
-
-    def __repr__(self) -> str:
-        return f"Backoff({self.attempts} attempts)"

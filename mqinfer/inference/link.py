@@ -13,16 +13,18 @@ from contextvars import Context as Variables
 
 import structlog
 
+from mqinfer.backoff import Attempts, Backoff
 from mqinfer.context import Context
 from mqinfer.errors import MqinferError, NotConnected, Unavailable
 from mqinfer.flow.availability import Availability
-from mqinfer.inference.limits import Backoff
 from mqinfer.ports import InferenceServer, ModelInfo
 
 log = structlog.get_logger("mqinfer.inference")
 
 # A probe that hangs is no answer; an adapter's own timeouts are shorter.
 _PROBE_SECONDS = 10.0
+# Short, since work is to go on within two seconds of a server's return.
+PROBES = Backoff(initial=0.1, maximum=1.0)
 
 
 class Link:
@@ -50,7 +52,7 @@ class Link:
         self.clock = clock
         self.request_timeout = request_timeout
         self.availability = Availability("triton", clock)
-        self.backoff = Backoff()
+        self.attempts = Attempts(PROBES)
         self.pauses = Pauses(clock)
         self.listeners: list[Callable[[], None]] = []
         self.returns = 0
@@ -119,7 +121,7 @@ class Link:
     async def _recover(self) -> None:
         while self.availability.reason is not None:
             # Outside of the probe's time: the first wait is none, the longest a second.
-            await asyncio.sleep(self.backoff.next())
+            await asyncio.sleep(self.attempts.next())
             try:
                 async with asyncio.timeout(_PROBE_SECONDS):
                     await self.server.ready()

@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 import structlog
 
+from mqinfer.backoff import Attempts
 from mqinfer.context import Context
 from mqinfer.errors import ModelUnavailable, MqinferError, Unavailable
 from mqinfer.flow.availability import Availability
-from mqinfer.inference.limits import Backoff
-from mqinfer.inference.link import Link
+from mqinfer.inference.link import PROBES, Link
 from mqinfer.ports import ModelInfo
 
 log = structlog.get_logger("mqinfer.inference")
@@ -37,7 +37,7 @@ class Served:
         availability: whether it answers.
         described: when it was last asked for its metadata, by the link's clock.
         returns: how often it came back.
-        backoff: of the questions whether it is there.
+        attempts: to hear whether it is there.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Served:
         self.availability = Availability(title_of(model, version, alias), link.clock)
         self.described = float("-inf")
         self.returns = 0
-        self.backoff = Backoff()
+        self.attempts = Attempts(PROBES)
         self._link = link
         self._changed = changed
         self._learned = learned
@@ -125,7 +125,7 @@ class Served:
 
     def answered(self) -> None:
         """A request was answered."""
-        self.backoff.reset()
+        self.attempts.reset()
         self._tell_back()
 
     def end(self) -> None:
@@ -157,7 +157,7 @@ class Served:
 
     async def _recover(self) -> None:
         while True:
-            await asyncio.sleep(self.backoff.next())
+            await asyncio.sleep(self.attempts.next())
             await self._link.availability.wait_up()
             if await self.describe():
                 break

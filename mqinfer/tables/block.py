@@ -12,6 +12,7 @@ from typing import Any
 
 from mqinfer.message import Row
 from mqinfer.ports import Origin
+from mqinfer.split import Split
 from mqinfer.tables.tables import INSERTED, TableSchema, frame_values
 
 # What conversions raise for values that a column cannot hold.
@@ -90,12 +91,13 @@ def build_block(schema: TableSchema, items: Sequence[tuple[Row, Origin]]) -> Blo
             try:
                 data.append(spec.values(rows))
             except BAD_VALUE:
-                # Rare: only now look at each value by itself.
-                for i in index:
+                split = Split([index])
+                while part := split.take():
                     try:
-                        spec.values([items[i][0]])
+                        spec.values([items[i][0] for i in part])
                     except BAD_VALUE as error:
-                        refused[i] = f"column {spec.name!r} ({spec.kind.type}): {error}"
+                        for i in split.refused(part):
+                            refused[i] = f"column {spec.name!r} ({spec.kind.type}): {error}"
                 index = [i for i in index if i not in refused]
                 break
         else:

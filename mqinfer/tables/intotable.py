@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import itertools
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
+from mqinfer.backoff import Backoff
 from mqinfer.errors import ConflictError, PermissionDenied, Reject, TableError
 from mqinfer.flow import deadletter
 from mqinfer.flow.job import Job
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("mqinfer.sink")
 
-MEND_FIRST, MEND_MOST = 1.0, 15.0
+MEND = Backoff(initial=1.0, maximum=15.0)
 
 
 class IntoTable:
@@ -69,19 +71,18 @@ class IntoTable:
                 self._settler.failed(job, Reject(reason))
 
     async def _write(self, rows: Sequence[tuple[Row, Origin]]) -> dict[int, str]:
-        pause = MEND_FIRST
-        while True:
+        for attempt in itertools.count(1):
             try:
                 refused = await self._sink.write(rows)
             except (TableError, ConflictError, PermissionDenied) as error:
                 self.trouble = f"table {self._sink.schema.name}: {error}"
                 log.error("rows wait for an operator", reason=self.trouble)  # noqa: TRY400
                 self._sink.forget()  # the table may have to be made again
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, MEND_MOST)
+                await asyncio.sleep(MEND.delay(attempt))
             else:
                 self.trouble = None
                 return refused
+        raise AssertionError  # pragma: no cover - count() does not end
 
     def close(self) -> None:
         """Nothing to release."""

@@ -20,10 +20,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mqinfer.backoff import Backoff
 from mqinfer.errors import BadRows, TableError, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.message import Row
 from mqinfer.ports import Database, Origin
+from mqinfer.split import Split
 from mqinfer.tables.block import Block, build_block
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import TableSchema, schema_of
@@ -32,6 +34,8 @@ from mqinfer.tables.tables import TableSchema, schema_of
 _INLINE_ROWS = 500
 # After this many refusals in a row by a server that answers pings, try with less at once.
 _PATIENCE = 4
+# Workers that lost the server together do not come back together.
+PROBES = Backoff(initial=0.25, maximum=1.0, jitter=0.2)
 
 
 @dataclass(slots=True)
@@ -66,7 +70,7 @@ class Sink:
         row_type: of the rows.
         max_bytes: one insert holds about this many bytes at most.
         availability: shared by those who talk to the same server; None makes one.
-        probe: seconds between the first pings of an outage, and the most between later ones.
+        probe: the waits between the pings of an outage.
         clock: monotonic seconds.
 
     Raises:
@@ -80,7 +84,7 @@ class Sink:
         *,
         max_bytes: int = 32 * 1024 * 1024,
         availability: Availability | None = None,
-        probe: tuple[float, float] = (0.25, 1.0),
+        probe: Backoff = PROBES,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.schema: TableSchema = schema_of(row_type)
@@ -156,29 +160,27 @@ class Sink:
         if not self._ready:
             await self.prepare()
         if len(items) <= _INLINE_ROWS:
-            block, parts = self._build(items)
+            block, split = self._build(items)
         else:
-            block, parts = await asyncio.to_thread(self._build, items)
+            block, split = await asyncio.to_thread(self._build, items)
         refused = dict(block.refused)
-        while parts:
-            start, stop = parts.pop()
+        while part := split.take():
+            start, stop = part[0], part[-1] + 1
             reason = await self._store(block.part(start, stop), f"{call}-{start}-{stop}")
             if reason is None:
                 continue
-            if stop - start > 1:
-                middle = (start + stop) // 2
-                parts += [(middle, stop), (start, middle)]
-            elif isinstance(reason, BadRows):
-                refused[block.index[start]] = str(reason)
-            else:
-                parts.append((start, stop))
+            for row in split.refused(part):
+                if isinstance(reason, BadRows):
+                    refused[block.index[row]] = str(reason)
+                else:
+                    split.again(part)
         self.stats.refused += len(refused)
         return refused
 
-    def _build(self, items: Sequence[tuple[Row, Origin]]) -> tuple[Block, list[tuple[int, int]]]:
-        """The block, and its parts as a stack: the next to store is the last."""
+    def _build(self, items: Sequence[tuple[Row, Origin]]) -> tuple[Block, Split[int]]:
+        """The block, and the parts of it to be stored, as ranges of its rows."""
         block = build_block(self.schema, items)
-        return block, list(block.cut(self._max_bytes))[::-1]
+        return block, Split(range(*bounds) for bounds in block.cut(self._max_bytes))
 
     async def _store(self, block: Block, name: str) -> BadRows | Unavailable | None:
         """Store one block; what is returned is a reason to try again with half of it."""
@@ -224,18 +226,15 @@ class Sink:
         """
         self._availability.down(reason)
         started = self._clock()
-        first, most = self._probe
         try:
-            for attempt in itertools.count(failures - 1):
-                pause = min(most, first * 2 ** min(attempt, 10))
-                # Workers that lost the server together do not come back together.
-                await asyncio.sleep(pause * random.uniform(0.7, 1.0))
+            for attempt in itertools.count(failures):
+                await asyncio.sleep(self._probe.delay(attempt, random.random()))
                 try:
                     await self._db.ping()
                 except Unavailable as error:
                     self._availability.down(str(error))
                 else:
-                    return attempt == failures - 1
+                    return attempt == failures
             raise AssertionError  # pragma: no cover - count() does not end
         finally:
             self.stats.waited += self._clock() - started

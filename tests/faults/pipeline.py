@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mqinfer import App, Message, Reject, Rejected, Row
+from mqinfer.backoff import Backoff
 from mqinfer.identity import output_id
-from mqinfer.stage import Backoff
 
 ACK_WAIT = float(os.environ.get("FAULTS_ACK_WAIT", "3"))
 REPLICAS = int(os.environ.get("FAULTS_REPLICAS", "1"))

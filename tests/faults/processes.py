@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .counters import Counters
 
-TESTS = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 _SUPERVISOR = "MQINFER_SUPERVISOR"  # see mqinfer.cli.processes: a child ends with its supervisor
 
 
@@ -84,9 +84,9 @@ class Slot:
                     self.process = await asyncio.create_subprocess_exec(
                         sys.executable,
                         "-m",
-                        f"faults.{self._module}",
+                        f"tests.faults.{self._module}",
                         *self._arguments,
-                        cwd=TESTS,
+                        cwd=ROOT,
                         env=self._environ,
                         stdin=asyncio.subprocess.DEVNULL,
                         stdout=log,

@@ -29,11 +29,11 @@ from mqinfer.client import Client
 from mqinfer.errors import MqinferError
 from mqinfer.settings import Settings
 
-from .processes import TESTS, until
+from .processes import ROOT, until
 from .replayed import Item, app, value_of
 from .servers import Servers
 
-APP = "faults.replayed:app"
+APP = "tests.faults.replayed:app"
 RUN = "again"
 KILLS = 3
 PROBES_A_SECOND = 50
@@ -143,7 +143,7 @@ async def mqinfer(
             "-m",
             "mqinfer",
             *arguments,
-            cwd=TESTS,
+            cwd=ROOT,
             env=os.environ | environ,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mqinfer import Message, Worker
+from mqinfer.backoff import Backoff
 from mqinfer.flow.runner import Runner
 from mqinfer.settings import Settings
-from mqinfer.stage import Backoff
 from mqinfer.testing import Harness, until
 
 SOON = Backoff(initial=0.05, maximum=0.2)

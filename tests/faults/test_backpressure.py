@@ -73,7 +73,7 @@ async def worker_process(
     with (folder / "worker.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "mqinfer", "worker", target, *(f"--stage={s}" for s in stages),
-            cwd=Path(__file__).parent.parent, env=environ, stdout=log, stderr=log,
+            cwd=Path(__file__).parents[2], env=environ, stdout=log, stderr=log,
         )  # fmt: skip
     try:
         yield process
@@ -103,7 +103,7 @@ async def test_a_producer_a_hundred_times_faster(
 ) -> None:
     async with (
         Harness(app, nats) as harness,
-        worker_process(nats, tmp_path, "faults.test_backpressure:app") as process,
+        worker_process(nats, tmp_path, "tests.faults.test_backpressure:app") as process,
     ):
         broker = harness.services.broker
         await harness.publish(Data(-1, b""))
@@ -190,7 +190,7 @@ async def test_a_sink_behind_a_stopped_clickhouse(nats: Settings, tmp_path: Path
     settings = settings_with(nats, clickhouse_url="http://default@127.0.0.1:9/default")
     async with (
         Harness(bulk, settings) as harness,
-        worker_process(settings, tmp_path, "faults.test_backpressure:bulk") as process,
+        worker_process(settings, tmp_path, "tests.faults.test_backpressure:bulk") as process,
     ):
         await harness.publish(Number(0))
 
@@ -227,7 +227,7 @@ async def test_a_stop_under_load_redelivers_nothing_that_was_finished(
     nats: Settings, tmp_path: Path
 ) -> None:
     async with Harness(app, nats) as harness:
-        async with worker_process(nats, tmp_path, "faults.test_backpressure:app") as process:
+        async with worker_process(nats, tmp_path, "tests.faults.test_backpressure:app") as process:
             await harness.publish(*(Data(number, b"x") for number in range(1000)))
             await _answered(harness, 100)
             process.send_signal(signal.SIGTERM)

@@ -106,7 +106,7 @@ async def test_one_that_hangs(nats: Settings, shape: str, attempts: int) -> None
 KILLER = """
 import asyncio, os
 from mqinfer import App, Message
-from mqinfer.stage import Backoff
+from mqinfer.backoff import Backoff
 from mqinfer.testing import *
 
 class Number(Message, subject="number"):

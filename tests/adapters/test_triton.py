@@ -1,0 +1,522 @@
+"""The Triton adapter, and inference through it, against a real tritonserver."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+import pytest_asyncio
+from onnx import TensorProto, helper
+
+from mqinfer.adapters.triton import TritonServer
+from mqinfer.context import Context, current
+from mqinfer.errors import (
+    BadTensor,
+    ConfigurationError,
+    ModelError,
+    ModelUnavailable,
+    Unavailable,
+)
+from mqinfer.inference.inference import Inference
+from mqinfer.inference.limits import AdaptiveLimit
+from mqinfer.model import Answer, Model
+from mqinfer.stack.triton import TritonServer as Triton
+from tests.support.triton import serving
+
+CONFIG = """
+backend: "onnxruntime"
+max_batch_size: {batch}
+input [ {{ name: "{input}" data_type: {type} dims: [ {dims} ] }} ]
+output [ {{ name: "{output}" data_type: {out_type} dims: [ {dims} ] }} ]
+version_policy: {{ all {{}} }}
+instance_group [ {{ kind: KIND_CPU count: 1 }} ]
+"""
+
+
+def save(root: Path, name: str, version: str, graph: onnx.GraphProto, config: str) -> None:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    folder = root / name / version
+    # Triton must never see half a version.
+    part = root.parent / f"{name}-{version}"
+    part.mkdir()
+    onnx.save(model, part / "model.onnx")
+    folder.parent.mkdir(exist_ok=True)
+    if not (root / name / "config.pbtxt").exists():
+        (root / name / "config.pbtxt").write_text(config)
+    part.rename(folder)
+
+
+def save_table(root: Path, version: str, factor: float, name: str = "table") -> None:
+    """value = factor * index, for an index below 100; any other fails the whole request."""
+    values = [factor * index for index in range(100)]
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["values", "index"], ["value"])],
+        name,
+        [helper.make_tensor_value_info("index", TensorProto.INT64, ["n", 1])],
+        [helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor("values", TensorProto.FLOAT, [100], values)],
+    )
+    config = CONFIG.format(
+        batch=16, input="index", output="value", type="TYPE_INT64", out_type="TYPE_FP32", dims=1
+    )
+    save(root, name, version, graph, config)
+
+
+def save_echo(root: Path, name: str, element: int, kind: str, batch: int, shape: list[Any]) -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["in"], ["out"])],
+        name,
+        [helper.make_tensor_value_info("in", element, shape)],
+        [helper.make_tensor_value_info("out", element, shape)],
+    )
+    dims = ", ".join("-1" if isinstance(side, str) else str(side) for side in shape)
+    if batch:
+        dims = dims.split(", ", 1)[1]
+    config = CONFIG.format(
+        batch=batch, input="in", output="out", type=kind, out_type=kind, dims=dims
+    )
+    save(root, name, "1", graph, config)
+
+
+FRAGILE = """
+import os
+import sys
+
+# The stub does not look at PYTHONPATH by itself; with another NumPy it answers nothing.
+sys.path[:0] = os.environ["PYTHONPATH"].split(":")
+import triton_python_backend_utils as pb_utils
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        tensor = pb_utils.get_input_tensor_by_name(request, "in")
+        numbers = tensor.as_numpy()
+        if (numbers == 66).any():
+            os._exit(1)
+        if (numbers == 55).any():
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError("record not found"))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("out", numbers)])
+"""
+
+
+def save_fragile(root: Path) -> None:
+    """Gives back what it gets; refuses 55 in words of its own and dies of 66."""
+    (root / "fragile" / "1").mkdir(parents=True)
+    (root / "fragile" / "1" / "model.py").write_text(FRAGILE)
+    config = CONFIG.format(
+        batch=8, input="in", output="out", type="TYPE_INT64", out_type="TYPE_INT64", dims=1
+    )
+    (root / "fragile" / "config.pbtxt").write_text(config.replace("onnxruntime", "python"))
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("repository") / "models"
+    root.mkdir()
+    save_table(root, "1", 1.0)
+    save_table(root, "2", 10.0)
+    save_fragile(root)
+    save_echo(root, "words", TensorProto.STRING, "TYPE_STRING", 8, ["n", "w"])
+    save_echo(root, "half", TensorProto.FLOAT16, "TYPE_FP16", 8, ["n", 2, 3])
+    save_echo(root, "flags", TensorProto.BOOL, "TYPE_BOOL", 0, ["a", "b"])
+    return root
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def triton(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Triton]:
+    async with serving(tmp_path_factory.mktemp("triton"), repository) as triton:
+        yield triton
+
+
+@pytest.fixture
+async def server(triton: Triton) -> AsyncIterator[TritonServer]:
+    server = TritonServer(triton.url, keepalive=1.0)
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+async def inference(server: TritonServer) -> AsyncIterator[Inference]:
+    async with Inference(server) as inference:
+        yield inference
+    assert inference.statistics().tasks == 0
+
+
+def index(number: int) -> np.ndarray[Any, Any]:
+    return np.array([number], np.int64)
+
+
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait for a state; the bound is only for a test that fails."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - conditions are of all kinds
+            await asyncio.sleep(0.005)
+
+
+# --- the adapter --------------------------------------------------------------------------------
+
+
+async def test_a_model_is_described(server: TritonServer) -> None:
+    await server.ready()
+    info = await server.describe("table")
+    assert (info.versions, info.max_batch_size) == (("1", "2"), 16)
+    assert [(t.name, t.dtype, t.shape, t.optional) for t in info.inputs] == [
+        ("index", np.dtype(np.int64), (1,), False)
+    ]
+    assert [(t.name, t.dtype, t.shape) for t in info.outputs] == [
+        ("value", np.dtype(np.float32), (1,))
+    ]
+    assert (await server.describe("flags")).inputs[0].shape == (-1, -1)
+    assert (await server.describe("words")).inputs[0].dtype == np.dtype(object)
+
+
+async def test_the_latest_version_answers_unless_one_is_pinned(server: TritonServer) -> None:
+    for asked, answered, value in ((None, "2", 70.0), ("1", "1", 7.0), ("2", "2", 70.0)):
+        reply = await server.infer("table", asked, {"index": index(7)[np.newaxis]}, timeout=10)
+        assert (reply.version, reply.outputs["value"].tolist()) == (answered, [[value]])
+
+
+@pytest.mark.parametrize(("model", "version"), [("absent", None), ("table", "9")])
+async def test_what_is_not_served_is_unavailable(
+    server: TritonServer, model: str, version: str | None
+) -> None:
+    with pytest.raises(ModelUnavailable, match=model):
+        await server.describe(model, version)
+    with pytest.raises(ModelUnavailable, match=model):
+        await server.infer(model, version, {"index": index(1)[np.newaxis]}, timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ({"index": np.zeros((1, 2), np.int64)}, "unexpected shape for input 'index'"),
+        ({"index": np.zeros((1, 1), np.int32)}, "data-type is 'INT32'"),
+        ({"other": np.zeros((1, 1), np.int64)}, "unexpected inference input 'other'"),
+        ({}, "missing required input"),
+        ({"index": np.zeros((17, 1), np.int64)}, "batch-size must be <= 16"),
+        ({"index": np.full((1, 1), 100)}, "out of data bounds"),
+    ],
+)
+async def test_a_refusal_is_an_error_with_the_words_of_triton(
+    server: TritonServer, inputs: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ModelError, match=text):
+        await server.infer("table", None, inputs, timeout=10)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([["a", "bc"], ["", "ü" * 300]], object),
+        np.array([[b"a", b"b\x00c"]], object),
+    ],
+)
+async def test_strings_go_there_and_back(server: TritonServer, array: Any) -> None:
+    reply = await server.infer("words", None, {"in": array}, timeout=10)
+    expected = [
+        [item.encode() if isinstance(item, str) else item for item in row] for row in array.tolist()
+    ]
+    assert reply.outputs["out"].tolist() == expected
+
+
+async def test_odd_layouts_and_types_arrive_as_they_are(server: TritonServer) -> None:
+    half = np.arange(24, dtype=np.float16).reshape(3, 4, 2).transpose(2, 1, 0)[:, ::2, :]
+    assert not half.flags.c_contiguous
+    reply = await server.infer("half", None, {"in": half}, timeout=10)
+    np.testing.assert_array_equal(reply.outputs["out"], half)
+    flags = np.array([[True, False, True]])
+    reply = await server.infer("flags", None, {"in": flags}, timeout=10)
+    np.testing.assert_array_equal(reply.outputs["out"], flags)
+    assert reply.outputs["out"].dtype == np.dtype(bool)
+
+
+async def test_tensors_larger_than_the_default_limit_of_grpc_pass(server: TritonServer) -> None:
+    flags = np.ones((3_000, 3_000), bool)
+    reply = await server.infer("flags", None, {"in": flags}, timeout=30)
+    assert reply.outputs["out"].all()
+
+
+async def test_a_server_that_is_not_there_is_unavailable(unused_port: int) -> None:
+    server = TritonServer(f"127.0.0.1:{unused_port}")
+    try:
+        for call in (
+            server.ready(),
+            server.describe("table"),
+            server.infer("table", None, {"index": index(1)}, timeout=5),
+        ):
+            with pytest.raises(Unavailable, match=rf"triton at 127\.0\.0\.1:{unused_port}"):
+                await call
+    finally:
+        await server.close()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    from mqinfer.stack.ports import free_port
+
+    return free_port()
+
+
+async def test_a_request_that_takes_too_long_is_unavailable(
+    triton: Triton, server: TritonServer
+) -> None:
+    await server.ready()
+    with stopped(triton), pytest.raises(Unavailable, match="DEADLINE_EXCEEDED"):
+        await server.infer("table", None, {"index": index(1)[np.newaxis]}, timeout=0.2)
+    reply = await server.infer("table", None, {"index": index(1)[np.newaxis]}, timeout=10)
+    assert reply.outputs["value"].tolist() == [[10.0]]
+
+
+async def test_a_cancelled_request_ends_at_once(triton: Triton, server: TritonServer) -> None:
+    await server.ready()
+    with stopped(triton):
+        request = asyncio.create_task(
+            server.infer("table", None, {"index": index(1)[np.newaxis]}, timeout=60)
+        )
+        await asyncio.sleep(0)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+    await server.ready()
+
+
+async def test_a_server_that_hangs_is_noticed_long_before_the_timeout(
+    triton: Triton, server: TritonServer
+) -> None:
+    await server.ready()
+    started = asyncio.get_running_loop().time()
+    with stopped(triton), pytest.raises(Unavailable):
+        await server.infer("table", None, {"index": index(1)[np.newaxis]}, timeout=60)
+    # Two seconds; the rest is for a busy machine.
+    assert asyncio.get_running_loop().time() - started < 20
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "ftp://x"])
+def test_a_url_of_another_protocol_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not host:port"):
+        TritonServer(url)
+
+
+def test_a_tls_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"TLS file .*none\.pem"):
+        TritonServer("127.0.0.1:1", tls_ca=tmp_path / "none.pem")
+
+
+async def test_tls_to_a_server_without_it_is_unavailable(triton: Triton) -> None:
+    server = TritonServer(f"grpcs://{triton.url}")
+    with pytest.raises(Unavailable):
+        await server.ready()
+    await server.close()
+
+
+# --- inference through it -----------------------------------------------------------------------
+
+
+async def test_calls_are_gathered(inference: Inference) -> None:
+    numbers = [number % 100 for number in range(500)]
+    answers = await asyncio.gather(
+        *(inference("table", None, {"index": index(number)}) for number in numbers)
+    )
+    assert [answer["value"].tolist() for answer in answers] == [[10.0 * n] for n in numbers]
+    assert {(answer.model, answer.version) for answer in answers} == {("table", "2")}
+    [lane] = inference.statistics().lanes
+    assert lane.items == 500
+    assert lane.requests <= 500 // 16 + 8
+
+
+async def test_versions_answer_side_by_side(inference: Inference) -> None:
+    old, new = await asyncio.gather(
+        inference("table", "1", {"index": index(3)}), inference("table", None, {"index": index(3)})
+    )
+    assert (old.version, old["value"].tolist()) == ("1", [3.0])
+    assert (new.version, new["value"].tolist()) == ("2", [30.0])
+
+
+async def test_what_does_not_fit_is_refused_before_it_is_sent(inference: Inference) -> None:
+    with pytest.raises(
+        BadTensor,
+        match=r"model table: input 'index' is int64 \(2,\), the model wants int64 \(1,\)",
+    ):
+        await inference("table", None, {"index": np.zeros(2, np.int64)})
+    with pytest.raises(BadTensor, match=r"input 'index' is missing; .* are 'index' int64 \(1,\)"):
+        await inference("table", None, {"indx": index(1)})
+
+
+async def test_bad_items_do_not_fail_their_neighbours(inference: Inference) -> None:
+    numbers = [500 if number % 17 == 0 else number for number in range(64)]
+    results = await asyncio.gather(
+        *(inference("table", None, {"index": index(number)}) for number in numbers),
+        return_exceptions=True,
+    )
+    for number, result in zip(numbers, results, strict=True):
+        if number == 500:
+            assert isinstance(result, ModelError)
+            assert "out of data bounds" in str(result)
+        else:
+            assert isinstance(result, Answer)
+            assert result["value"].tolist() == [10.0 * number]
+
+
+async def test_what_a_model_says_in_words_like_those_of_triton_is_its_own(
+    inference: Inference,
+) -> None:
+    poison = 55
+    numbers = [1, 2, 3, poison, 4, 5, 6, 7]
+    results = await asyncio.gather(
+        *(inference("fragile", None, {"in": index(number)}) for number in numbers),
+        return_exceptions=True,
+    )
+    for number, result in zip(numbers, results, strict=True):
+        if number == poison:
+            assert isinstance(result, ModelError)
+            assert "record not found" in str(result)
+        else:
+            assert isinstance(result, Answer)
+            assert result["out"].tolist() == [number]
+
+
+async def test_a_model_whose_process_died_is_an_outage_of_it_alone(
+    triton: Triton, inference: Inference
+) -> None:
+    neighbour, poison = (
+        asyncio.create_task(inference("fragile", None, {"in": index(number)})) for number in (1, 66)
+    )
+    await until(lambda: "not healthy" in (inference.blocked([Model("fragile")]) or ""))
+    answer = await inference("table", None, {"index": index(1)})
+    assert answer["value"].tolist() == [10.0]
+    poison.cancel()
+    triton.kill()
+    await triton.start()
+    assert (await neighbour)["out"].tolist() == [1]
+
+
+async def test_strings_and_models_without_batch_dimension(inference: Inference) -> None:
+    words = await asyncio.gather(
+        *(inference("words", None, {"in": np.array(["a" * n, "b"])}) for n in range(5))
+    )
+    assert [answer["out"].tolist() for answer in words] == [[b"a" * n, b"b"] for n in range(5)]
+    flags = await inference("flags", None, {"in": np.ones((2, 2), bool)})
+    assert flags["out"].shape == (2, 2)
+
+
+async def test_a_cancelled_caller_leaves_its_neighbours(inference: Inference) -> None:
+    calls = [
+        asyncio.create_task(inference("table", None, {"index": index(number)}))
+        for number in range(90)
+    ]
+    await until(lambda: inference.statistics().lanes and inference.statistics().lanes[0].calls)
+    for call in calls[::3]:
+        call.cancel()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    for number, result in enumerate(results):
+        if number % 3:
+            assert isinstance(result, Answer)
+            assert result["value"].tolist() == [10.0 * number]
+
+
+async def test_a_killed_server_fails_no_call(triton: Triton, server: TritonServer) -> None:
+    answered = 0
+    going = True
+    context = Context(id="1", stage="s", sequence=1)
+
+    async def work(number: int) -> None:
+        nonlocal answered
+        current.set(context)
+        while going:
+            number = (number + 1) % 100
+            answer = await inference("table", None, {"index": index(number)})
+            assert answer["value"].tolist() == [10.0 * number]
+            answered += 1
+
+    async def more(calls: int) -> None:
+        seen = answered
+        await until(lambda: answered >= seen + calls)
+
+    inference = Inference(server)
+    async with asyncio.TaskGroup() as side:
+        running = side.create_task(inference.run())
+        async with asyncio.TaskGroup() as group:
+            for number in range(64):
+                group.create_task(work(number))
+            for _ in range(2):
+                await more(500)
+                triton.kill()
+                await until(lambda: inference.blocked([Model("table")]))
+                # Whoever was not answered waits, and its stage's clock stands still.
+                seen = answered
+                await until(lambda: inference.statistics().lanes[0].batcher.waiting == 64)
+                assert context.waiting_since is not None
+                assert answered == seen
+                await triton.start()
+                await triton.wait_ready()
+                back = asyncio.get_running_loop().time()
+                await more(1)
+                assert asyncio.get_running_loop().time() - back < 2.0
+                assert inference.blocked([Model("table")]) is None
+            going = False
+        running.cancel()
+    assert context.waiting_since is None
+    assert context.waited > 0
+    [lane] = inference.statistics().lanes
+    assert lane.refused == 0
+    assert lane.resent > 0
+
+
+async def test_a_model_unloaded_while_in_use_stops_only_its_callers(
+    triton: Triton, server: TritonServer, repository: Path
+) -> None:
+    save_table(repository, "1", 5.0, name="passing")
+    inference = Inference(server, refresh=0.2, limit=AdaptiveLimit)
+    async with asyncio.TaskGroup() as side:
+        running = side.create_task(inference.run())
+        # Not loaded yet: the call waits for it.
+        first = await asyncio.wait_for(inference("passing", None, {"index": index(2)}), 20)
+        assert first["value"].tolist() == [10.0]
+        away = repository.parent / "away"
+        shutil.move(repository / "passing", away)
+        # Noticed although nobody calls it.
+        await until(lambda: inference.blocked([Model("passing")]))
+        waiting = asyncio.create_task(inference("passing", None, {"index": index(3)}))
+        other = await inference("table", None, {"index": index(3)})
+        assert other["value"].tolist() == [30.0]
+        assert inference.blocked([Model("table")]) is None
+        assert not waiting.done()
+        shutil.move(away, repository / "passing")
+        assert (await asyncio.wait_for(waiting, 20))["value"].tolist() == [15.0]
+        save_table(repository, "2", 7.0, name="passing")
+
+        async def newest() -> str:
+            return (await inference("passing", None, {"index": index(1)})).version
+
+        async with asyncio.timeout(20):
+            while await newest() != "2":  # noqa: ASYNC110 - Triton looks when it likes
+                await asyncio.sleep(0.05)
+        running.cancel()
+
+
+@contextlib.contextmanager
+def stopped(triton: Triton) -> Iterator[None]:
+    """Let Triton hang, as if its machine did."""
+    assert triton.pid is not None
+    server = psutil.Process(triton.pid)
+    processes = [server, *server.children(recursive=True)]
+    for process in processes:
+        os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in reversed(processes):
+            os.kill(process.pid, signal.SIGCONT)

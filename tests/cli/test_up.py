@@ -1,0 +1,53 @@
+"""`mqinfer up`: readiness line, signals, and what it says when it cannot start."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.cli import TIMEOUT, Shell, command, shell
+
+__all__ = ["shell"]
+
+pytest.importorskip("chdb")
+FREE = ["--nats-port=0", "--nats-monitor-port=0", "--no-triton", "--no-clickhouse"]
+
+
+def test_it_runs_until_a_signal(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("up", *FREE, f"--dir={tmp_path}"), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline().startswith("ready in ")
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "stopping\nstopped\n"
+    assert process.wait(TIMEOUT) == 0
+
+
+def test_a_taken_port_is_a_usage_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            command("up", *FREE[1:], f"--nats-port={port}", f"--dir={tmp_path}"),
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert f"{port}" in done.stderr
+    assert "--nats-port" in done.stderr
+
+
+def test_a_missing_extra_says_what_to_install(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("mqinfer.stack")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "mqinfer.stack", None)
+    code, _, err = shell.run("up")
+    assert code == 2
+    assert "pip install 'mqinfer[embedded]'" in err

@@ -1,0 +1,111 @@
+"""The demo in small: it ends with its report, and a death ends it with the log; nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from examples.plants.analysis import Agreement, Study
+from examples.plants.demo import broken_promises
+from examples.plants.flying import Run
+from examples.plants.local import clear
+from mqinfer.stack import Stack, StackError, StackSettings
+from tests.support.plants import left_behind, running
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    with running("demo", "--positions=4", "--days=2", folder=tmp_path / "demo") as process:
+        yield process
+
+
+def test_it_reports_and_leaves_nothing(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    out, _ = demo.communicate(timeout=120)
+    # So few leaves may miss a promise about the models, and that alone.
+    broken = re.findall(r"^failed: (.*)$", out, re.MULTILINE)
+    assert demo.returncode == (1 if broken else 0), out
+    assert all(re.match(r"(precision|recall|exact|within_one) is", text) for text in broken), out
+    assert "Traceback" not in out
+    folder = tmp_path / "demo"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["photographs"] == 8
+    assert report["grades"] == 5 * report["leaves_found"] > 0
+    assert report["rows_after_first"] == report["rows_after_second"]
+    assert report["dead_letters"] == 0
+    assert (folder / "healing.png").read_bytes().startswith(b"\x89PNG")
+    assert left_behind(folder) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything(
+    demo: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+) -> None:
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if line.startswith("worker tables"):
+            break
+    demo.send_signal(number)
+    out, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130, out
+    assert left_behind(tmp_path / "demo") == []
+
+
+def test_a_death_ends_it_with_the_log(demo: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if found := re.match(r"worker graders: process (\d+)", line):
+            os.kill(int(found[1]), signal.SIGKILL)
+            break
+    out, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 1, out
+    assert "error: worker graders was ended by SIGKILL; the end of" in out
+    assert "started" in out  # the log's tail
+    assert "Traceback" not in out
+    assert left_behind(tmp_path / "demo") == []
+
+
+def test_every_broken_promise_is_named_with_its_figure() -> None:
+    rows = {"disease_grade": (500, 1), "leaf_found": (100, 2)}
+    good = Study([], [], [Agreement("rust", 500, ["grade_rust 1"], 0.85, 0.98)], 100, 100, 95)
+    run = Run(photographs=10, leaves=100, grades=500, seconds=1.0)
+    assert broken_promises(run, good, rows, rows, dead=0) == []
+
+    bad = Study([], [], [Agreement("rust", 500, ["grade_rust 1"], 0.84, 0.97)], 100, 110, 94)
+    more = {"disease_grade": (505, 3), "leaf_found": (100, 2)}
+    short = Run(photographs=10, leaves=100, grades=499, seconds=1.0)
+    assert broken_promises(short, bad, rows, more, dead=2) == [
+        "499 grades of 100 leaves, not 5 each",
+        "precision is 0.940, less than 0.95",
+        "recall is 0.855, less than 0.95",
+        "exact is 0.840, less than 0.85",
+        "within_one is 0.970, less than 0.98",
+        "the second run changed disease_grade: 500 rows, then 505",
+        "2 dead letters",
+    ]
+    nothing = Study([], [], [], 0, 0, 0)
+    assert len(broken_promises(Run(0, 0, 0, 1.0), nothing, rows, rows, dead=0)) == 5
+
+
+async def test_only_a_folder_of_its_own_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(StackError, match="choose another with --dir"):
+        clear(tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+    folder = tmp_path / "stack"
+    settings = StackSettings.free_ports(folder, triton=False, clickhouse=False)
+    async with Stack(settings):
+        with pytest.raises(StackError, match="is in use"):
+            clear(folder)
+    assert (folder / "nats").is_dir()
+    clear(folder)
+    assert [path.name for path in folder.iterdir()] == ["lock"]

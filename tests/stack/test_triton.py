@@ -1,0 +1,207 @@
+"""The embedded Triton: the ONNX Runtime backend and the model repository."""
+
+import asyncio
+import itertools
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import psutil
+import pytest
+import pytest_asyncio
+import tritonclient.grpc.aio as triton
+from onnx import TensorProto, helper
+from tritonclient.utils import InferenceServerException
+
+from mqinfer.stack import StackConfigurationError, TritonServer
+from tests.support.triton import serving
+
+CONFIG = """
+backend: "onnxruntime"
+max_batch_size: 64
+input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]
+output [ { name: "rows" data_type: TYPE_INT64 dims: [ 1 ] } ]
+version_policy: { all {} }
+instance_group [ { kind: KIND_CPU count: 1 } ]
+dynamic_batching { max_queue_delay_microseconds: 200000 }
+parameters { key: "intra_op_thread_count" value: { string_value: "2" } }
+"""
+
+
+def save_model(path: Path, factor: float) -> None:
+    """y = reshape(x, (rows, 2)) * factor, for which x must be two wide; and the rows of the run."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Reshape", ["x", "two"], ["pairs"]),
+            helper.make_node("Mul", ["pairs", "factor"], ["scaled"]),
+            # Fails for items that are not two wide, as the rows then differ.
+            helper.make_node("Add", ["scaled", "zeros_like_x"], ["y"]),
+            helper.make_node("Mul", ["x", "zero"], ["zeros_like_x"]),
+            helper.make_node("Shape", ["x"], ["shape"]),
+            helper.make_node("Slice", ["shape", "from", "to"], ["count"]),
+            helper.make_node("Shape", ["x"], ["all"], end=1),
+            helper.make_node("Concat", ["all", "one"], ["wide"], axis=0),
+            helper.make_node("Expand", ["count", "wide"], ["rows"]),
+        ],
+        "scale",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "w"])],
+        [
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "w"]),
+            helper.make_tensor_value_info("rows", TensorProto.INT64, ["n", 1]),
+        ],
+        [
+            helper.make_tensor("two", TensorProto.INT64, [2], [-1, 2]),
+            helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor]),
+            helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
+            helper.make_tensor("from", TensorProto.INT64, [1], [0]),
+            helper.make_tensor("to", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        ],
+    )
+    # The nodes must be in the order of their use.
+    zeros = graph.node.pop(3)
+    graph.node.insert(0, zeros)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Triton must never see half a file.
+    part = path.parent.parent / ".part"
+    onnx.save(model, part)
+    os.replace(part, path)  # noqa: PTH105
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    save_model(root / "scale" / "1" / "model.onnx", 2.0)
+    save_model(root / "scale" / "2" / "model.onnx", 3.0)
+    (root / "scale" / "config.pbtxt").write_text(CONFIG)
+    (root / "broken" / "1").mkdir(parents=True)
+    (root / "broken" / "1" / "model.onnx").write_bytes(b"no model")
+    (root / "broken" / "config.pbtxt").write_text(CONFIG)
+    return root
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[TritonServer]:
+    async with serving(tmp_path_factory.mktemp("triton"), repository) as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def client(server: TritonServer) -> AsyncIterator[triton.InferenceServerClient]:
+    async with triton.InferenceServerClient(server.url) as client:
+        yield client
+
+
+async def infer(
+    client: triton.InferenceServerClient, rows: list[list[float]], version: str = ""
+) -> triton.InferResult:
+    array = np.array(rows, np.float32)
+    tensor = triton.InferInput("x", list(array.shape), "FP32")
+    tensor.set_data_from_numpy(array)
+    return await client.infer("scale", [tensor], model_version=version, client_timeout=20)
+
+
+async def test_two_versions_side_by_side(client: triton.InferenceServerClient) -> None:
+    for asked, answered, factor in (("1", "1", 2.0), ("2", "2", 3.0), ("", "2", 3.0)):
+        result = await infer(client, [[1.0, 2.0]], asked)
+        assert result.as_numpy("y").tolist() == [[factor, 2 * factor]]
+        assert result.get_response().model_version == answered
+
+
+async def test_requests_are_gathered_and_each_gets_its_own(
+    client: triton.InferenceServerClient,
+) -> None:
+    sizes = [1, 2, 3, 1, 1, 2, 1, 1] * 2
+    results = await asyncio.gather(
+        *(infer(client, [[float(number), 0.5]] * size, "1") for number, size in enumerate(sizes))
+    )
+    for number, (size, result) in enumerate(zip(sizes, results, strict=True)):
+        assert result.as_numpy("y").tolist() == [[2.0 * number, 1.0]] * size
+    largest = max(int(result.as_numpy("rows").max()) for result in results)
+    assert largest > max(sizes), "requests that waited together ran one by one"
+
+
+async def test_a_bad_request_does_not_fail_its_neighbours(
+    client: triton.InferenceServerClient,
+) -> None:
+    # Three wide passes Triton's own check (dims: -1) and fails in the model.
+    good = [infer(client, [[float(number), 1.0]], "1") for number in range(6)]
+    bad = [infer(client, [[1.0, 2.0, 3.0]], "1") for _ in range(2)]
+    calls = list(itertools.chain.from_iterable(itertools.zip_longest(good, bad)))
+    outcomes = await asyncio.gather(
+        *(call for call in calls if call is not None), return_exceptions=True
+    )
+    errors = [outcome for outcome in outcomes if isinstance(outcome, InferenceServerException)]
+    assert len(errors) == 2
+    assert all("scale" in str(error) for error in errors)
+    answers = [result.as_numpy("y")[0][0] for result in outcomes if result not in errors]
+    assert sorted(answers) == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
+
+
+async def test_a_broken_model_is_named_and_the_others_are_served(server: TritonServer) -> None:
+    async with asyncio.timeout(20):
+        while True:  # Triton tries to load it again and again, with no reason meanwhile
+            listed = {(state.name, state.version): state for state in await server.model_states()}
+            assert listed["scale", "1"].state == listed["scale", "2"].state == "READY"
+            if listed["broken", "1"].state == "UNAVAILABLE":
+                break
+            await asyncio.sleep(0.05)
+    assert "cannot load" in listed["broken", "1"].reason
+
+
+async def test_a_new_version_is_taken_up(
+    server: TritonServer, repository: Path, client: triton.InferenceServerClient
+) -> None:
+    save_model(repository / "scale" / "7" / "model.onnx", 7.0)
+    async with asyncio.timeout(20):
+        while not await client.is_model_ready("scale", "7"):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.05)
+    result = await infer(client, [[1.0, 1.0]])
+    assert (result.get_response().model_version, result.as_numpy("y")[0][0]) == ("7", 7.0)
+    assert (await infer(client, [[1.0, 1.0]], "1")).as_numpy("y")[0][0] == 2.0
+    shutil.rmtree(repository / "scale" / "7")
+
+
+async def test_killed_and_started_again_on_the_same_port(
+    server: TritonServer, client: triton.InferenceServerClient
+) -> None:
+    assert server.pid is not None
+    family = [server.pid, *(child.pid for child in psutil.Process(server.pid).children(True))]
+    assert len(family) > 1
+    server.kill()
+    assert await server.wait() != 0
+    assert not [pid for pid in family if psutil.pid_exists(pid)]
+    await server.start()
+    await server.wait_ready()
+    # A client connects again by itself, after its channel's backoff.
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                result = await infer(client, [[1.0, 1.0]], "1")
+                break
+            except InferenceServerException:
+                await asyncio.sleep(0.05)
+    assert result.as_numpy("y")[0][0] == 2.0
+
+
+def test_a_missing_repository_is_refused(tmp_path: Path) -> None:
+    server = TritonServer(tmp_path, log=tmp_path / "log", models=tmp_path / "nowhere")
+    with pytest.raises(StackConfigurationError, match=r"nowhere is not a folder.*--models"):
+        server.check()
+
+
+def test_another_platform_is_told_what_to_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    server = TritonServer(tmp_path, log=tmp_path / "log")
+    with pytest.raises(StackConfigurationError, match="MQINFER_TRITON_URL"):
+        server.check()

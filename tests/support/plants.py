@@ -1,0 +1,43 @@
+"""What the tests of the demos share: a demo in a process, and what it has left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def running(module: str, *options: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo with its output in a pipe; killed at the end, if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"examples.plants.{module}", *options, f"--dir={folder}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Command lines of processes that have to do with a folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        words = process.info["cmdline"] or []
+        environ = process.info["environ"] or {}
+        if str(folder) in " ".join(words) or str(folder) in environ.get("MQINFER_BLOBS", ""):
+            found.append(" ".join(words))
+    return found
