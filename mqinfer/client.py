@@ -17,12 +17,14 @@ from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
 from mqinfer.message import Message, key_token
 from mqinfer.model import inference as current_inference
 from mqinfer.settings import Settings
-from mqinfer.worker import Services
-from mqinfer.worker import Worker as EngineWorker
+from mqinfer.worker.live import LiveWork
+from mqinfer.worker.services import Services
+from mqinfer.worker.worker import Worker as EngineWorker
 
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
+    from mqinfer.worker.work import Work
 
 PUBLISH_TIMEOUT = 30.0
 
@@ -199,23 +201,19 @@ class Worker:
         async with wiring.services(self.app, self.settings, "worker", tasks) as services:
             self.services = services
             if self.replay is None:
-                self.engine = EngineWorker(
-                    self.app,
-                    services,
-                    stages=self._stages,
-                    grace=self.settings.grace,
-                    drain=self._drain,
+                work: Work = LiveWork(
+                    self.app, services.broker, stages=self._stages, drain=self._drain
                 )
             else:
-                self.engine = await self._on_run(self.replay, services)
+                work = await self._on_run(self.replay, services)
+            self.engine = EngineWorker(services, work, grace=self.settings.grace)
             if self._stop.is_set():
                 return
             await self.engine.run()
 
-    async def _on_run(self, name: str, services: Services) -> EngineWorker:
-        """A worker of a replay run, which goes on if it was stopped."""
-        from mqinfer.replay.replay import RunWorker
+    async def _on_run(self, name: str, services: Services) -> Work:
+        """The work of a replay run, which goes on if it was stopped."""
+        from mqinfer.replay.work import RunWork
 
         store = wiring.runs(self.app, services.broker)  # type: ignore[arg-type]
-        run = await store.resume(name)
-        return RunWorker(self.app, services, run, store, grace=self.settings.grace)
+        return RunWork(self.app, services, await store.resume(name), store)

@@ -27,7 +27,7 @@ from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import CONTENT_TYPE, header_block, parse_header_block
 from mqinfer.message import Message
 from mqinfer.settings import Settings
-from mqinfer.worker import Services
+from mqinfer.worker.services import Services
 
 M = TypeVar("M", bound=Message)
 

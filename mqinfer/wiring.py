@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mqinfer import plan
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.plan import Task
-from mqinfer.worker import Services
+from mqinfer.worker.services import Services
 
 if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse

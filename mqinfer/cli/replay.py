@@ -208,7 +208,7 @@ def _conclude(name: str, run: Run, as_json: bool) -> int:
 
 async def _watch(app: App, broker: Any, store: Any, run: Run, as_json: bool) -> None:
     """Show how far the run is until cancelled."""
-    from mqinfer.replay.replay import progress
+    from mqinfer.replay.consumers import progress
 
     with _shown(run, as_json) as show:
         while True:

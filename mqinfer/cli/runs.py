@@ -185,13 +185,13 @@ def _text(value: Any) -> str:
 
 
 async def _shown(at: _Open, name: str, rows: int) -> dict[str, Any]:
-    from mqinfer.replay import replay
+    from mqinfer.replay import consumers, coverage
     from mqinfer.replay.superseded import superseded
 
     run = await at.runs.get(name)
-    facts = _facts(run) | {"settled": await replay.progress(at.app, run, at.broker, at.runs)}
+    facts = _facts(run) | {"settled": await consumers.progress(at.app, run, at.broker, at.runs)}
     facts["answered"], facts["tables"] = None, {}
-    if run.state != "discarded" and replay.row_types(at.app, run):
+    if run.state != "discarded" and coverage.row_types(at.app, run):
         facts["answered"] = await at.promotions.covered(run)
         told = await superseded(at.app, run, await at.runs.all(), at.db, rows=rows)
         nothing = {"supersedes": None, "superseded_by": None, "pairs": None}

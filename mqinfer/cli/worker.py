@@ -145,7 +145,7 @@ async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> 
         listen: where to serve HTTP beside it.
     """
     from mqinfer.collector import tune_collector
-    from mqinfer.worker import stop_on_signals
+    from mqinfer.worker.worker import stop_on_signals
 
     tune_collector()
     work = asyncio.ensure_future(running.run())

@@ -130,6 +130,10 @@ class Emitter:
         """
         if not self._plain:
             for output in outputs:
+                if self._run is not None:
+                    # A path that the handler chose is one below the run's folder.
+                    for blob in blobs_in(output):
+                        blob.keep_under(f"runs/{self._run}")
                 await save_blobs(output, self._store, self._inline_limit)
         if self._broker.full:
             await self._room()

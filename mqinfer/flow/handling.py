@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.context import current
-from mqinfer.errors import Reject
+from mqinfer.errors import Reject, Retry, Unavailable
 from mqinfer.flow.job import Job
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.threads import Threads
 from mqinfer.message import Message, Rejected
+from mqinfer.split import Split
 
 if TYPE_CHECKING:
     from mqinfer.stage import Stage
@@ -132,22 +133,27 @@ class InBatches:
         self.batch_wait = stage.limits.batch_wait
 
     async def run(self, jobs: Sequence[Job]) -> None:
-        """Handle the batch; if it fails as a whole, handle its halves.
+        """Handle the batch; if it fails for what may be one message's fault, handle its halves.
 
-        So one bad message does not fail its neighbours.
+        A server that is away, or a handler that asks to come again, is the fault of none of them.
         """
-        settler = self._settler
-        current.set(jobs[0].context)
-        try:
-            results = await self._results(jobs)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
-            if len(jobs) == 1:
-                settler.failed(jobs[0], error)
+        split = Split([jobs])
+        while part := split.take():
+            current.set(part[0].context)
+            try:
+                results = await self._results(part)
+            except (Retry, Unavailable) as error:
+                for job in part:
+                    self._settler.failed(job, error)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
+                for job in split.refused(part):
+                    self._settler.failed(job, error)
             else:
-                middle = len(jobs) // 2
-                await self.run(jobs[:middle])
-                await self.run(jobs[middle:])
-            return
+                await self._answer(part, results)
+
+    async def _answer(self, jobs: Sequence[Job], results: Sequence[Any]) -> None:
+        """Settle each message by its own result."""
+        settler = self._settler
         for job, result in zip(jobs, results, strict=True):
             try:
                 if isinstance(result, Rejected):

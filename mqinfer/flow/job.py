@@ -1,8 +1,21 @@
-"""Job: one message in flight in one stage."""
+"""Job: one message in flight in one stage, and the four states of its life.
+
+              begin               handled               settle
+    WAITING ─────────> HANDLING ───────────> STORING ───────────> SETTLED
+       │                 │   └── begin again: of a batch that        ^ ^
+       │                 │       hung, each is handled alone         │ │
+       │                 └── settle: nothing to store, or it failed ─┘ │
+       └── settle: handed back, for another consumer, no message at all ┘
+
+A job is settled once, whoever is first: it is acknowledged, given back or dead-lettered, or it is
+let go because it is another worker's by now. Outputs that JetStream has not acknowledged hold it in
+STORING (or in HANDLING, where a generator publishes on the way).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -27,12 +40,13 @@ class DeliveryContext(Context):
         stage: str,
         state: object,
         blobs: BlobStore | None,
+        run: str | None,
     ):
         # Not Context.__init__: this runs for every message, and half of that would be unused.
         self._delivery = delivery
         self._models: dict[str, str] | None = None
         self.id = input_id(headers, delivery.stream, delivery.sequence)
-        self.run = headers.get(RUN) if headers else None
+        self.run = run or (headers.get(RUN) if headers else None)
         self.stage = stage
         self.headers = headers
         self.state = state
@@ -70,62 +84,103 @@ class DeliveryContext(Context):
         return self._delivery.published / 1e9
 
 
+class State(enum.Enum):
+    """Where a job is in its life."""
+
+    WAITING = "waiting for a handler"
+    HANDLING = "being handled"
+    STORING = "its outputs are being stored"
+    SETTLED = "settled"
+
+
+class Interruption(enum.Enum):
+    """Why a handler was cancelled, other than for a stop."""
+
+    TIMEOUT = "it ran past its stage's timeout"
+    NOT_OURS = "its message is another worker's by now"
+
+
+WAITING, HANDLING, STORING, SETTLED = State
+
+
 class Job:
     """A delivery, what was decoded from it, and how far its answer is.
 
     Attributes:
         delivery: as the stream gave it.
+        state: of its life; see the module.
         message: decoded; None until then.
         context: what the handler sees.
         ancestors: ids of what it was made from.
         received: monotonic seconds; `pulsed` when the server last heard that it is worked on.
         started: when its handler began; None while it waits for one.
-        task: that runs the handler, to be cancelled at the timeout.
-        timed_out: the timeout cancelled it.
+        task: that runs the handler now, perhaps for a whole batch.
+        interrupted: why the runner cancelled that task, or None.
         unpublished: outputs that JetStream has not acknowledged.
         problem: why an output could not be published.
-        handled: its handler is done, its outputs are being stored.
-        settled: acknowledged, given back or dead-lettered.
     """
 
     __slots__ = (
         "ancestors",
         "context",
         "delivery",
-        "handled",
+        "interrupted",
         "message",
         "problem",
         "pulsed",
         "received",
-        "settled",
         "started",
+        "state",
         "task",
-        "timed_out",
         "unpublished",
     )
 
     def __init__(self, delivery: Delivery, now: float):
         self.delivery = delivery
+        self.state = WAITING
         self.received = now
         self.pulsed = now
         self.message: Message | None = None
         self.ancestors: tuple[str, ...] = ()
         self.started: float | None = None
         self.task: asyncio.Task[object] | None = None
-        self.timed_out = False
+        self.interrupted: Interruption | None = None
         self.unpublished = 0
         self.problem: Exception | None = None
-        self.handled = False
-        self.settled = False
         self.context: Context | None = None
 
-    def open(self, stage: str, state: object, blobs: BlobStore | None) -> Context:
+    def open(
+        self, stage: str, state: object, blobs: BlobStore | None, run: str | None = None
+    ) -> Context:
         """Read the headers and make the context; once, when the message's turn has come."""
         headers = self.delivery.headers
         if headers:
             self.ancestors = parse_ancestors(headers.get(ANCESTORS))
-        self.context = DeliveryContext(self.delivery, headers, stage, state, blobs)
+        self.context = DeliveryContext(self.delivery, headers, stage, state, blobs, run)
         return self.context
+
+    # --- transitions ----------------------------------------------------------------------------
+
+    def begin(self, task: asyncio.Task[object], now: float) -> None:
+        """A handler begins with it, or begins again."""
+        self.state = HANDLING
+        self.task = task
+        self.started = now
+        self.interrupted = None
+
+    def handled(self) -> bool:
+        """The handler is done with it: it waits for JetStream alone. False if it is settled."""
+        if self.state is SETTLED:
+            return False
+        self.state = STORING
+        return True
+
+    def settle(self) -> State:
+        """Its end; gives the state it was in. Nothing is to be said about it any more."""
+        before, self.state = self.state, SETTLED
+        return before
+
+    # --- looking --------------------------------------------------------------------------------
 
     @property
     def id(self) -> str:
@@ -144,4 +199,4 @@ class Job:
         return now - self.started - waited
 
     def __repr__(self) -> str:
-        return f"Job({self.delivery!r}, unpublished={self.unpublished}, settled={self.settled})"
+        return f"Job({self.delivery!r}, {self.state.value}, unpublished={self.unpublished})"

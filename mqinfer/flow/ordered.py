@@ -19,49 +19,18 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
-import structlog
-
-from mqinfer import plan
-from mqinfer.errors import ConflictError
-from mqinfer.flow.runner import Runner
-from mqinfer.flow.settler import Settler
+from mqinfer.flow.policy import Policy
 from mqinfer.flow.slots import Slots
 from mqinfer.identity import SOURCE
 
 if TYPE_CHECKING:
-    from mqinfer.app import App
     from mqinfer.flow.job import Job
-    from mqinfer.message import Message
     from mqinfer.ports import Broker, Delivery, Pull
-
-log = structlog.get_logger("mqinfer.ordered")
 
 # The part of `ack_wait` after which a lease that was not renewed counts as lost. The rest is for
 # clocks that differ in pace and for the way of the delivery.
 HOLD = 0.8
 BEAT = 0.25  # seconds between looks whether this process stands still
-
-
-async def ensure(app: App, task: plan.Task, broker: Broker) -> None:
-    """Make the partitions of an ordered task and its consumers, where they do not exist.
-
-    Raises:
-        ConflictError: the number of partitions was changed, or the stage ran without order before.
-    """
-    copy = plan.copy_spec(app, task.reads)
-    specs = plan.consumer_specs(app, task)
-    if (
-        await broker.consumer_state(copy.name, specs[0].name) is None
-        and await broker.consumer_state(app.name, task.name) is not None
-    ):
-        raise ConflictError(
-            f"stage {task.name} has read {task.reads.__name__} without order before: where it was "
-            f"does not carry over. Give it another name= (it begins at the oldest message), or "
-            f"delete consumer {task.name} of stream {app.name}"
-        )
-    await broker.ensure_stream(copy)
-    for spec in specs:
-        await broker.ensure_consumer(spec)
 
 
 class Partition:
@@ -259,12 +228,6 @@ class PartitionedPull:
         return f"PartitionedPull({asked} asked, {held} held of {len(self._partitions)})"
 
 
-def lapsed(job: Job, ack_wait: float, now: float) -> bool:
-    """Whether the lease of a message is lost, as far as this worker can know."""
-    delivery = job.delivery
-    return isinstance(delivery, Held) and now - delivery.renewed > HOLD * ack_wait
-
-
 class OneEach(Slots):
     """Slots for one message of each partition; bytes are bounded by the largest message there is.
 
@@ -276,7 +239,7 @@ class OneEach(Slots):
     def __init__(self, partitions: int, largest: int):
         super().__init__(partitions, partitions * largest, largest)
 
-    def plan(self) -> tuple[int, int] | None:
+    def available(self) -> tuple[int, int] | None:
         """One message, from any partition that is free."""
         return (1, self.largest) if self.free > 0 else None
 
@@ -286,78 +249,27 @@ class OneEach(Slots):
         return True
 
 
-class OrderedSettler(Settler):
-    """Says nothing about messages whose lease is lost: they are another worker's by now."""
+class Leases(Policy):
+    """A message is a lease on its partition, renewed by the pulse and lost with time.
 
-    def dropped(self, job: Job) -> bool:
-        """Let go of a message whose lease is lost, and of one that was let go before."""
-        if not job.settled and lapsed(job, self._limits.ack_wait, self._clock()):
-            log.warning(
-                "lease lost",
-                stage=self._stage,
-                id=job.id,
-                sequence=job.delivery.sequence,
-                attempt=job.delivery.attempt,
-            )
-            self._leave(job)
-        return job.settled
+    Args:
+        ack_wait: of the partitions' consumers, in seconds.
+    """
 
-    def answered(self, job: Job, outputs: Sequence[Message], first: int = 0) -> None:
-        """Publish and acknowledge what is still ours."""
-        if not self.dropped(job):
-            super().answered(job, outputs, first)
+    def __init__(self, ack_wait: float):
+        self._ack_wait = ack_wait
 
-    def _done(self, job: Job) -> None:
-        if not self.dropped(job):
-            super()._done(job)
+    def owns(self, job: Job, now: float) -> bool:
+        """Whether the lease of a message is still held, as far as this worker can know."""
+        delivery = job.delivery
+        return not isinstance(delivery, Held) or now - delivery.renewed <= HOLD * self._ack_wait
 
-    def skipped(self, job: Job) -> None:
-        """Acknowledge what is still ours."""
-        if not self.dropped(job):
-            super().skipped(job)
+    def heard(self, job: Job) -> float:
+        """When the lease was last renewed; a renewal that was not confirmed is tried again."""
+        delivery = job.delivery
+        return delivery.renewed if isinstance(delivery, Held) else job.pulsed
 
-    def failed(self, job: Job, error: BaseException) -> None:
-        """Give back or dead-letter what is still ours."""
-        if not self.dropped(job):
-            super().failed(job, error)
-
-    def dead(self, job: Job, error: BaseException) -> None:
-        """Dead-letter what is still ours."""
-        if not self.dropped(job):
-            super().dead(job, error)
-
-    def hand_back(self, job: Job) -> None:
-        """Hand back what is still ours."""
-        if not self.dropped(job):
-            super().hand_back(job)
-
-
-class OrderedRunner(Runner):
-    """A runner whose messages are leases."""
-
-    _settler: OrderedSettler
-
-    def released(self, job: Job) -> None:
-        """A job left: its partition may be asked again."""
+    def left(self, job: Job) -> None:
+        """Its partition may be asked again."""
         if isinstance(job.delivery, Held):
             job.delivery.partition.held = False
-        super().released(job)
-
-    def tick(self, now: float) -> None:
-        """Renew what is held, and cancel the handlers of what is held no longer."""
-        for job in self.jobs.values():
-            if isinstance(job.delivery, Held):  # a renewal that was not confirmed is tried again
-                job.pulsed = min(job.pulsed, job.delivery.renewed)
-        super().tick(now)
-        for job in self.jobs.values():
-            if job.task is None or job.timed_out:
-                continue
-            if lapsed(job, self._limits.ack_wait, now):
-                job.timed_out = True  # the cancellation ends in `failed`, which drops it
-                job.task.cancel()
-
-    async def _handle(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
-        """Begin only with what is still ours: it may have waited long for its turn."""
-        held = [job for job in jobs if not self._settler.dropped(job)]
-        if held:
-            await super()._handle(held, task)

@@ -19,12 +19,13 @@ import structlog
 from mqinfer.errors import Reject, Retry, Unavailable
 from mqinfer.flow.deadletter import dead_letter, kind_of
 from mqinfer.flow.emitter import Emitter
-from mqinfer.flow.job import Job
+from mqinfer.flow.job import SETTLED, STORING, Job
 
 if TYPE_CHECKING:
+    from mqinfer.flow.policy import Policy
     from mqinfer.message import Message
     from mqinfer.observe import StageMetrics
-    from mqinfer.ports import Broker
+    from mqinfer.ports import Broker, Delivery
     from mqinfer.stage import Limits
 
 log = structlog.get_logger("mqinfer.stage")
@@ -43,9 +44,11 @@ class Settler:
         emitter: for outputs.
         dead_subject: where dead letters go; None for what reads them: they only end.
         metrics: of the stage.
-        released: called for every job that leaves, however it does.
+        released: called for every job that leaves, however it does, and with whether its outputs
+            were being stored.
         clock: monotonic seconds.
         run: the replay run, or None.
+        policy: of ordered or replayed work; None is plain work.
     """
 
     def __init__(
@@ -57,9 +60,10 @@ class Settler:
         emitter: Emitter,
         dead_subject: str | None,
         metrics: StageMetrics,
-        released: Callable[[Job], None],
+        released: Callable[[Job, bool], None],
         clock: Callable[[], float],
         run: str | None = None,
+        policy: Policy | None = None,
     ):
         self._stage = stage
         self._limits = limits
@@ -70,6 +74,23 @@ class Settler:
         self._released = released
         self._clock = clock
         self._run = run
+        self._policy = policy
+
+    def holds(self, job: Job) -> bool:
+        """Whether there is still something to be said about a message: it is open, and ours."""
+        if job.state is SETTLED:
+            return False
+        if self._policy is None or self._policy.owns(job, self._clock()):
+            return True
+        log.warning(
+            "lease lost",
+            stage=self._stage,
+            id=job.id,
+            sequence=job.delivery.sequence,
+            attempt=job.delivery.attempt,
+        )
+        self._leave(job)
+        return False
 
     # --- answered -------------------------------------------------------------------------------
 
@@ -79,13 +100,20 @@ class Settler:
         `first` outputs were emitted before by `emit_some`. An output that cannot be encoded or is
         too large makes the message fail.
         """
-        if not outputs and job.unpublished == 0:
+        if not self.holds(job):
+            return
+        beside: Sequence[Message] = ()
+        if self._policy is not None:
+            beside = self._policy.after_answer(job, first + len(outputs))
+        if not outputs and not beside and job.unpublished == 0:
             self._done(job)
             return
         self._metrics.outputs(len(outputs))
         if first == 0:
             job.unpublished += 1  # held until all are sent: an early answer must not settle it
         self.emit_some(job, outputs, first)
+        if beside and job.problem is None:
+            self.emit_some(job, beside, -len(beside))
         self._published(job, None, False)
 
     def emit_some(self, job: Job, outputs: Sequence[Message], first: int) -> None:
@@ -106,14 +134,14 @@ class Settler:
             self._metrics.duplicates()
         if error is not None and job.problem is None:
             job.problem = error
-        if job.unpublished == 0 and not job.settled:
+        if job.unpublished == 0 and job.state is not SETTLED:
             if job.problem is None:
                 self._done(job)
             else:
                 self.failed(job, job.problem)
 
     def _done(self, job: Job) -> None:
-        if job.settled:
+        if not self.holds(job):
             return
         self._broker.ack(job.delivery)
         now = self._clock()
@@ -122,15 +150,20 @@ class Settler:
 
     def skipped(self, job: Job) -> None:
         """The message is for another consumer: acknowledge it without an answer."""
-        self._broker.ack(job.delivery)
-        self._metrics.skipped()
-        self._leave(job)
+        if self.holds(job):
+            self._broker.ack(job.delivery)
+            self._metrics.skipped()
+            self._leave(job)
+
+    def passed_over(self, delivery: Delivery) -> None:
+        """The policy does not admit the message: acknowledge it, it never was a job."""
+        self._broker.ack(delivery)
 
     # --- not answered ---------------------------------------------------------------------------
 
     def failed(self, job: Job, error: BaseException) -> None:
         """Give the message back for another attempt, or dead-letter it."""
-        if job.settled:
+        if not self.holds(job):
             return
         attempt = job.delivery.attempt
         # A server that is away (a blob store) is no fault of the message: it comes back until the
@@ -158,13 +191,15 @@ class Settler:
 
     def dead(self, job: Job, error: BaseException) -> None:
         """Publish the dead letter; the message ends when JetStream has it."""
+        if not self.holds(job):
+            return
         header, payload = dead_letter(
             job, self._stage, error, max_payload=self._broker.max_payload, run=self._run
         )
         kind = kind_of(error)
 
         def stored(problem: Exception | None, _repeat: bool) -> None:
-            if job.settled:
+            if not self.holds(job):
                 return
             if problem is not None:
                 log.error(
@@ -197,10 +232,12 @@ class Settler:
 
     def hand_back(self, job: Job) -> None:
         """Nothing was done with the message: another worker may have it at once."""
-        if not job.settled:
+        if self.holds(job):
             self._broker.nak(job.delivery, 0)
             self._leave(job)
 
     def _leave(self, job: Job) -> None:
-        job.settled = True
-        self._released(job)
+        storing = job.settle() is STORING
+        if self._policy is not None:
+            self._policy.left(job)
+        self._released(job, storing)

@@ -21,15 +21,18 @@ class Slots:
         largest: the largest message there can be, in bytes; `max_bytes` is raised to twice that,
             so that every message fits.
 
-    Attributes:
         max_unhandled: of the messages, those that are asked for, wait for a handler or are in it;
-            up to twice as many while as many are being stored.
+            up to twice as many while as many are being stored. None is no bound of its own.
+
+    Attributes:
         storing: those that are handled, and whose outputs are being stored.
     """
 
-    def __init__(self, max_messages: int, max_bytes: int, largest: int):
+    def __init__(
+        self, max_messages: int, max_bytes: int, largest: int, *, max_unhandled: int | None = None
+    ):
         self.max_messages = max_messages
-        self.max_unhandled = max_messages
+        self.max_unhandled = max_unhandled or max_messages
         self.max_bytes = max(max_bytes, 2 * largest)
         self.largest = largest
         self.in_flight = 0
@@ -49,7 +52,7 @@ class Slots:
         ahead = self.max_unhandled + min(self.storing, self.max_unhandled)
         return max(0, min(self.max_messages - self.in_flight, ahead - unhandled) - self.asked)
 
-    def plan(self) -> tuple[int, int] | None:
+    def available(self) -> tuple[int, int] | None:
         """What to ask for now: messages and bytes; None when there is no room.
 
         At most half of the bytes go into one request, so that two can overlap.

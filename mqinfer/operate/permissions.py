@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from mqinfer import plan
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
-from mqinfer.replay import replay, runs
+from mqinfer.replay import coverage, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -112,8 +112,8 @@ def _of_run(app: App, run: str, tasks: Sequence[plan.Task]) -> Iterator[str]:
     written: set[type[Message]] = {kind for task in tasks for kind in task.writes}
     tables = [table for table, row in app.rows.items() if row in written]
     if tables:
-        written.add(replay.RunInput)
-        tables.append(str(replay.RunInput.__mqinfer__.table))
+        written.add(coverage.RunInput)
+        tables.append(str(coverage.RunInput.__mqinfer__.table))
     stages = [task.name for task in tasks if task.stage is not None]
     for name in (*stages, runs.RETRIES, *(f"sink-{table}" for table in tables)):
         consumer = "*" if run == "*" else f"run-{run}-{name}"

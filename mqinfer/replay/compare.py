@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.errors import ConfigurationError
-from mqinfer.replay import replay
+from mqinfer.replay import coverage
 from mqinfer.replay.promote import COVERED, inputs_sql, stages_of, texts
 from mqinfer.tables.columns import ColumnSpec, quoted
 from mqinfer.tables.migrate import ensure_table
@@ -243,7 +243,7 @@ async def compare(
     Raises:
         ConfigurationError: no table has such a column; the text lists those there are.
     """
-    rows = replay.row_types(app, run).values()
+    rows = coverage.row_types(app, run).values()
     comparisons = [Comparison(app, row, run, other, ignore) for row in rows]
     known = dict.fromkeys(name for one in comparisons for name in one.comparable)
     if unknown := [name for name in dict.fromkeys(ignore) if name not in known]:
@@ -251,7 +251,7 @@ async def compare(
             f"run {run.name} compares no column {', '.join(unknown)}; it compares: "
             + (", ".join(known) or "none")
         )
-    await ensure_table(db, replay.RunInput)
+    await ensure_table(db, coverage.RunInput)
     tables = []
     for row, comparison in zip(rows, comparisons, strict=True):
         await ensure_table(db, row)

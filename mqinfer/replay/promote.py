@@ -25,7 +25,7 @@ import structlog
 
 from mqinfer import plan
 from mqinfer.errors import ConfigurationError, MqinferError
-from mqinfer.replay import replay, runs
+from mqinfer.replay import consumers, coverage, runs
 from mqinfer.tables.columns import quoted
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import generation_sql, schema_of, text_literal, version_sql
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.replay")
 
 _PATIENCE = 40.0  # seconds that workers of a run may take to end before it is discarded
-COVERED = quoted(schema_of(replay.RunInput).storage)
+COVERED = quoted(schema_of(coverage.RunInput).storage)
 
 
 def texts(values: Sequence[str]) -> str:
@@ -161,7 +161,7 @@ class Promotions:
         order = 1 + max((run.order for run in await self._runs.all()), default=0)
 
         def wish(run: Run) -> Run:
-            if not replay.row_types(self._app, run):
+            if not coverage.row_types(self._app, run):
                 raise ConfigurationError(f"run {name} writes to no table: nothing to promote")
             if run.state == "promoted":
                 return msgspec.structs.replace(run, applied=False)
@@ -189,7 +189,7 @@ class Promotions:
         if run.applied:
             return run
         promoted = promoted_of(await self._runs.all())
-        for row in replay.row_types(self._app, run).values():
+        for row in coverage.row_types(self._app, run).values():
             schema = await ensure_table(self.db, row)
             columns = await self.db.query(
                 "SELECT name FROM system.columns WHERE database = currentDatabase() "
@@ -226,12 +226,12 @@ class Promotions:
             return run if run.state == "discarded" else _with(run, "discarding")
 
         run = await self._runs.change(name, wish)
-        stream, prefix = self._app.name, replay.consumer_prefix(run)
+        stream, prefix = self._app.name, consumers.consumer_prefix(run)
         await self._ended(stream, prefix)
         await self._runs.store.erase(stream, prefix, f"{stream}.run.{name}.>")
-        written: list[type[Row]] = list(replay.row_types(self._app, run).values())
+        written: list[type[Row]] = list(coverage.row_types(self._app, run).values())
         if written:
-            written.append(replay.RunInput)
+            written.append(coverage.RunInput)
         for row in written:
             schema = await ensure_table(self.db, row)
             await self.db.command(
@@ -255,9 +255,9 @@ class Promotions:
     async def rows(self, run: Run) -> dict[str, dict[str, Any]]:
         """For each table: the run's rows, those shown, and the rows of others that it hides."""
         found = {}
-        for table, row in replay.row_types(self._app, run).items():
+        for table, row in coverage.row_types(self._app, run).items():
             schema = await ensure_table(self.db, row)
-            await ensure_table(self.db, replay.RunInput)
+            await ensure_table(self.db, coverage.RunInput)
             mine = f"_run = {text_literal(run.name)} AND {_own(self._app, run, row)}"
             storage = quoted(schema.storage)
             (counts,) = await self.db.query(
@@ -275,7 +275,7 @@ class Promotions:
 
     async def covered(self, run: Run) -> int:
         """How many messages the run has answered."""
-        await ensure_table(self.db, replay.RunInput)
+        await ensure_table(self.db, coverage.RunInput)
         (found,) = await self.db.query(
             f"SELECT count() AS n FROM ({inputs_sql(self._app, run.name)})"
         )
@@ -284,7 +284,7 @@ class Promotions:
 
 def _own(app: App, run: Run, row: type[Row]) -> str:
     """SQL that tells a run's rows from those of another app's run of the same name."""
-    if row is replay.RunInput:
+    if row is coverage.RunInput:
         return f"app = {text_literal(app.name)}"
     return f"has({texts(stages_of(run))}, _stage)"
 

@@ -20,6 +20,7 @@ class RatedSlots(Slots):
         largest: as of `Slots`.
         rate: messages a second.
         clock: monotonic seconds.
+        max_unhandled: as of `Slots`.
     """
 
     def __init__(
@@ -30,23 +31,24 @@ class RatedSlots(Slots):
         *,
         rate: float,
         clock: Callable[[], float],
+        max_unhandled: int | None = None,
     ):
-        super().__init__(max_messages, max_bytes, largest)
+        super().__init__(max_messages, max_bytes, largest, max_unhandled=max_unhandled)
         self._rate = rate
         self._clock = clock
         self._most = max(1.0, rate * BURST)
         self._tokens = 1.0
         self._filled = clock()
 
-    def plan(self) -> tuple[int, int] | None:
+    def available(self) -> tuple[int, int] | None:
         """What to ask for now, as far as there are tokens."""
         now = self._clock()
         self._tokens = min(self._most, self._tokens + (now - self._filled) * self._rate)
         self._filled = now
-        planned = super().plan()
-        if planned is None or self._tokens < 1:
+        wanted = super().available()
+        if wanted is None or self._tokens < 1:
             return None
-        return min(planned[0], int(self._tokens)), planned[1]
+        return min(wanted[0], int(self._tokens)), wanted[1]
 
     def ask(self, messages: int, size: int) -> None:
         """A request left, and took tokens."""

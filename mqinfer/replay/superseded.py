@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mqinfer.replay import replay
+from mqinfer.replay import coverage
 from mqinfer.replay.promote import inputs_sql, owner_sql, promoted_of, stages_of, texts
 from mqinfer.tables.columns import quoted
 from mqinfer.tables.migrate import ensure_table
@@ -169,9 +169,9 @@ async def superseded(
     if run.name not in names:
         return {}
     place = names.index(run.name)
-    await ensure_table(db, replay.RunInput)
+    await ensure_table(db, coverage.RunInput)
     found = {}
-    for table, row in replay.row_types(app, run).items():
+    for table, row in coverage.row_types(app, run).items():
         schema = await ensure_table(db, row)
         ours = Succession(app, schema, run, line[:place])
         later: list[dict[str, Any]] = []

@@ -375,7 +375,7 @@ async def test_a_consumer_deleted_in_use_goes_on_where_it_was(nats: Settings) ->
         async with harness.worker() as worker:
             await done(harness, "double")
             assert worker.engine is not None
-            floors = worker.engine._floors
+            floors = worker.engine.work.floors
             await until(lambda: floors.get("double", 0) >= 100, "the floor")
             answer = await api("$JS.API.CONSUMER.DELETE.deleted.double")
             assert answer.get("success")

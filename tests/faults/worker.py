@@ -23,7 +23,7 @@ from mqinfer.flow import handling, settler
 from mqinfer.metrics import SinkMetrics, StageMetrics
 from mqinfer.settings import Settings
 from mqinfer.tables import intotable
-from mqinfer.worker import stop_on_signals
+from mqinfer.worker.worker import stop_on_signals
 
 from . import pipeline
 from .counters import Counters

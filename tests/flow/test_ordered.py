@@ -21,12 +21,13 @@ from mqinfer.backoff import Backoff
 from mqinfer.errors import ConflictError, WiringError
 from mqinfer.flow import ordered
 from mqinfer.flow.deadletter import SEQUENCE, SUBJECT
-from mqinfer.flow.ordered import Held, OneEach, Partition, PartitionedPull, lapsed
+from mqinfer.flow.ordered import Held, Leases, OneEach, Partition, PartitionedPull
 from mqinfer.identity import MSG_ID, SOURCE, output_id
 from mqinfer.operate import check, status
 from mqinfer.operate.permissions import permissions
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, nats_only, until
+from mqinfer.worker.live import LiveWork
 from tests.support import ordered_app
 
 SOON = Backoff(initial=0.01, maximum=0.05)
@@ -399,7 +400,7 @@ async def test_another_number_of_partitions_is_refused(nats: Settings) -> None:
         more = declared(6)
         task = plan.tasks(more)[0]
         with pytest.raises(ConflictError, match=r"cut into 4 .* asks for 6.*partitions=4"):
-            await ordered.ensure(more, task, harness.services.broker)
+            await LiveWork(more, harness.services.broker).ensure(task)
         with pytest.raises(ConflictError, match="cut into 4"):
             await admin.ensure_stream(raw(harness).client, plan.copy_spec(more, Leaf))
 
@@ -417,8 +418,9 @@ async def test_a_stage_that_ran_without_order_is_refused(nats: Settings) -> None
 
     async with Harness(before, nats) as harness:
         await harness.drain()
+        work = LiveWork(after, harness.services.broker)
         with pytest.raises(ConflictError, match=r"without order before.*name="):
-            await ordered.ensure(after, plan.tasks(after)[0], harness.services.broker)
+            await work.ensure(work.tasks[0])
 
 
 def test_the_number_of_partitions_has_a_range() -> None:
@@ -522,15 +524,16 @@ def test_a_lease_counts_from_its_last_confirmed_renewal() -> None:
     job: Any = SimpleNamespace(delivery=held)
     partitions.progress(held)
     now = 107.0
-    assert not lapsed(job, 10.0, now)
-    assert lapsed(job, 10.0, 108.5)
+    leases = Leases(10.0)
+    assert leases.owns(job, now)
+    assert not leases.owns(job, 108.5)
     asked.pop()()  # the answer counts from when it was asked for
     assert held.renewed == 100.0
     partitions.progress(held)
     now = 109.0
     asked.pop()()
     assert held.renewed == 107.0
-    assert not lapsed(job, 10.0, 114.9)
+    assert leases.owns(job, 114.9)
 
 
 async def test_a_lost_lease_is_dropped_without_a_word(nats: Settings) -> None:
@@ -584,16 +587,16 @@ async def test_every_partition_that_is_free_is_asked() -> None:
         part.pull = fake
     pull = PartitionedPull(parts, asyncio.create_task(asyncio.sleep(60)))
     slots = OneEach(3, 100)
-    while asked := slots.plan():
+    while asked := slots.available():
         slots.ask(*asked)
         pull.request(*asked)
     assert [fake.requests for fake in pulls] == [1, 1, 1]
     parts[1].asked, parts[1].held = False, True
     slots.arrive(10)
-    assert slots.plan() is None
+    assert slots.available() is None
     parts[1].held = False
     slots.release(10)
-    assert slots.plan() == (1, 100)
+    assert slots.available() == (1, 100)
     pull.request(1, 100)
     assert [fake.requests for fake in pulls] == [1, 2, 1]
     assert "3 asked, 0 held of 3" in repr(pull)

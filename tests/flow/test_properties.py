@@ -139,15 +139,14 @@ def test_keys_can_be_read_back(text: str) -> None:
 def test_slots_are_never_exceeded_nor_negative(
     most: int, unhandled: int, size: int, largest: int, steps: list[tuple[str, int]]
 ) -> None:
-    slots = Slots(most, size, largest)
-    slots.max_unhandled = unhandled
+    slots = Slots(most, size, largest, max_unhandled=unhandled)
     held: list[int] = []
     handled: list[int] = []
     for step, number in steps:
-        if step == "ask" and (plan := slots.plan()):
-            assert plan[0] >= 1
-            assert plan[1] >= slots.largest
-            slots.ask(*plan)
+        if step == "ask" and (wanted := slots.available()):
+            assert wanted[0] >= 1
+            assert wanted[1] >= slots.largest
+            slots.ask(*wanted)
         elif step == "arrive" and slots.asked:
             held.append(1 + number % largest)
             slots.arrive(held[-1])
@@ -167,9 +166,9 @@ def test_slots_are_never_exceeded_nor_negative(
         assert slots.bytes_asked >= 0
         there = held + handled
         assert (slots.in_flight, slots.bytes_in_flight) == (len(there), sum(there))
-        if slots.free == min(most, unhandled):  # nothing is going on: asking must be possible again
+        if not there and not slots.asked:  # nothing is going on: asking must be possible again
             slots.withdraw(0, slots.bytes_asked)
-            assert slots.plan() is not None
+            assert slots.available() is not None
 
 
 # --- pulls ----------------------------------------------------------------------------------------
@@ -209,8 +208,8 @@ class Server:
 
     def ask(self, number: int) -> None:
         """A part of what may be asked for, so that several requests are open."""
-        if plan := self.slots.plan():
-            part = (1 + number % min(plan[0], 6), min(plan[1], 1_000 + number))
+        if wanted := self.slots.available():
+            part = (1 + number % min(wanted[0], 6), min(wanted[1], 1_000 + number))
             self.slots.ask(*part)
             self.pull.request(*part)
 

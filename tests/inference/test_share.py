@@ -24,10 +24,11 @@ from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.share import MAX_REST, Share
 from mqinfer.ports import InferenceServer, ModelInfo, ModelReply, TensorInfo
-from mqinfer.replay.replay import RunWorker
 from mqinfer.replay.runs import Wanted
+from mqinfer.replay.work import RunWork
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
+from mqinfer.worker.worker import Worker
 from tests.adapters.test_triton import save_table
 from tests.support.replay import Double, Number, runs_of
 from tests.support.triton import serving
@@ -277,7 +278,7 @@ async def test_a_run_keeps_to_its_share_of_triton(
         inference = Inference(server)
         services = replace(harness.services, inference=inference)
         async with asyncio.timeout(60):
-            await RunWorker(app, services, run, runs_of(harness)).run()
+            await Worker(services, RunWork(app, services, run, runs_of(harness))).run()
         await server.close()
         (lane,) = inference.statistics().lanes
         assert lane.items == 200

@@ -14,7 +14,6 @@ import pytest
 from msgspec import structs
 
 from mqinfer import App, Blob, Context, Message
-from mqinfer import worker as engine
 from mqinfer.adapters.runs import JetStreamRuns
 from mqinfer.adapters.scan import Scanner
 from mqinfer.backoff import Backoff
@@ -23,12 +22,15 @@ from mqinfer.identity import MODELS, MSG_ID, RUN
 from mqinfer.inference.inference import Inference
 from mqinfer.operate.letters import DeadLetters, Selection
 from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
+from mqinfer.replay.consumers import progress
 from mqinfer.replay.rate import RatedSlots
-from mqinfer.replay.replay import RunWorker, progress
 from mqinfer.replay.runs import Runs, Wanted
+from mqinfer.replay.work import RunWork
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
-from mqinfer.worker import Services
+from mqinfer.worker.live import LiveWork
+from mqinfer.worker.services import Services
+from mqinfer.worker.worker import Worker
 from tests.support.replay import Double, Keyed, Noise, Number, runs_of, work
 
 
@@ -383,7 +385,7 @@ def test_a_rate_is_kept() -> None:
     given = 0
     for _ in range(100):  # ten seconds
         now += 0.1
-        while planned := slots.plan():
+        while planned := slots.available():
             slots.ask(*planned)
             given += planned[0]
             for _ in range(planned[0]):
@@ -392,11 +394,11 @@ def test_a_rate_is_kept() -> None:
             slots.withdraw(0, planned[1])
     assert 950 <= given <= 1060
     now += 0.1
-    planned = slots.plan()
+    planned = slots.available()
     assert planned is not None
     slots.ask(*planned)
     slots.withdraw(*planned)
-    assert slots.plan() == planned
+    assert slots.available() == planned
 
 
 async def test_counting_is_exact(nats: Settings) -> None:
@@ -445,11 +447,12 @@ async def test_a_run_answers_with_its_own_model_version(nats: Settings) -> None:
         async def services() -> Services:
             return replace(harness.services, inference=Inference(Versions()))
 
-        live = engine.Worker(app, await services(), drain=True)
-        await live.run()
+        connections = await services()
+        await Worker(connections, LiveWork(app, connections.broker, drain=True)).run()
         runs = runs_of(harness)
         run = await runs.create(stage="double", wanted=Wanted(), name="r1", models={"grader": "2"})
-        await RunWorker(app, await services(), run, runs).run()
+        connections = await services()
+        await Worker(connections, RunWork(app, connections, run, runs)).run()
         stored = await harness.stored(subject="versions.run.r1.double")
         assert sorted(raw.data for raw in stored) == [b'{"value":%d}' % (2 * i) for i in range(5)]
         assert {raw.headers[MODELS] for raw in stored} == {"grader=2"}

@@ -1,0 +1,108 @@
+"""Mailbox: where messages wait for a handler, and handlers for messages. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from mqinfer.flow.job import Job
+
+
+class Mailbox:
+    """Jobs in the order of their arrival, and the handlers that wait for them.
+
+    Args:
+        batch_size: the most jobs that one handler takes at once.
+        batch_wait: seconds that the first of a batch waits for more.
+        more: whether more jobs may arrive before one of these leaves.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        batch_wait: float,
+        more: Callable[[], bool],
+        clock: Callable[[], float],
+    ):
+        self._jobs: deque[Job] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._waking = False
+        self._gathering = asyncio.Lock()
+        self._batch_size = batch_size
+        self._batch_wait = batch_wait
+        self._more = more
+        self._clock = clock
+
+    def put(self, job: Job) -> None:
+        """A job has arrived."""
+        self._jobs.append(job)
+        if self._idle:
+            self._wake()
+
+    async def take(self) -> list[Job]:
+        """The next job, or batch of jobs; waits for it."""
+        jobs = self._jobs
+        if self._batch_size == 1:
+            while not jobs:
+                await self._sleep(None)
+            batch = [jobs.popleft()]
+        else:
+            async with self._gathering:  # one batch is gathered at a time
+                batch = await self._gather()
+        if jobs:
+            self._wake()  # in case this handler has to wait
+        return batch
+
+    def empty(self) -> list[Job]:
+        """Take out all that no handler has begun with."""
+        left = list(self._jobs)
+        self._jobs.clear()
+        return left
+
+    def _wake(self) -> None:
+        """Wake one idle handler; it wakes the next, if there is still work when it has its own.
+
+        A handler that never waits so empties the mailbox alone, without a switch for each message.
+        """
+        while self._idle and not self._waking:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                self._waking = True
+
+    async def _sleep(self, timeout: float | None) -> None:
+        """Until a job arrives, or `timeout` seconds have passed."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._idle.append(waiter)
+        try:
+            if timeout is None:
+                await waiter
+            else:
+                async with asyncio.timeout(timeout):
+                    await waiter
+        except TimeoutError:
+            pass
+        finally:
+            self._waking = False
+            waiter.cancel()
+
+    async def _gather(self) -> list[Job]:
+        """A batch: full, or as old as a batch may get."""
+        jobs = self._jobs
+        while not jobs:
+            await self._sleep(None)
+        oldest = jobs[0].received
+        while 0 < len(jobs) < self._batch_size:
+            left = oldest + self._batch_wait - self._clock()
+            if left <= 0 or not self._more():
+                break  # old enough, or no more can come before this batch is done
+            await self._sleep(left)
+        return [jobs.popleft() for _ in range(min(self._batch_size, len(jobs)))]
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __repr__(self) -> str:
+        return f"Mailbox({len(self._jobs)} jobs, {len(self._idle)} idle handlers)"

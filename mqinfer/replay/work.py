@@ -1,0 +1,178 @@
+"""The work of a replay: a bounded stretch of the stream through a stage again, beside the live one.
+
+What a run writes goes to `<app>.run.<run>.<subject>`, which no live consumer's filter matches, and
+its rows go to the same tables, invisible (promise 6). Everything that holds for live work holds
+here: it is the same runner, with a policy that ends it at a sequence and has it write down what it
+covered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mqinfer.errors import ConfigurationError, Unavailable
+from mqinfer.flow.policy import Policy
+from mqinfer.replay.consumers import consumers, settled
+from mqinfer.replay.coverage import RunInput, row_types
+from mqinfer.replay.rate import RatedSlots
+from mqinfer.worker.work import Binding, Running
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.flow.job import Job
+    from mqinfer.message import Message
+    from mqinfer.plan import Task
+    from mqinfer.ports import Delivery
+    from mqinfer.replay.runs import Run, Runs
+    from mqinfer.worker.services import Services
+
+log = structlog.get_logger("mqinfer.replay")
+
+LOOK = 0.25  # seconds between looks at the run's state and its consumers
+
+
+class Replayed(Policy):
+    """The replayed stage ends at a sequence, and writes down what it has answered.
+
+    Args:
+        app: name of the app.
+        run: the run.
+        end: the last sequence; infinity for what was sent back.
+        covers: whether anybody will ask what was covered.
+    """
+
+    def __init__(self, app: str, run: Run, end: float, *, covers: bool):
+        self._app = app
+        self._run = run
+        self._end = end
+        self._covers = covers
+
+    def admits(self, delivery: Delivery) -> bool:
+        """Whether it lies in the range."""
+        return delivery.sequence <= self._end
+
+    def after_answer(self, job: Job, outputs: int) -> Sequence[Message]:
+        """The coverage: whatever the outputs of two attempts, it is one."""
+        if not self._covers:
+            return ()
+        covered = RunInput(
+            app=self._app,
+            run=self._run.name,
+            stage=self._run.stage,
+            input=job.id,
+            sequence=job.delivery.sequence,
+            outputs=outputs,
+        )
+        return (covered,)
+
+
+class RunWork:
+    """A run, to be worked on until it is done or stopped; see `mqinfer.worker.work.Work`.
+
+    Args:
+        app: the app.
+        services: connections; their inference answers with the run's model versions from now on,
+            in the run's share of the slots.
+        run: its definition.
+        store: the runs of the app.
+
+    Raises:
+        ConfigurationError: the run names models, and there is no inference.
+    """
+
+    def __init__(self, app: App, services: Services, run: Run, store: Runs):
+        self.app = app
+        self.run = run
+        self.waiting: dict[str, int] = {}
+        self._broker = services.broker
+        self._runs = store
+        self._consumers = {consumer.task.name: consumer for consumer in consumers(app, run)}
+        self.tasks = [consumer.task for consumer in self._consumers.values()]
+        if services.inference is not None:
+            services.inference.pin(run.models)
+            services.inference.share(run.share)
+        elif run.models:
+            raise ConfigurationError(f"run {run.name} names models, and there is no inference")
+
+    async def ensure(self, task: Task) -> None:
+        """Make a consumer; where it is gone since the run was stopped or discarded, end."""
+        await self.recreate(task)
+
+    async def recreate(self, task: Task) -> None:
+        """Make a consumer, unless the run was stopped or discarded meanwhile: `watch` ends then."""
+        if (await self._runs.get(self.run.name)).state == "running":
+            await self._broker.ensure_consumer(self._consumers[task.name].spec)
+
+    def binding(self, task: Task, clock: Callable[[], float]) -> Binding:
+        """The run's consumer; the replayed stage keeps to its range, its rate, and its coverage."""
+        app, run = self.app, self.run
+        consumer = self._consumers[task.name]
+        stream, name = consumer.spec.stream, consumer.spec.name
+        if task.name != run.stage:
+            return Binding(stream, name, self._broker, task.writes, run.name)
+        covers = bool(row_types(app, run))
+        rate, limits = run.rate, task.limits
+
+        def rated(largest: int, waiting: int) -> RatedSlots:
+            assert rate is not None
+            return RatedSlots(
+                limits.max_in_flight,
+                limits.max_bytes,
+                largest,
+                rate=rate,
+                clock=clock,
+                max_unhandled=waiting,
+            )
+
+        return Binding(
+            stream,
+            name,
+            self._broker,
+            (*task.writes, RunInput) if covers else task.writes,
+            run.name,
+            policy=Replayed(
+                app.name,
+                run,
+                math.inf if consumer.end is None else consumer.end,
+                covers=covers,
+            ),
+            slots=rated if rate else None,
+        )
+
+    # --- the end --------------------------------------------------------------------------------
+
+    async def watch(self, worker: Running) -> None:
+        """Stop when the run is over, or is not running any more."""
+        quiet = 0
+        while not worker.stopping:
+            try:
+                run = await self._runs.get(self.run.name)
+                # Once dead letters came back, the replayed stage reads another consumer.
+                other = bool(run.retries) != bool(self.run.retries)
+                if run.state != "running" or other:
+                    log.info("the run is over", run=run.name, state=run.state)
+                    worker.stop()
+                    return
+                # Twice, since stages may write to one another in a circle.
+                quiet = quiet + 1 if worker.complete and await self._all_settled() else 0
+                if quiet >= 2:
+                    await self._runs.finish(run)
+                    continue
+            except Unavailable as error:
+                log.info("the run cannot be looked at", reason=str(error))
+            await asyncio.sleep(LOOK)
+
+    async def _all_settled(self) -> bool:
+        """Whether every consumer is settled; in the order in which one feeds the other."""
+        done = True
+        for name, consumer in self._consumers.items():
+            spec = consumer.spec
+            state = await self._broker.consumer_state(spec.stream, spec.name)
+            self.waiting[name] = 0 if state is None else state.waiting
+            done = done and settled(consumer, state)
+        return done

@@ -1,0 +1,152 @@
+"""Live: the work of an ordinary worker, the messages of an app as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mqinfer import plan
+from mqinfer.errors import ConflictError, Unavailable
+from mqinfer.flow.ordered import Leases, OneEach, Partitions
+from mqinfer.worker.work import Binding, Running
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.ports import Broker, ConsumerSpec
+
+log = structlog.get_logger("mqinfer.worker")
+
+LAG_EVERY = 1.0  # seconds between looks at how far consumers are
+
+
+class LiveWork:
+    """Stages and sinks of an app; see `mqinfer.worker.work.Work`.
+
+    Args:
+        app: the app.
+        broker: its server.
+        stages: names of stages and sinks; None is all.
+        drain: end when nothing is left to do.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        broker: Broker,
+        *,
+        stages: Sequence[str] | None = None,
+        drain: bool = False,
+    ):
+        self.app = app
+        self.tasks = plan.tasks(app, stages)
+        self.waiting: dict[str, int] = {}
+        self.floors: dict[str, int] = {}  # consumer -> all up to this sequence is done
+        self._broker = broker
+        self._drain = drain
+        self._created: dict[str, str | None] = {}  # stream -> when it was made
+
+    # --- consumers ------------------------------------------------------------------------------
+
+    async def ensure(self, task: plan.Task) -> None:
+        """Make the consumers of a task, and the partitions of an ordered one.
+
+        Raises:
+            ConflictError: the number of partitions was changed, or the stage ran without order
+                before.
+        """
+        if task.ordered:
+            await self._ensure_partitions(task)
+        else:
+            await self.recreate(task)
+        stream = plan.stream_of(self.app, task)
+        if stream not in self._created:
+            self._created[stream] = await self._broker.stream_created(stream)
+
+    async def _ensure_partitions(self, task: plan.Task) -> None:
+        copy = plan.copy_spec(self.app, task.reads)
+        specs = plan.consumer_specs(self.app, task)
+        stream = self.app.name
+        if (
+            await self._broker.consumer_state(copy.name, specs[0].name) is None
+            and await self._broker.consumer_state(stream, task.name) is not None
+        ):
+            raise ConflictError(
+                f"stage {task.name} has read {task.reads.__name__} without order before: where it "
+                f"was does not carry over. Give it another name= (it begins at the oldest "
+                f"message), or delete consumer {task.name} of stream {stream}"
+            )
+        await self._broker.ensure_stream(copy)
+        for spec in specs:
+            await self._broker.ensure_consumer(spec)
+
+    async def recreate(self, task: plan.Task) -> None:
+        """Make what an operator deleted (or nobody made yet), from where it last was.
+
+        It may as well be there: a pull that hears nothing asks for it too.
+        """
+        for spec in plan.consumer_specs(self.app, task):
+            floor = self.floors.get(spec.name, 0)
+            if floor and await self._is_gone(spec):
+                spec = replace(spec, start_sequence=floor + 1)
+            await self._broker.ensure_consumer(spec)
+
+    async def _is_gone(self, spec: ConsumerSpec) -> bool:
+        """Whether the consumer was deleted, and not its whole stream, whose numbers begin anew."""
+        if await self._broker.consumer_state(spec.stream, spec.name) is not None:
+            return False
+        return await self._broker.stream_created(spec.stream) == self._created.get(spec.stream)
+
+    def binding(self, task: plan.Task, clock: Callable[[], float]) -> Binding:
+        """A task's own consumer, or its partitions."""
+        plain = Binding(plan.stream_of(self.app, task), task.name, self._broker, task.writes)
+        if not task.ordered:
+            return plain
+        names = [spec.name for spec in plan.consumer_specs(self.app, task)]
+        return replace(
+            plain,
+            feed=Partitions(self._broker, names, task.limits.ack_wait, clock),
+            policy=Leases(task.limits.ack_wait),
+            slots=lambda largest, _: OneEach(self.app.partitions, largest),
+        )
+
+    # --- how far everything is ------------------------------------------------------------------
+
+    async def watch(self, worker: Running) -> None:
+        """Keep the lag of the consumers that matter here, and end a drain."""
+        upstream = plan.upstream(self.app, self.tasks)
+        watched = {task.name: task for task in upstream}
+        for task in self.tasks:
+            watched.update({other.name: other for other in plan.downstream(self.app, task)})
+        quiet = 0
+        while not worker.stopping:
+            try:
+                lags = {name: await self._lag(task) for name, task in watched.items()}
+            except Unavailable:
+                quiet = 0
+            else:
+                done = not any(lags[task.name] for task in upstream)
+                quiet = quiet + 1 if done and worker.complete and worker.idle else 0
+                if self._drain and quiet >= 2:
+                    log.info("nothing is left to do", app=self.app.name)
+                    worker.stop()
+            await asyncio.sleep(LAG_EVERY if not self._drain else LAG_EVERY / 4)
+
+    async def _lag(self, task: plan.Task) -> int:
+        found = [
+            await self._broker.consumer_state(spec.stream, spec.name)
+            for spec in plan.consumer_specs(self.app, task)
+        ]
+        states = [state for state in found if state is not None]
+        for state in states:
+            floor = max(self.floors.get(state.name, 0), state.acknowledged_floor)
+            self.floors[state.name] = floor
+        self.waiting[task.name] = sum(state.waiting for state in states)
+        lag = sum(state.lag for state in states)
+        if self._drain and task.ordered and not lag:
+            # What is published is not in a partition yet, but it is left to do.
+            lag = int(await self._broker.uncopied(plan.copy_spec(self.app, task.reads)))
+        return lag

@@ -1,0 +1,33 @@
+"""Services: the outside world as a worker is given it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mqinfer.blob import BlobStore
+    from mqinfer.inference.inference import Inference
+    from mqinfer.observe import Metrics
+    from mqinfer.ports import Broker, Database
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Open connections, handed in.
+
+    Attributes:
+        broker: JetStream.
+        store: of blobs.
+        inference: model calls; None when no stage uses a model.
+        database: ClickHouse; None when no table is written.
+        metrics: of this process.
+        inline_limit: bytes of a blob that may ride in its message.
+    """
+
+    broker: Broker
+    store: BlobStore | None
+    inference: Inference | None
+    database: Database | None
+    metrics: Metrics
+    inline_limit: int = 65536

@@ -1,0 +1,183 @@
+"""Worker: runs the runners of one process, and stops them in order.
+
+The order of a stop (promise 5): runners stop pulling, finish, publish, acknowledge and hand back;
+then inference ends, then the connections. Everything runs in task groups: a side task that dies
+stops the worker, and no task outlives it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from mqinfer import plan
+from mqinfer.errors import Unavailable
+from mqinfer.flow.runner import Runner
+from mqinfer.model import inference as current_inference
+from mqinfer.tables.sink import Sink
+from mqinfer.worker.assembly import Assembly
+
+if TYPE_CHECKING:
+    from mqinfer.plan import Task
+    from mqinfer.worker.services import Services
+    from mqinfer.worker.work import Work
+
+log = structlog.get_logger("mqinfer.worker")
+
+
+class Worker:
+    """Works on the tasks of one work in one process.
+
+    Args:
+        services: connections.
+        work: live messages, or a replay run.
+        grace: seconds that handlers may take to finish when it stops.
+    """
+
+    def __init__(self, services: Services, work: Work, *, grace: float = 25.0):
+        self.app = work.app
+        self.work = work
+        self.runners: list[Runner] = []
+        self._services = services
+        self._assembly = Assembly(services, work)
+        self._grace = grace
+        self._stop = asyncio.Event()
+        self._beginning: dict[str, Callable[[], str | None]] = {}  # task -> what it waits for
+        self._started = False
+
+    def stop(self) -> None:
+        """Begin an orderly stop; does nothing the second time."""
+        self._stop.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task has its runner."""
+        return len(self.runners) == len(self.work.tasks)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return not any(runner.jobs for runner in self.runners)
+
+    def not_ready(self) -> list[str]:
+        """Why the worker cannot pull and publish now, a line each; empty when it can."""
+        if not self._started:
+            return ["starting"]
+        broker = self._services.broker.blocked
+        reasons = [f"broker: {broker}"] if broker else []
+        reasons += [
+            f"stage {name}: {reason() or 'it is being prepared'}"
+            for name, reason in self._beginning.items()
+        ]
+        return reasons + [
+            f"stage {runner.name}: {runner.blocked}" for runner in self.runners if runner.blocked
+        ]
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until `stop`, or until the work ends by itself.
+
+        Raises:
+            ConflictError: the stream or a consumer exists with settings that do not fit.
+            Unavailable: the broker cannot be reached at the start.
+            ExceptionGroup: a part of the worker failed.
+        """
+        broker = self._services.broker
+        for stream in (plan.stream_spec(self.app), plan.dead_stream_spec(self.app)):
+            await broker.ensure_stream(stream)
+        await broker.ensure_bucket(
+            plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
+        )
+        async with self.app.lifespan() if self.app.lifespan else nullcontext():
+            current_inference.set(self._services.inference)
+            async with asyncio.TaskGroup() as beside:
+                helpers = self._start_beside(beside)
+                try:
+                    await self._work()
+                finally:
+                    for helper in helpers:
+                        helper.cancel()
+        try:
+            await broker.flush()
+        except Unavailable as error:
+            # What the broker did not hear it delivers again, and repeats are dropped.
+            log.warning("stopped without the broker", app=self.app.name, reason=str(error))
+        else:
+            log.info("stopped", app=self.app.name)
+
+    def _start_beside(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        helpers = [group.create_task(self.work.watch(self), name="how far")]
+        if self._services.inference is not None:
+            helpers.append(group.create_task(self._services.inference.run(), name="inference"))
+        return helpers
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            lost = group.create_task(self._lost(), name="connection")
+            self._beginning = {task.name: lambda: None for task in self.work.tasks}
+            for task in self.work.tasks:
+                # Each makes its own consumer and table, so that one that waits for ClickHouse
+                # does not hold up the others.
+                group.create_task(self._run_task(task), name=task.name)
+            self._started = True
+            log.info("started", app=self.app.name, stages=[task.name for task in self.work.tasks])
+            await self._stop.wait()
+            lost.cancel()
+
+    async def _lost(self) -> None:
+        await self._services.broker.lost()
+        raise Unavailable(
+            self._services.broker.blocked or "the connection to NATS is closed for good"
+        )
+
+    async def _run_task(self, task: Task) -> None:
+        await self.work.ensure(task)
+        sink = None
+        if task.row is not None:
+            assert self._services.database is not None
+            sink = table = Sink(self._services.database, task.row)
+            self._beginning[task.name] = lambda: table.blocked
+            if not await self._unless_stopped(sink.prepare()):
+                return
+        lifespan = task.stage.lifespan if task.stage else None
+        async with lifespan() if lifespan else nullcontext() as state:
+            runner = self._assembly.runner(task, sink, state)
+            self.runners.append(runner)
+            del self._beginning[task.name]
+            await runner.run(self._stop, self._grace)
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Await `work`; False if the worker was stopped first."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(work)
+            stopped = group.create_task(self._stop.wait())
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            done = task.done()
+            task.cancel()
+            stopped.cancel()
+        return done
+
+
+def stop_on_signals(stop: Callable[[], None], abort: Callable[[], None]) -> None:
+    """SIGTERM or SIGINT: `stop`; a second one: `abort`."""
+    loop = asyncio.get_running_loop()
+    seen = 0
+
+    def received() -> None:
+        nonlocal seen
+        seen += 1
+        (stop if seen == 1 else abort)()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, received)
