@@ -22,7 +22,8 @@ from mqinfer.times import parse_time
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.replay.runs import Run, Wanted
+    from mqinfer.replay.run import Run
+    from mqinfer.replay.runs import Wanted
     from mqinfer.settings import Settings
 
 _LOOK = 0.5

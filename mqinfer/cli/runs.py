@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mqinfer.ports import Database
     from mqinfer.replay.examples import Attachments
     from mqinfer.replay.promote import Promotions
-    from mqinfer.replay.runs import Run, Runs
+    from mqinfer.replay.run import Run
+    from mqinfer.replay.runs import Runs
     from mqinfer.settings import Settings
 
 T = TypeVar("T")

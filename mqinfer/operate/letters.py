@@ -30,7 +30,8 @@ from mqinfer.replay import runs
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.ports import Broker
-    from mqinfer.replay.runs import Run, Runs
+    from mqinfer.replay.run import Run
+    from mqinfer.replay.runs import Runs
 
 _AT_ONCE = 200
 _TIMEOUT = 30.0

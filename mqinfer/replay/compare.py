@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.message import Row
     from mqinfer.ports import Database
-    from mqinfer.replay.runs import Run
+    from mqinfer.replay.run import Run
 
 LIVE = "live"
 _MATRIX = 50  # cells of a column's matrix that are given, the largest

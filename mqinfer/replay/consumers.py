@@ -14,10 +14,12 @@ from mqinfer import plan
 from mqinfer.ports import ConsumerSpec, ConsumerState
 from mqinfer.replay import runs
 from mqinfer.replay.coverage import RunInput, row_types
+from mqinfer.replay.run import State
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.replay.runs import Run, Runs
+    from mqinfer.replay.run import Run
+    from mqinfer.replay.runs import Runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,13 @@ async def progress(app: App, run: Run, broker: Any, store: Runs) -> int:
     first = consumers(app, run)[0]
     spec = first.spec
     state: ConsumerState | None = await broker.consumer_state(spec.stream, spec.name)
-    if run.retries and run.state in ("running", "stopped"):
+    if run.retries and run.state in (State.RUNNING, State.STOPPED):
         if state is not None:
             return max(0, run.total - state.lag)
         back = await store.store.waiting_after(app.name, spec.filters, 0)
         return max(0, run.total - back)
     if state is None:
-        return run.total if run.state in ("done", "promoted") else 0
+        return run.total if run.state in (State.DONE, State.PROMOTED) else 0
     if settled(first, state):
         return run.total
     waiting = 0

@@ -13,7 +13,7 @@ from mqinfer.replay import runs
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.replay.runs import Run
+    from mqinfer.replay.run import Run
 
 
 class RunInput(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
     from mqinfer.message import Message
     from mqinfer.operate.letters import Stored
-    from mqinfer.replay.runs import Run
+    from mqinfer.replay.run import Run
 
 _MOST = 8  # figures of one example
 _PICTURE = 5_000_000  # bytes; a larger one is named, not shown

@@ -25,7 +25,8 @@ import structlog
 
 from mqinfer import plan
 from mqinfer.errors import ConfigurationError, MqinferError
-from mqinfer.replay import consumers, coverage, runs
+from mqinfer.replay import consumers, coverage
+from mqinfer.replay.run import DISCARD, ERASE, PROMOTE, UNDO, Run, State, moved
 from mqinfer.tables.columns import quoted
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import generation_sql, schema_of, text_literal, version_sql
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.message import Row
     from mqinfer.ports import Broker, Database
-    from mqinfer.replay.runs import Run, Runs
+    from mqinfer.replay.runs import Runs
 
 log = structlog.get_logger("mqinfer.replay")
 
@@ -87,7 +88,7 @@ def owner_sql(app: App, lineage: str, promoted: Sequence[Run]) -> str:
 
 def promoted_of(every: Sequence[Run]) -> list[Run]:
     """The promoted runs, the latest last."""
-    return sorted((run for run in every if run.state == "promoted"), key=lambda run: run.order)
+    return sorted((run for run in every if run.state is State.PROMOTED), key=lambda run: run.order)
 
 
 def reconcile_sql(
@@ -163,10 +164,9 @@ class Promotions:
         def wish(run: Run) -> Run:
             if not coverage.row_types(self._app, run):
                 raise ConfigurationError(f"run {name} writes to no table: nothing to promote")
-            if run.state == "promoted":
+            if run.state is State.PROMOTED:
                 return msgspec.structs.replace(run, applied=False)
-            _require(run, "done", "promoted")
-            return msgspec.structs.replace(run, state="promoted", order=order, applied=False)
+            return moved(run, PROMOTE, order=order, applied=False)
 
         return await self._apply(await self._runs.change(name, wish))
 
@@ -178,10 +178,9 @@ class Promotions:
         """
 
         def wish(run: Run) -> Run:
-            if run.state == "done":
+            if run.state is State.DONE:
                 return run  # undone before, perhaps half, or never promoted
-            _require(run, "promoted", "undone")
-            return msgspec.structs.replace(run, state="done", order=0, applied=False)
+            return moved(run, UNDO, order=0, applied=False)
 
         return await self._apply(await self._runs.change(name, wish))
 
@@ -218,12 +217,12 @@ class Promotions:
         """
 
         def wish(run: Run) -> Run:
-            if run.state == "promoted" or not run.applied:
+            if run.state is State.PROMOTED or not run.applied:
                 raise ConfigurationError(
                     f"run {name} is promoted, its rows are shown: undo that first "
                     f"(mqinfer runs undo APP {name})"
                 )
-            return run if run.state == "discarded" else _with(run, "discarding")
+            return run if run.state is State.DISCARDED else moved(run, DISCARD)
 
         run = await self._runs.change(name, wish)
         stream, prefix = self._app.name, consumers.consumer_prefix(run)
@@ -238,7 +237,7 @@ class Promotions:
                 f"ALTER TABLE {quoted(schema.storage)} DELETE WHERE _run = {text_literal(name)} "
                 f"AND {_own(self._app, run, row)} SETTINGS mutations_sync = 2"
             )
-        return await self._runs.change(name, lambda now: _with(now, "discarded"))
+        return await self._runs.change(name, lambda now: moved(now, ERASE))
 
     async def _ended(self, stream: str, prefix: str) -> None:
         """Wait until the run's workers, which see that it is over, have stopped asking."""
@@ -287,17 +286,6 @@ def _own(app: App, run: Run, row: type[Row]) -> str:
     if row is coverage.RunInput:
         return f"app = {text_literal(app.name)}"
     return f"has({texts(stages_of(run))}, _stage)"
-
-
-def _with(run: Run, state: runs.State) -> Run:
-    return msgspec.structs.replace(run, state=state)
-
-
-def _require(run: Run, state: runs.State, what: str) -> None:
-    if run.state != state:
-        raise ConfigurationError(
-            f"run {run.name} is {run.state}: only one that is {state} can be {what}"
-        )
 
 
 async def late(app: App, run: Run, broker: Broker) -> str | None:

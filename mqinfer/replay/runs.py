@@ -1,9 +1,8 @@
-"""Runs: the durable definition of a replay, and what may become of it.
+"""Runs: the replays of an app, kept where every command and worker finds them.
 
-A run is one value in the bucket `<app>-runs`. It is made once, with its range fixed; after that
-only its state changes, and every change is conditional on the revision that was read, so that two
-commands at once cannot undo one another. What a run has answered is not kept here: its consumers
-know, and they survive everything that the stream survives.
+A run is one value in the bucket `<app>-runs`. Every change of it is conditional on the revision
+that was read, so that two commands at once cannot undo one another. What a run has answered is not
+kept here: its consumers know, and they survive everything that the stream survives.
 
 A name is never used twice. JetStream would drop the messages of a second run of the same name, for
 their ids are those of the first.
@@ -15,7 +14,7 @@ import datetime
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -23,66 +22,18 @@ from mqinfer import plan
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.message import key_token
 from mqinfer.replay.ranges import Bounds, Wanted, fixed
+from mqinfer.replay.run import FINISH, REOPEN, RESUME, STOP, Run, State, Transition, may, moved
 
 if TYPE_CHECKING:
     from mqinfer.app import App
 
-__all__ = ["Bounds", "Run", "RunStore", "Runs", "State", "Wanted", "check", "taken"]
-
-State = Literal["running", "stopped", "done", "promoted", "discarding", "discarded"]
+__all__ = ["Bounds", "RunStore", "Runs", "Wanted", "check", "taken"]
 
 # Subject and consumer of messages that come back; neither a type nor a stage should be called so.
 RETRIES = "mqinfer-retry"
 # No hyphen: `run-<run>-<stage>` must say which part is which, and stages may have hyphens.
 _NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
 _TRIES = 10
-
-
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One replay.
-
-    Attributes:
-        name: of the run, unique in the app for ever.
-        stage: that is replayed.
-        start: the first sequence of the range.
-        end: the last sequence of the range, fixed when the run was made.
-        total: messages of the stage in the range, when the run was made.
-        key: of the messages, where only one key is replayed.
-        models: `name -> version` that answer in this run instead of what the app asks for.
-        rate: most messages a second in each process; None is no limit.
-        share: of the request slots of each model that a process may use; 1 is all of them.
-        downstream: whether the stages that follow are taken along.
-        stages: that were taken; what they were when it was made, whatever the app is now.
-        state: of the whole run.
-        created: when.
-        finished: when the last message was settled.
-        retries: how often dead letters of it were sent back; from the first on, the replayed stage
-            reads these instead of the range, which is settled.
-        order: of promotions, the latest highest; 0 when not promoted.
-        applied: whether the tables show what `state` says; a command that was killed left it so.
-        notes: what was said about the range when the run was made.
-        token: random, so that no two definitions are the same.
-    """
-
-    name: str
-    stage: str
-    start: int
-    end: int
-    total: int
-    key: str | None = None
-    models: dict[str, str] = {}
-    rate: float | None = None
-    share: float = 1.0
-    downstream: bool = False
-    stages: tuple[str, ...] = ()
-    state: State = "running"
-    created: datetime.datetime
-    finished: datetime.datetime | None = None
-    retries: int = 0
-    order: int = 0
-    applied: bool = True
-    notes: tuple[str, ...] = ()
-    token: str = ""
 
 
 class RunStore(Protocol):
@@ -272,8 +223,8 @@ class Runs:
         return await self.change(
             seen.name,
             lambda run: (
-                msgspec.structs.replace(run, state="done", finished=now)
-                if (run.state, run.retries) == ("running", seen.retries)
+                moved(run, FINISH, finished=now)
+                if may(run, FINISH) and run.retries == seen.retries
                 else run
             ),
         )
@@ -287,17 +238,17 @@ class Runs:
 
         def wish(run: Run) -> Run:
             require_open(run)
-            return msgspec.structs.replace(run, state="running", retries=run.retries + 1)
+            return moved(run, REOPEN, retries=run.retries + 1)
 
         return await self.change(name, wish)
 
     async def stop(self, name: str) -> Run:
         """End its workers in order; `resume` goes on."""
-        return await self.change(name, lambda run: _moved(run, "running", "stopped"))
+        return await self.change(name, lambda run: _if_may(run, STOP))
 
     async def resume(self, name: str) -> Run:
         """Let workers go on with a run that was stopped."""
-        run = await self.change(name, lambda run: _moved(run, "stopped", "running"))
+        run = await self.change(name, lambda run: _if_may(run, RESUME))
         check(self.app, run)
         return run
 
@@ -308,9 +259,9 @@ def require_open(run: Run) -> None:
     Raises:
         ConfigurationError: it is promoted, discarded, or was never done; the text says what to do.
     """
-    if run.state in ("discarding", "discarded"):
+    if run.state in (State.DISCARDING, State.DISCARDED):
         raise ConfigurationError(f"run {run.name} was discarded: drop the letter")
-    if run.state == "promoted" or not run.applied:
+    if run.state is State.PROMOTED or not run.applied:
         raise ConfigurationError(
             f"run {run.name} is promoted, and its rows would change under their readers: undo that "
             f"(mqinfer runs undo APP {run.name}), send the letter back, and promote it again"
@@ -322,8 +273,8 @@ def require_open(run: Run) -> None:
         )
 
 
-def _moved(run: Run, before: State, after: State) -> Run:
-    return msgspec.structs.replace(run, state=after) if run.state == before else run
+def _if_may(run: Run, transition: Transition) -> Run:
+    return moved(run, transition) if may(run, transition) else run
 
 
 def check(app: App, run: Run) -> None:

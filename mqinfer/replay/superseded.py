@@ -23,7 +23,7 @@ from mqinfer.tables.tables import TableSchema, text_literal
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.ports import Database
-    from mqinfer.replay.runs import Run
+    from mqinfer.replay.run import Run
 
 _SETTINGS = " SETTINGS join_use_nulls = 0"
 

@@ -20,6 +20,7 @@ from mqinfer.flow.policy import Policy
 from mqinfer.replay.consumers import consumers, settled
 from mqinfer.replay.coverage import RunInput, row_types
 from mqinfer.replay.rate import RatedSlots
+from mqinfer.replay.run import State
 from mqinfer.worker.work import Binding, Running
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from mqinfer.message import Message
     from mqinfer.plan import Task
     from mqinfer.ports import Delivery
-    from mqinfer.replay.runs import Run, Runs
+    from mqinfer.replay.run import Run
+    from mqinfer.replay.runs import Runs
     from mqinfer.worker.services import Services
 
 log = structlog.get_logger("mqinfer.replay")
@@ -105,7 +107,7 @@ class RunWork:
 
     async def recreate(self, task: Task) -> None:
         """Make a consumer, unless the run was stopped or discarded meanwhile: `watch` ends then."""
-        if (await self._runs.get(self.run.name)).state == "running":
+        if (await self._runs.get(self.run.name)).state is State.RUNNING:
             await self._broker.ensure_consumer(self._consumers[task.name].spec)
 
     def binding(self, task: Task, clock: Callable[[], float]) -> Binding:
@@ -154,7 +156,7 @@ class RunWork:
                 run = await self._runs.get(self.run.name)
                 # Once dead letters came back, the replayed stage reads another consumer.
                 other = bool(run.retries) != bool(self.run.retries)
-                if run.state != "running" or other:
+                if run.state is not State.RUNNING or other:
                     log.info("the run is over", run=run.name, state=run.state)
                     worker.stop()
                     return
