@@ -2,7 +2,7 @@
 
 Declare:   App, Message, Row, Blob, Column, Tensor
 Handle:    Context, Retry, Reject, Rejected, Backoff
-Run:       Worker, Client, Settings
+Run:       Worker, connect, Client, Settings
 Errors:    mqinfer.errors
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import mqinfer.app as _app
 from mqinfer.app import App
 from mqinfer.backoff import Backoff
 from mqinfer.blob import Blob
@@ -20,6 +21,8 @@ from mqinfer.message import Message, Rejected, Row
 from mqinfer.model import Answer, Model, Tensor
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from mqinfer.client import Client, Worker
     from mqinfer.settings import Settings
 
@@ -43,6 +46,7 @@ __all__ = [
     "Settings",
     "Tensor",
     "Worker",
+    "connect",
 ]
 
 # What runs needs the servers' clients; what declares must not load them.
@@ -60,3 +64,29 @@ def __getattr__(name: str) -> Any:
 
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'mqinfer' has no attribute {name!r}")
+
+
+def connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextManager[Client]:
+    """A client that publishes messages of an app; inside, its models and blobs can be used, too.
+
+        async with mqinfer.connect(app) as client:
+            await client.publish(Photo(...))
+
+    The app's stream is created if it is not there.
+
+    Args:
+        app: the app.
+        settings: None reads the environment.
+
+    Raises:
+        ConfigurationError: a setting is wrong (when it is entered, as what follows).
+        Unavailable: NATS does not answer.
+        ConflictError: the stream exists with settings that do not fit.
+    """
+    from mqinfer import client
+
+    return client.connect(app, settings)
+
+
+# For `App.connect`, the old name: what declares must not import what runs.
+_app.connector = connect

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -21,7 +22,6 @@ from mqinfer.stage import Lifespan, Limits, Stage, read_signature
 from mqinfer.times import parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from mqinfer.client import Client
     from mqinfer.settings import Settings
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -29,6 +29,8 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # Each is a consumer a stage, and an open request a worker.
 MAX_PARTITIONS = 1024
+# `mqinfer.connect`, which stands above this module and puts itself here for `App.connect`.
+connector: Callable[[App, Settings | None], AbstractAsyncContextManager[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,15 +275,19 @@ class App:
 
     # --- running --------------------------------------------------------------------------------
 
-    def connect(self, settings: Settings | None = None) -> AbstractAsyncContextManager[Client]:
-        """A client that publishes messages of this app, and lets models and blobs be used.
+    def connect(self, settings: Settings | None = None) -> AbstractAsyncContextManager[Any]:
+        """The old name of `mqinfer.connect(app)`; it goes with the next release.
 
         Args:
             settings: None reads the environment.
         """
-        from mqinfer.client import connect
-
-        return connect(self, settings)
+        warnings.warn(
+            "app.connect() goes with the next release: write mqinfer.connect(app)",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        assert connector is not None
+        return connector(self, settings)
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, stages={[declared.name for declared in self._declared]})"

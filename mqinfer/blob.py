@@ -96,7 +96,7 @@ class Blob:
         if self._store is None:
             raise NotConnected(
                 f"blob {self._path!r} belongs to no store: read it inside a worker, "
-                "or inside `async with app.connect()`"
+                "or inside `async with mqinfer.connect(app)`"
             )
         return await self._store.get(self._path, max_bytes=max_bytes)
 

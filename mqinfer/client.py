@@ -30,7 +30,7 @@ PUBLISH_TIMEOUT = 30.0
 
 
 class Client:
-    """Publishes messages of one app; made by `app.connect()`.
+    """Publishes messages of one app; made by `mqinfer.connect(app)`.
 
     A message that is refused leaves the client usable.
     """
@@ -121,12 +121,7 @@ class Client:
 
 @asynccontextmanager
 async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[Client]:
-    """A client of `app`; see `App.connect`. Creates the app's streams if they are not there.
-
-    Raises:
-        Unavailable: NATS does not answer.
-        ConflictError: the stream exists with settings that do not fit.
-    """
+    """`mqinfer.connect`, which says all about it."""
     settings = settings or Settings.load()
     async with wiring.services(app, settings, "client") as services:
         await services.broker.ensure_stream(plan.stream_spec(app))

@@ -130,4 +130,4 @@ class ModelUnavailable(Unavailable):
 
 
 class NotConnected(MqinferError):
-    """A model or blob was used outside a worker and outside `async with app.connect()`."""
+    """A model or blob was used outside a worker and outside `async with mqinfer.connect(app)`."""

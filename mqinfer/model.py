@@ -94,13 +94,13 @@ class Model:
         Raises:
             BadTensor: a name, dtype or shape does not fit the model.
             ModelError: the server refused this item.
-            NotConnected: called outside a worker and outside `app.connect()`.
+            NotConnected: called outside a worker and outside `mqinfer.connect(app)`.
         """
         run = inference.get()
         if run is None:
             raise NotConnected(
                 f"model {self.name}: call it inside a handler that a worker runs, "
-                "or inside `async with app.connect()`"
+                "or inside `async with mqinfer.connect(app)`"
             )
         answer = await run(self.name, self.version, inputs, self.alias)
         context = current.get()

@@ -354,7 +354,7 @@ async def main():
         await asyncio.wait_for(until_told(), 20)
         print("not ready:", worker.not_ready())
         if not task.done():
-            async with app.connect(settings) as client:
+            async with mqinfer.connect(app, settings) as client:
                 await client.publish(Number(1))
                 for _ in range(400):
                     info = await client._services.broker.stream_info("quiet-dead")

@@ -28,6 +28,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client as ClickHouse
 from rich.console import Console
 
+import mqinfer
 from examples.plants import fleet
 from examples.plants.analysis import study
 from examples.plants.app import app
@@ -108,7 +109,7 @@ class Story:
             )
             self.figures |= {"photographs": first.photographs, "leaves_found": first.leaves}
             self.figures["pipeline_seconds"] = round(first.seconds, 1)
-            async with app.connect(self.running.settings) as client:
+            async with mqinfer.connect(app, self.running.settings) as client:
                 drones = Drones(client, self.season, self.pace, await ahead)
                 async with aclosing(drones):
                     await self._replay(drones)

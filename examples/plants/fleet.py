@@ -20,6 +20,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 
+import mqinfer
 from examples.plants.app import app
 from examples.plants.materials import DEFAULT_CACHE, MaterialsError, ensure_materials
 from examples.plants.season import Season, Shot
@@ -148,7 +149,7 @@ async def in_thread(flown: Iterator[Flight]) -> AsyncGenerator[Flight, None]:
 async def _main(positions: int, days: int, after: int, seed: int) -> None:
     season = await asyncio.to_thread(new_season, positions, days, seed)
     console = Console()
-    async with app.connect() as client:
+    async with mqinfer.connect(app) as client:
         with Progress(console=console, disable=not console.is_terminal) as progress:
             bar = progress.add_task("photographs", total=len(season))
             count = await fly(client, flights(season, after), lambda: progress.advance(bar))

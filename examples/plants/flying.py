@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from clickhouse_connect.driver.client import Client as ClickHouse
 from rich.console import Console
 
+import mqinfer
 from examples.plants import fleet
 from examples.plants.app import app
 from examples.plants.local import Pipeline, all_done
@@ -49,7 +50,7 @@ async def fly_and_wait(
     """
     began = time.monotonic()
     with Shown(console, what, total, lambda: counts(database)) as shown:
-        async with app.connect(running.settings) as client:
+        async with mqinfer.connect(app, running.settings) as client:
             sent = await fleet.fly(client, flights, shown.sent)
         await all_done(app, running.settings, shown.look)
         seconds = time.monotonic() - began

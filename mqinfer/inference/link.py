@@ -73,7 +73,7 @@ class Link:
         if self.closed:
             raise NotConnected(
                 "model calls ended: call models while the worker runs, "
-                "or inside `async with app.connect()`"
+                "or inside `async with mqinfer.connect(app)`"
             )
 
     def spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
+import mqinfer
 from mqinfer.cli.options import configure_logs
 from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.errors import MqinferError
@@ -22,7 +23,7 @@ WINDOW = 200
 
 
 async def _run(counters: Counters, inputs: int) -> None:
-    async with app.connect(Settings.load()) as client:
+    async with mqinfer.connect(app) as client:
 
         async def publish(number: int) -> None:
             while True:

@@ -24,6 +24,7 @@ import nats
 from msgspec import Struct
 from msgspec import json as msgjson
 
+from mqinfer import connect
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.client import Client
 from mqinfer.errors import MqinferError
@@ -184,7 +185,7 @@ class Replay:
             settings = servers.settings()
             self._clickhouse = ClickHouse(settings.clickhouse_url)
             stack.push_async_callback(self._clickhouse.close)
-            client = await stack.enter_async_context(app.connect(settings))
+            client = await stack.enter_async_context(connect(app, settings))
             await self._publish(client)
             await stack.enter_async_context(self._mqinfer("live", "worker", APP))
             await self._rows("", self._messages)

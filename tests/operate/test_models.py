@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+import mqinfer
 from mqinfer import App, Message, Row, Settings, wiring
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.cli.load import load_app
@@ -199,7 +200,7 @@ async def test_a_call_that_waits_for_a_version_goes_to_the_next(
     async with Harness(app, settings) as harness:
         aliases = aliases_of(harness)
         await aliases.set("both", "live", "9")
-        async with app.connect(settings) as client:
+        async with mqinfer.connect(app, settings) as client:
             inference = client._services.inference
             assert inference is not None
 
@@ -227,7 +228,7 @@ async def test_without_nats_the_last_known_aliases_are_used(tmp_path: Path, trit
         settings = Settings.load(
             {}, nats_url=stack.nats_url, triton_url=triton.url, blobs=str(tmp_path / "blobs")
         )
-        async with Harness(app, settings) as harness, app.connect(settings) as client:
+        async with Harness(app, settings) as harness, mqinfer.connect(app, settings) as client:
             await aliases_of(harness).set("both", "live", "1")
             assert await call(model, 7) == ("1", 7.0)
             inference = client._services.inference
