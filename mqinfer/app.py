@@ -10,15 +10,16 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from mqinfer.backoff import Backoff
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Tensor
-from mqinfer.stage import Lifespan, Limits, Stage, read_signature
+from mqinfer.stage import Lifespan, Stage, models_in, read_limits, read_signature
 from mqinfer.times import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class _Declared:
 
     name: str
     handler: Callable[..., Any]
-    limits: dict[str, Any]
+    limits: Mapping[str, object]
     models: tuple[Model, ...]
     lifespan: Lifespan | None
     scope: Mapping[str, Any]
@@ -102,33 +103,79 @@ class App:
         self,
         *,
         name: str | None = None,
-        models: tuple[Model, ...] = (),
-        lifespan: Callable[[], AbstractAsyncContextManager[Any]] | None = None,
-        **limits: Any,
+        models: Sequence[Model] = (),
+        lifespan: Lifespan | None = None,
+        max_in_flight: int = 2048,
+        max_bytes: int | str = 64 * 1024 * 1024,
+        concurrency: int | None = None,
+        timeout: float | str = 60.0,
+        attempts: int = 5,
+        backoff: Backoff = Backoff(),
+        ack_wait: float | str = 30.0,
+        batch_size: int = 100,
+        batch_wait: float | str = 0.05,
+        max_downstream: int | None = 1_000_000,
     ) -> Callable[[Handler], Handler]: ...
 
     def stage(
         self,
-        handler: Any = None,
+        handler: Handler | None = None,
         *,
         name: str | None = None,
-        models: tuple[Model, ...] = (),
+        models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
-        **limits: Any,
-    ) -> Any:
+        max_in_flight: int = 2048,
+        max_bytes: int | str = 64 * 1024 * 1024,
+        concurrency: int | None = None,
+        timeout: float | str = 60.0,
+        attempts: int = 5,
+        backoff: Backoff = Backoff(),
+        ack_wait: float | str = 30.0,
+        batch_size: int = 100,
+        batch_wait: float | str = 0.05,
+        max_downstream: int | None = 1_000_000,
+        **unknown: object,
+    ) -> Handler | Callable[[Handler], Handler]:
         """Declare a stage; the handler is returned as it is, to be called in tests.
+
+        The limits are told more of in `mqinfer.stage.Limits`.
 
         Args:
             handler: when used as `@app.stage`.
             name: of the stage and its consumer; default the function's.
             models: that the handler calls in a way its code does not show.
             lifespan: makes `ctx.state`, once a process.
-            limits: any field of `mqinfer.stage.Limits` (timeout=, attempts=, ...).
+            max_in_flight: messages taken and not yet acknowledged; 2048.
+            max_bytes: of their payloads and headers (bytes or "64MB"); 64 MiB.
+            concurrency: handlers that run at once; None is 512 for `async def`, and twice the
+                processors for a plain `def`.
+            timeout: of one handling, outages not counted (seconds or "2m"); 60 s.
+            attempts: deliveries before a message is dead-lettered; 5.
+            backoff: the wait between attempts; 0.5 s, doubled up to 60 s.
+            ack_wait: after which a silent worker's messages go to another (seconds or "30s"); 30 s.
+            batch_size: the most messages a batch handler gets at once; 100.
+            batch_wait: the longest a batch waits for more (seconds or "50ms"); 50 ms.
+            max_downstream: messages that may wait for a stage that reads what this one writes;
+                above it, this stage stops pulling. None is no bound; 1,000,000.
+            unknown: is refused when the wiring is read, with every other mistake in it.
         """
         # Types declared inside a function are found in the frame that declares the stage.
         frame = inspect.currentframe()
         caller = frame.f_back if frame else None
         scope = dict(caller.f_locals) if caller and caller.f_locals is not caller.f_globals else {}
+        limits: dict[str, object] = {
+            "max_in_flight": max_in_flight,
+            "max_bytes": max_bytes,
+            "concurrency": concurrency,
+            "timeout": timeout,
+            "attempts": attempts,
+            "backoff": backoff,
+            "ack_wait": ack_wait,
+            "batch_size": batch_size,
+            "batch_wait": batch_wait,
+            "max_downstream": max_downstream,
+            **unknown,
+        }
 
         def declare(function: Handler) -> Handler:
             self._declared.append(
@@ -136,7 +183,7 @@ class App:
                     name=name or str(getattr(function, "__name__", function)),
                     handler=function,
                     limits=limits,
-                    models=models,
+                    models=tuple(models),
                     lifespan=lifespan,
                     scope=scope,
                 )
@@ -184,7 +231,7 @@ class App:
             WiringError: the first mistake in the wiring.
         """
         if self._stages is None:
-            stages, problems = self._resolve()
+            stages, problems = self.resolve()
             if problems:
                 raise problems[0]
             self._stages = stages
@@ -207,11 +254,8 @@ class App:
             if issubclass(kind, Row) and kind.__mqinfer__.table
         }
 
-    def problems(self) -> list[WiringError]:
-        """Every mistake in the wiring; empty when it is sound."""
-        return self._resolve()[1]
-
-    def _resolve(self) -> tuple[dict[str, Stage], list[WiringError]]:
+    def resolve(self) -> tuple[dict[str, Stage], list[WiringError]]:
+        """The stages that are sound, by name, and every mistake in the wiring."""
         stages: dict[str, Stage] = {}
         problems: list[WiringError] = []
         for declared in self._declared:
@@ -235,13 +279,6 @@ class App:
                 f"stage {name!r}: a name is letters, digits, - and _, not beginning with "
                 "'sink-' or 'run-'; give it one with name="
             )
-        try:
-            limits = Limits(**declared.limits)
-        except TypeError as error:
-            known = ", ".join(Limits.__dataclass_fields__)
-            raise WiringError(f"stage {name}: {error}; the limits are {known}") from None
-        except WiringError as error:
-            raise WiringError(f"stage {name}: {error}") from None
         used = {
             (model.name, model.version, model.alias): model
             for model in (*declared.models, *models_in(declared.handler))
@@ -250,7 +287,7 @@ class App:
             name=name,
             handler=declared.handler,
             signature=read_signature(name, declared.handler, declared.scope),
-            limits=limits,
+            limits=read_limits(name, declared.limits),
             models=tuple(used.values()),
             lifespan=declared.lifespan,
         )
@@ -266,12 +303,6 @@ class App:
         """The subjects a consumer of `kind` filters by."""
         subject = self.subject(kind, run)
         return (subject, f"{subject}.>") if kind.__mqinfer__.key else (subject,)
-
-    def readers(self, kind: type[Message]) -> list[str]:
-        """Names of the consumers that read `kind`: stages, and the sink of a row."""
-        names = [stage.name for stage in self.stages.values() if stage.reads is kind]
-        table = kind.__mqinfer__.table
-        return names + ([f"sink-{table}"] if table else [])
 
     # --- running --------------------------------------------------------------------------------
 
@@ -291,27 +322,6 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, stages={[declared.name for declared in self._declared]})"
-
-
-def models_in(handler: Callable[..., Any]) -> Iterator[Model]:
-    """The models that a handler's code refers to, also in functions of its own module it calls."""
-    seen: set[Any] = set()
-    todo: list[Callable[..., Any]] = [inspect.unwrap(handler)]
-    while todo:
-        function = todo.pop()
-        code = getattr(function, "__code__", None)
-        if code is None or code in seen:
-            continue
-        seen.add(code)
-        closure = inspect.getclosurevars(function)
-        for value in (*closure.globals.values(), *closure.nonlocals.values()):
-            if isinstance(value, Model):
-                yield value
-            elif isinstance(value, (list, tuple, dict)):
-                items = value.values() if isinstance(value, dict) else value
-                yield from (item for item in items if isinstance(item, Model))
-            elif inspect.isfunction(value) and value.__module__ == function.__module__:
-                todo.append(value)
 
 
 def _collisions(stages: Mapping[str, Stage]) -> Iterator[WiringError]:

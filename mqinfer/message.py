@@ -7,7 +7,8 @@ table. The class keywords are read by a small metaclass and kept, frozen, in `Me
 from __future__ import annotations
 
 import re
-from typing import Any, ClassVar, Literal, dataclass_transform
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, TypedDict, Unpack, dataclass_transform
 
 from msgspec import Struct, StructMeta, field
 
@@ -41,6 +42,31 @@ class MessageInfo(Struct, frozen=True):
     order_by: tuple[str, ...] = ()
 
 
+class StructKeywords(TypedDict, total=False):
+    """The class keywords of `msgspec.Struct`; one that is left out is inherited."""
+
+    tag: bool | str | int | Callable[[str], str | int] | None
+    tag_field: str | None
+    rename: (
+        Literal["lower", "upper", "camel", "pascal", "kebab"]
+        | Callable[[str], str | None]
+        | Mapping[str, str]
+        | None
+    )
+    omit_defaults: bool
+    forbid_unknown_fields: bool
+    frozen: bool
+    eq: bool
+    order: bool
+    kw_only: bool
+    repr_omit_defaults: bool
+    array_like: bool
+    gc: bool
+    weakref: bool
+    dict: bool
+    cache_hash: bool
+
+
 class MessageMeta(StructMeta):
     """`StructMeta` refuses keywords it does not know: take ours, pass the rest on."""
 
@@ -56,7 +82,7 @@ class MessageMeta(StructMeta):
         wire: Wire = "json",
         table: str | None = None,
         order_by: tuple[str, ...] | str = (),
-        **config: Any,
+        **config: Unpack[StructKeywords],
     ) -> Any:
         """Make the type and keep what its keywords say."""
         cls: Any = super().__new__(mcls, name, bases, namespace, **config)

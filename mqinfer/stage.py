@@ -10,17 +10,16 @@ import collections.abc
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from mqinfer.backoff import Backoff
-from mqinfer.errors import WiringError
+from mqinfer.errors import ConfigurationError, WiringError
 from mqinfer.message import Message, Rejected
-
-if TYPE_CHECKING:
-    from mqinfer.model import Model
+from mqinfer.model import Model
+from mqinfer.times import parse_duration, parse_size
 
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
@@ -36,6 +35,13 @@ _STREAMS = (
     collections.abc.Sequence,
 )
 _LISTS = (list, tuple, collections.abc.Sequence)
+# The limits that may be written as text.
+_PARSED: Mapping[str, Callable[[str], float]] = {
+    "max_bytes": parse_size,
+    "timeout": parse_duration,
+    "ack_wait": parse_duration,
+    "batch_wait": parse_duration,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +71,7 @@ class Limits:
     concurrency: int | None = None
     timeout: float = 60.0
     attempts: int = 5
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff = Backoff()
     ack_wait: float = 30.0
     batch_size: int = 100
     batch_wait: float = 0.05
@@ -77,21 +83,30 @@ class Limits:
         Raises:
             WiringError: naming the limit and its range.
         """
-        for name, least in (
-            ("max_in_flight", 1),
-            ("max_bytes", 1024),
-            ("timeout", 0.001),
-            ("attempts", 1),
-            ("ack_wait", 0.3),
-            ("batch_size", 1),
-            ("batch_wait", 0.0),
+        for name, least, optional in (
+            ("max_in_flight", 1, False),
+            ("max_bytes", 1024, False),
+            ("concurrency", 1, True),
+            ("timeout", 0.001, False),
+            ("attempts", 1, False),
+            ("ack_wait", 0.3, False),
+            ("batch_size", 1, False),
+            ("batch_wait", 0.0, False),
+            ("max_downstream", 1, True),
         ):
-            if getattr(self, name) < least:
-                raise WiringError(f"{name}={getattr(self, name)} must be at least {least}")
-        for name in ("concurrency", "max_downstream"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise WiringError(f"{name}={value} must be at least 1, or None")
+            if value is None and optional:
+                continue
+            none = ", or None" if optional else ""
+            whole = isinstance(least, int)
+            kinds = int if whole else (int, float)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                kind = "a whole number" if whole else "a number"
+                raise WiringError(f"{name}={value!r} must be {kind}{none}")
+            if not value >= least:
+                raise WiringError(f"{name}={value} must be at least {least}{none}")
+        if not isinstance(self.backoff, Backoff):
+            raise WiringError(f"backoff={self.backoff!r} must be a mqinfer.Backoff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,56 @@ class Stage:
     def writes(self) -> tuple[type[Message], ...]:
         """The message types that the stage may write."""
         return self.signature.writes
+
+
+def read_limits(name: str, given: Mapping[str, Any]) -> Limits:
+    """The limits that `app.stage` was given, where times and sizes may be text ("2m", "64MB").
+
+    Args:
+        name: the stage's name, for error texts.
+        given: by the names of `Limits`.
+
+    Raises:
+        WiringError: there is no such limit, or its value cannot work.
+    """
+    known = Limits.__dataclass_fields__
+    if unknown := [limit for limit in given if limit not in known]:
+        raise WiringError(
+            f"stage {name}: {unknown[0]}= is no keyword of a stage; "
+            f"the limits are {', '.join(known)}"
+        )
+    values = dict(given)
+    for limit, parse in _PARSED.items():
+        if isinstance(values.get(limit), str):
+            try:
+                values[limit] = parse(values[limit])
+            except ConfigurationError as error:
+                raise WiringError(f"stage {name}: {limit}={error}") from None
+    try:
+        return Limits(**values)
+    except WiringError as error:
+        raise WiringError(f"stage {name}: {error}") from None
+
+
+def models_in(handler: Callable[..., Any]) -> Iterator[Model]:
+    """The models that a handler's code refers to, also in functions of its own module it calls."""
+    seen: set[Any] = set()
+    todo: list[Callable[..., Any]] = [inspect.unwrap(handler)]
+    while todo:
+        function = todo.pop()
+        code = getattr(function, "__code__", None)
+        if code is None or code in seen:
+            continue
+        seen.add(code)
+        closure = inspect.getclosurevars(function)
+        for value in (*closure.globals.values(), *closure.nonlocals.values()):
+            if isinstance(value, Model):
+                yield value
+            elif isinstance(value, (list, tuple, dict)):
+                items = value.values() if isinstance(value, dict) else value
+                yield from (item for item in items if isinstance(item, Model))
+            elif inspect.isfunction(value) and value.__module__ == function.__module__:
+                todo.append(value)
 
 
 def read_signature(

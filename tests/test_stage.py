@@ -1,6 +1,8 @@
 """The wiring in annotations: every shape of handler, and every mistake with its text."""
 
+import dataclasses
 import functools
+import inspect
 import re
 import typing
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Sequence
@@ -9,10 +11,11 @@ from typing import Annotated, Any, List, Optional, Union  # noqa: UP035 - users 
 
 import pytest
 
+from mqinfer.app import App
 from mqinfer.context import Context
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Rejected, Row
-from mqinfer.stage import Limits, Signature, Stage, read_signature
+from mqinfer.stage import Limits, Signature, Stage, read_limits, read_signature
 
 
 class In(Message):
@@ -272,6 +275,93 @@ def test_what_is_no_function():
 def test_limits_that_cannot_work(limits, text):
     with pytest.raises(WiringError, match=re.escape(text)):
         Limits(**limits)
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"attempts": "5"}, "attempts='5' must be a whole number"),
+        ({"attempts": 2.5}, "attempts=2.5 must be a whole number"),
+        ({"attempts": True}, "attempts=True must be a whole number"),
+        ({"concurrency": "2"}, "concurrency='2' must be a whole number, or None"),
+        ({"timeout": None}, "timeout=None must be a number"),
+        ({"timeout": float("nan")}, "timeout=nan must be at least 0.001"),
+        ({"backoff": 2}, "backoff=2 must be a mqinfer.Backoff"),
+    ],
+)
+def test_limits_of_the_wrong_type(limits, text):
+    with pytest.raises(WiringError, match=re.escape(text)):
+        Limits(**limits)
+
+
+def test_times_and_sizes_may_be_text():
+    given = {"timeout": "2m", "ack_wait": "1m30s", "batch_wait": "50ms", "max_bytes": "1MiB"}
+    assert read_limits("crop", given) == Limits(
+        timeout=120.0, ack_wait=90.0, batch_wait=0.05, max_bytes=1024 * 1024
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        (
+            {"timout": 3},
+            "stage crop: timout= is no keyword of a stage; the limits are max_in_flight, max_bytes,"
+            " concurrency, timeout, attempts, backoff, ack_wait, batch_size, batch_wait,"
+            " max_downstream",
+        ),
+        ({"timeout": "soon"}, "stage crop: timeout='soon' is no duration: write seconds, or"),
+        ({"max_bytes": "much"}, "stage crop: max_bytes='much' is no size: write bytes, or"),
+        ({"attempts": 0}, "stage crop: attempts=0 must be at least 1"),
+    ],
+)
+def test_limits_that_a_stage_refuses_when_the_wiring_is_read(limits, text):
+    app = App("limits")
+
+    @app.stage(name="crop", **limits)
+    async def handler(message: In) -> None: ...
+
+    (problem,) = app.resolve()[1]
+    assert str(problem).startswith(text)
+
+
+def test_the_keywords_of_a_stage_are_the_limits():
+    """Both where type checkers look and where `help` does."""
+    # These may be written as text.
+    annotated = {field.name: field.type for field in dataclasses.fields(Limits)}
+    for limit in ("timeout", "ack_wait", "batch_wait", "max_bytes"):
+        annotated[limit] += " | str"
+    defaults = {field.name: field.default for field in dataclasses.fields(Limits)}
+    for function in (App.stage, typing.get_overloads(App.stage)[1]):
+        found = {
+            name: parameter
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind is parameter.KEYWORD_ONLY
+        }
+        assert list(found) == ["name", "models", "lifespan", *defaults]
+        assert {name: found[name].default for name in defaults} == defaults
+        assert {name: found[name].annotation for name in defaults} == annotated
+
+
+def test_what_a_stage_says_of_itself_names_each_limit():
+    told = set(re.findall(r"^ +(\w+):", inspect.getdoc(App.stage), re.MULTILINE))
+    assert told >= Limits.__dataclass_fields__.keys()
+
+
+async def test_a_handler_stays_what_it_was():
+    class Local(Message):
+        x: int = 1
+
+    app = App("shapes")
+
+    async def plain(message: Local) -> Local:
+        return message
+
+    assert app.stage(plain) is plain
+    assert app.stage(name="again", timeout="5s")(plain) is plain
+    assert app.stages["again"].reads is Local
+    assert app.stages["again"].limits == Limits(timeout=5.0)
+    assert await plain(Local()) == Local()
 
 
 def test_stages_do_not_change():

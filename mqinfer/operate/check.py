@@ -71,7 +71,7 @@ class Report:
 def check_wiring(app: App) -> tuple[Report, dict[str, Stage]]:
     """The app by itself, and the stages that are declared well enough to be looked at further."""
     report = Report()
-    stages, problems = app._resolve()
+    stages, problems = app.resolve()
     for problem in problems:
         report.found("", " ".join(str(problem).split()))
     if not stages and not problems:
