@@ -13,9 +13,12 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.errors import BlobPathError, NotConnected
+
+if TYPE_CHECKING:
+    from mqinfer.image import Pixels
 
 
 class BlobStore(Protocol):
@@ -107,7 +110,7 @@ class Blob:
         max_pixels: int | None = None,
         max_bytes: int | None = None,
         target: int | None = None,
-    ) -> Any:
+    ) -> Pixels:
         """The picture as an array, decoded off the event loop.
 
         Args:

