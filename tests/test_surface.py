@@ -1,0 +1,459 @@
+"""What a user may hold on to: every public name with its signature, and that each says its job.
+
+`python -m tests.test_surface` prints the list as it is now.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import textwrap
+from collections.abc import Collection, Iterator
+from types import ModuleType
+from typing import Any, get_overloads
+
+import pytest
+
+from mqinfer.message import Message, MessageMeta, Row
+
+MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack")
+KINDS = tuple(type(inspect.Parameter.KEYWORD_ONLY))
+KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+
+SURFACE = """
+mqinfer
+
+class Answer(outputs: Mapping[str, Array], *, model: str, version: str)
+class App(
+    name: str,
+    *,
+    max_age: float | str = '7d',
+    max_bytes: int | str | None = None,
+    replicas: int = 1,
+    duplicate_window: float | str = '2m',
+    partitions: int = 8,
+    lifespan: Lifespan | None = None,
+)
+    connect(settings: Settings | None = None) -> AbstractAsyncContextManager[Any]
+    filters(kind: type[Message], run: str | None = None) -> tuple[str, ...]
+    messages: tuple[type[Message], ...]
+    model(
+        name: str,
+        *,
+        version: str | int | None = None,
+        alias: str | None = None,
+        inputs: Mapping[str, Tensor] | None = None,
+    ) -> Model
+    resolve() -> tuple[dict[str, Stage], list[WiringError]]
+    rows: dict[str, type[Row]]
+    stage(handler: Handler, /) -> Handler
+    stage(
+        *,
+        name: str | None = None,
+        models: Sequence[Model] = (),
+        lifespan: Lifespan | None = None,
+        max_in_flight: int = 2048,
+        max_bytes: int | str = 67108864,
+        concurrency: int | None = None,
+        timeout: float | str = 60.0,
+        attempts: int = 5,
+        backoff: Backoff = Backoff(initial=0.5, factor=2.0, maximum=60.0, jitter=0.2),
+        ack_wait: float | str = 30.0,
+        batch_size: int = 100,
+        batch_wait: float | str = 0.05,
+        max_downstream: int | None = 1000000,
+    ) -> Callable[[Handler], Handler]
+    stages: dict[str, Stage]
+    subject(kind: type[Message], run: str | None = None) -> str
+class Backoff(
+    *,
+    initial: float = 0.5,
+    factor: float = 2.0,
+    maximum: float = 60.0,
+    jitter: float = 0.2,
+)
+    delay(attempt: int, random: float = 0.5) -> float
+class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
+    at(path: str) -> Blob
+    bind(store: BlobStore | None) -> Blob
+    async bytes(*, max_bytes: int | None = None) -> bytes
+    from_wire(value: Any) -> Blob
+    inline: bytes | None
+    keep_under(folder: str) -> None
+    path: str | None
+    async pixels(
+        *,
+        min_side: int = 1,
+        max_pixels: int | None = None,
+        max_bytes: int | None = None,
+        target: int | None = None,
+    ) -> Pixels
+    async save(store: BlobStore, inline_limit: int) -> None
+    wire() -> Any
+class Client(app: App, services: Services)
+    blobs: BlobStore
+    async publish(message: Message, *, id: str | None = None, timeout: float = 30.0) -> str
+    async publish_all(messages: Sequence[Message], *, ids: Sequence[str] | None = None) -> list[str]
+    async publish_raw(
+        subject: str,
+        payload: bytes,
+        *,
+        content_type: str | None = None,
+        id: str | None = None,
+        timeout: float = 30.0,
+    ) -> str
+class Column(type: str)
+class Context(
+    *,
+    id: str,
+    stage: str,
+    sequence: int,
+    attempt: int = 1,
+    run: str | None = None,
+    subject: str = '',
+    headers: Mapping[str, str] | None = None,
+    published: float = 0.0,
+    state: Any = None,
+    models: dict[str, str] | None = None,
+    blobs: BlobStore | None = None,
+)
+    log: FilteringBoundLogger
+    progress() -> None
+    take_progress() -> bool
+class Message, keywords of the class: (
+    *,
+    subject: str | None = None,
+    key: str | None = None,
+    ordered: bool = False,
+    wire: Wire = 'json',
+    table: str | None = None,
+    order_by: tuple[str, ...] | str = (),
+    **config: Unpack[StructKeywords],
+)
+class Model(
+    name: str,
+    *,
+    version: str | None = None,
+    alias: str | None = None,
+    inputs: Mapping[str, Tensor] | None = None,
+)
+class MqinferError(Exception)
+class Reject(MqinferError)
+class Rejected(reason: str)
+class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
+class Row(Message)
+class Settings(
+    *,
+    nats_url: str = 'nats://127.0.0.1:4222',
+    nats_creds: str | None = None,
+    nats_nkey: str | None = None,
+    nats_user: str | None = None,
+    nats_password: str | None = None,
+    nats_token: str | None = None,
+    nats_tls_ca: str | None = None,
+    nats_tls_cert: str | None = None,
+    nats_tls_key: str | None = None,
+    nats_inbox_prefix: str = '_INBOX',
+    triton_url: str = '127.0.0.1:8001',
+    triton_tls_ca: str | None = None,
+    triton_tls_cert: str | None = None,
+    triton_tls_key: str | None = None,
+    clickhouse_url: str = 'http://default@127.0.0.1:8123/default',
+    clickhouse_tls_ca: str | None = None,
+    clickhouse_tls_cert: str | None = None,
+    clickhouse_tls_key: str | None = None,
+    blobs: str = '.mqinfer/blobs',
+    blob_timeout: float = 30.0,
+    inline_blob_bytes: int = 65536,
+    max_pixels: int = 100000000,
+    max_image_bytes: int = 268435456,
+    grace: float = 25.0,
+    log_level: str = 'info',
+    log_format: str = 'auto',
+    loop: str = 'auto',
+)
+    describe() -> list[SettingInfo]
+    load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
+    nats_servers: list[str]
+    nats_servers_masked: list[str]
+    triton_target: str
+    triton_tls: bool
+class Tensor(dtype: str, shape: tuple[int, ...])
+class Worker(
+    app: App,
+    *,
+    stages: Sequence[str] | None = None,
+    settings: Settings | None = None,
+    drain: bool = False,
+    run: str | None = None,
+)
+    not_ready() -> list[str]
+    async run() -> None
+    stop() -> None
+connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextManager[Client]
+
+mqinfer.errors
+
+class BadImage(Reject)
+class BadRows(TableError)
+class BadTensor(Reject)
+class BlobError(MqinferError)
+class BlobNotFound(BlobError)
+class BlobPathError(BlobError, Reject)
+class BlobTooLarge(BlobError, Reject)
+class ConfigurationError(MqinferError)
+class ConflictError(ConfigurationError)
+class DecodeError(Reject)
+class HandlerTimeout(MqinferError)
+class ModelError(MqinferError)
+class ModelUnavailable(Unavailable)
+class MqinferError(Exception)
+class NotConnected(MqinferError)
+class PayloadTooLarge(PublishError, Reject)
+class PermissionDenied(MqinferError)
+class PublishError(MqinferError)
+class PublishTimeout(PublishError)
+class Reject(MqinferError)
+class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
+class TableError(MqinferError)
+class Unavailable(MqinferError)
+class WiringError(ConfigurationError)
+class WorkerKilled(MqinferError)
+
+mqinfer.testing
+
+class Harness(app: App, settings: Settings)
+    async dead() -> list[Stored]
+    async drain(*stages: str) -> None
+    async lag(consumer: str) -> int
+    async messages(kind: type[_M]) -> list[_M]
+    async publish(*messages: Message, ids: Sequence[str] | None = None) -> list[str]
+    async publish_bytes(subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None
+    async stored(stream: str | None = None, subject: str = '>') -> list[Stored]
+    worker(*stages: str) -> AsyncIterator[Worker]
+class Stored(raw: Any)
+    kind: str
+    reason: str
+nats_only(folder: Path, **stack_settings: Any) -> AsyncIterator[Settings]
+async until(
+    condition: Callable[[], Any],
+    what: str = 'the state',
+    timeout: float = 30.0,
+) -> Any
+
+mqinfer.stack
+
+class ClickHouseServer(
+    directory: Path,
+    *,
+    log: Path,
+    port: int = 0,
+    user: str = 'default',
+    password: str = '',
+)
+    check() -> None
+    command() -> list[str]
+    environment() -> Mapping[str, str]
+    prepare() -> None
+    async probe() -> bool
+    url: str
+class ModelState(name: str, version: str, state: str, reason: str)
+class NatsServer(
+    directory: Path,
+    *,
+    log: Path,
+    port: int = 0,
+    monitor_port: int = 0,
+    max_payload: int = 8388608,
+    max_file_store: int | None = None,
+    server_name: str = 'mqinfer',
+    extra_config: str = '',
+    scheme: str = 'nats',
+)
+    command() -> list[str]
+    config_file: Path
+    prepare() -> None
+    async probe() -> bool
+    url: str
+class Server(log: Path)
+    command() -> list[str]
+    died: bool
+    environment() -> Mapping[str, str]
+    kill() -> None
+    leftovers() -> str
+    log_tail(lines: int = 12) -> str
+    pid: int | None
+    prepare() -> None
+    async probe() -> bool
+    running: bool
+    async start() -> None
+    async stop(timeout: float = 10.0) -> None
+    story() -> str
+    async wait() -> int
+    async wait_ready(timeout: float = 60.0) -> None
+class Stack(settings: StackSettings | None = None)
+    blobs: Path
+    clickhouse_url: str
+    environment() -> dict[str, str]
+    kill() -> None
+    nats_url: str
+    servers: list[Server]
+    async start() -> None
+    async stop() -> None
+    triton_http_url: str
+    triton_url: str
+    async watch() -> None
+class StackConfigurationError(StackError, ConfigurationError)
+class StackError(MqinferError)
+class StackSettings(
+    *,
+    dir: Path = PosixPath('.mqinfer'),
+    nats: bool = True,
+    triton: bool = True,
+    clickhouse: bool = True,
+    nats_port: int = 4222,
+    nats_monitor_port: int = 8222,
+    nats_max_payload: int = 8388608,
+    nats_config: str = '',
+    triton_grpc_port: int = 8001,
+    triton_http_port: int = 8000,
+    triton_metrics_port: int = 8002,
+    triton_control: ModelControl = 'poll',
+    models: Path | None = None,
+    clickhouse_port: int = 8123,
+    clickhouse_password: str = '',
+    restart: bool = False,
+    ready_timeout: float = 90.0,
+)
+    free_ports(dir: Path, **changes: object) -> StackSettings
+class TritonServer(
+    directory: Path,
+    *,
+    log: Path,
+    models: Path | None = None,
+    http_port: int = 0,
+    grpc_port: int = 0,
+    metrics_port: int = 0,
+    model_control: ModelControl = 'poll',
+    exit_timeout: int = 2,
+    extra_arguments: tuple[str, ...] = (),
+)
+    check() -> None
+    command() -> list[str]
+    environment() -> Mapping[str, str]
+    http_url: str
+    leftovers() -> str
+    metrics_url: str
+    async model_states() -> list[ModelState]
+    prepare() -> None
+    async probe() -> bool
+    url: str
+async run_up(settings: StackSettings, *, out: Callable[[str], None]) -> int
+"""
+
+
+class Bare(str):
+    """An annotation that was kept as text, to be shown without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def signature(function: Any, kinds: Collection[Any] = KINDS) -> str:
+    """`(name: type = default) -> type`, as it is written; a parameter a line if it is long.
+
+    Args:
+        function: or class.
+        kinds: of the parameters to show.
+    """
+    found = inspect.signature(function)
+
+    def bare(annotation: Any) -> Any:
+        return Bare(annotation) if isinstance(annotation, str) else annotation
+
+    parameters = [
+        one.replace(annotation=bare(one.annotation))
+        for name, one in found.parameters.items()
+        if name not in ("self", "cls") and one.kind in kinds
+    ]
+    short = str(inspect.Signature(parameters, return_annotation=bare(found.return_annotation)))
+    if len(short) < 84:
+        return short
+    shown = [str(one) for one in parameters]
+    named = [place for place, one in enumerate(parameters) if one.kind is one.KEYWORD_ONLY]
+    if named and not any(one.kind is one.VAR_POSITIONAL for one in parameters):
+        shown.insert(named[0], "*")
+    _, arrow, returned = short.rpartition(" -> ")
+    end = f") -> {returned}" if arrow else ")"
+    return "(\n" + "".join(f"    {one},\n" for one in shown) + end
+
+
+def public(module: ModuleType) -> dict[str, Any]:
+    """The public names of a module: those of `__all__`, or else those that it defines."""
+    names = getattr(module, "__all__", None) or [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+    return {name: getattr(module, name) for name in sorted(names)}
+
+
+def members(kind: type) -> Iterator[tuple[str, Any]]:
+    """The public methods and properties that a class itself defines."""
+    for name, value in vars(kind).items():
+        if not name.startswith("_") and (
+            isinstance(value, (property, classmethod, staticmethod)) or inspect.isfunction(value)
+        ):
+            yield name, value
+
+
+def described(name: str, value: Any) -> str:
+    """A function or property, or each overload of it, or a class with its members."""
+    if isinstance(value, property):
+        assert value.fget is not None
+        return f"{name}: {signature(value.fget).removeprefix('() -> ')}\n"
+    if inspect.isclass(value):
+        bases = f"({', '.join(base.__name__ for base in value.__bases__)})"
+        if value is Message:
+            keywords = signature(MessageMeta.__new__, KEYWORDS).removesuffix(" -> Any")
+            told = f"class {name}, keywords of the class: {keywords}\n"
+        elif "__init__" not in vars(value) and issubclass(value, (BaseException, Row)):
+            told = f"class {name}{bases}\n"
+        else:
+            told = f"class {name}{signature(value).removesuffix(' -> None')}\n"
+        inner = "".join(described(*member) for member in sorted(members(value)))
+        return told + textwrap.indent(inner, "    ")
+    function = getattr(value, "__func__", value)
+    word = "async " if inspect.iscoroutinefunction(function) else ""
+    overloads = get_overloads(function) or [function]
+    return "".join(f"{word}{name}{signature(one)}\n" for one in overloads)
+
+
+def surface() -> str:
+    """The whole list, a module after the other."""
+    told = ""
+    for module in MODULES:
+        names = public(importlib.import_module(module)).items()
+        told += f"\n{module}\n\n" + "".join(described(name, value) for name, value in names)
+    return told
+
+
+def test_the_surface_is_this() -> None:
+    assert surface().splitlines() == SURFACE.splitlines()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_public_name_says_its_job(module: str) -> None:
+    assert importlib.import_module(module).__doc__
+    silent = []
+    for name, value in public(importlib.import_module(module)).items():
+        # A dataclass without a docstring gets its signature for one.
+        if not value.__doc__ or value.__doc__.startswith(f"{name}("):
+            silent.append(name)
+        if inspect.isclass(value):
+            silent += [f"{name}.{one}" for one, member in members(value) if not member.__doc__]
+    assert not silent
+
+
+if __name__ == "__main__":
+    print(surface(), end="")
