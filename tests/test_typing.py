@@ -110,7 +110,9 @@ async def test() -> None:
     async with nats_only(Path()) as settings, Harness(app, settings) as harness:
         await harness.publish(In("a"))
         async with harness.worker("one") as worker:
-            await until(lambda: not worker.not_ready())
+            ready: bool = await until(lambda: not worker.not_ready())
+            lag: int = await until(lambda: harness.lag("one"), "work", timeout=5)
+            print(ready, lag)
         outs: list[Out] = await harness.messages(Out)
         assert outs == [Out("a", 1)]
 
