@@ -37,6 +37,7 @@ class Context:
     __slots__ = (
         "_log",
         "_progress",
+        "_waits",
         "attempt",
         "blobs",
         "headers",
@@ -78,9 +79,11 @@ class Context:
         self.state = state
         self.models = models if models is not None else {}
         self.blobs = blobs
-        # Seconds spent waiting for a server that is down: the timeout does not count them.
+        # Seconds spent waiting for a server that is down: the timeout does not count them. Waits
+        # may overlap (several model calls at once); the time passes once for all of them.
         self.waited = 0.0
         self.waiting_since: float | None = None
+        self._waits = 0
         self._progress = False
         self._log: FilteringBoundLogger | None = None
 
@@ -99,10 +102,47 @@ class Context:
         """Say that the work advances: the stage's timeout starts anew."""
         self._progress = True
 
-    def take_progress(self) -> bool:
-        """Whether `progress()` was called since the last look; for the engine."""
+    def take_progress(self, now: float) -> bool:
+        """Whether `progress()` was called since the last look; for the engine.
+
+        The timeout starts anew then, and with it what was waited and a wait that goes on.
+
+        Args:
+            now: monotonic seconds, by the clock that the stage is timed by.
+        """
         seen, self._progress = self._progress, False
+        if seen:
+            self.waited = 0.0
+            if self.waiting_since is not None:
+                self.waiting_since = now
         return seen
+
+    def pause(self, now: float) -> None:
+        """Something of this message waits for a server that is down; for the engine.
+
+        Args:
+            now: monotonic seconds, by the clock of all these methods.
+        """
+        self._waits += 1
+        if self._waits == 1:
+            self.waiting_since = now
+
+    def resume(self, now: float) -> None:
+        """What `pause` told of waits no more; without a pause before, nothing happens.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if self._waits == 0:
+            return
+        self._waits -= 1
+        if self._waits == 0 and self.waiting_since is not None:
+            self.waited += now - self.waiting_since
+            self.waiting_since = None
+
+    def waited_by(self, now: float) -> float:
+        """Seconds spent waiting until now, the wait that goes on included."""
+        return self.waited + (0.0 if self.waiting_since is None else now - self.waiting_since)
 
 
 current: ContextVar[Context | None] = ContextVar("mqinfer_context", default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -144,16 +144,14 @@ class Emitter:
         The messages of a batch share the context of the first, as they share its time.
         """
         context = current.get()
-        if context is None or context.waiting_since is not None:
+        if context is None:
             await self._broker.room()
             return
-        clock = asyncio.get_running_loop().time
-        context.waiting_since = started = clock()
+        context.pause(time.monotonic())
         try:
             await self._broker.room()
         finally:
-            context.waiting_since = None
-            context.waited += clock() - started
+            context.resume(time.monotonic())
 
     def make(
         self, job: Job, outputs: Sequence[Message], first: int = 0

@@ -53,6 +53,7 @@ class DeliveryContext(Context):
         self.blobs = blobs
         self.waited = 0.0
         self.waiting_since = None
+        self._waits = 0
         self._progress = False
         self._log = None
 
@@ -194,9 +195,7 @@ class Job:
         """Seconds that the handler has worked, without those it waited for a server."""
         if self.started is None or self.context is None:
             return 0.0
-        waiting = self.context.waiting_since
-        waited = self.context.waited + (0.0 if waiting is None else now - waiting)
-        return now - self.started - waited
+        return now - self.started - self.context.waited_by(now)
 
     def __repr__(self) -> str:
         return f"Job({self.delivery!r}, {self.state.value}, unpublished={self.unpublished})"

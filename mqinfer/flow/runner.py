@@ -310,8 +310,8 @@ class Runner:
                 continue
             if self._policy is not None and not self._policy.owns(job, now):
                 late[job.task] = Interruption.NOT_OURS
-            if job.context.take_progress():
-                job.started, job.context.waited = now, 0.0
+            if job.context.take_progress(now):
+                job.started = now
             # The messages of a batch share a task, and one of them has its waits and progress.
             busy[job.task] = min(busy.get(job.task, job.busy(now)), job.busy(now))
         for task, seconds in busy.items():

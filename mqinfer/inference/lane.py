@@ -185,14 +185,14 @@ class Lane:
         self._pump()
 
     def _pause(self, call: Call) -> None:
-        if not call.paused:
+        if call.context is not None and not call.paused:
             call.paused = True
-            self._link.pauses.begin(call.context)
+            call.context.pause(self._link.clock())
 
     def _resume(self, call: Call) -> None:
-        if call.paused:
+        if call.context is not None and call.paused:
             call.paused = False
-            self._link.pauses.end(call.context)
+            call.context.resume(self._link.clock())
 
     # --- the queue ------------------------------------------------------------------------------
 

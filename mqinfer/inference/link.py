@@ -14,7 +14,6 @@ from contextvars import Context as Variables
 import structlog
 
 from mqinfer.backoff import Attempts, Backoff
-from mqinfer.context import Context
 from mqinfer.errors import MqinferError, NotConnected, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.ports import InferenceServer, ModelInfo
@@ -53,7 +52,6 @@ class Link:
         self.request_timeout = request_timeout
         self.availability = Availability("triton", clock)
         self.attempts = Attempts(PROBES)
-        self.pauses = Pauses(clock)
         self.listeners: list[Callable[[], None]] = []
         self.returns = 0
         self.tasks: set[asyncio.Task[None]] = set()
@@ -147,36 +145,3 @@ class Link:
             self.crash = error
             self.crashed.set()
             self._tell()
-
-
-class Pauses:
-    """Which handlers wait for an outage, so that their timeout does not count it.
-
-    A handler may wait in several calls at once; its pause lasts from the first to the last.
-
-    Args:
-        clock: monotonic seconds, the same that stages are timed by.
-    """
-
-    def __init__(self, clock: Callable[[], float]):
-        self._clock = clock
-        self._waits: dict[int, int] = {}
-
-    def begin(self, context: Context | None) -> None:
-        """A call of this handler waits."""
-        if context is None:
-            return
-        waits = self._waits[id(context)] = self._waits.get(id(context), 0) + 1
-        if waits == 1:
-            context.waiting_since = self._clock()
-
-    def end(self, context: Context | None) -> None:
-        """The call waits no more."""
-        if context is None:
-            return
-        waits = self._waits.pop(id(context)) - 1
-        if waits:
-            self._waits[id(context)] = waits
-        elif context.waiting_since is not None:
-            context.waited += self._clock() - context.waiting_since
-            context.waiting_since = None

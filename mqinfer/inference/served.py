@@ -85,11 +85,13 @@ class Served:
         Raises:
             NotConnected: the link was closed meanwhile.
         """
-        self._link.pauses.begin(context)
+        if context is not None:
+            context.pause(self._link.clock())
         try:
             await self._known.wait()
         finally:
-            self._link.pauses.end(context)
+            if context is not None:
+                context.resume(self._link.clock())
         self._link.require_open()
         assert self.info is not None
         return self.info
