@@ -2,13 +2,16 @@
 
 Counting a message costs a few additions to plain Python numbers; Prometheus's own objects are made
 when it asks. Everything that counts belongs to one event loop and is read by it, so nothing is
-locked.
+locked. (The client's own Counter and Histogram would do for models and sinks, but they add a
+`_created` series to every metric, and that can only be turned off for the whole process, which may
+be a user's.)
 """
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -193,7 +196,7 @@ class StageMetrics:
 
 
 class ModelMetrics:
-    """Counts of one version of a model in this process."""
+    """Counts of one version of a model in this process; `Metrics.request` and `failed` count."""
 
     __slots__ = ("failures", "items", "requests", "seconds")
 
@@ -203,26 +206,25 @@ class ModelMetrics:
         self.failures = 0
         self.seconds = Histogram(HANDLE_BUCKETS)
 
-    def request(self, items: int, seconds: float) -> None:
-        """A request was answered."""
-        self.requests += 1
-        self.items += items
-        self.seconds.observe(seconds)
-
-    def failed(self) -> None:
-        """A request was refused, or not answered."""
-        self.failures += 1
-
 
 class SinkMetrics:
-    """Counts of one table's sink in this process."""
+    """Counts of one table's sink in this process.
 
-    __slots__ = ("blocks", "refused_rows", "rows", "seconds")
+    Attributes:
+        rows: stored.
+        blocks: inserts that stored them.
+        refused_rows: that ClickHouse, or their column's type, refused.
+        retries: inserts sent again, for no answer came.
+        seconds: of the inserts that stored rows.
+    """
+
+    __slots__ = ("blocks", "refused_rows", "retries", "rows", "seconds")
 
     def __init__(self) -> None:
         self.rows = 0
         self.blocks = 0
         self.refused_rows = 0
+        self.retries = 0
         self.seconds = Histogram(HANDLE_BUCKETS)
 
     def inserted(self, rows: int, seconds: float) -> None:
@@ -232,7 +234,7 @@ class SinkMetrics:
         self.seconds.observe(seconds)
 
     def refused(self, rows: int = 1) -> None:
-        """ClickHouse refused rows for what is in them."""
+        """Rows were refused for what is in them."""
         self.refused_rows += rows
 
 
@@ -246,7 +248,7 @@ class Metrics:
     def __init__(self, app: str):
         self.app = app
         self._stages: dict[str, StageMetrics] = {}
-        self._models: dict[tuple[str, str], ModelMetrics] = {}
+        self._models: dict[tuple[str, str], ModelMetrics] = defaultdict(ModelMetrics)
         self._sinks: dict[str, SinkMetrics] = {}
         self._registry: CollectorRegistry | None = None
 
@@ -254,13 +256,16 @@ class Metrics:
         """The counts of a stage; always the same object for a name."""
         return self._stages.setdefault(name, StageMetrics())
 
-    def model(self, name: str, version: str) -> ModelMetrics:
-        """The counts of one version of a model; always the same object."""
-        return self._models.setdefault((name, version), ModelMetrics())
-
     def request(self, model: str, version: str, items: int, seconds: float) -> None:
         """The inference server answered a request; what `inference.inference` reports to."""
-        self.model(model, version).request(items, seconds)
+        counts = self._models[model, version]
+        counts.requests += 1
+        counts.items += items
+        counts.seconds.observe(seconds)
+
+    def failed(self, model: str, version: str) -> None:
+        """The inference server refused a request, or did not answer it."""
+        self._models[model, version].failures += 1
 
     def sink(self, table: str) -> SinkMetrics:
         """The counts of a table's sink; always the same object for a table."""

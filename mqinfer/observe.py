@@ -15,13 +15,12 @@ from typing import IO, Any
 
 import structlog
 
-from mqinfer.metrics import Histogram, Metrics, ModelMetrics, SinkMetrics, StageMetrics
+from mqinfer.metrics import Histogram, Metrics, SinkMetrics, StageMetrics
 from mqinfer.settings import mask_url
 
 __all__ = [
     "Histogram",
     "Metrics",
-    "ModelMetrics",
     "SinkMetrics",
     "StageMetrics",
     "configure_logging",

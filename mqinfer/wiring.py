@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.inference.aliases import Aliases, FollowedAliases
-    from mqinfer.observe import Metrics
     from mqinfer.replay.runs import Runs
     from mqinfer.settings import Settings
 
@@ -99,17 +98,6 @@ def blob_bucket(app: App) -> str:
     return f"{app.name}-blobs"
 
 
-class _ModelObserver:
-    """Requests to the inference server, as metrics."""
-
-    def __init__(self, metrics: Metrics):
-        self._metrics = metrics
-
-    def request(self, model: str, version: str, items: int, seconds: float) -> None:
-        """A request was answered."""
-        self._metrics.model(model, version).request(items, seconds)
-
-
 @asynccontextmanager
 async def services(
     app: App, settings: Settings, role: str, tasks: Sequence[Task] = ()
@@ -123,13 +111,13 @@ async def services(
         Unavailable: NATS does not answer. (Triton and ClickHouse may be away: work waits.)
         ConfigurationError: a setting cannot be used.
     """
-    from mqinfer.observe import Metrics as MetricsOfApp
+    from mqinfer.observe import Metrics
 
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(jetstream(app, settings, role))
         store = blobs(app, settings, broker)
         stack.push_async_callback(store.close)
-        metrics = MetricsOfApp(app.name)
+        metrics = Metrics(app.name)
         inference = None
         if app.models:
             from mqinfer.inference.inference import Inference
@@ -140,7 +128,7 @@ async def services(
             if versions is not None and any(task.stage is not None for task in tasks):
                 # Before the first call, or another version might answer it.
                 await versions.load()
-            inference = Inference(server, aliases=versions, observer=_ModelObserver(metrics))
+            inference = Inference(server, aliases=versions, observer=metrics)
         database = None
         if any(task.row is not None for task in tasks):
             database = clickhouse(settings)

@@ -113,7 +113,7 @@ def test_models_and_sinks():
     metrics = Metrics("plants")
     metrics.request("leaf", "2", 32, 0.02)
     metrics.request("leaf", "2", 8, 0.01)
-    metrics.model("leaf", "1").failed()
+    metrics.failed("leaf", "1")
     metrics.sink("grade").inserted(1000, 0.3)
     metrics.sink("grade").refused()
     assert sample(metrics, "mqinfer_model_requests_total", model="leaf", version="2") == 2

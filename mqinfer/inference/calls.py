@@ -26,10 +26,13 @@ class ModelDied(ModelUnavailable):
 
 
 class InferenceObserver(Protocol):
-    """What wants to know of every request, for metrics."""
+    """What wants to know of every request, for metrics; it must not raise or block."""
 
     def request(self, model: str, version: str, items: int, seconds: float) -> None:
-        """A request was answered; must not raise or block."""
+        """A request was answered."""
+
+    def failed(self, model: str, version: str) -> None:
+        """A request was refused, or not answered."""
 
 
 @dataclass(frozen=True, slots=True)

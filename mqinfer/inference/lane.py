@@ -319,11 +319,16 @@ class Lane:
         info, link = part[0].item.info, self._link
         batch = tensors.assemble(info, [entry.item.inputs for entry in part])
         started = link.clock()
-        reply = await link.server.infer(
-            self.model, self.served.version, batch, timeout=link.request_timeout
-        )
-        seconds = link.clock() - started
-        outputs = tensors.split(info, reply, len(part))
+        try:
+            reply = await link.server.infer(
+                self.model, self.served.version, batch, timeout=link.request_timeout
+            )
+            seconds = link.clock() - started
+            outputs = tensors.split(info, reply, len(part))
+        except Exception:
+            if self._observer is not None:
+                self._observer.failed(self.model, self.served.expected)
+            raise
         self._limit.measured(seconds, len(part), full=full)
         link.attempts.reset()
         self.served.answered()

@@ -71,6 +71,13 @@ class Served:
         """Whether another version may take over."""
         return self.version is None or self.alias is not None
 
+    @property
+    def expected(self) -> str:
+        """The version that should answer now, for requests whose version no reply tells."""
+        if self.version is not None:
+            return self.version
+        return self.info.versions[-1] if self.info and self.info.versions else ""
+
     def follow(self, version: str | None) -> None:
         """Another version from now on; what was sent is answered by the one before."""
         if version != self.version:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import itertools
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,6 @@ from mqinfer.ports import Delivery, Origin
 from mqinfer.tables.tables import DeadLetterRow
 
 if TYPE_CHECKING:
-    from mqinfer.observe import SinkMetrics
     from mqinfer.stage import Limits
     from mqinfer.tables.sink import Sink
 
@@ -44,10 +42,9 @@ class IntoTable:
     runs_user_code = False
     exhausted = False
 
-    def __init__(self, sink: Sink, settler: Settler, limits: Limits, metrics: SinkMetrics):
+    def __init__(self, sink: Sink, settler: Settler, limits: Limits):
         self._sink = sink
         self._settler = settler
-        self._metrics = metrics
         self.batch_size = limits.batch_size
         self.batch_wait = limits.batch_wait
         self.trouble: str | None = None
@@ -59,10 +56,7 @@ class IntoTable:
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Insert the rows; those that ClickHouse refuses for their data are dead-lettered."""
-        started = time.perf_counter()
         refused = await self._write([_row(job) for job in jobs])
-        self._metrics.inserted(len(jobs) - len(refused), time.perf_counter() - started)
-        self._metrics.refused(len(refused))
         for index, job in enumerate(jobs):
             reason = refused.get(index)
             if reason is None:

@@ -18,12 +18,12 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from mqinfer.backoff import Backoff
 from mqinfer.errors import BadRows, TableError, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.message import Row
+from mqinfer.metrics import Metrics, SinkMetrics
 from mqinfer.ports import Database, Origin
 from mqinfer.split import Split
 from mqinfer.tables.block import Block, build_block
@@ -38,27 +38,6 @@ _PATIENCE = 4
 PROBES = Backoff(initial=0.25, maximum=1.0, jitter=0.2)
 
 
-@dataclass(slots=True)
-class SinkStats:
-    """Counters of one sink; they only grow.
-
-    Attributes:
-        rows: stored.
-        blocks: inserts that stored them.
-        refused: rows that ClickHouse, or their column's type, refused.
-        retries: inserts sent again after an outage.
-        seconds: spent in `write`, waiting for outages included.
-        waited: of these, in outages.
-    """
-
-    rows: int = 0
-    blocks: int = 0
-    refused: int = 0
-    retries: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-
-
 class Sink:
     """Writes the rows of one type to its table.
 
@@ -69,6 +48,7 @@ class Sink:
         db: where to.
         row_type: of the rows.
         max_bytes: one insert holds about this many bytes at most.
+        metrics: of the app; None counts for itself.
         availability: shared by those who talk to the same server; None makes one.
         probe: the waits between the pings of an outage.
         clock: monotonic seconds.
@@ -83,13 +63,14 @@ class Sink:
         row_type: type[Row],
         *,
         max_bytes: int = 32 * 1024 * 1024,
+        metrics: Metrics | None = None,
         availability: Availability | None = None,
         probe: Backoff = PROBES,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.schema: TableSchema = schema_of(row_type)
         self.row_type = row_type
-        self.stats = SinkStats()
+        self.metrics = SinkMetrics() if metrics is None else metrics.sink(self.schema.name)
         self._db = db
         self._max_bytes = max_bytes
         self._availability = availability or Availability("clickhouse")
@@ -146,14 +127,11 @@ class Sink:
         """
         if not items:
             return {}
-        started = self._clock()
         try:
             return await self._write(items)
         except asyncio.CancelledError:
             self._availability.up()  # as in `prepare`
             raise
-        finally:
-            self.stats.seconds += self._clock() - started
 
     async def _write(self, items: Sequence[tuple[Row, Origin]]) -> dict[int, str]:
         call = next(self._calls)
@@ -174,7 +152,7 @@ class Sink:
                     refused[block.index[row]] = str(reason)
                 else:
                     split.again(part)
-        self.stats.refused += len(refused)
+        self.metrics.refused(len(refused))
         return refused
 
     def _build(self, items: Sequence[tuple[Row, Origin]]) -> tuple[Block, Split[int]]:
@@ -187,6 +165,7 @@ class Sink:
         failures = 0
         remade = False
         while True:
+            started = self._clock()
             try:
                 await self._db.insert(
                     self.schema.storage,
@@ -207,15 +186,14 @@ class Sink:
                 await self.prepare()
             except Unavailable as error:
                 failures += 1
-                self.stats.retries += 1
+                self.metrics.retries += 1
                 answered = await self._wait(str(error), failures)
                 if answered and failures >= _PATIENCE:
                     # It answers, but not to this: perhaps it is too much for its memory or time.
                     return error
             else:
                 self._availability.up()
-                self.stats.rows += len(block)
-                self.stats.blocks += 1
+                self.metrics.inserted(len(block), self._clock() - started)
                 return None
 
     async def _wait(self, reason: str, failures: int) -> bool:
@@ -225,20 +203,16 @@ class Sink:
         failures in a row.
         """
         self._availability.down(reason)
-        started = self._clock()
-        try:
-            for attempt in itertools.count(failures):
-                await asyncio.sleep(self._probe.delay(attempt, random.random()))
-                try:
-                    await self._db.ping()
-                except Unavailable as error:
-                    self._availability.down(str(error))
-                else:
-                    return attempt == failures
-            raise AssertionError  # pragma: no cover - count() does not end
-        finally:
-            self.stats.waited += self._clock() - started
+        for attempt in itertools.count(failures):
+            await asyncio.sleep(self._probe.delay(attempt, random.random()))
+            try:
+                await self._db.ping()
+            except Unavailable as error:
+                self._availability.down(str(error))
+            else:
+                return attempt == failures
+        raise AssertionError  # pragma: no cover - count() does not end
 
     def __repr__(self) -> str:
-        state = self.blocked or f"{self.stats.rows} rows"
+        state = self.blocked or f"{self.metrics.rows} rows"
         return f"Sink({self.schema.name}: {state})"

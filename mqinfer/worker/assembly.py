@@ -125,8 +125,7 @@ class Assembly:
 
     def _handling(self, task: plan.Task, settler: Settler, sink: Sink | None) -> Handling:
         if sink is not None:
-            metrics = self.services.metrics.sink(sink.schema.name)
-            return IntoTable(sink, settler, task.limits, metrics)
+            return IntoTable(sink, settler, task.limits)
         assert task.stage is not None
         return (InBatches if task.stage.signature.batch else OneByOne)(task.stage, settler)
 

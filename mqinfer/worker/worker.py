@@ -146,7 +146,7 @@ class Worker:
         sink = None
         if task.row is not None:
             assert self._services.database is not None
-            sink = table = Sink(self._services.database, task.row)
+            sink = table = Sink(self._services.database, task.row, metrics=self._services.metrics)
             self._beginning[task.name] = lambda: table.blocked
             if not await self._unless_stopped(sink.prepare()):
                 return

@@ -26,6 +26,7 @@ from mqinfer.errors import (
 from mqinfer.inference.calls import ModelDied
 from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
+from mqinfer.metrics import Metrics
 from mqinfer.model import Answer, Model
 from mqinfer.model import inference as current_inference
 from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
@@ -280,16 +281,63 @@ async def test_arrays_are_freed_without_the_garbage_collector(inference: Inferen
         gc.enable()
 
 
-async def test_the_observer_is_told_of_requests(server: Server) -> None:
-    seen = []
+# --- what is counted ----------------------------------------------------------------------------
 
-    class Observer:
-        def request(self, model: str, version: str, items: int, seconds: float) -> None:
-            seen.append((model, version, items, seconds >= 0))
 
-    async with inference_on(server, observer=Observer()) as inference:
+def counted(metrics: Metrics, name: str, version: str = "2") -> float:
+    """What Prometheus reads of the model; 0 where there is nothing to read."""
+    text = metrics.render().decode()
+    labels = f'{{app="plants",model="double",version="{version}"}}'
+    found = [line for line in text.splitlines() if line.startswith(f"mqinfer_model_{name}{labels}")]
+    return float(found[0].split()[-1]) if found else 0.0
+
+
+async def test_requests_that_are_answered_are_counted(server: Server) -> None:
+    metrics = Metrics("plants")
+    async with inference_on(server, observer=metrics) as inference:
         await asyncio.gather(*ask(inference, 1, 2, 3))
-    assert seen == [("double", "2", 3, True)]
+    assert counted(metrics, "requests_total") == 1
+    assert counted(metrics, "items_total") == 3
+    assert counted(metrics, "request_seconds_count") == 1
+    assert counted(metrics, "failures_total") == 0
+
+
+async def test_requests_that_are_refused_are_counted_as_failures(server: Server) -> None:
+    metrics = Metrics("plants")
+    async with inference_on(server, observer=metrics) as inference:
+        await inference("double", None, {"x": x(0)})
+        answers = await asyncio.gather(*ask(inference, 1, 2, BAD, 4), return_exceptions=True)
+        assert [isinstance(answer, ModelError) for answer in answers] == [0, 0, 1, 0]
+        # The four together, and the bad one alone.
+        assert counted(metrics, "failures_total") == 2
+        assert counted(metrics, "requests_total") == 4
+        server.fault = ValueError("odd")
+        with pytest.raises(ModelError):
+            await inference("double", "1", {"x": x(1)})
+    assert counted(metrics, "failures_total", version="1") == 1
+
+
+async def test_requests_that_are_lost_are_counted_as_failures(server: Server) -> None:
+    metrics = Metrics("plants")
+    async with inference_on(server, observer=metrics) as inference:
+        first = await hold(server, inference, 1)
+        server.down = "connection refused"
+        server.gate.set()
+        await until(lambda: counted(metrics, "failures_total") == 1)
+        assert not first.done()
+        server.down = None
+        assert (await first)["y"].tolist() == [2]
+    assert counted(metrics, "failures_total") == 1
+    assert counted(metrics, "requests_total") == 1
+
+
+async def test_a_reply_that_is_no_answer_is_counted_as_a_failure(server: Server) -> None:
+    metrics = Metrics("plants")
+    server.spoil = lambda outputs: {}
+    async with inference_on(server, observer=metrics) as inference:
+        with pytest.raises(ModelError, match="lacks the output"):
+            await inference("double", None, {"x": x(1)})
+    assert counted(metrics, "failures_total") == 1
 
 
 # --- inputs that do not fit ---------------------------------------------------------------------
