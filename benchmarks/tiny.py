@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc.aio import InferenceServerClient, InferInput
 
-from mqinfer.adapters.triton import TritonServer
+from mqinfer.adapters.triton import TritonClient
 from mqinfer.inference.inference import Inference
 
 NAME = "affine"
@@ -64,7 +64,7 @@ class Callers:
 
     async def __aenter__(self) -> Callers:
         self._direct = InferenceServerClient(self._url)
-        self._server = TritonServer(self._url)
+        self._server = TritonClient(self._url)
         self._inference = Inference(self._server)
         return self
 

@@ -15,7 +15,7 @@ from mqinfer.worker.services import Services
 
 if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse
-    from mqinfer.adapters.triton import TritonServer
+    from mqinfer.adapters.triton import TritonClient
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.inference.aliases import Aliases, FollowedAliases
@@ -28,11 +28,11 @@ def jetstream(app: App, settings: Settings, role: str) -> JetStream:
     return JetStream(settings, name=f"{app.name} {role} {socket.gethostname()}:{os.getpid()}")
 
 
-def triton(settings: Settings) -> TritonServer:
+def triton(settings: Settings) -> TritonClient:
     """A connection to Triton; made when first used."""
-    from mqinfer.adapters.triton import TritonServer
+    from mqinfer.adapters.triton import TritonClient
 
-    return TritonServer(
+    return TritonClient(
         settings.triton_url,
         tls_ca=settings.triton_tls_ca,
         tls_cert=settings.triton_tls_cert,

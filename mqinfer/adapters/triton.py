@@ -73,7 +73,7 @@ _CONNECTION_LOST = re.compile(
 _MODEL_DIED = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
 
 
-class TritonServer:
+class TritonClient:
     """An inference server that speaks Triton's gRPC protocol.
 
     Connects when first used, and again by itself after an outage. Every method may be called again
@@ -226,7 +226,7 @@ class TritonServer:
 
     def __repr__(self) -> str:
         state = "not connected" if self._channel is None else "open"
-        return f"TritonServer({self.url!r}, {state})"
+        return f"TritonClient({self.url!r}, {state})"
 
     def _connect(self) -> None:
         # Not in the constructor: a channel belongs to the event loop that runs when it is made.

@@ -31,9 +31,9 @@ class Entry(Generic[T]):
         size: bytes of its inputs.
         ticket: order of arrival; kept when the call is put back.
         added: when it arrived, by the caller's clock.
-        company: the most calls its next request may hold; None is the model's bound. Calls whose
-            request ended without an answer are suspects: they go again in smaller company, with
-            no other request beside, so that one that brings the model down is found.
+        batch_limit: the most calls its next request may hold; None is the model's bound. Calls
+            whose request ended without an answer are suspects: they go again in smaller requests,
+            with no other beside, so that one that brings the model down is found.
     """
 
     item: T
@@ -41,7 +41,7 @@ class Entry(Generic[T]):
     size: int
     ticket: int
     added: float
-    company: int | None = None
+    batch_limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +130,15 @@ class Batcher(Generic[T]):
             return []
         # Fair between signatures: the one whose first call is the oldest. Few are ever waiting.
         queue = min(self._queues.values(), key=_first_ticket)
-        suspect = next(iter(queue.values())).company is not None
+        suspect = next(iter(queue.values())).batch_limit is not None
         if suspect and self.busy:
             return []
         taken: list[Entry[T]] = []
         size, most = 0, self.max_batch
         for entry in queue.values():
-            most = min(most, entry.company or most)
+            most = min(most, entry.batch_limit or most)
             full = len(taken) >= most or size + entry.size > self.request_bytes
-            if taken and (full or suspect != (entry.company is not None)):
+            if taken and (full or suspect != (entry.batch_limit is not None)):
                 break
             taken.append(entry)
             size += entry.size

@@ -1,4 +1,4 @@
-"""Calls: what a lane keeps of a caller and of a request, and what others may see of a lane."""
+"""Calls: what a queue keeps of a caller and of a request, and what others may see of a queue."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ from mqinfer.ports import ModelInfo
 
 if TYPE_CHECKING:
     from mqinfer.model import Array
+
+# So often, and for so long, may an item that is alone bring the server or the model down until it
+# counts as at fault. A loss counts when there was a sign of life since the one before: a model
+# that stays down is nobody's fault, and one that died of another item takes seconds to start.
+_LOST_TIMES = 3
+_LOST_SECONDS = 5.0
 
 
 class ModelDied(ModelUnavailable):
@@ -36,15 +42,15 @@ class InferenceObserver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class LaneStatistics:
-    """A look at a lane.
+class QueueStatistics:
+    """A look at the queue of a model.
 
     Attributes:
         model: its name.
         version: None where the latest is followed.
         blocked: why nothing is sent now, or None.
         calls: callers that wait.
-        at_door: those of them for whom there was no room in the batcher.
+        waiting_for_room: those of them for whom there was no room in the batcher.
         requests: that were answered since the start.
         items: that were answered with a result.
         refused: items that were answered with an error.
@@ -57,7 +63,7 @@ class LaneStatistics:
     version: str | None
     blocked: str | None
     calls: int
-    at_door: int
+    waiting_for_room: int
     requests: int
     items: int
     refused: int
@@ -70,16 +76,16 @@ class Call:
     """One caller waiting for one item."""
 
     __slots__ = (
+        "_lost_since",
+        "_paused",
+        "_sign_of_life",
         "context",
         "entry",
         "future",
         "info",
         "inputs",
         "lost",
-        "lost_since",
-        "paused",
         "request",
-        "sign_of_life",
         "size",
     )
 
@@ -91,20 +97,46 @@ class Call:
         self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.entry: Entry[Call] | None = None
         self.request: Request | None = None
-        # How often, and since when, no answer came although it was alone; and the last sign of
-        # life of the model then.
+        # How often no answer came although it was alone in its request.
         self.lost = 0
-        self.lost_since = 0.0
-        self.sign_of_life: object = None
-        self.paused = False
+        self._lost_since = 0.0
+        self._sign_of_life: object = None
+        self._paused = False
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if the caller still waits."""
         if not self.future.done():
             self.future.set_exception(error)
 
+    def pause(self, now: float) -> None:
+        """It waits for a server that is down: that is not its handler's time."""
+        if self.context is not None and not self._paused:
+            self._paused = True
+            self.context.pause(now)
 
-Part = list[Entry[Call]]
+    def resume(self, now: float) -> None:
+        """It waits no more."""
+        if self.context is not None and self._paused:
+            self._paused = False
+            self.context.resume(now)
+
+    def lost_alone(self, sign_of_life: object, now: float) -> bool:
+        """No answer came while it was alone in its request; says whether it is at fault by now.
+
+        Args:
+            sign_of_life: of the model; one that equals the last says that nothing was heard since.
+            now: by the clock of the other calls.
+        """
+        if self._sign_of_life == sign_of_life:
+            return False
+        self._sign_of_life = sign_of_life
+        if not self.lost:
+            self._lost_since = now
+        self.lost += 1
+        return self.lost >= _LOST_TIMES and now - self._lost_since >= _LOST_SECONDS
+
+
+Batch = list[Entry[Call]]
 
 
 class Request:
@@ -112,9 +144,9 @@ class Request:
 
     __slots__ = ("alive", "open", "task")
 
-    def __init__(self, part: Part, task: asyncio.Task[None] | None):
+    def __init__(self, batch: Batch, task: asyncio.Task[None] | None):
         # Entries that did not go back to the queue; their room is given up with the slot.
-        self.open = dict.fromkeys(part)
+        self.open = dict.fromkeys(batch)
         # Callers that were not cancelled; without any the request is.
-        self.alive = len(part)
+        self.alive = len(batch)
         self.task = task

@@ -1,7 +1,8 @@
 """Inference: the model calls of all handlers of a process, gathered and sent to one server.
 
-Each model and version has a `lane` of its own, so that a model that is down stops only itself; what
-goes out together and when is decided by `batcher` and `limits`; the `link` watches over the server.
+Each model and version has a `queue` of its own, so that a model that is down stops only itself;
+what goes out together and when is decided by `batcher` and `limits`; the `link` watches over the
+server.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from typing import TYPE_CHECKING, Self
 from mqinfer.context import current
 from mqinfer.inference.aliases import FollowedAliases
 from mqinfer.inference.batcher import MIB, Batcher
-from mqinfer.inference.calls import InferenceObserver, LaneStatistics
-from mqinfer.inference.lane import Lane
+from mqinfer.inference.calls import InferenceObserver, QueueStatistics
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.link import Link
+from mqinfer.inference.queue import ModelQueue
 from mqinfer.inference.share import Share
 from mqinfer.ports import InferenceServer
 
 if TYPE_CHECKING:
     from mqinfer.model import Answer, Array, Model
 
-__all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "LaneStatistics"]
+__all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "QueueStatistics"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,12 @@ class InferenceStatistics:
     Attributes:
         blocked: why the server cannot be used now, or None.
         tasks: that are owned now: requests under way, probes, the looks at versions.
-        lanes: the models in use.
+        queues: the models in use.
     """
 
     blocked: str | None
     tasks: int
-    lanes: tuple[LaneStatistics, ...]
+    queues: tuple[QueueStatistics, ...]
 
 
 class Inference:
@@ -56,7 +57,7 @@ class Inference:
         clock: monotonic seconds, the same clock that stages are timed by.
         refresh: seconds between two looks at the metadata of the models in use.
         request_bytes: the most bytes of items in one request.
-        max_calls: the most calls of one model, gathered or sent; further callers wait at the door.
+        max_calls: the most calls of one model, gathered or sent; further callers wait for room.
         max_bytes: the most bytes of those calls.
         aliases: what the aliases of models stand for; None where none is followed.
         limit: makes the limit of request slots of a model.
@@ -79,7 +80,7 @@ class Inference:
     ):
         self._link = Link(server, clock=clock, request_timeout=request_timeout)
         # By what is followed: the model, a version (None: the latest), and an alias before that.
-        self._lanes: dict[tuple[str, str | None, str | None], Lane] = {}
+        self._queues: dict[tuple[str, str | None, str | None], ModelQueue] = {}
         self._aliases = aliases
         self._refresh = refresh
         self._bounds = (request_bytes, max_calls, max_bytes)
@@ -127,7 +128,7 @@ class Inference:
         self._link.require_open()
         if alias is not None and self._aliases is not None and not self._aliases.known:
             await self._aliases.load()
-        return await self._lane(model, version, alias).call(inputs, current.get())
+        return await self._queue(model, version, alias).call(inputs, current.get())
 
     def blocked(self, models: Iterable[Model]) -> str | None:
         """Why a stage that uses these models should not pull now, or None.
@@ -142,9 +143,9 @@ class Inference:
             if self._link.availability.reason is not None:
                 return self._link.availability.blocked
             if not self._link.closed:
-                lane = self._lane(model.name, model.version, model.alias)
-                if lane.served.availability.reason is not None:
-                    return lane.served.availability.blocked
+                queue = self._queue(model.name, model.version, model.alias)
+                if queue.followed.availability.reason is not None:
+                    return queue.followed.availability.blocked
         return None
 
     async def run(self) -> None:
@@ -164,8 +165,8 @@ class Inference:
     async def close(self) -> None:
         """End every task; callers that still wait get `NotConnected`."""
         self._link.closed = True
-        for lane in self._lanes.values():
-            lane.end()
+        for queue in self._queues.values():
+            queue.end()
         await self._link.close()
 
     async def __aenter__(self) -> Self:
@@ -178,20 +179,20 @@ class Inference:
 
     def statistics(self) -> InferenceStatistics:
         """Counters since the start, and the state now."""
-        lanes = tuple(lane.statistics() for lane in self._lanes.values())
-        return InferenceStatistics(self._link.availability.blocked, len(self._link.tasks), lanes)
+        queues = tuple(queue.statistics() for queue in self._queues.values())
+        return InferenceStatistics(self._link.availability.blocked, len(self._link.tasks), queues)
 
     def __repr__(self) -> str:
-        lanes = ", ".join(map(repr, self._lanes.values())) or "no models yet"
-        return f"Inference({self._link!r}, {lanes})"
+        queues = ", ".join(map(repr, self._queues.values())) or "no models yet"
+        return f"Inference({self._link!r}, {queues})"
 
-    def _lane(self, model: str, version: str | None, alias: str | None) -> Lane:
+    def _queue(self, model: str, version: str | None, alias: str | None) -> ModelQueue:
         if self._pins and (pin := self._pins.get(model)) is not None:
             version, alias = pin, None
-        lane = self._lanes.get((model, version, alias))
-        if lane is None:
+        queue = self._queues.get((model, version, alias))
+        if queue is None:
             request_bytes, max_calls, max_bytes = self._bounds
-            lane = self._lanes[model, version, alias] = Lane(
+            queue = self._queues[model, version, alias] = ModelQueue(
                 self._link,
                 model,
                 self._resolved(model, version, alias),
@@ -204,7 +205,7 @@ class Inference:
                 observer=self._observer,
                 share=Share(self._share) if self._share < 1 else None,
             )
-        return lane
+        return queue
 
     def _resolved(self, model: str, version: str | None, alias: str | None) -> str | None:
         if alias is None or self._aliases is None:
@@ -219,10 +220,10 @@ class Inference:
     async def _look_again(self) -> None:
         if self._aliases is not None:
             await self._aliases.refresh()
-            for followed, lane in self._lanes.items():
-                lane.served.follow(self._resolved(*followed))
-        for lane in tuple(self._lanes.values()):
+            for followed, queue in self._queues.items():
+                queue.followed.follow(self._resolved(*followed))
+        for queue in tuple(self._queues.values()):
             # What is down is being asked already.
-            down = self._link.availability.reason or lane.served.availability.reason
-            if down is None and lane.served.info:
-                await lane.served.describe()
+            down = self._link.availability.reason or queue.followed.availability.reason
+            if down is None and queue.followed.info:
+                await queue.followed.describe()

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from onnx import TensorProto, helper
 
-from mqinfer.adapters.triton import TritonServer
+from mqinfer.adapters.triton import TritonClient
 from mqinfer.context import Context, current
 from mqinfer.errors import (
     BadTensor,
@@ -28,7 +28,7 @@ from mqinfer.errors import (
 from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.model import Answer, Model
-from mqinfer.stack.triton import TritonServer as Triton
+from mqinfer.stack.triton import TritonServer
 from tests.support.triton import serving
 
 CONFIG = """
@@ -136,20 +136,20 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def triton(
     repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Triton]:
+) -> AsyncIterator[TritonServer]:
     async with serving(tmp_path_factory.mktemp("triton"), repository) as triton:
         yield triton
 
 
 @pytest.fixture
-async def server(triton: Triton) -> AsyncIterator[TritonServer]:
-    server = TritonServer(triton.url, keepalive=1.0)
+async def server(triton: TritonServer) -> AsyncIterator[TritonClient]:
+    server = TritonClient(triton.url, keepalive=1.0)
     yield server
     await server.close()
 
 
 @pytest.fixture
-async def inference(server: TritonServer) -> AsyncIterator[Inference]:
+async def inference(server: TritonClient) -> AsyncIterator[Inference]:
     async with Inference(server) as inference:
         yield inference
     assert inference.statistics().tasks == 0
@@ -169,7 +169,7 @@ async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 # --- the adapter --------------------------------------------------------------------------------
 
 
-async def test_a_model_is_described(server: TritonServer) -> None:
+async def test_a_model_is_described(server: TritonClient) -> None:
     await server.ready()
     info = await server.describe("table")
     assert (info.versions, info.max_batch_size) == (("1", "2"), 16)
@@ -183,7 +183,7 @@ async def test_a_model_is_described(server: TritonServer) -> None:
     assert (await server.describe("words")).inputs[0].dtype == np.dtype(object)
 
 
-async def test_the_latest_version_answers_unless_one_is_pinned(server: TritonServer) -> None:
+async def test_the_latest_version_answers_unless_one_is_pinned(server: TritonClient) -> None:
     for asked, answered, value in ((None, "2", 70.0), ("1", "1", 7.0), ("2", "2", 70.0)):
         reply = await server.infer("table", asked, {"index": index(7)[np.newaxis]}, timeout=10)
         assert (reply.version, reply.outputs["value"].tolist()) == (answered, [[value]])
@@ -191,7 +191,7 @@ async def test_the_latest_version_answers_unless_one_is_pinned(server: TritonSer
 
 @pytest.mark.parametrize(("model", "version"), [("absent", None), ("table", "9")])
 async def test_what_is_not_served_is_unavailable(
-    server: TritonServer, model: str, version: str | None
+    server: TritonClient, model: str, version: str | None
 ) -> None:
     with pytest.raises(ModelUnavailable, match=model):
         await server.describe(model, version)
@@ -211,7 +211,7 @@ async def test_what_is_not_served_is_unavailable(
     ],
 )
 async def test_a_refusal_is_an_error_with_the_words_of_triton(
-    server: TritonServer, inputs: dict[str, Any], text: str
+    server: TritonClient, inputs: dict[str, Any], text: str
 ) -> None:
     with pytest.raises(ModelError, match=text):
         await server.infer("table", None, inputs, timeout=10)
@@ -224,7 +224,7 @@ async def test_a_refusal_is_an_error_with_the_words_of_triton(
         np.array([[b"a", b"b\x00c"]], object),
     ],
 )
-async def test_strings_go_there_and_back(server: TritonServer, array: Any) -> None:
+async def test_strings_go_there_and_back(server: TritonClient, array: Any) -> None:
     reply = await server.infer("words", None, {"in": array}, timeout=10)
     expected = [
         [item.encode() if isinstance(item, str) else item for item in row] for row in array.tolist()
@@ -232,7 +232,7 @@ async def test_strings_go_there_and_back(server: TritonServer, array: Any) -> No
     assert reply.outputs["out"].tolist() == expected
 
 
-async def test_odd_layouts_and_types_arrive_as_they_are(server: TritonServer) -> None:
+async def test_odd_layouts_and_types_arrive_as_they_are(server: TritonClient) -> None:
     half = np.arange(24, dtype=np.float16).reshape(3, 4, 2).transpose(2, 1, 0)[:, ::2, :]
     assert not half.flags.c_contiguous
     reply = await server.infer("half", None, {"in": half}, timeout=10)
@@ -243,14 +243,14 @@ async def test_odd_layouts_and_types_arrive_as_they_are(server: TritonServer) ->
     assert reply.outputs["out"].dtype == np.dtype(bool)
 
 
-async def test_tensors_larger_than_the_default_limit_of_grpc_pass(server: TritonServer) -> None:
+async def test_tensors_larger_than_the_default_limit_of_grpc_pass(server: TritonClient) -> None:
     flags = np.ones((3_000, 3_000), bool)
     reply = await server.infer("flags", None, {"in": flags}, timeout=30)
     assert reply.outputs["out"].all()
 
 
 async def test_a_server_that_is_not_there_is_unavailable(unused_port: int) -> None:
-    server = TritonServer(f"127.0.0.1:{unused_port}")
+    server = TritonClient(f"127.0.0.1:{unused_port}")
     try:
         for call in (
             server.ready(),
@@ -271,7 +271,7 @@ def unused_port() -> int:
 
 
 async def test_a_request_that_takes_too_long_is_unavailable(
-    triton: Triton, server: TritonServer
+    triton: TritonServer, server: TritonClient
 ) -> None:
     await server.ready()
     with stopped(triton), pytest.raises(Unavailable, match="DEADLINE_EXCEEDED"):
@@ -280,7 +280,7 @@ async def test_a_request_that_takes_too_long_is_unavailable(
     assert reply.outputs["value"].tolist() == [[10.0]]
 
 
-async def test_a_cancelled_request_ends_at_once(triton: Triton, server: TritonServer) -> None:
+async def test_a_cancelled_request_ends_at_once(triton: TritonServer, server: TritonClient) -> None:
     await server.ready()
     with stopped(triton):
         request = asyncio.create_task(
@@ -294,7 +294,7 @@ async def test_a_cancelled_request_ends_at_once(triton: Triton, server: TritonSe
 
 
 async def test_a_server_that_hangs_is_noticed_long_before_the_timeout(
-    triton: Triton, server: TritonServer
+    triton: TritonServer, server: TritonClient
 ) -> None:
     await server.ready()
     started = asyncio.get_running_loop().time()
@@ -307,16 +307,16 @@ async def test_a_server_that_hangs_is_noticed_long_before_the_timeout(
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "ftp://x"])
 def test_a_url_of_another_protocol_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="is not host:port"):
-        TritonServer(url)
+        TritonClient(url)
 
 
 def test_a_tls_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"TLS file .*none\.pem"):
-        TritonServer("127.0.0.1:1", tls_ca=tmp_path / "none.pem")
+        TritonClient("127.0.0.1:1", tls_ca=tmp_path / "none.pem")
 
 
-async def test_tls_to_a_server_without_it_is_unavailable(triton: Triton) -> None:
-    server = TritonServer(f"grpcs://{triton.url}")
+async def test_tls_to_a_server_without_it_is_unavailable(triton: TritonServer) -> None:
+    server = TritonClient(f"grpcs://{triton.url}")
     with pytest.raises(Unavailable):
         await server.ready()
     await server.close()
@@ -332,9 +332,9 @@ async def test_calls_are_gathered(inference: Inference) -> None:
     )
     assert [answer["value"].tolist() for answer in answers] == [[10.0 * n] for n in numbers]
     assert {(answer.model, answer.version) for answer in answers} == {("table", "2")}
-    [lane] = inference.statistics().lanes
-    assert lane.items == 500
-    assert lane.requests <= 500 // 16 + 8
+    [queue] = inference.statistics().queues
+    assert queue.items == 500
+    assert queue.requests <= 500 // 16 + 8
 
 
 async def test_versions_answer_side_by_side(inference: Inference) -> None:
@@ -389,7 +389,7 @@ async def test_what_a_model_says_in_words_like_those_of_triton_is_its_own(
 
 
 async def test_a_model_whose_process_died_is_an_outage_of_it_alone(
-    triton: Triton, inference: Inference
+    triton: TritonServer, inference: Inference
 ) -> None:
     neighbour, poison = (
         asyncio.create_task(inference("fragile", None, {"in": index(number)})) for number in (1, 66)
@@ -417,7 +417,7 @@ async def test_a_cancelled_caller_leaves_its_neighbours(inference: Inference) ->
         asyncio.create_task(inference("table", None, {"index": index(number)}))
         for number in range(90)
     ]
-    await until(lambda: inference.statistics().lanes and inference.statistics().lanes[0].calls)
+    await until(lambda: inference.statistics().queues and inference.statistics().queues[0].calls)
     for call in calls[::3]:
         call.cancel()
     results = await asyncio.gather(*calls, return_exceptions=True)
@@ -427,7 +427,7 @@ async def test_a_cancelled_caller_leaves_its_neighbours(inference: Inference) ->
             assert result["value"].tolist() == [10.0 * number]
 
 
-async def test_a_killed_server_fails_no_call(triton: Triton, server: TritonServer) -> None:
+async def test_a_killed_server_fails_no_call(triton: TritonServer, server: TritonClient) -> None:
     answered = 0
     going = True
     context = Context(id="1", stage="s", sequence=1)
@@ -457,7 +457,7 @@ async def test_a_killed_server_fails_no_call(triton: Triton, server: TritonServe
                 await until(lambda: inference.blocked([Model("table")]))
                 # Whoever was not answered waits, and its stage's clock stands still.
                 seen = answered
-                await until(lambda: inference.statistics().lanes[0].batcher.waiting == 64)
+                await until(lambda: inference.statistics().queues[0].batcher.waiting == 64)
                 assert context.waiting_since is not None
                 assert answered == seen
                 await triton.start()
@@ -470,13 +470,13 @@ async def test_a_killed_server_fails_no_call(triton: Triton, server: TritonServe
         running.cancel()
     assert context.waiting_since is None
     assert context.waited > 0
-    [lane] = inference.statistics().lanes
-    assert lane.refused == 0
-    assert lane.resent > 0
+    [queue] = inference.statistics().queues
+    assert queue.refused == 0
+    assert queue.resent > 0
 
 
 async def test_a_model_unloaded_while_in_use_stops_only_its_callers(
-    triton: Triton, server: TritonServer, repository: Path
+    triton: TritonServer, server: TritonClient, repository: Path
 ) -> None:
     save_table(repository, "1", 5.0, name="passing")
     inference = Inference(server, refresh=0.2, limit=AdaptiveLimit)
@@ -508,7 +508,7 @@ async def test_a_model_unloaded_while_in_use_stops_only_its_callers(
 
 
 @contextlib.contextmanager
-def stopped(triton: Triton) -> Iterator[None]:
+def stopped(triton: TritonServer) -> Iterator[None]:
     """Let Triton hang, as if its machine did."""
     assert triton.pid is not None
     server = psutil.Process(triton.pid)

@@ -87,13 +87,13 @@ async def test_a_thousand_model_calls_go_in_few_requests(nats: Settings, tmp_pat
             await _lag_is_zero(harness)
             inference = worker.services.inference
             assert inference is not None
-            (lane,) = inference.statistics().lanes
+            (queue,) = inference.statistics().queues
         answers = await harness.messages(Double)
     assert sorted(answer.value for answer in answers) == [2 * n for n in range(MESSAGES)]
-    assert lane.items == MESSAGES
+    assert queue.items == MESSAGES
     # 512 calls wait at once, and the model takes 64: nearly full requests but for the first few.
-    assert lane.requests <= MESSAGES // 10
-    assert (lane.refused, lane.resent) == (0, 0)
+    assert queue.requests <= MESSAGES // 10
+    assert (queue.refused, queue.resent) == (0, 0)
 
 
 async def _lag_is_zero(harness: Harness) -> None:

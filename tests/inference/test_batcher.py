@@ -77,11 +77,11 @@ def test_calls_put_back_keep_their_place() -> None:
     assert items(batcher.take(slots=2)) == [0, 1, 2]
 
 
-def test_company_bounds_the_request_of_a_call() -> None:
+def test_a_batch_limit_bounds_the_request_of_a_call() -> None:
     batcher = filled(8)
     part = batcher.take(slots=1)
     for entry in part[2:4]:
-        entry.company = 1
+        entry.batch_limit = 1
     batcher.put_back(part)
     batcher.finish()
     taken = []
@@ -95,7 +95,7 @@ def test_suspects_go_without_any_other_request_beside() -> None:
     batcher = filled(12, max_batch=4)
     first, second = batcher.take(slots=8), batcher.take(slots=8)
     for entry in first:
-        entry.company = 2
+        entry.batch_limit = 2
     batcher.put_back(first)
     batcher.finish()
     # The other request is still under way.
@@ -202,18 +202,18 @@ class Life(RuleBasedStateMachine):
         if busy >= self.slots or not self.waiting:
             assert part == []
             return
-        if any(entry.company for request in self.requests for entry in request):
+        if any(entry.batch_limit for request in self.requests for entry in request):
             assert part == [], "suspects must be alone"
             return
-        if busy and self.added[min(self.waiting)].company:
+        if busy and self.added[min(self.waiting)].batch_limit:
             assert part == [], "suspects must wait until they can be alone"
             return
-        assert len({entry.company is None for entry in part}) == 1
+        assert len({entry.batch_limit is None for entry in part}) == 1
         numbers = items(part)
         assert part
         assert len(part) <= self.batcher.max_batch
         assert len(part) == 1 or sum(entry.size for entry in part) <= 50
-        assert all(len(part) <= (entry.company or len(part)) for entry in part)
+        assert all(len(part) <= (entry.batch_limit or len(part)) for entry in part)
         assert numbers[0] == min(self.waiting)
         assert numbers == sorted(numbers)
         assert set(numbers) <= self.waiting
@@ -234,7 +234,7 @@ class Life(RuleBasedStateMachine):
     def lose(self, data: st.DataObject) -> None:
         part = self.requests.pop(data.draw(st.integers(0, len(self.requests) - 1)))
         for entry in part:
-            entry.company = max(1, len(part) // 2)
+            entry.batch_limit = max(1, len(part) // 2)
         self.batcher.put_back(part)
         self.batcher.finish()
         self.waiting |= set(items(part))

@@ -165,9 +165,9 @@ async def inference_on(server: Server, **options: Any) -> AsyncIterator[Inferenc
         statistics = inference.statistics()
     # Nothing may be left behind, whatever happened.
     assert inference.statistics().tasks == 0
-    for lane in statistics.lanes:
-        assert (lane.calls, lane.at_door) == (0, 0)
-        assert lane.batcher.waiting == 0
+    for queue in statistics.queues:
+        assert (queue.calls, queue.waiting_for_room) == (0, 0)
+        assert queue.batcher.waiting == 0
 
 
 async def hold(server: Server, inference: Inference, value: float = 0.0) -> asyncio.Task[Answer]:
@@ -204,7 +204,7 @@ async def test_a_model_handle_records_who_answered(inference: Inference) -> None
 async def test_calls_gather_while_the_slot_is_busy(server: Server, inference: Inference) -> None:
     first = await hold(server, inference)
     others = ask(inference, 1, 2, 3, 4, 5)
-    await until(lambda: inference.statistics().lanes[0].batcher.waiting == 5)
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 5)
     server.gate.set()
     answers = await asyncio.gather(first, *others)
     assert [answer["y"].tolist() for answer in answers] == [[0], [2], [4], [6], [8], [10]]
@@ -222,7 +222,7 @@ async def test_a_request_holds_no_more_than_the_model_takes(
 ) -> None:
     first = await hold(server, inference)
     others = ask(inference, *range(1, 20))
-    await until(lambda: inference.statistics().lanes[0].batcher.waiting == 19)
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 19)
     server.gate.set()
     await asyncio.gather(first, *others)
     assert [count for _, _, count in server.requests] == [1, 8, 8, 3]
@@ -232,7 +232,7 @@ async def test_a_request_holds_no_more_than_the_bytes(server: Server) -> None:
     async with inference_on(server, request_bytes=3 * 4) as inference:
         first = await hold(server, inference)
         others = ask(inference, *range(1, 8))
-        await until(lambda: inference.statistics().lanes[0].batcher.waiting == 7)
+        await until(lambda: inference.statistics().queues[0].batcher.waiting == 7)
         server.gate.set()
         await asyncio.gather(first, *others)
     assert [count for _, _, count in server.requests] == [1, 3, 3, 1]
@@ -254,7 +254,7 @@ async def test_different_shapes_never_share_a_request_and_the_oldest_goes_first(
     first = await hold(server, inference)
     wide = [asyncio.create_task(inference("double", None, {"x": x(i, i)})) for i in (1, 2)]
     narrow = ask(inference, 3, 4)
-    await until(lambda: inference.statistics().lanes[0].batcher.waiting == 4)
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 4)
     server.gate.set()
     await asyncio.gather(first, *wide, *narrow)
     assert server.values == [[0], [1, 1, 2, 2], [3, 4]]
@@ -450,7 +450,7 @@ async def test_bad_items_do_not_fail_their_neighbours(
             assert isinstance(result, Answer)
             assert result["y"].tolist() == [2 * index]
     assert len(server.requests) <= 2 * 8
-    assert inference.statistics().lanes[0].refused == len(bad)
+    assert inference.statistics().queues[0].refused == len(bad)
 
 
 async def test_a_fault_of_the_adapter_is_an_error_of_its_call(
@@ -496,7 +496,7 @@ async def test_a_cancelled_call_that_waits_is_not_sent(
 ) -> None:
     first = await hold(server, inference)
     others = ask(inference, 1, 2, 3)
-    await until(lambda: inference.statistics().lanes[0].batcher.waiting == 3)
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 3)
     others[1].cancel()
     with pytest.raises(asyncio.CancelledError):
         await others[1]
@@ -545,22 +545,22 @@ async def test_a_request_cancelled_before_it_began_frees_its_slot(
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        await until(lambda: inference.statistics().lanes[0].batcher.busy == 0)
+        await until(lambda: inference.statistics().queues[0].batcher.busy == 0)
     assert (await inference("double", None, {"x": x(5)}))["y"].tolist() == [10]
-    await until(lambda: inference.statistics().lanes[0].batcher.sent == 0)
+    await until(lambda: inference.statistics().queues[0].batcher.sent == 0)
 
 
 # --- room ---------------------------------------------------------------------------------------
 
 
-async def test_callers_wait_at_the_door_when_there_is_no_room(server: Server) -> None:
+async def test_callers_wait_when_there_is_no_room(server: Server) -> None:
     async with inference_on(server, max_calls=3) as inference:
         first = await hold(server, inference)
         others = ask(inference, 1, 2, 3, 4, 5)
-        await until(lambda: inference.statistics().lanes[0].at_door == 3)
-        assert inference.statistics().lanes[0].batcher.waiting == 2
+        await until(lambda: inference.statistics().queues[0].waiting_for_room == 3)
+        assert inference.statistics().queues[0].batcher.waiting == 2
         others[2].cancel()
-        await until(lambda: inference.statistics().lanes[0].at_door == 2)
+        await until(lambda: inference.statistics().queues[0].waiting_for_room == 2)
         server.gate.set()
         await asyncio.gather(first, *others, return_exceptions=True)
     assert server.values == [[0], [1, 2, 4], [5]]
@@ -786,12 +786,12 @@ async def test_repr_and_statistics_show_the_state(server: Server, inference: Inf
     first = await hold(server, inference)
     assert "model double up" in repr(inference)
     assert "busy=1" in repr(inference)
-    [lane] = inference.statistics().lanes
-    assert (lane.model, lane.version, lane.blocked, lane.calls) == ("double", None, None, 1)
+    [queue] = inference.statistics().queues
+    assert (queue.model, queue.version, queue.blocked, queue.calls) == ("double", None, None, 1)
     server.gate.set()
     await first
-    [lane] = inference.statistics().lanes
-    assert (lane.requests, lane.items, lane.refused, lane.resent) == (1, 1, 0, 0)
+    [queue] = inference.statistics().queues
+    assert (queue.requests, queue.items, queue.refused, queue.resent) == (1, 1, 0, 0)
 
 
 # --- everything at once -------------------------------------------------------------------------
@@ -848,8 +848,10 @@ def test_every_call_gets_exactly_its_own_answer(
                     assert value == BAD
                 else:
                     assert index in cancelled
-            await until(lambda: all(not lane.batcher.busy for lane in inference.statistics().lanes))
-            assert all(not lane.batcher.sent for lane in inference.statistics().lanes)
+            await until(
+                lambda: all(not queue.batcher.busy for queue in inference.statistics().queues)
+            )
+            assert all(not queue.batcher.sent for queue in inference.statistics().queues)
         assert server.under_way == 0
         assert server.most_under_way <= slot_count
         assert all(count <= 8 for _, _, count in server.requests)

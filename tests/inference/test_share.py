@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mqinfer import App
 from mqinfer import context as contexts
-from mqinfer.adapters.triton import TritonServer
+from mqinfer.adapters.triton import TritonClient
 from mqinfer.backoff import Backoff
 from mqinfer.context import Context
 from mqinfer.errors import ConfigurationError, ModelError, NotConnected
@@ -193,18 +193,18 @@ async def test_cancel_and_close_during_a_rest_leave_nothing() -> None:
     async with sharing(server, 0.01, 1) as inference:
         assert await ask(inference, 1) == 2  # and then it rests for two seconds
         waiting = [asyncio.create_task(ask(inference, value)) for value in range(3)]
-        await until(lambda: inference.statistics().lanes[0].batcher.waiting == 3)
+        await until(lambda: inference.statistics().queues[0].batcher.waiting == 3)
         waiting[0].cancel()
         await asyncio.wait(waiting[:1])
-        assert inference.statistics().lanes[0].batcher.waiting == 2
+        assert inference.statistics().queues[0].batcher.waiting == 2
         await until(lambda: inference.statistics().tasks == 0)
     for task in waiting[1:]:
         with pytest.raises(NotConnected):
             await task
     assert len(server.requests) == 1
-    (lane,) = inference._lanes.values()
-    assert lane._rest is not None
-    assert lane._rest.cancelled()
+    (queue,) = inference._queues.values()
+    assert queue._rest is not None
+    assert queue._rest.cancelled()
 
 
 async def test_close_during_a_request_begins_no_rest() -> None:
@@ -214,8 +214,8 @@ async def test_close_during_a_request_begins_no_rest() -> None:
         await until(lambda: server.under_way)
     with pytest.raises(NotConnected):
         await asking
-    (lane,) = inference._lanes.values()
-    assert lane._rest is None
+    (queue,) = inference._queues.values()
+    assert queue._rest is None
     assert inference.statistics().tasks == 0
 
 
@@ -235,7 +235,7 @@ async def test_waiting_for_a_share_is_not_the_handlers_time() -> None:
     assert all(context.waiting_since is None for context in found)
 
 
-class Watched(TritonServer):
+class Watched(TritonClient):
     """The real adapter, which counts."""
 
     under_way = most = items = 0
@@ -280,8 +280,8 @@ async def test_a_run_keeps_to_its_share_of_triton(
         async with asyncio.timeout(60):
             await Worker(services, RunWork(app, services, run, runs_of(harness))).run()
         await server.close()
-        (lane,) = inference.statistics().lanes
-        assert lane.items == 200
+        (queue,) = inference.statistics().queues
+        assert queue.items == 200
         assert server.most <= max(1, share * 8)  # the adaptive limit's most is 8
         assert server.items == items
         stored = await harness.stored(subject="shared.run.r1.double")

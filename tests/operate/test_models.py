@@ -206,7 +206,9 @@ async def test_a_call_that_waits_for_a_version_goes_to_the_next(
 
             calls = [asyncio.create_task(call(model, number)) for number in range(5)]
             await until(
-                lambda: any("-> 9" in (lane.blocked or "") for lane in inference.statistics().lanes)
+                lambda: any(
+                    "-> 9" in (queue.blocked or "") for queue in inference.statistics().queues
+                )
             )
             assert not any(one.done() for one in calls)
             await aliases.set("both", "live", "2")

@@ -1,7 +1,7 @@
-"""Served: one model as its server has it now: which version is followed, its metadata, up or down.
+"""Version: a model as its server has it now: which version is followed, its metadata, up or down.
 
 A model that is down is asked for again and again until it answers; whoever depends on it is told
-by `changed`. What comes of the calls meanwhile is the business of its lane.
+by `changed`. What comes of the calls meanwhile is the business of its queue.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mqinfer.ports import ModelInfo
 log = structlog.get_logger("mqinfer.inference")
 
 
-class Served:
+class FollowedVersion:
     """A model in the version that is followed.
 
     Args:

@@ -1,4 +1,4 @@
-"""Lane: the calls of one model, in the version that is followed, to the server and back.
+"""Queue: the calls of one model, in the version that is followed, to the server and back.
 
 Keeps promise 4 inside a request: every call gets its own result or its own error, a bad one never
 fails its neighbours, a cancelled one never disturbs them; and promise 3: while the server or the
@@ -19,17 +19,17 @@ from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError
 from mqinfer.inference import tensors
 from mqinfer.inference.batcher import Batcher, Entry
 from mqinfer.inference.calls import (
+    Batch,
     Call,
     InferenceObserver,
-    LaneStatistics,
     ModelDied,
-    Part,
+    QueueStatistics,
     Request,
 )
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.link import Link
-from mqinfer.inference.served import Served
 from mqinfer.inference.share import Share
+from mqinfer.inference.version import FollowedVersion
 from mqinfer.model import Answer
 from mqinfer.ports import ModelInfo
 from mqinfer.split import Split
@@ -41,14 +41,9 @@ log = structlog.get_logger("mqinfer.inference")
 
 # Up to so many items a refused request is tried item by item instead of by halves.
 _FEW = 4
-# So often, and for so long, may an item that is alone bring the server or the model down until it
-# counts as at fault. A loss counts when there was a sign of life since the one before: a model
-# that stays down is nobody's fault, and one that died of another item takes seconds to start.
-_LOST_TIMES = 3
-_LOST_SECONDS = 5.0
 
 
-class Lane:
+class ModelQueue:
     """One model as it is used here: its latest version, a fixed one, or what an alias names.
 
     Args:
@@ -85,11 +80,12 @@ class Lane:
         self._share = share
         self._rest: asyncio.TimerHandle | None = None
         self._calls: set[Call] = set()
-        self._door: OrderedDict[Call, None] = OrderedDict()
+        # Callers for whom there is no room in the batcher, in order.
+        self._waiting: OrderedDict[Call, None] = OrderedDict()
         self._pumping = False
         self._task_name = f"infer {model}"
         self._requests = self._items = self._refused = self._resent = 0
-        self.served = Served(
+        self.followed = FollowedVersion(
             link, model, version, alias, changed=self._changed, learned=self._learned
         )
         link.listeners.append(self._changed)
@@ -98,23 +94,23 @@ class Lane:
 
     async def call(self, inputs: Mapping[str, Array], context: Context | None) -> Answer:
         """Run one item; see `mqinfer.inference.inference.Inference`."""
-        info = self.served.info or await self.served.first_info(context)
+        info = self.followed.info or await self.followed.first_info(context)
         try:
             checked = tensors.check(info, inputs)
         except BadTensor:
             # A newer version may want other tensors: look again before refusing.
-            fresh = self._link.clock() - self.served.described < self._refresh
-            if fresh or not await self.served.describe() or self.served.info is None:
+            fresh = self._link.clock() - self.followed.described < self._refresh
+            if fresh or not await self.followed.describe() or self.followed.info is None:
                 raise
-            info = self.served.info
+            info = self.followed.info
             checked = tensors.check(info, inputs)
         self._link.require_open()
         call = Call(info, checked, context)
         self._calls.add(call)
         if self._blocked or self._share is not None:
-            self._pause(call)
-        if self._door or not self._batcher.fits(call.size):
-            self._door[call] = None
+            call.pause(self._link.clock())
+        if self._waiting or not self._batcher.fits(call.size):
+            self._waiting[call] = None
         else:
             self._enter(call)
         try:
@@ -124,13 +120,13 @@ class Lane:
             raise
         finally:
             self._calls.discard(call)
-            self._resume(call)
+            call.resume(self._link.clock())
             # Breaks a cycle: the arrays are to be freed now, not when garbage is collected.
             call.entry = None
 
     def end(self) -> None:
         """Answer every caller that the link is closed."""
-        self.served.end()
+        self.followed.end()
         if self._rest is not None:
             self._rest.cancel()
         for call in self._calls:
@@ -139,14 +135,14 @@ class Lane:
             except MqinferError as error:
                 call.fail(error)
 
-    def statistics(self) -> LaneStatistics:
+    def statistics(self) -> QueueStatistics:
         """A look at it."""
-        return LaneStatistics(
+        return QueueStatistics(
             model=self.model,
-            version=self.served.version,
-            blocked=self._link.availability.blocked or self.served.availability.blocked,
+            version=self.followed.version,
+            blocked=self._link.availability.blocked or self.followed.availability.blocked,
             calls=len(self._calls),
-            at_door=len(self._door),
+            waiting_for_room=len(self._waiting),
             requests=self._requests,
             items=self._items,
             refused=self._refused,
@@ -156,7 +152,7 @@ class Lane:
         )
 
     def __repr__(self) -> str:
-        return f"Lane({self.served.availability!r}, {self._batcher!r}, {self._limit!r})"
+        return f"ModelQueue({self.followed.availability!r}, {self._batcher!r}, {self._limit!r})"
 
     # --- the model's state ----------------------------------------------------------------------
 
@@ -164,7 +160,7 @@ class Lane:
     def _blocked(self) -> bool:
         return (
             self._link.availability.reason is not None
-            or self.served.availability.reason is not None
+            or self.followed.availability.reason is not None
         )
 
     def _learned(self, info: ModelInfo) -> None:
@@ -179,22 +175,12 @@ class Lane:
         waits = self._blocked or self._share is not None
         for call in self._calls:
             if waits and call.request is None:
-                self._pause(call)
+                call.pause(self._link.clock())
             else:
-                self._resume(call)
+                call.resume(self._link.clock())
         self._pump()
 
-    def _pause(self, call: Call) -> None:
-        if call.context is not None and not call.paused:
-            call.paused = True
-            call.context.pause(self._link.clock())
-
-    def _resume(self, call: Call) -> None:
-        if call.context is not None and call.paused:
-            call.paused = False
-            call.context.resume(self._link.clock())
-
-    # --- the queue ------------------------------------------------------------------------------
+    # --- waiting --------------------------------------------------------------------------------
 
     def _enter(self, call: Call) -> None:
         signature = tensors.signature(call.inputs)
@@ -202,12 +188,12 @@ class Lane:
         self._pump()
 
     def _admit(self) -> None:
-        """Let in callers at the door, in order, as far as there is room."""
-        while self._door:
-            call = next(iter(self._door))
+        """Let in callers that wait for room, in order, as far as there is some."""
+        while self._waiting:
+            call = next(iter(self._waiting))
             if not self._batcher.fits(call.size):
                 return
-            del self._door[call]
+            del self._waiting[call]
             self._enter(call)
 
     def _withdraw(self, call: Call) -> None:
@@ -218,7 +204,7 @@ class Lane:
             if not request.alive and request.task is not None:
                 request.task.cancel()
         elif call.entry is None:
-            self._door.pop(call, None)
+            self._waiting.pop(call, None)
             self._admit()
         elif self._batcher.remove(call.entry):
             self._admit()
@@ -256,19 +242,19 @@ class Lane:
     async def _serve(self) -> None:
         """Use one slot, if there is anything to use it for."""
         self._pumping = False
-        part = [] if self._blocked else self._batcher.take(self._slots())
-        if not part:
+        batch = [] if self._blocked else self._batcher.take(self._slots())
+        if not batch:
             return
         # What did not fit into this request may go in another.
         self._pump()
-        request = Request(part, asyncio.current_task())
-        for entry in part:
+        request = Request(batch, asyncio.current_task())
+        for entry in batch:
             entry.item.request = request
             if self._share is not None:
-                self._resume(entry.item)
+                entry.item.resume(self._link.clock())
         began = self._link.clock()
         try:
-            await self._exchange(request, part)
+            await self._exchange(request, batch)
         finally:
             for entry in request.open:
                 self._batcher.done(entry)
@@ -286,83 +272,83 @@ class Lane:
             self._rest.cancel()
         self._rest_on()
 
-    async def _exchange(self, request: Request, part: Part) -> None:
+    async def _exchange(self, request: Request, batch: Batch) -> None:
         """Ask the server until every entry has its answer or waits again."""
         full = self._batcher.busy >= self._slots()
-        split = Split([part], few=_FEW)
+        split = Split([batch], few=_FEW)
         while tried := split.take():
-            part = [entry for entry in tried if not entry.item.future.done()]
-            if not part:
+            batch = [entry for entry in tried if not entry.item.future.done()]
+            if not batch:
                 continue
             sent = self._link.clock()
             try:
-                answers = await self._send(part, full)
+                answers = await self._send(batch, full)
             except ModelError as error:
-                await self._refuse(request, part, split, error, sent)
+                await self._refuse(request, batch, split, error, sent)
             except Unavailable as error:
-                self._lose(part, error)
+                self._lose(batch, error)
                 self._put_back(request, request.open)
                 return
             except Exception as error:
                 # A fault of ours or of the adapter, most likely about one odd item: find it.
                 log.exception("a model call failed inside mqinfer", model=self.model)
                 fault = ModelError(f"model {self.model}: the call failed inside mqinfer: {error!r}")
-                await self._refuse(request, part, split, fault, sent)
+                await self._refuse(request, batch, split, fault, sent)
             else:
-                for entry, answer in zip(part, answers, strict=True):
+                for entry, answer in zip(batch, answers, strict=True):
                     call = entry.item
                     call.request = None
                     if not call.future.done():
                         call.future.set_result(answer)
 
-    async def _send(self, part: Part, full: bool) -> list[Answer]:
-        info, link = part[0].item.info, self._link
-        batch = tensors.assemble(info, [entry.item.inputs for entry in part])
+    async def _send(self, batch: Batch, full: bool) -> list[Answer]:
+        info, link = batch[0].item.info, self._link
+        arrays = tensors.assemble(info, [entry.item.inputs for entry in batch])
         started = link.clock()
         try:
             reply = await link.server.infer(
-                self.model, self.served.version, batch, timeout=link.request_timeout
+                self.model, self.followed.version, arrays, timeout=link.request_timeout
             )
             seconds = link.clock() - started
-            outputs = tensors.split(info, reply, len(part))
+            outputs = tensors.split(info, reply, len(batch))
         except Exception:
             if self._observer is not None:
-                self._observer.failed(self.model, self.served.expected)
+                self._observer.failed(self.model, self.followed.expected)
             raise
-        self._limit.measured(seconds, len(part), full=full)
+        self._limit.measured(seconds, len(batch), full=full)
         link.attempts.reset()
-        self.served.answered()
+        self.followed.answered()
         self._requests += 1
-        self._items += len(part)
+        self._items += len(batch)
         if self._observer is not None:
-            self._observer.request(self.model, reply.version, len(part), seconds)
+            self._observer.request(self.model, reply.version, len(batch), seconds)
         return [Answer(row, model=self.model, version=reply.version) for row in outputs]
 
     async def _refuse(
         self,
         request: Request,
-        part: Part,
+        batch: Batch,
         split: Split[Entry[Call]],
         error: ModelError,
         sent: float,
     ) -> None:
         """A request was refused: find the bad items."""
         # Perhaps a newer version took over, or the alias moved to one, that wants other tensors.
-        stale = self.served.moves and self.served.described <= sent
-        if stale and (not await self.served.describe() or self._check_again(part)):
-            self._put_back(request, part)
+        stale = self.followed.moves and self.followed.described <= sent
+        if stale and (not await self.followed.describe() or self._check_again(batch)):
+            self._put_back(request, batch)
             return
-        for entry in split.refused(part):
+        for entry in split.refused(batch):
             self._refused += 1
             entry.item.request = None
             entry.item.fail(error)
 
-    def _check_again(self, part: Part) -> bool:
+    def _check_again(self, batch: Batch) -> bool:
         """Whether calls were made for other metadata; those that fit what is wanted now go on."""
-        info = self.served.info
-        if info is None or all(entry.item.info is info for entry in part):
+        info = self.followed.info
+        if info is None or all(entry.item.info is info for entry in batch):
             return False
-        for entry in part:
+        for entry in batch:
             call = entry.item
             try:
                 call.inputs = tensors.check(info, call.inputs)
@@ -374,29 +360,22 @@ class Lane:
                 entry.signature = tensors.signature(call.inputs)
         return True
 
-    def _lose(self, part: Part, error: Unavailable) -> None:
+    def _lose(self, batch: Batch, error: Unavailable) -> None:
         """A request ended without an answer: the server or the model is down."""
         if isinstance(error, ModelDied) or not isinstance(error, ModelUnavailable):
-            for entry in part:
-                entry.company = max(1, len(part) // 2)
-            if len(part) == 1:
-                self._suspect(part[0].item, error)
+            for entry in batch:
+                entry.batch_limit = max(1, len(batch) // 2)
+            if len(batch) == 1:
+                self._suspect(batch[0].item, error)
         if isinstance(error, ModelUnavailable):
-            self.served.down(str(error), died=isinstance(error, ModelDied))
+            self.followed.down(str(error), died=isinstance(error, ModelDied))
         else:
             self._link.down(str(error))
 
     def _suspect(self, call: Call, error: Unavailable) -> None:
         """An item that was alone got no answer; when that goes on, the item is at fault."""
-        sign_of_life = (self._link.returns, self.served.returns, self._requests)
-        if call.sign_of_life == sign_of_life:
-            return
-        call.sign_of_life = sign_of_life
-        now = self._link.clock()
-        if not call.lost:
-            call.lost_since = now
-        call.lost += 1
-        if call.lost >= _LOST_TIMES and now - call.lost_since >= _LOST_SECONDS:
+        sign_of_life = (self._link.returns, self.followed.returns, self._requests)
+        if call.lost_alone(sign_of_life, self._link.clock()):
             self._refused += 1
             call.fail(
                 ModelError(
