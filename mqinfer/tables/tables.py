@@ -4,9 +4,12 @@ What the user queries, `T`, is a view; the rows are in `T__storage`, a Replacing
 
 * its sorting key ends in `_id`, so the same answer inserted again replaces itself, whenever it
   comes, and the view, which reads with FINAL, shows it once (promise 2);
-* its version is (generation, time): see `row_version`. Rows are written with generation 0. To
-  hide or show rows, insert them again with a higher generation and another `_visible`; nothing
-  that arrives late with generation 0 can undo that (promise 6);
+* its version is (generation, time), and the row with the greatest one is kept for each key. A
+  higher generation wins; within one, the row that the stream stored *first*, so that an answer
+  stays what it was when a second attempt comes to another one after JetStream's duplicate window.
+  Rows are written with generation 0. To hide or show rows, insert them again with a higher
+  generation and another `_visible`; nothing that arrives late with generation 0 can undo that
+  (promise 6);
 * rows of a replay run are written with `_visible = 0`.
 
 "Exact" has one condition: `order_by` columns come before `_id` in the key, so they must follow from
@@ -36,10 +39,10 @@ from mqinfer.ports import Origin
 from mqinfer.tables.columns import ColumnSpec, columns_of, quoted
 
 STORAGE_SUFFIX = "__storage"
-# Of the 64 bits of a version: generation, then time in milliseconds (until the year 2527).
+# Of the 64 bits of a version: generation, then what is left of the time in milliseconds (until the
+# year 2527), so that an earlier time is the greater one.
 _TIME_BITS = 44
 _TIME_MASK = (1 << _TIME_BITS) - 1
-MAX_GENERATION = (1 << (64 - _TIME_BITS)) - 1
 
 # Framework columns, as they are stored. Those the view hides come last.
 FRAMEWORK: tuple[tuple[str, str], ...] = (
@@ -57,23 +60,6 @@ FRAMEWORK: tuple[tuple[str, str], ...] = (
 _HIDDEN = ("_visible", "_version")
 # What an insert names: `_inserted` is filled in by ClickHouse.
 INSERTED: tuple[tuple[str, str], ...] = tuple(c for c in FRAMEWORK if c[0] != "_inserted")
-
-
-def row_version(generation: int, published: int) -> int:
-    """`_version` of a row; ClickHouse keeps the row with the greatest one for each key.
-
-    A higher generation wins. Within one, the row that was published *first* wins, so an answer
-    stays what it was when a second attempt comes to another one after JetStream's duplicate
-    window. The time is the stream's, not a worker's clock.
-
-    Args:
-        generation: 0 as written by a sink; one more for every promotion or its undoing.
-        published: nanoseconds since the epoch.
-    """
-    if not 0 <= generation <= MAX_GENERATION:
-        raise ValueError(f"generation {generation} is not in 0..{MAX_GENERATION}")
-    time = min(max(published // 1_000_000, 0), _TIME_MASK)
-    return (generation << _TIME_BITS) | (_TIME_MASK - time)
 
 
 def generation_sql(version: str = "_version") -> str:
@@ -105,7 +91,6 @@ def frame_values(origins: Sequence[Origin]) -> list[list[Any]]:
     runs, published = columns[3], columns[6]
     # A run's rows are not shown; nearly always there are none among them.
     visible = [0 if run else 1 for run in runs] if any(runs) else [1] * len(runs)
-    # row_version(0, ...), without a call for each
     if published and max(published) // 1_000_000 <= _TIME_MASK:
         versions = [_TIME_MASK - time // 1_000_000 for time in published]
     else:
@@ -231,24 +216,6 @@ def schema_of(row_type: type[Row]) -> TableSchema:
                 "sorts by strings, whole numbers, dates, booleans and UUIDs that are never missing"
             )
     return TableSchema(name, columns, tuple(names[field].name for field in info.order_by))
-
-
-def check_tables(row_types: Iterable[type[Row]]) -> None:
-    """Check the tables of an app.
-
-    Raises:
-        WiringError: two row types have one table, or one of them cannot be a table.
-    """
-    owners: dict[str, type[Row]] = {}
-    for row_type in row_types:
-        name = schema_of(row_type).name
-        other = owners.setdefault(name, row_type)
-        if other is not row_type:
-            raise WiringError(
-                f"{other.__module__}.{other.__qualname__} and "
-                f"{row_type.__module__}.{row_type.__qualname__} both have the table {name!r}: "
-                "give one of them another table="
-            )
 
 
 def text_literal(value: str) -> str:

@@ -25,11 +25,9 @@ from mqinfer.ports import Origin
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.tables import (
-    MAX_GENERATION,
     DeadLetterRow,
-    check_tables,
+    frame_values,
     literal,
-    row_version,
     same_type,
     schema_of,
     widens,
@@ -168,10 +166,6 @@ def test_declarations_that_cannot_be_tables() -> None:
     for hint in (float, list[int], Annotated[float, Column("Float32")], Box, dict[str, int]):
         with pytest.raises(WiringError, match="order_by names 'a'"):
             schema_of(row({"a": hint}, order_by="a"))
-    one, other = row({"a": int}), row({"b": int})
-    check_tables([one, one])
-    with pytest.raises(WiringError, match="both have the table 't'"):
-        check_tables([one, other])
 
 
 def test_columns_are_called_as_on_the_wire() -> None:
@@ -180,14 +174,15 @@ def test_columns_are_called_as_on_the_wire() -> None:
     assert schema.sorting_key == ("positionId", "_id")
 
 
-@given(st.integers(0, MAX_GENERATION - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1))
-def test_a_later_generation_wins_and_within_one_the_first_answer(
-    generation: int, a: int, b: int
-) -> None:
-    assert row_version(generation + 1, a) > row_version(generation, b)
-    if a // 1_000_000 < b // 1_000_000:
-        assert row_version(generation, a) > row_version(generation, b)
-    assert 0 <= row_version(generation, a) < 2**64
+@given(st.lists(st.integers(0, 2**65), max_size=5))
+def test_the_first_answer_has_the_greatest_version_all_in_generation_0(times: list[int]) -> None:
+    versions = frame_values([Origin(id="i", published=time) for time in times])[-1]
+    assert len(versions) == len(times)
+    assert all(version >> 44 == 0 <= version for version in versions)
+    for time, version in zip(times, versions, strict=True):
+        for later, smaller in zip(times, versions, strict=True):
+            if time // 1_000_000 < min(later // 1_000_000, 2**44 - 1):
+                assert version > smaller
 
 
 _SIMPLE = st.sampled_from(
