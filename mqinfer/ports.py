@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mqinfer.bucket import Bucket
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -401,14 +403,14 @@ class Broker(Feed, Protocol):
     def term(self, delivery: Delivery, reason: str) -> None:
         """Never deliver again."""
 
-    async def ensure_bucket(self, bucket: str, *, max_age: float, replicas: int) -> None:
-        """Create a key-value bucket if there is none."""
+    def bucket(self, name: str, *, max_age: float = 0.0, replicas: int = 1) -> Bucket:
+        """A key-value bucket; nothing is asked of the server yet.
 
-    async def bucket_get(self, bucket: str, key: str) -> bytes | None:
-        """The value of a key, or None; waits out outages."""
-
-    async def bucket_put(self, bucket: str, key: str, value: bytes) -> None:
-        """Set a key; waits out outages."""
+        Args:
+            name: of the bucket.
+            max_age: seconds that a value is kept, where the bucket is made; 0 is for ever.
+            replicas: of a bucket that is made.
+        """
 
     async def lost(self) -> None:
         """Return when the connection is closed for good, which only a new one mends."""

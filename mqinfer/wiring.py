@@ -78,19 +78,17 @@ def runs(app: App, broker: JetStream) -> Runs:
 
 def aliases(app: App, broker: JetStream) -> Aliases:
     """The aliases of an app's models."""
-    from mqinfer.adapters.bucket import Bucket
     from mqinfer.inference.aliases import Aliases, bucket
 
-    return Aliases(app, Bucket(broker, bucket(app), replicas=app.replicas))
+    return Aliases(app, broker.bucket(bucket(app), replicas=app.replicas))
 
 
 def followed_aliases(app: App, broker: JetStream) -> FollowedAliases | None:
     """What a process knows of the aliases that the app follows; None if it follows none."""
-    from mqinfer.adapters.bucket import Bucket
     from mqinfer.inference.aliases import FollowedAliases, bucket, followed
 
     wanted = followed(app)
-    return FollowedAliases(Bucket(broker, bucket(app)), wanted) if wanted else None
+    return FollowedAliases(broker.bucket(bucket(app)), wanted) if wanted else None
 
 
 def blob_bucket(app: App) -> str:

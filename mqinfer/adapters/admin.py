@@ -6,7 +6,6 @@ what an operator set. Here an update is the server's own configuration with our 
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from typing import Any, Protocol
 import structlog
 
 from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
+from mqinfer.flow.publishing import Publishes
 from mqinfer.ports import ConsumerSpec, ConsumerState, StreamSpec
 
 log = structlog.get_logger("mqinfer.jetstream")
@@ -30,6 +30,18 @@ class Api(Protocol):
 
     async def api(self, subject: str, body: Any = None, timeout: float = 5.0) -> dict[str, Any]:
         """The answer; raises Unavailable."""
+
+
+class Connection(Publishes, Protocol):
+    """What a bucket of keys or of objects needs of the connection; `JetStream` has it."""
+
+    @property
+    def client(self) -> Api:
+        """Asks JetStream's API."""
+
+    @property
+    def max_payload(self) -> int:
+        """Of the server."""
 
 
 class JetStreamError(MqinferError):
@@ -66,6 +78,23 @@ async def stream_info(api: Api, name: str) -> dict[str, Any] | None:
         if error.code in NOT_FOUND:
             return None
         raise
+
+
+async def subjects(api: Api, stream: str, subject: str = ">") -> dict[str, int]:
+    """How many messages the stream holds under each subject; none if there is no stream."""
+    counts: dict[str, int] = {}
+    while True:
+        body = {"subjects_filter": subject, "offset": len(counts)}
+        try:
+            info = await ask(api, f"STREAM.INFO.{stream}", body, f"stream {stream}")
+        except JetStreamError as error:
+            if error.code in NOT_FOUND:
+                return {}
+            raise
+        page = info["state"].get("subjects") or {}
+        counts.update(page)
+        if not page or len(counts) >= info.get("total", 0):
+            return counts
 
 
 def stream_config(spec: StreamSpec) -> dict[str, Any]:
@@ -266,38 +295,3 @@ def consumer_state(info: dict[str, Any]) -> ConsumerState:
         acknowledged_floor=info.get("ack_floor", {}).get("stream_seq", 0),
         delivered=info.get("delivered", {}).get("stream_seq", 0),
     )
-
-
-async def ensure_bucket(api: Api, bucket: str, *, max_age: float, replicas: int) -> None:
-    """Create a key-value bucket (ADR-8) if there is none."""
-    name = f"KV_{bucket}"
-    if await stream_info(api, name) is not None:
-        return
-    config = {
-        "name": name,
-        "subjects": [f"$KV.{bucket}.>"],
-        "max_msgs_per_subject": 1,
-        "discard": "new",
-        "allow_rollup_hdrs": True,
-        "deny_delete": True,
-        "allow_direct": True,
-        "max_age": int(max_age * NANO),
-        "num_replicas": replicas,
-    }
-    try:
-        await ask(api, f"STREAM.CREATE.{name}", config, f"bucket {bucket}")
-    except JetStreamError as error:
-        if await stream_info(api, name) is None:  # else another worker was quicker
-            raise ConflictError(str(error)) from None
-
-
-async def bucket_get(api: Api, bucket: str, key: str) -> bytes | None:
-    """The value of a key, or None."""
-    body = {"last_by_subj": f"$KV.{bucket}.{key}"}
-    try:
-        answer = await ask(api, f"STREAM.MSG.GET.KV_{bucket}", body, f"bucket {bucket}")
-    except JetStreamError as error:
-        if error.code == NO_MESSAGE:
-            return None
-        raise
-    return base64.b64decode(answer["message"].get("data") or b"")

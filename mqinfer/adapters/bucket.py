@@ -1,91 +1,131 @@
-"""Bucket: a key-value bucket whose values change only where nobody was quicker.
+"""JetStreamBucket: a key-value bucket of NATS (ADR-8), a stream with one message a key.
 
-A bucket is a stream with one message a key (ADR-8). A value is saved under the condition that the
-key's last revision is the one that was read (`Nats-Expected-Last-Subject-Sequence`).
+`KV_<bucket>` holds the subjects `$KV.<bucket>.<key>`. A value is saved on the condition of the
+revision that was read (`Nats-Expected-Last-Subject-Sequence`) and with an id of its own. A copy
+that is sent again, since the answer to the first was lost, is refused as if somebody else had been
+quicker (the server looks at conditions before it looks for repeats); the id in the bucket then
+says who it was.
+
+nats-py's `KeyValue.update` publishes once, with nothing by which its own value could be told from
+another's after a timeout, and its `keys` makes a consumer and leaves deleted ones out.
 """
 
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+import uuid
+from typing import Any
 
 from mqinfer.adapters import admin
-from mqinfer.adapters.scan import Scanner
-from mqinfer.errors import PublishError
+from mqinfer.adapters.publisher import WrongRevision
+from mqinfer.errors import ConflictError, PublishTimeout, Unavailable
 from mqinfer.flow.publishing import publish_stored
-from mqinfer.identity import header_block
-
-if TYPE_CHECKING:
-    from mqinfer.adapters.jetstream import JetStream
+from mqinfer.identity import MSG_ID, header_block, parse_header_block
 
 _TIMEOUT = 30.0
 
 
-class Bucket:
-    """A bucket over one connection.
+class JetStreamBucket:
+    """A `Bucket` over one connection.
 
     Args:
-        broker: an open connection.
+        connection: that is open when the first method is called.
         bucket: its name.
-        replicas: copies of the bucket in a cluster.
+        max_age: seconds that values are kept, where the bucket is made; 0 is for ever.
+        replicas: of a bucket that is made.
     """
 
-    def __init__(self, broker: JetStream, bucket: str, *, replicas: int = 1):
-        self._broker = broker
+    def __init__(
+        self,
+        connection: admin.Connection,
+        bucket: str,
+        *,
+        max_age: float = 0.0,
+        replicas: int = 1,
+    ):
+        self._connection = connection
         self._bucket = bucket
+        self._stream = f"KV_{bucket}"
+        self._prefix = f"$KV.{bucket}."
+        self._max_age = max_age
         self._replicas = replicas
 
     async def ensure(self) -> None:
-        """Create the bucket if there is none; its values never grow old."""
-        await self._broker.ensure_bucket(self._bucket, max_age=0, replicas=self._replicas)
-
-    async def load(self, name: str) -> tuple[bytes, int] | None:
-        """A value and its revision; a value that was deleted is empty, and has a revision.
-
-        Raises:
-            Unavailable: NATS does not answer.
-        """
-        client, stream = self._broker.client, f"KV_{self._bucket}"
-        body = {"last_by_subj": f"$KV.{self._bucket}.{name}"}
-        what = f"{name} in bucket {self._bucket}"
+        """Create the bucket if there is none; see `Bucket.ensure`."""
+        api = self._connection.client
+        if await admin.stream_info(api, self._stream) is not None:
+            return
+        config = {
+            "name": self._stream,
+            "subjects": [f"{self._prefix}>"],
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+            "allow_direct": True,
+            "max_age": int(self._max_age * admin.NANO),
+            "num_replicas": self._replicas,
+        }
         try:
-            answer = await admin.ask(client, f"STREAM.MSG.GET.{stream}", body, what)
+            await admin.ask(api, f"STREAM.CREATE.{self._stream}", config, f"bucket {self._bucket}")
+        except admin.JetStreamError as error:
+            if await admin.stream_info(api, self._stream) is None:  # else another was quicker
+                raise ConflictError(str(error)) from None
+
+    async def load(self, key: str) -> tuple[bytes, int] | None:
+        """A value and its revision; see `Bucket.load`."""
+        message = await self._message(key)
+        if message is None:
+            return None
+        return base64.b64decode(message.get("data") or ""), int(message["seq"])
+
+    async def save(self, key: str, value: bytes, revision: int) -> bool:
+        """Set a value if `revision` is still the newest; see `Bucket.save`."""
+        return await self._put(key, value, revision, {})
+
+    async def delete(self, key: str, revision: int) -> bool:
+        """Delete a value if `revision` is still the newest; see `Bucket.delete`."""
+        return await self._put(key, b"", revision, {"KV-Operation": "DEL"})
+
+    async def names(self) -> list[str]:
+        """Every key, also of values that were deleted."""
+        counts = await admin.subjects(self._connection.client, self._stream, f"{self._prefix}>")
+        return sorted(subject.removeprefix(self._prefix) for subject in counts)
+
+    async def _message(self, key: str) -> dict[str, Any] | None:
+        # From the stream's leader: a replica may not yet have what was stored just now.
+        body = {"last_by_subj": f"{self._prefix}{key}"}
+        what = f"{key} in bucket {self._bucket}"
+        try:
+            answer = await admin.ask(
+                self._connection.client, f"STREAM.MSG.GET.{self._stream}", body, what
+            )
         except admin.JetStreamError as error:
             if error.code in {admin.NO_MESSAGE, *admin.NOT_FOUND}:
                 return None
             raise
-        message = answer["message"]
-        return base64.b64decode(message.get("data") or ""), int(message["seq"])
+        message: dict[str, Any] = answer["message"]
+        return message
 
-    async def save(self, name: str, value: bytes, revision: int) -> bool:
-        """Set a value if `revision` (0: none) is still the newest; False if it is not.
-
-        Raises:
-            Unavailable: NATS does not answer.
-        """
-        return await self._put(name, value, revision, {})
-
-    async def delete(self, name: str, revision: int) -> bool:
-        """Delete a value if `revision` is still the newest; False if it is not.
-
-        Raises:
-            Unavailable: NATS does not answer.
-        """
-        return await self._put(name, b"", revision, {"KV-Operation": "DEL"})
-
-    async def _put(self, name: str, value: bytes, revision: int, headers: dict[str, str]) -> bool:
-        headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
-        subject, header = f"$KV.{self._bucket}.{name}", header_block(headers)
+    async def _put(self, key: str, value: bytes, revision: int, headers: dict[str, str]) -> bool:
+        identity = uuid.uuid4().hex
+        expected = {MSG_ID: identity, "Nats-Expected-Last-Subject-Sequence": str(revision)}
+        block = header_block({**headers, **expected})
         try:
-            await publish_stored(self._broker, subject, header, value, timeout=_TIMEOUT)
-        except PublishError:
-            # Refused; or it was stored, the answer was lost, and the second copy was refused.
-            found = await self.load(name)
-            return found is not None and found[0] == value and found[1] > revision
+            await publish_stored(
+                self._connection, f"{self._prefix}{key}", block, value, timeout=_TIMEOUT
+            )
+        except (WrongRevision, PublishTimeout) as error:
+            found = await self._message(key)
+            if found is not None:
+                stored = parse_header_block(base64.b64decode(found.get("hdrs") or ""))
+                if stored.get(MSG_ID) == identity:
+                    return True  # it was stored, and the answer lost
+            newest = 0 if found is None else int(found["seq"])
+            if newest != revision or isinstance(error, WrongRevision):
+                return False
+            raise Unavailable(f"{key} in bucket {self._bucket}: {error}") from None
         return True
 
-    async def names(self) -> list[str]:
-        """Every key, also of values that were deleted."""
-        prefix = f"$KV.{self._bucket}."
-        subjects = await Scanner(self._broker.client).subjects(f"KV_{self._bucket}", f"{prefix}>")
-        return sorted(subject.removeprefix(prefix) for subject in subjects)
+    def __repr__(self) -> str:
+        return f"JetStreamBucket({self._bucket!r})"

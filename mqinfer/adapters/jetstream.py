@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from mqinfer.adapters import admin
+from mqinfer.adapters.bucket import JetStreamBucket
 from mqinfer.adapters.natsclient import LeanClient, open_client
 from mqinfer.adapters.publisher import Publisher
 from mqinfer.adapters.pull import ContinuousPull
 from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
 from mqinfer.flow.availability import Availability
-from mqinfer.flow.publishing import publish_stored
-from mqinfer.identity import header_block
 from mqinfer.ports import (
     ConsumerSpec,
     ConsumerState,
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.jetstream")
 
 FLUSH_TIMEOUT = 10.0
-BUCKET_RETRY = 0.5
 
 
 class JetStream:
@@ -203,22 +201,9 @@ class JetStream:
 
     # --- buckets --------------------------------------------------------------------------------
 
-    async def ensure_bucket(self, bucket: str, *, max_age: float, replicas: int) -> None:
-        """Create a bucket if there is none; see `Broker.ensure_bucket`."""
-        await admin.ensure_bucket(self.client, bucket, max_age=max_age, replicas=replicas)
-
-    async def bucket_get(self, bucket: str, key: str) -> bytes | None:
-        """The value of a key, or None; see `Broker.bucket_get`."""
-        while True:
-            try:
-                return await admin.bucket_get(self.client, bucket, key)
-            except Unavailable as error:
-                log.info("a bucket cannot be read yet", bucket=bucket, reason=str(error))
-                await asyncio.sleep(BUCKET_RETRY)
-
-    async def bucket_put(self, bucket: str, key: str, value: bytes) -> None:
-        """Set a key; see `Broker.bucket_put`."""
-        await publish_stored(self, f"$KV.{bucket}.{key}", header_block({}), value)
+    def bucket(self, name: str, *, max_age: float = 0.0, replicas: int = 1) -> JetStreamBucket:
+        """A key-value bucket; see `Broker.bucket`."""
+        return JetStreamBucket(self, name, max_age=max_age, replicas=replicas)
 
     # --- pulling --------------------------------------------------------------------------------
 

@@ -23,6 +23,11 @@ from mqinfer.ports import PublishDone
 
 log = structlog.get_logger("mqinfer.publish")
 
+
+class WrongRevision(PublishError):
+    """The subject's last message is not the one on whose condition this one was published."""
+
+
 ACK_TIMEOUT = 5.0
 RETRY = Backoff(initial=0.25, maximum=2.0)
 TICK = 0.25
@@ -33,6 +38,13 @@ _FULL = {10047, 10077}
 # An earlier copy of this very message is on its way through a clustered stream: it is neither
 # stored nor refused yet (nats-server 2.11). The next answer says which.
 _IN_PROCESS = 10158
+
+# The message is too large; the condition on its subject's last sequence does not hold.
+_KINDS: dict[int, type[PublishError]] = {
+    10054: PayloadTooLarge,
+    10071: WrongRevision,
+    10164: WrongRevision,
+}
 
 # A control line has at most 4,096 bytes (max_control_line of nats-server): subject, reply, sizes.
 MAX_SUBJECT = 3_500
@@ -204,8 +216,7 @@ class Publisher:
             self._again(entry, f"the stream of {subject} takes nothing now ({text})")
         else:
             reason = f"the stream refuses a message for {subject}: {text} ({code})"
-            kind = PayloadTooLarge if code == 10054 else PublishError
-            self._finish(number, entry, kind(reason))
+            self._finish(number, entry, _KINDS.get(code, PublishError)(reason))
 
     def _again(self, entry: _Pending, reason: str) -> None:
         if self.trouble is None:

@@ -8,25 +8,37 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.adapters import admin
-from mqinfer.adapters.bucket import Bucket
+from mqinfer.adapters.bucket import JetStreamBucket
 from mqinfer.adapters.scan import Scanner
 from mqinfer.replay.runs import Bounds
 
 if TYPE_CHECKING:
     import datetime
 
+    from mqinfer.adapters.jetstream import JetStream
+
 _TRIES = 10
 _COUNTER_AGE = 10.0  # seconds after which a counting consumer that was left behind ends
 
 
-class JetStreamRuns(Bucket):
-    """The runs' side of one connection; the bucket holds their definitions."""
+class JetStreamRuns(JetStreamBucket):
+    """The runs' side of one connection; the bucket holds their definitions.
+
+    Args:
+        jetstream: an open connection.
+        bucket: of the definitions.
+        replicas: of a bucket that is made.
+    """
+
+    def __init__(self, jetstream: JetStream, bucket: str, *, replicas: int = 1):
+        super().__init__(jetstream, bucket, replicas=replicas)
+        self._jetstream = jetstream
 
     # --- the range ------------------------------------------------------------------------------
 
     async def bounds(self, stream: str) -> Bounds | None:
         """What a stream holds, or None if there is no such stream."""
-        info = await admin.stream_info(self._broker.client, stream)
+        info = await admin.stream_info(self._jetstream.client, stream)
         if info is None:
             return None
         state = info["state"]
@@ -34,7 +46,7 @@ class JetStreamRuns(Bucket):
 
     async def sequence_at(self, stream: str, moment: datetime.datetime) -> int | None:
         """The first sequence that was stored at `moment` or later, or None."""
-        scan = Scanner(self._broker.client).messages(stream, since=moment)
+        scan = Scanner(self._jetstream.client).messages(stream, since=moment)
         async with contextlib.aclosing(scan) as messages:  # type: ignore[type-var]
             async for message in messages:
                 return message.sequence
@@ -53,7 +65,7 @@ class JetStreamRuns(Bucket):
 
     async def waiting_after(self, stream: str, filters: Sequence[str], end: int) -> int:
         """Messages of these subjects after `end`: what a consumer from there on has pending."""
-        client, name = self._broker.client, f"count-{uuid.uuid4().hex}"
+        client, name = self._jetstream.client, f"count-{uuid.uuid4().hex}"
         info = await admin.stream_info(client, stream)
         if info is None or info["state"]["last_seq"] <= end:
             return 0  # a start behind the end would be taken for the end
@@ -79,14 +91,14 @@ class JetStreamRuns(Bucket):
         """The consumers with this prefix that somebody asks for messages."""
         found = []
         for name in await self._consumers(stream, prefix):
-            info = await admin.consumer_info(self._broker.client, stream, name)
+            info = await admin.consumer_info(self._jetstream.client, stream, name)
             if info is not None and info.get("num_waiting", 0):
                 found.append(name)
         return found
 
     async def erase(self, stream: str, prefix: str, subject: str) -> None:
         """Delete the consumers with this prefix and the messages of this subject."""
-        client = self._broker.client
+        client = self._jetstream.client
         for name in await self._consumers(stream, prefix):
             try:
                 await admin.ask(
@@ -101,7 +113,7 @@ class JetStreamRuns(Bucket):
         names: list[str] = []
         while True:
             answer = await admin.ask(
-                self._broker.client,
+                self._jetstream.client,
                 f"CONSUMER.NAMES.{stream}",
                 {"offset": len(names)},
                 f"consumers of {stream}",

@@ -76,21 +76,7 @@ class Scanner:
 
     async def subjects(self, stream: str, subject: str = ">") -> dict[str, int]:
         """How many messages the stream holds under each subject; none if there is no stream."""
-        counts: dict[str, int] = {}
-        while True:
-            body = {"subjects_filter": subject, "offset": len(counts)}
-            try:
-                info = await admin.ask(
-                    self._client, f"STREAM.INFO.{stream}", body, f"stream {stream}"
-                )
-            except admin.JetStreamError as error:
-                if error.code in admin.NOT_FOUND:
-                    return {}
-                raise
-            page = info["state"].get("subjects") or {}
-            counts.update(page)
-            if not page or len(counts) >= info.get("total", 0):
-                return counts
+        return await admin.subjects(self._client, stream, subject)
 
     # --- conflicts ------------------------------------------------------------------------------
 

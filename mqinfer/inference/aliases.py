@@ -11,20 +11,19 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
-from mqinfer.errors import ConfigurationError, ConflictError, MqinferError
+from mqinfer.bucket import Bucket, change
+from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.message import key_token
 
 if TYPE_CHECKING:
     from mqinfer.app import App
 
 log = structlog.get_logger("mqinfer.inference")
-
-_TRIES = 10
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,29 +42,6 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
     set: datetime.datetime
 
 
-class AliasReader(Protocol):
-    """Where aliases are read."""
-
-    async def load(self, name: str) -> tuple[bytes, int] | None:
-        """A value (empty: deleted) and its revision."""
-
-
-class AliasStore(AliasReader, Protocol):
-    """Where aliases are kept."""
-
-    async def ensure(self) -> None:
-        """Create the bucket if there is none."""
-
-    async def save(self, name: str, value: bytes, revision: int) -> bool:
-        """Set a value if `revision` (0: none) is still the newest; False if it is not."""
-
-    async def delete(self, name: str, revision: int) -> bool:
-        """Delete a value if `revision` is still the newest; False if it is not."""
-
-    async def names(self) -> list[str]:
-        """Every key."""
-
-
 def bucket(app: App) -> str:
     """Where the aliases of an app are kept."""
     return f"{app.name}-models"
@@ -80,7 +56,7 @@ def _key(model: str, alias: str) -> str:
     return f"{key_token(model)}.{alias}"
 
 
-async def _read(store: AliasReader, key: str) -> tuple[Alias | None, int]:
+async def _read(store: Bucket, key: str) -> tuple[Alias | None, int]:
     """What is set, and the revision of that (0: never set).
 
     Raises:
@@ -110,7 +86,7 @@ class Aliases:
     def __init__(
         self,
         app: App,
-        store: AliasStore,
+        store: Bucket,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ):
         self.app = app
@@ -138,17 +114,16 @@ class Aliases:
         self.require(model, alias)
         key = _key(model, alias)
         await self._store.ensure()
-        for _ in range(_TRIES):
-            found = await self._store.load(key)
-            before = _if_alias(found)
-            if before is not None and before.version == version:
-                return before
+
+        def named(value: bytes | None) -> bytes:
+            before = _if_alias(value)
+            if value is not None and before is not None and before.version == version:
+                return value
             now = self._now().replace(microsecond=0)
-            value = Alias(model=model, alias=alias, version=version, set=now)
-            revision = 0 if found is None else found[1]
-            if await self._store.save(key, msgspec.json.encode(value), revision):
-                return before
-        raise ConflictError(f"{model}@{alias} keeps changing: try again")
+            return msgspec.json.encode(Alias(model=model, alias=alias, version=version, set=now))
+
+        before, _ = await change(self._store, key, named, what=f"{model}@{alias}")
+        return _if_alias(before)
 
     async def unset(self, model: str, alias: str) -> Alias | None:
         """Remove an alias; gives what it was before, None if it was not set.
@@ -160,15 +135,12 @@ class Aliases:
             ConflictError: others keep changing it.
             Unavailable: NATS does not answer.
         """
-        key = _key(model, alias)
-        for _ in range(_TRIES):
-            found = await self._store.load(key)
-            if found is None or not found[0]:
-                self.require(model, alias)
-                return None
-            if await self._store.delete(key, found[1]):
-                return _if_alias(found)
-        raise ConflictError(f"{model}@{alias} keeps changing: try again")
+        before, _ = await change(
+            self._store, _key(model, alias), lambda _: None, what=f"{model}@{alias}"
+        )
+        if before is None:
+            self.require(model, alias)
+        return _if_alias(before)
 
     def require(self, model: str, alias: str) -> None:
         """Refuse an alias that no handle of the app follows.
@@ -209,10 +181,10 @@ class Aliases:
         return found
 
 
-def _if_alias(found: tuple[bytes, int] | None) -> Alias | None:
+def _if_alias(value: bytes | None) -> Alias | None:
     """The alias that a value holds; None if it holds none, which a change may replace."""
     try:
-        return None if found is None else msgspec.json.decode(found[0], type=Alias)
+        return None if value is None else msgspec.json.decode(value, type=Alias)
     except msgspec.DecodeError:
         return None
 
@@ -225,7 +197,7 @@ class FollowedAliases:
         wanted: model and alias of each.
     """
 
-    def __init__(self, reader: AliasReader, wanted: Iterable[tuple[str, str]]):
+    def __init__(self, reader: Bucket, wanted: Iterable[tuple[str, str]]):
         self._reader = reader
         self._wanted = tuple(wanted)
         self._versions: dict[tuple[str, str], str] = {}

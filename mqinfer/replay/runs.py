@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from mqinfer import plan
+from mqinfer.bucket import Bucket, change
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.message import key_token
 from mqinfer.replay.ranges import Bounds, Wanted, fixed
@@ -33,23 +34,10 @@ __all__ = ["Bounds", "RunStore", "Runs", "Wanted", "check", "taken"]
 RETRIES = "mqinfer-retry"
 # No hyphen: `run-<run>-<stage>` must say which part is which, and stages may have hyphens.
 _NAME = re.compile(r"[A-Za-z0-9_]{1,40}")
-_TRIES = 10
 
 
-class RunStore(Protocol):
-    """What runs need of JetStream beside a worker's broker."""
-
-    async def ensure(self) -> None:
-        """Create the bucket if there is none."""
-
-    async def load(self, name: str) -> tuple[bytes, int] | None:
-        """A value and its revision."""
-
-    async def save(self, name: str, value: bytes, revision: int) -> bool:
-        """Set a value if `revision` (0: none) is still the newest; False if it is not."""
-
-    async def names(self) -> list[str]:
-        """Every key."""
+class RunStore(Bucket, Protocol):
+    """What runs need of JetStream beside a worker's broker: their bucket, and the streams."""
 
     async def bounds(self, stream: str) -> Bounds | None:
         """What a stream holds, or None if there is no such stream."""
@@ -195,23 +183,23 @@ class Runs:
         found = [await self.find(name) for name in await self.store.names()]
         return sorted((run for run in found if run), key=lambda run: (run.created, run.name))
 
-    async def change(self, name: str, change: Callable[[Run], Run]) -> Run:
+    async def change(self, name: str, function: Callable[[Run], Run]) -> Run:
         """Change a run; tried again when another command was quicker.
 
         Raises:
-            ConfigurationError: there is no such run, or `change` refuses.
+            ConfigurationError: there is no such run, or `function` refuses.
+            ConflictError: others keep changing it.
         """
-        for _ in range(_TRIES):
-            found = await self.store.load(name)
-            if found is None:
-                return await self.get(name)
-            before = msgspec.json.decode(found[0], type=Run)
-            after = change(before)
-            if after == before:
-                return before
-            if await self.store.save(name, msgspec.json.encode(after), found[1]):
-                return after
-        raise ConflictError(f"run {name} keeps changing: try again")
+
+        def changed(value: bytes | None) -> bytes | None:
+            if value is None:
+                return None
+            before = msgspec.json.decode(value, type=Run)
+            after = function(before)
+            return value if after == before else msgspec.json.encode(after)
+
+        _, value = await change(self.store, name, changed, what=f"run {name}")
+        return await self.get(name) if value is None else msgspec.json.decode(value, type=Run)
 
     async def finish(self, seen: Run) -> Run:
         """The last message is settled; does nothing when dead letters were sent back meanwhile.

@@ -112,8 +112,7 @@ class Assembly:
             metrics=metrics,
             suspects=Suspects(
                 binding.consumer,
-                bucket=plan.state_bucket(app),
-                broker=services.broker,
+                bucket=services.broker.bucket(plan.state_bucket(app)),
                 limits=task.limits,
                 lane=self.lane,
             ),

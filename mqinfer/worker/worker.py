@@ -96,9 +96,9 @@ class Worker:
         broker = self._services.broker
         for stream in (plan.stream_spec(self.app), plan.dead_stream_spec(self.app)):
             await broker.ensure_stream(stream)
-        await broker.ensure_bucket(
+        await broker.bucket(
             plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
-        )
+        ).ensure()
         async with self.app.lifespan() if self.app.lifespan else nullcontext():
             current_inference.set(self._services.inference)
             async with asyncio.TaskGroup() as beside:

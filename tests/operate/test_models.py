@@ -17,6 +17,7 @@ import pytest_asyncio
 import mqinfer
 from mqinfer import App, Message, Row, Settings, wiring
 from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.bucket import change
 from mqinfer.cli.load import load_app
 from mqinfer.client import Worker
 from mqinfer.errors import ConfigurationError, WiringError
@@ -310,7 +311,8 @@ async def test_what_is_no_alias_is_told(nats: Settings) -> None:
     async with Harness(app, nats) as harness:
         aliases = aliases_of(harness)
         await aliases.set("both", "live", "1")
-        await harness.services.broker.bucket_put("garbage-models", "both.live", b"2")
+        bucket = harness.services.broker.bucket("garbage-models")
+        await change(bucket, "both.live", lambda _: b"2", what="the alias")
         with pytest.raises(ConfigurationError, match=r"under both\.live is no alias"):
             await Worker(app, settings=nats).run()
         assert await aliases.set("both", "live", "2") is None

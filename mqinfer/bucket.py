@@ -1,0 +1,85 @@
+"""Bucket: keys and values that several processes change, and none undoes what another did.
+
+A value is saved on the condition that its key's last revision is the one that was read. `change` is
+the loop over that: whoever was slower reads again and tries again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Protocol
+
+from mqinfer.backoff import Backoff
+from mqinfer.errors import ConflictError
+
+_RETRY = Backoff(initial=0.01, maximum=0.25, jitter=0.5)
+_TRIES = 10
+
+
+class Bucket(Protocol):
+    """A bucket of a key-value store."""
+
+    async def ensure(self) -> None:
+        """Create the bucket if there is none; one that is there stays as it is."""
+
+    async def load(self, key: str) -> tuple[bytes, int] | None:
+        """A value and its revision; a value that was deleted is empty, and has a revision.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+
+    async def save(self, key: str, value: bytes, revision: int) -> bool:
+        """Set a value if `revision` (0: none) is still the newest; False if it is not.
+
+        Raises:
+            Unavailable: the store does not answer; the value may have been set.
+        """
+
+    async def delete(self, key: str, revision: int) -> bool:
+        """Delete a value if `revision` is still the newest; False if it is not.
+
+        Raises:
+            Unavailable: the store does not answer; the value may have been deleted.
+        """
+
+    async def names(self) -> list[str]:
+        """Every key, also of values that were deleted."""
+
+
+async def change(
+    bucket: Bucket, key: str, function: Callable[[bytes | None], bytes | None], *, what: str
+) -> tuple[bytes | None, bytes | None]:
+    """Change one value; tried again when another was quicker.
+
+    Args:
+        bucket: that holds it.
+        key: its key.
+        function: makes the new value of the old one; None is no value. Where both are the same
+            nothing is written. It is called anew for every attempt.
+        what: is changed, for the text of an error.
+
+    Returns:
+        The value before and after.
+
+    Raises:
+        ConflictError: others were quicker again and again.
+        Unavailable: the store does not answer; the value may have been changed.
+    """
+    for attempt in range(_TRIES):
+        if attempt:
+            await asyncio.sleep(_RETRY.delay(attempt, random.random()))
+        value, revision = await bucket.load(key) or (b"", 0)
+        before = value or None
+        after = function(before)
+        if after == before:
+            return before, after
+        if after is None:
+            saved = await bucket.delete(key, revision)
+        else:
+            saved = await bucket.save(key, after, revision)
+        if saved:
+            return before, after
+    raise ConflictError(f"{what} keeps changing: try again")

@@ -1,0 +1,91 @@
+"""`change`: the one loop that changes a value where nobody was quicker."""
+
+from __future__ import annotations
+
+import pytest
+
+from mqinfer import bucket as module
+from mqinfer.backoff import Backoff
+from mqinfer.bucket import change
+from mqinfer.errors import ConflictError
+
+
+class Memory:
+    """A bucket in this process; `quicker` others get in before each write."""
+
+    def __init__(self, quicker: int = 0) -> None:
+        self.values: dict[str, tuple[bytes, int]] = {}
+        self.quicker = quicker
+        self.writes = 0
+
+    async def ensure(self) -> None:
+        """There is one."""
+
+    async def load(self, key: str) -> tuple[bytes, int] | None:
+        return self.values.get(key)
+
+    async def save(self, key: str, value: bytes, revision: int) -> bool:
+        if self.quicker:
+            self.quicker -= 1
+            self._write(key, b"%d" % (int(self.values.get(key, (b"", 0))[0] or b"0") + 100))
+        if self.values.get(key, (b"", 0))[1] != revision:
+            return False
+        self.writes += 1
+        self._write(key, value)
+        return True
+
+    async def delete(self, key: str, revision: int) -> bool:
+        return await self.save(key, b"", revision)
+
+    async def names(self) -> list[str]:
+        return sorted(self.values)
+
+    def _write(self, key: str, value: bytes) -> None:
+        self.values[key] = (value, self.values.get(key, (b"", 0))[1] + 1)
+
+
+def one_more(value: bytes | None) -> bytes:
+    return b"%d" % (int(value or b"0") + 1)
+
+
+async def test_a_value_is_made_changed_and_deleted() -> None:
+    bucket = Memory()
+    assert await change(bucket, "a", one_more, what="a") == (None, b"1")
+    assert await change(bucket, "a", one_more, what="a") == (b"1", b"2")
+    assert await change(bucket, "a", lambda _: None, what="a") == (b"2", None)
+    assert bucket.values["a"] == (b"", 3)
+    assert await change(bucket, "a", one_more, what="a") == (None, b"1")
+
+
+async def test_what_does_not_change_is_not_written() -> None:
+    bucket = Memory()
+    assert await change(bucket, "a", lambda value: value, what="a") == (None, None)
+    await change(bucket, "a", one_more, what="a")
+    assert await change(bucket, "a", lambda value: value, what="a") == (b"1", b"1")
+    assert bucket.writes == 1
+
+
+async def test_whoever_is_slower_begins_with_what_the_others_wrote() -> None:
+    bucket = Memory(quicker=3)
+    assert await change(bucket, "a", one_more, what="a") == (b"300", b"301")
+    assert bucket.values["a"][0] == b"301"
+
+
+async def test_it_gives_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_RETRY", Backoff(initial=0.0))
+    bucket = Memory(quicker=1_000)
+    with pytest.raises(ConflictError, match="the run r1 keeps changing: try again"):
+        await change(bucket, "a", one_more, what="the run r1")
+    assert bucket.writes == 0
+    assert bucket.quicker == 990  # a bounded number of attempts
+
+
+async def test_who_refuses_changes_nothing() -> None:
+    bucket = Memory()
+
+    def refuse(_value: bytes | None) -> bytes:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await change(bucket, "a", refuse, what="a")
+    assert bucket.values == {}
