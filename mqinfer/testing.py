@@ -19,14 +19,17 @@ from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from mqinfer import plan, wiring
+from mqinfer.adapters.jetstream import JetStream
+from mqinfer.adapters.scan import Scanner
 from mqinfer.app import App
 from mqinfer.client import Client, Worker
 from mqinfer.codec import Codec
-from mqinfer.flow.deadletter import KIND, REASON
 from mqinfer.flow.publishing import publish_stored
-from mqinfer.identity import CONTENT_TYPE, header_block, parse_header_block
+from mqinfer.identity import CONTENT_TYPE, header_block
 from mqinfer.message import Message
+from mqinfer.operate.letters import Letter
 from mqinfer.settings import Settings
+from mqinfer.streams import Stored
 from mqinfer.worker.services import Services
 
 _T = TypeVar("_T")
@@ -92,29 +95,6 @@ async def until(
         raise AssertionError(f"{what} did not come in {timeout} s") from None
 
 
-class Stored:
-    """A message as it lies in a stream."""
-
-    def __init__(self, raw: Any):
-        self.subject: str = raw["subject"]
-        self.sequence: int = raw["seq"]
-        self.data: bytes = raw["data"]
-        self.headers: dict[str, str] = raw["headers"]
-
-    @property
-    def kind(self) -> str:
-        """Of a dead letter."""
-        return self.headers.get(KIND, "")
-
-    @property
-    def reason(self) -> str:
-        """Of a dead letter."""
-        return self.headers.get(REASON, "")
-
-    def __repr__(self) -> str:
-        return f"Stored(#{self.sequence} {self.subject} {self.data[:60]!r} {self.reason})"
-
-
 class Harness:
     """An app on a real stream; an async context manager."""
 
@@ -178,26 +158,10 @@ class Harness:
 
     async def stored(self, stream: str | None = None, subject: str = ">") -> list[Stored]:
         """What lies in a stream (default: the app's), in order."""
-        import base64
-
-        from mqinfer.adapters.jetstream import JetStream
-
         broker = self.services.broker
         assert isinstance(broker, JetStream)
-        name = stream or self.app.name
-        found: list[Stored] = []
-        sequence = 1
-        while True:
-            answer = await broker.client.api(
-                f"$JS.API.STREAM.MSG.GET.{name}", {"seq": sequence, "next_by_subj": subject}
-            )
-            if "message" not in answer:
-                return found
-            raw = answer["message"]
-            sequence = raw["seq"] + 1
-            raw["data"] = base64.b64decode(raw.get("data") or "")
-            raw["headers"] = parse_header_block(base64.b64decode(raw.get("hdrs") or ""))
-            found.append(Stored(raw))
+        scanner = Scanner(broker.client)
+        return [message async for message in scanner.messages(stream or self.app.name, subject)]
 
     async def messages(self, kind: type[_M]) -> list[_M]:
         """The messages of a type in the app's stream, in order."""
@@ -209,6 +173,6 @@ class Harness:
             if raw.subject == subject or raw.subject.startswith(subject + ".")
         ]
 
-    async def dead(self) -> list[Stored]:
+    async def dead(self) -> list[Letter]:
         """The app's dead letters, in order."""
-        return await self.stored(f"{self.app.name}-dead")
+        return [Letter(stored) for stored in await self.stored(f"{self.app.name}-dead")]

@@ -11,8 +11,8 @@ from tests import rooms
 
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
-    "errors identity times split backoff bucket context message row column blob codec model "
-    "stage app settings observe metrics image imageheader collector http ports",
+    "errors identity times split backoff context message row column blob codec model "
+    "stage app settings observe metrics image imageheader collector http bucket streams ports",
     "flow",
     "inference tables",
     "plan",

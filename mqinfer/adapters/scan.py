@@ -12,12 +12,12 @@ import asyncio
 import datetime
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.adapters import admin
 from mqinfer.errors import MqinferError, Unavailable
 from mqinfer.identity import parse_header_block
+from mqinfer.streams import Stored
 
 if TYPE_CHECKING:
     from mqinfer.adapters.natsclient import LeanClient
@@ -33,29 +33,8 @@ _FIXED_CONSUMER = ("deliver_policy", "opt_start_seq", "ack_policy", "replay_poli
 _OWN = ("Nats-Stream", "Nats-Subject", "Nats-Sequence", "Nats-Time-Stamp", "Nats-Num-Pending")
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """One message as its stream keeps it.
-
-    Attributes:
-        stream: that holds it.
-        subject: it was published on.
-        sequence: its place.
-        time: when it was stored.
-        headers: as they were published.
-        data: the payload.
-    """
-
-    stream: str
-    subject: str
-    sequence: int
-    time: datetime.datetime
-    headers: dict[str, str]
-    data: bytes
-
-
 class Scanner:
-    """Reads streams over one connection.
+    """`Streams` over one connection.
 
     Args:
         client: an open connection.
@@ -143,21 +122,7 @@ class Scanner:
         last: int | None = None,
         since: datetime.datetime | None = None,
     ) -> AsyncIterator[Stored]:
-        """The messages that the stream holds now, in its order.
-
-        What is published after the start of the scan is not part of it, so that a scan that sends
-        messages back cannot run after its own tail.
-
-        Args:
-            stream: its name; one that does not exist has no messages.
-            subject: filter, with wildcards.
-            first: sequence to begin at.
-            last: sequence to end at.
-            since: when the first was stored.
-
-        Raises:
-            Unavailable: the server does not answer.
-        """
+        """The messages that the stream holds now, in its order; see `Streams.messages`."""
         info = await self.stream_info(stream)
         if info is None:
             return

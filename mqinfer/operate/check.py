@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
 from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
@@ -16,11 +16,9 @@ from mqinfer.inference.callsites import model_calls
 from mqinfer.message import Row
 from mqinfer.model import Model, Tensor
 from mqinfer.ports import (
-    ConsumerSpec,
     Database,
     InferenceServer,
     ModelInfo,
-    StreamSpec,
     TensorInfo,
 )
 from mqinfer.tables.migrate import ensure_table
@@ -29,16 +27,7 @@ from mqinfer.tables.tables import schema_of
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.stage import Stage
-
-
-class Streams(Protocol):
-    """JetStream, to be looked at; `adapters.scan.Scanner` is one."""
-
-    async def stream_conflicts(self, spec: StreamSpec) -> list[str]:
-        """Why the stream cannot be made or changed to `spec`."""
-
-    async def consumer_conflicts(self, spec: ConsumerSpec) -> list[str]:
-        """Why the consumer cannot be changed to `spec`."""
+    from mqinfer.streams import Streams
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
 from mqinfer.errors import ConfigurationError, MqinferError
@@ -32,60 +32,11 @@ if TYPE_CHECKING:
     from mqinfer.ports import Broker
     from mqinfer.replay.run import Run
     from mqinfer.replay.runs import Runs
+    from mqinfer.streams import Stored, Streams
 
 _AT_ONCE = 200
 _TIMEOUT = 30.0
 _MAX_PROBLEMS = 20
-
-
-class Stored(Protocol):
-    """A message as its stream keeps it; `adapters.scan.Stored` is one."""
-
-    @property
-    def subject(self) -> str:
-        """What it was published on."""
-
-    @property
-    def sequence(self) -> int:
-        """Its place."""
-
-    @property
-    def time(self) -> datetime.datetime:
-        """When it was stored."""
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """As they were published."""
-
-    @property
-    def data(self) -> bytes:
-        """The payload."""
-
-
-class Store(Protocol):
-    """Streams that can be looked into; `adapters.scan.Scanner` is one."""
-
-    async def subjects(self, stream: str, subject: str = ">") -> dict[str, int]:
-        """Messages by subject."""
-
-    async def message(
-        self, stream: str, sequence: int, *, subject: str | None = None
-    ) -> Stored | None:
-        """One message."""
-
-    def messages(
-        self,
-        stream: str,
-        subject: str = ">",
-        *,
-        first: int = 1,
-        last: int | None = None,
-        since: datetime.datetime | None = None,
-    ) -> AsyncIterator[Stored]:
-        """Messages in their order."""
-
-    async def delete(self, stream: str, sequence: int) -> bool:
-        """Delete one message; False if it was gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +144,21 @@ class Letter:
         return self._header(deadletter.KIND)
 
     @property
+    def reason(self) -> str:
+        """What the error says."""
+        return self._header(deadletter.REASON)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """All of the letter: those of the message, and why it was given up."""
+        return self.stored.headers
+
+    @property
+    def data(self) -> bytes:
+        """The payload of the message."""
+        return self.stored.data
+
+    @property
     def attempts(self) -> int:
         """Deliveries until it was given up."""
         text = self._header(deadletter.ATTEMPTS)
@@ -201,8 +167,8 @@ class Letter:
     @property
     def line(self) -> str:
         """The error in one line."""
-        error, reason = self._header(deadletter.ERROR), self._header(deadletter.REASON)
-        return f"{error}: {reason}" if error else reason
+        error = self._header(deadletter.ERROR)
+        return f"{error}: {self.reason}" if error else self.reason
 
     @property
     def traceback(self) -> str:
@@ -246,7 +212,7 @@ class Letter:
             "stage": self.stage,
             "kind": self.kind,
             "error": self._header(deadletter.ERROR),
-            "reason": self._header(deadletter.REASON),
+            "reason": self.reason,
             "attempts": self.attempts,
             "id": self._header(IDENTITY),
             "subject": self.subject,
@@ -300,16 +266,16 @@ class DeadLetters:
         runs: the replay runs that letters may be of.
     """
 
-    def __init__(self, app: App, store: Store, broker: Broker, runs: Runs):
+    def __init__(self, app: App, streams: Streams, broker: Broker, runs: Runs):
         self._stream = plan.dead_stream_spec(app).name
         self._app = app
-        self._store = store
+        self._streams = streams
         self._broker = broker
         self._runs = runs
 
     async def count(self) -> int:
         """How many are kept."""
-        return sum((await self._store.subjects(self._stream)).values())
+        return sum((await self._streams.subjects(self._stream)).values())
 
     async def select(self, selection: Selection) -> AsyncIterator[Letter]:
         """Those that `selection` takes and that are kept now, the oldest first."""
@@ -318,7 +284,7 @@ class DeadLetters:
         if len(selection.stages) == 1:
             subject = plan.dead_subject(self._app, selection.stages[0])
         found = 0
-        async for stored in self._store.messages(
+        async for stored in self._streams.messages(
             self._stream,
             subject,
             first=min((first for first, _ in ranges), default=1),
@@ -338,7 +304,7 @@ class DeadLetters:
         if deadletter.OMITTED not in letter.stored.headers:
             return letter.stored.data
         stream, sequence = letter.origin
-        original = await self._store.message(stream, sequence)
+        original = await self._streams.message(stream, sequence)
         return None if original is None else original.data
 
     async def retry(self, selection: Selection, *, dry_run: bool = False) -> Result:
@@ -405,7 +371,7 @@ class DeadLetters:
         return result
 
     async def _delete(self, letter: Letter) -> None:
-        await self._store.delete(self._stream, letter.sequence)
+        await self._streams.delete(self._stream, letter.sequence)
 
     async def _publish(self, letter: Letter, subject: str, consumer: str) -> None:
         payload = await self.payload(letter)

@@ -8,43 +8,18 @@ from __future__ import annotations
 import datetime
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
 
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.ports import ConsumerSpec
+    from mqinfer.streams import Streams
 
 # Parts of a limit from which on it is worth a word.
 _NEAR_AGE = 0.7
 _NEAR_BYTES = 0.8
-
-
-class Message(Protocol):
-    """A stored message, as far as status needs it."""
-
-    @property
-    def time(self) -> datetime.datetime:
-        """When it was stored."""
-
-
-class Facts(Protocol):
-    """Where the numbers come from; `adapters.scan.Scanner` is one."""
-
-    async def stream_info(self, stream: str) -> dict[str, Any] | None:
-        """Configuration and state of a stream, or None."""
-
-    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
-        """Configuration and state of a consumer, or None."""
-
-    async def subjects(self, stream: str, subject: str = ">") -> dict[str, int]:
-        """Messages by subject."""
-
-    async def message(
-        self, stream: str, sequence: int, *, subject: str | None = None
-    ) -> Message | None:
-        """The first message of `subject` from `sequence` on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +119,7 @@ class AppStatus:
         }
 
 
-async def gather(app: App, facts: Facts) -> AppStatus:
+async def gather(app: App, streams: Streams) -> AppStatus:
     """One look at `app`.
 
     Raises:
@@ -153,20 +128,20 @@ async def gather(app: App, facts: Facts) -> AppStatus:
     """
     tasks = plan.tasks(app)
     dead_stream = plan.dead_stream_spec(app).name
-    stream = await _stream(app.name, facts)
-    dead = await facts.subjects(dead_stream)
+    stream = await _stream(app.name, streams)
+    dead = await streams.subjects(dead_stream)
     states = []
     for task in tasks:
         state = TaskStatus(task.name, dead=dead.get(plan.dead_subject(app, task.name), 0))
         if stream.exists:
-            state = await _task(app, facts, task, state, stream)
+            state = await _task(app, streams, task, state, stream)
         states.append(state)
     now = datetime.datetime.now(datetime.UTC)
     return AppStatus(app.name, time.monotonic(), now, stream, tuple(states), sum(dead.values()))
 
 
-async def _stream(name: str, facts: Facts) -> StreamStatus:
-    info = await facts.stream_info(name)
+async def _stream(name: str, streams: Streams) -> StreamStatus:
+    info = await streams.stream_info(name)
     if info is None:
         return StreamStatus(name)
     config, state = info["config"], info["state"]
@@ -185,10 +160,10 @@ async def _stream(name: str, facts: Facts) -> StreamStatus:
 
 
 async def _task(
-    app: App, facts: Facts, task: plan.Task, status: TaskStatus, stream: StreamStatus
+    app: App, streams: Streams, task: plan.Task, status: TaskStatus, stream: StreamStatus
 ) -> TaskStatus:
     parts = [
-        await _consumer(facts, spec, status, stream, kept=not task.dead)
+        await _consumer(streams, spec, status, stream, kept=not task.dead)
         for spec in plan.consumer_specs(app, task)
     ]
     counted = ("waiting", "in_flight", "redelivered", "pulling", "settled")
@@ -201,10 +176,10 @@ async def _task(
 
 
 async def _consumer(
-    facts: Facts, spec: ConsumerSpec, status: TaskStatus, stream: StreamStatus, *, kept: bool
+    streams: Streams, spec: ConsumerSpec, status: TaskStatus, stream: StreamStatus, *, kept: bool
 ) -> TaskStatus:
     """The status of one consumer; `kept`: its messages are dropped with those of the stream."""
-    info = await facts.consumer_info(spec.stream, spec.name)
+    info = await streams.consumer_info(spec.stream, spec.name)
     if info is None:
         return status
     in_flight = info.get("num_ack_pending", 0)
@@ -223,7 +198,7 @@ async def _consumer(
         found = [
             message
             for subject in spec.filters
-            if (message := await facts.message(spec.stream, first, subject=subject)) is not None
+            if (message := await streams.message(spec.stream, first, subject=subject)) is not None
         ]
         status = replace(status, oldest=min((m.time for m in found), default=None))
     return status

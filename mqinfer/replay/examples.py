@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mqinfer.blob import Blob
 from mqinfer.codec import Codec
@@ -22,26 +22,13 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.message import Message
-    from mqinfer.operate.letters import Stored
     from mqinfer.replay.run import Run
+    from mqinfer.streams import Streams
 
 _MOST = 8  # figures of one example
 _PICTURE = 5_000_000  # bytes; a larger one is named, not shown
 _PAGE = 50_000_000  # characters of all pictures together
 _INLINE = "data:;base64,"  # how a column says that the bytes ride in the row
-
-
-class Messages(Protocol):
-    """Streams that can be looked into; `adapters.scan.Scanner` is one."""
-
-    async def message(
-        self, stream: str, sequence: int, *, subject: str | None = None
-    ) -> Stored | None:
-        """One message.
-
-        Raises:
-            Unavailable: the server does not answer.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +56,7 @@ class Attached:
 Attachments = Mapping[tuple[str, int], Sequence[Attached]]
 
 
-async def attach(app: App, run: Run, facts: dict[str, Any], messages: Messages) -> Attachments:
+async def attach(app: App, run: Run, facts: dict[str, Any], streams: Streams) -> Attachments:
     """Find the blobs of the examples, and those of the inputs that they answer.
 
     Each example gets `blobs`, and `problem`: why its input cannot be looked at, or None.
@@ -78,9 +65,9 @@ async def attach(app: App, run: Run, facts: dict[str, Any], messages: Messages) 
         app: the app.
         run: the new side.
         facts: as `mqinfer.replay.compare.compare` gives them.
-        messages: the streams.
+        streams: where the messages are.
     """
-    inputs = _Inputs(app, run, messages)
+    inputs = _Inputs(app, run, streams)
     found = {}
     for table in facts["tables"]:
         for number, example in enumerate(table["examples"]):
@@ -94,10 +81,10 @@ async def attach(app: App, run: Run, facts: dict[str, Any], messages: Messages) 
 class _Inputs:
     """The messages that were replayed, each read once: it may have led to many rows."""
 
-    def __init__(self, app: App, run: Run, messages: Messages):
+    def __init__(self, app: App, run: Run, streams: Streams):
         self._stream = app.name
         self._kind = app.stages[run.stage].reads
-        self._messages = messages
+        self._streams = streams
         self._codec = Codec()
         self._known: dict[str, tuple[list[Attached], str | None]] = {}
         self._away: str | None = None
@@ -121,7 +108,7 @@ class _Inputs:
             raise Unavailable(self._away)
         stored = None
         if sequence is not None:
-            stored = await self._messages.message(self._stream, sequence)
+            stored = await self._streams.message(self._stream, sequence)
         # A stream that was made anew has counted from 1 again.
         if stored is None or input_id(stored.headers, self._stream, stored.sequence) != identity:
             raise MqinferError("the stream does not hold it any more")

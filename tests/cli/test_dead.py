@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mqinfer import plan, wiring
-from mqinfer.adapters.scan import Scanner, Stored
+from mqinfer.adapters.scan import Scanner
 from mqinfer.cli.dead import preview
 from mqinfer.cli.load import load_app
 from mqinfer.errors import ConfigurationError
@@ -17,6 +17,7 @@ from mqinfer.flow import deadletter
 from mqinfer.identity import MSG_ID, header_block, output_id
 from mqinfer.operate.letters import DeadLetters, Letter, Selection, parse_sequences, retry_headers
 from mqinfer.settings import Settings
+from mqinfer.streams import Stored
 from tests.support.cli import Shell, served, shell
 
 __all__ = ["served", "shell"]
@@ -184,12 +185,8 @@ def test_a_payload_that_was_left_out_comes_from_the_stream(served: Shell) -> Non
 def test_killed_between_publish_and_delete_it_can_run_again(buried: Shell) -> None:
     app = load_app(buried.app)
 
-    class Dying:
-        """A store whose process dies before it deletes."""
-
-        def __init__(self, scanner: Scanner):
-            self.message, self.messages = scanner.message, scanner.messages
-            self.subjects = scanner.subjects
+    class Dying(Scanner):
+        """Streams whose process dies before it deletes."""
 
         async def delete(self, stream: str, sequence: int) -> bool:
             raise KeyboardInterrupt
@@ -197,7 +194,7 @@ def test_killed_between_publish_and_delete_it_can_run_again(buried: Shell) -> No
     async def die() -> None:
         async with wiring.jetstream(app, Settings.load(), "test") as broker:
             runs = wiring.runs(app, broker)
-            letters = DeadLetters(app, Dying(Scanner(broker.client)), broker, runs)
+            letters = DeadLetters(app, Dying(broker.client), broker, runs)
             await letters.retry(Selection(sequences=((1, 1),)))
 
     with pytest.raises(KeyboardInterrupt):

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from mqinfer import wiring
-from mqinfer.adapters.scan import Scanner, Stored
+from mqinfer.adapters.scan import Scanner
 from mqinfer.cli.load import load_app
 from mqinfer.settings import Settings
+from mqinfer.streams import Stored
 from tests.support.cli import TIMEOUT, Shell, command, served, shell, until
 
 __all__ = ["served", "shell"]

@@ -15,16 +15,17 @@ import pytest
 from mqinfer import App, Column, Context, Row
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.flow.deadletter import ATTEMPTS, ERROR
+from mqinfer.operate.letters import Letter
 from mqinfer.settings import Settings
 from mqinfer.stack import ClickHouseServer, TritonServer
-from mqinfer.testing import Harness, Stored, until
+from mqinfer.testing import Harness, until
 
 from .support import SOON, Double, Number, settings_with
 
 POISON = 7
 
 
-def attempts_of(letter: Stored) -> int:
+def attempts_of(letter: Letter) -> int:
     """What the dead letter says."""
     return int(letter.headers[ATTEMPTS])
 

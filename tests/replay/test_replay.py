@@ -222,7 +222,7 @@ async def test_dead_letters_of_a_run_say_so(nats: Settings) -> None:
         await runs_of(harness).create(stage="double", wanted=Wanted(), name="r1")
         await work(harness, "r1")
         (dead,) = await harness.dead()
-        assert (dead.subject, dead.headers[RUN]) == ("dead.letters.double", "r1")
+        assert (dead.stored.subject, dead.headers[RUN]) == ("dead.letters.double", "r1")
 
 
 def letters_of(harness: Harness) -> DeadLetters:
