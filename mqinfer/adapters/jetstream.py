@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -13,7 +14,7 @@ import structlog
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.bucket import JetStreamBucket
-from mqinfer.adapters.natsclient import LeanClient, open_client
+from mqinfer.adapters.natsclient import LeanClient, Subscription, open_client
 from mqinfer.adapters.publisher import Publisher
 from mqinfer.adapters.pull import ContinuousPull
 from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
@@ -48,7 +49,7 @@ class JetStream:
         self._client: LeanClient | None = None
         self._availability = Availability("nats")
         self._publisher: Publisher | None = None
-        self._pulls: dict[ContinuousPull, Any] = {}
+        self._pulls: set[ContinuousPull] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._renewals: set[asyncio.Task[None]] = set()
@@ -228,9 +229,32 @@ class JetStream:
             recreate=recreate,
         )
         subscription = await self.client.subscribe_direct(f"{inbox}.*", pull.on_raw)
-        self._pulls[pull] = subscription
+        self._pulls.add(pull)
         task = self._watch(pull.run(), f"pull {consumer}")
-        return Puller(self, pull, subscription, task)
+        end = functools.partial(self._end, pull, subscription, task)
+        return Puller(pull, lambda: self.client.is_connected, end)
+
+    async def _end(
+        self, pull: ContinuousPull, subscription: Subscription, task: asyncio.Task[None]
+    ) -> None:
+        """End a pull.
+
+        The server keeps a request for its lifetime unless the interest in its reply is gone: so
+        that is ended first, and the round trip of `flush` then shows everything that was already
+        on its way, which `on_message` hands back.
+        """
+        pull.closed = True
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        self._pulls.discard(pull)
+        self._beside.remove(task)
+        if self.client.is_connected:
+            self.client.end_interest(subscription)
+            try:
+                await self.flush()
+            except Unavailable as error:
+                log.warning("closing a pull", reason=str(error))
+        await self.client.unsubscribe_direct(subscription)
 
     # --- settling -------------------------------------------------------------------------------
 
@@ -315,19 +339,23 @@ class JetStream:
 
 
 class Puller:
-    """A running pull: its requests, its subscription and the task that watches it."""
+    """A running pull, as its runner sees it.
+
+    Args:
+        pull: its requests.
+        connected: whether they would leave now.
+        end: ends it.
+    """
 
     def __init__(
         self,
-        jetstream: JetStream,
         pull: ContinuousPull,
-        subscription: Any,
-        task: asyncio.Task[None],
+        connected: Callable[[], bool],
+        end: Callable[[], Awaitable[None]],
     ):
-        self._jetstream = jetstream
         self._pull = pull
-        self._subscription = subscription
-        self._task = task
+        self._connected = connected
+        self._end = end
 
     def request(self, messages: int, max_bytes: int) -> None:
         """Ask for more; see `Pull.request`."""
@@ -336,29 +364,11 @@ class Puller:
     @property
     def paused(self) -> bool:
         """Whether to wait before the next request."""
-        return self._pull.paused or not self._jetstream.client.is_connected
+        return self._pull.paused or not self._connected()
 
     async def close(self) -> None:
-        """Stop taking messages.
-
-        The server keeps a request for its lifetime unless the interest in its reply is gone: so
-        the subscription is ended first, and the round trip of `flush` then shows everything that
-        was already on its way, which `on_message` hands back.
-        """
-        self._pull.closed = True
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        self._jetstream._pulls.pop(self._pull, None)
-        self._jetstream._beside.remove(self._task)
-        client = self._jetstream.client
-        if client.is_connected:
-            # Raw, since nats-py forgets the subscription at once and would drop what still comes.
-            client.write(b"UNSUB %d\r\n" % self._subscription._id)
-            try:
-                await self._jetstream.flush()
-            except Unavailable as error:
-                log.warning("closing a pull", reason=str(error))
-        await client.unsubscribe_direct(self._subscription)
+        """Stop taking messages; those that still arrive are given to `on_message`."""
+        await self._end()
 
     def __repr__(self) -> str:
         return repr(self._pull)

@@ -8,7 +8,7 @@ the rate of the public API:
 * `subscribe_direct`: a plain callback on the read loop, given the raw bytes (see `parser`);
 * `write`: protocol bytes appended to the output buffer, flushed once a loop iteration.
 
-Both rest on internals of nats-py, which is why its minor version is pinned and
+Both rest on internals of nats-py. Nobody but this file touches them, its minor version is pinned, and
 `tests/adapters/test_natsclient.py` fails when they change.
 """
 
@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 import structlog
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription as Subscription
+from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from mqinfer.adapters.parser import LeanParser, RawHandler
 from mqinfer.errors import ConfigurationError, MqinferError, PermissionDenied, Unavailable
@@ -55,19 +57,26 @@ class LeanClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._direct: dict[int, RawHandler] = {}
-        self._ps: Any = LeanParser(self._ps, self._direct)
+        self._ps: Any = LeanParser(self._ps, self._direct, AWAITING_CONTROL_LINE)
         self.socket_writes = 0
         self.first_connected = False
         self.must_encrypt = False
         self._denials: dict[str, set[asyncio.Future[str]]] = {}
 
-    async def subscribe_direct(self, subject: str, handler: RawHandler) -> Any:
+    async def subscribe_direct(self, subject: str, handler: RawHandler) -> Subscription:
         """Subscribe; `handler` runs on the read loop for every message and must not block."""
         subscription = await self.subscribe(subject, cb=_unused)
         self._direct[subscription._id] = handler
         return subscription
 
-    async def unsubscribe_direct(self, subscription: Any) -> None:
+    def end_interest(self, subscription: Subscription) -> None:
+        """Tell the server to send no more; what is on its way still reaches the handler.
+
+        (nats-py's own way forgets the subscription at once, and what still comes with it.)
+        """
+        self.write(b"UNSUB %d\r\n" % subscription._id)
+
+    async def unsubscribe_direct(self, subscription: Subscription) -> None:
         """End a direct subscription; does nothing on a closed connection."""
         self._direct.pop(subscription._id, None)
         try:

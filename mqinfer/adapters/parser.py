@@ -20,8 +20,6 @@ log = structlog.get_logger("mqinfer.nats")
 # subject, reply, payload, header block (None without headers)
 RawHandler = Callable[[bytes, bytes, bytes, bytes | None], None]
 
-# As in nats.protocol.parser.
-AWAITING_CONTROL_LINE = 1
 # The beginning of a message waits here for the rest if the whole is no longer than this; nats-py
 # gathers longer ones, without looking at their first bytes again for every piece.
 _SHORT = 64 * 1024
@@ -47,11 +45,13 @@ class LeanParser:
     Args:
         slow: nats-py's own.
         direct: handlers by subscription id.
+        between: the state of nats-py's parser when it is in the middle of nothing.
     """
 
-    def __init__(self, slow: SlowParser, direct: Mapping[int, RawHandler]):
+    def __init__(self, slow: SlowParser, direct: Mapping[int, RawHandler], between: int):
         self._slow = slow
         self._direct = direct
+        self._between = between
 
     def reset(self) -> None:
         """Forget what was read."""
@@ -64,7 +64,7 @@ class LeanParser:
             nats.errors.ProtocolError: the bytes are none of the protocol.
         """
         slow = self._slow
-        if slow.state != AWAITING_CONTROL_LINE:
+        if slow.state != self._between:
             await slow.parse(data)
             return
         if slow.buf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.errors import ProtocolError
-from nats.protocol.parser import Parser
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.natsclient import LeanClient
-from mqinfer.adapters.parser import AWAITING_CONTROL_LINE, LeanParser
+from mqinfer.adapters.parser import LeanParser
 from mqinfer.settings import Settings
+from tests import rooms
 
 DIRECT, OTHER = 7, 8
 
@@ -49,7 +51,7 @@ def lean(peer: Peer) -> LeanParser:
     def handler(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         peer.seen.append((DIRECT, subject, reply, data, headers))
 
-    return LeanParser(Parser(peer), {DIRECT: handler})
+    return LeanParser(Parser(peer), {DIRECT: handler}, AWAITING_CONTROL_LINE)
 
 
 def message(sid: int, reply: bytes, data: bytes, headers: bytes | None) -> bytes:
@@ -140,7 +142,7 @@ async def test_a_handler_that_fails_does_not_end_the_reading() -> None:
         if data == b"bad":
             raise ValueError("no")
 
-    parser = LeanParser(Parser(Peer()), {DIRECT: handler})
+    parser = LeanParser(Parser(Peer()), {DIRECT: handler}, AWAITING_CONTROL_LINE)
     await parser.parse(b"".join(message(DIRECT, b"", data, None) for data in (b"bad", b"next")))
     assert seen == [b"bad", b"next"]
 
@@ -156,6 +158,36 @@ async def test_a_subject_may_hold_blanks_that_the_server_takes(nats: Settings) -
         client.write(b"PUB odd.a\x0bb 2\r\nhi\r\n")
         async with asyncio.timeout(5):
             assert await arrived == (b"odd.a\x0bb", b"hi")
+
+
+async def test_what_is_on_its_way_arrives_after_the_end_of_the_interest(nats: Settings) -> None:
+    async with JetStream(nats, name="test") as jetstream:
+        client = jetstream.client
+        seen: list[bytes] = []
+        subscription = await client.subscribe_direct(
+            "way.>", lambda _subject, _reply, data, _headers: seen.append(data)
+        )
+        client.write(b"PUB way.a 1\r\n1\r\n")
+        client.end_interest(subscription)
+        client.write(b"PUB way.a 1\r\n2\r\n")
+        await client.flush()
+        assert seen == [b"1"]
+        await client.unsubscribe_direct(subscription)
+
+
+def test_nobody_else_reaches_into_what_is_not_his() -> None:
+    """nats-py's internals are LeanClient's business alone, and each adapter's its own."""
+    reached = [
+        f"{path.name}:{node.lineno} {ast.unparse(node)}"
+        for path in (rooms.PACKAGE / "adapters").rglob("*.py")
+        if path.name != "natsclient.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    ]
+    assert reached == []
 
 
 def test_the_internals_that_the_lean_client_rests_on_are_there() -> None:
