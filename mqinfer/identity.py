@@ -136,7 +136,8 @@ def _bytes(text: str) -> bytes:
 def parse_header_block(block: bytes) -> dict[str, str]:
     """The pairs of a NATS header block; a repeated name keeps its first value.
 
-    The status line's own text ("NATS/1.0 409 Consumer Deleted") is not part of the result.
+    The status line's own text ("NATS/1.0 409 Consumer Deleted") is not part of the result; see
+    `parse_status`.
     """
     pairs: dict[str, str] = {}
     for line in block.split(b"\r\n")[1:]:
@@ -145,3 +146,22 @@ def parse_header_block(block: bytes) -> dict[str, str]:
             key = name.strip().decode("ascii", "replace")
             pairs.setdefault(key, value.strip().decode("utf-8", "surrogateescape"))
     return pairs
+
+
+def parse_status(block: bytes) -> tuple[int, str]:
+    """Code and text of a header block's first line: (409, "Consumer Deleted"); (0, "") for none.
+
+    A status is the server's own word, where a message has a bare "NATS/1.0".
+    """
+    line = block.partition(b"\r\n")[0].removeprefix(b"NATS/1.0").strip().decode("utf-8", "replace")
+    code, _, text = line.partition(" ")
+    return (int(code), text) if code.isascii() and code.isdigit() else (0, line)
+
+
+def last_header(block: bytes, name: str) -> str:
+    """The last value of a header, or "".
+
+    What a server adds stands at the end, after what a publisher may have called the same.
+    """
+    _, found, rest = block.rpartition(f"\r\n{name}:".encode())
+    return rest.partition(b"\r\n")[0].strip().decode("utf-8", "replace") if found else ""

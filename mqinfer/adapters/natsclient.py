@@ -8,8 +8,8 @@ the rate of the public API:
 * `subscribe_direct`: a plain callback on the read loop, given the raw bytes (see `parser`);
 * `write`: protocol bytes appended to the output buffer, flushed once a loop iteration.
 
-Both rest on internals of nats-py. Nobody but this file touches them, its minor version is pinned, and
-`tests/adapters/test_natsclient.py` fails when they change.
+Both rest on internals of nats-py. Nobody but this file touches them, its minor version is pinned,
+and `tests/adapters/test_natsclient.py` fails when they change.
 """
 
 from __future__ import annotations

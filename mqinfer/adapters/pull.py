@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
 from mqinfer.errors import MqinferError, Unavailable
-from mqinfer.identity import parse_header_block
+from mqinfer.identity import parse_header_block, parse_status
 from mqinfer.ports import Delivery
 
 log = structlog.get_logger("mqinfer.pull")
@@ -33,7 +32,8 @@ RETRY = 0.5
 _SOMEWHERE = 0
 # Bytes to give back when no request is open: whatever is still asked for is not.
 EVERYTHING = 1 << 62
-_PENDING = re.compile(rb"Nats-Pending-(Messages|Bytes):\s*(\d+)")
+# What a request did not bring.
+_MESSAGES, _BYTES = "Nats-Pending-Messages", "Nats-Pending-Bytes"
 
 
 class StreamMessage:
@@ -175,21 +175,20 @@ class ContinuousPull:
             return
 
     def _status(self, token: int, block: bytes) -> None:
-        line = block.partition(b"\r\n")[0].removeprefix(b"NATS/1.0").strip()
-        code, _, text = line.partition(b" ")
-        if code == b"100":
+        code, text = parse_status(block)
+        if code == 100:
             return  # heartbeat
-        found = {kind: int(number) for kind, number in _PENDING.findall(block)}
-        self._end(token, found.get(b"Messages"), found.get(b"Bytes"))
+        headers = parse_header_block(block)
+        self._end(token, _count(headers, _MESSAGES), _count(headers, _BYTES))
         lower = text.lower()
-        if code == b"503" or b"consumer deleted" in lower or b"not found" in lower:
+        if code == 503 or "consumer deleted" in lower or "not found" in lower:
             self._gone = True
-        elif code == b"408" or b"maxbytes" in lower.replace(b" ", b"") or b"batch comp" in lower:
+        elif code == 408 or "maxbytes" in lower.replace(" ", "") or "batch comp" in lower:
             pass  # it ran its time, or the next message was larger than what was left
-        elif b"server shutdown" in lower or b"leadership" in lower:
-            self.reset(text.decode("utf-8", "replace"))
+        elif "server shutdown" in lower or "leadership" in lower:
+            self.reset(text)
         else:
-            log.warning("pull ended", status=line.decode("utf-8", "replace"))
+            log.warning("pull ended", status=f"{code} {text}")
             self._not_before = self._clock() + RETRY
 
     def _end(self, token: int, messages: int | None, size: int | None) -> None:
@@ -263,3 +262,8 @@ class ContinuousPull:
 
     def __repr__(self) -> str:
         return f"ContinuousPull(open={list(self._open.values())}, gone={self._gone})"
+
+
+def _count(headers: Mapping[str, str], name: str) -> int | None:
+    text = headers.get(name, "")
+    return int(text) if text.isdecimal() else None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqinfer.adapters import admin
 from mqinfer.errors import MqinferError, Unavailable
-from mqinfer.identity import parse_header_block
+from mqinfer.identity import last_header, parse_header_block, parse_status
 from mqinfer.streams import Stored
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Scanner:
                     raise Unavailable(
                         f"no answer from JetStream about messages of {stream} in {_TIMEOUT:g} s"
                     ) from None
-                status, text = _status(header or b"")
+                status, text = parse_status(header or b"")
                 if status in (204, 404):  # end of the batch, nothing there
                     return
                 if status == 503:
@@ -194,24 +194,11 @@ class Scanner:
             await self._client.unsubscribe_direct(subscription)
 
 
-def _status(header: bytes) -> tuple[int, str]:
-    """Code and text of the status line `NATS/1.0 204 EOB`; 0 for a message."""
-    line = header.split(b"\r\n", 1)[0].removeprefix(b"NATS/1.0").strip().decode("ascii", "replace")
-    code, _, text = line.partition(" ")
-    return (int(code) if code.isdigit() else 0), text
-
-
-def _last(header: bytes, name: str) -> str:
-    """A header that the server added: at the end, after what publishers may call the same."""
-    _, found, rest = header.rpartition(f"\r\n{name}:".encode())
-    return rest.partition(b"\r\n")[0].strip().decode("utf-8", "replace") if found else ""
-
-
 def _stored(data: bytes, header: bytes) -> Stored:
     pairs = parse_header_block(header)
     for name in _OWN:
         pairs.pop(name, None)
-    place = {name: _last(header, name) for name in _OWN}
+    place = {name: last_header(header, name) for name in _OWN}
     for extra in ("Nats-Last-Sequence", "Nats-UpTo-Sequence"):
         pairs.pop(extra, None)
     return Stored(

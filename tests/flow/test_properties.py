@@ -22,10 +22,12 @@ from mqinfer.identity import (
     extend_ancestors,
     format_models,
     header_block,
+    last_header,
     output_id,
     parse_ancestors,
     parse_header_block,
     parse_models,
+    parse_status,
     safe_id,
 )
 from mqinfer.message import key_token
@@ -103,6 +105,30 @@ def test_no_pair_can_add_another(pairs: dict[str, str]) -> None:
 def test_any_bytes_are_parsed_and_can_be_sent_again(block: bytes) -> None:
     pairs = parse_header_block(block)
     header_block(pairs)
+    code, _ = parse_status(block)
+    assert code >= 0
+    assert all(last_header(block, name) is not None for name in ("Nats-Subject", *pairs))
+
+
+@pytest.mark.parametrize(
+    ("block", "status"),
+    [
+        (b"NATS/1.0 409 Consumer Deleted\r\n\r\n", (409, "Consumer Deleted")),
+        (b"NATS/1.0 503\r\n\r\n", (503, "")),
+        (b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 3\r\n\r\n", (204, "EOB")),
+        (b"NATS/1.0\r\nNats-Msg-Id: 409 x\r\n\r\n", (0, "")),
+        (b"", (0, "")),
+    ],
+)
+def test_a_status_is_told_from_a_message(block: bytes, status: tuple[int, str]) -> None:
+    assert parse_status(block) == status
+
+
+def test_what_the_server_added_is_not_what_a_publisher_called_the_same() -> None:
+    block = header_block({"Nats-Subject": "forged"})[:-2] + b"Nats-Subject: true\r\n\r\n"
+    assert parse_header_block(block) == {"Nats-Subject": "forged"}
+    assert last_header(block, "Nats-Subject") == "true"
+    assert last_header(block, "Nats-Stream") == ""
 
 
 # --- keys -----------------------------------------------------------------------------------------
