@@ -116,7 +116,8 @@ class Blob:
         Args:
             min_side: fewer pixels than this in height or width is a `BadImage`.
             max_pixels: limit for height x width, checked from the file's header before any
-                pixel is decoded; None takes `mqinfer.image.MAX_PIXELS`.
+                pixel is decoded; None takes the process's limit, `mqinfer.image.MAX_PIXELS` unless
+                the settings say otherwise.
             max_bytes: limit for the encoded file, checked before it is read; None takes the
                 process's limit, `mqinfer.image.MAX_BYTES` unless the settings say otherwise.
             target: the shortest side that is needed: a JPEG larger than that is decoded at 1/2,

@@ -54,10 +54,11 @@ def clickhouse(settings: Settings) -> ClickHouse:
 
 def blobs(app: App, settings: Settings, broker: JetStream) -> BlobStore:
     """The blob store; a bucket of NATS is used over the connection there is."""
-    from mqinfer.adapters.blobs import ObjectBucket, open_store
+    from mqinfer.adapters.blobs import open_store
+    from mqinfer.adapters.blobstores.objects import ObjectBucket
 
     def bucket(name: str) -> ObjectBucket:
-        from mqinfer.adapters.objects import NatsObjects
+        from mqinfer.adapters.blobstores.natsobjects import NatsObjects
 
         replicas = plan.stream_spec(app).replicas
         return NatsObjects(broker, name, replicas=replicas, timeout=settings.blob_timeout)

@@ -29,7 +29,7 @@ OWNERS = {
     "nats": "adapters/natsclient.py",
     "tritonclient": "adapters/triton.py",
     "clickhouse_connect": "adapters/clickhouse.py",
-    "obstore": "adapters/cloudblobs.py",
+    "obstore": "adapters/blobstores/cloud.py",
     "chdb": "stack/",
 }
 HEAVY = ("nats", "tritonclient", "clickhouse_connect", "cv2", "chdb", "numpy", "uvicorn")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from numpy.typing import NDArray
 
-from mqinfer.adapters.blobs import MemoryStore
+from mqinfer.adapters.blobstores.memory import MemoryStore
 from mqinfer.blob import Blob
 from mqinfer.codec import Codec
 from mqinfer.errors import DecodeError, NotConnected, Reject

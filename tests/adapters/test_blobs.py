@@ -23,9 +23,13 @@ from pathlib import Path
 import pytest
 
 from mqinfer import App, Message, Settings, wiring
-from mqinfer.adapters import blobs, objects
-from mqinfer.adapters.blobs import FolderStore, MemoryStore, ObjectStore, open_store
-from mqinfer.adapters.cloudblobs import CloudStore
+from mqinfer.adapters.blobs import open_store
+from mqinfer.adapters.blobstores import folder as files
+from mqinfer.adapters.blobstores.cloud import CloudStore
+from mqinfer.adapters.blobstores.folder import FolderStore
+from mqinfer.adapters.blobstores.memory import MemoryStore
+from mqinfer.adapters.blobstores.natsobjects import NatsObjects
+from mqinfer.adapters.blobstores.objects import ObjectStore
 from mqinfer.blob import Blob
 from mqinfer.errors import (
     BlobError,
@@ -307,7 +311,7 @@ async def test_a_full_disk_is_an_error_and_leaves_nothing(folder, monkeypatch, c
     def full(handle, data):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(blobs.os, "write", full)
+    monkeypatch.setattr(files.os, "write", full)
     with pytest.raises(BlobError, match=f"'a/x'.*{os.strerror(code)}"):
         await folder.put("a/x", b"after")
     monkeypatch.undo()
@@ -320,7 +324,7 @@ async def test_a_network_folder_that_is_away_is_an_outage(folder, monkeypatch, c
     def away(*args, **kwargs):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(blobs.os, "open", away)
+    monkeypatch.setattr(files.os, "open", away)
     with pytest.raises(Unavailable, match="the blob folder"):
         await folder.get("x")
 
@@ -337,7 +341,7 @@ async def test_a_folder_that_hangs_is_an_outage(tmp_path, monkeypatch):
 
 async def test_writing_goes_on_in_pieces(folder, monkeypatch):
     write = os.write
-    monkeypatch.setattr(blobs.os, "write", lambda handle, data: write(handle, data[:7]))
+    monkeypatch.setattr(files.os, "write", lambda handle, data: write(handle, data[:7]))
     await folder.put("x", bytes(range(100)))
     assert await folder.get("x") == bytes(range(100))
 
@@ -367,9 +371,9 @@ async def test_a_killed_writer_leaves_the_old_blob(tmp_path):
     await store.put("a/x", b"old")
     code = f"""
 import asyncio, os, signal
-from mqinfer.adapters import blobs
-blobs.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
-asyncio.run(blobs.FolderStore({str(tmp_path)!r}).put("a/x", b"new"))
+from mqinfer.adapters.blobstores import folder
+folder.os.replace = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(folder.FolderStore({str(tmp_path)!r}).put("a/x", b"new"))
 """
     ended = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], timeout=60)
     assert ended.returncode == -signal.SIGKILL
@@ -384,7 +388,7 @@ async def test_durable_puts_flush_file_and_folders(tmp_path, monkeypatch):
         synced.append(os.readlink(f"/proc/self/fd/{handle}"))  # noqa: PTH115
         fsync(handle)
 
-    monkeypatch.setattr(blobs.os, "fsync", noted)
+    monkeypatch.setattr(files.os, "fsync", noted)
     root = FolderStore(tmp_path).root
     await FolderStore(tmp_path).put("a/b/x", b"1")
     assert synced[0].endswith(".tmp")
@@ -500,10 +504,30 @@ async def test_replacing_an_object_frees_its_chunks(nats):
         assert info["state"]["messages"] == 4  # three chunks and their description
 
 
+async def test_an_object_whose_last_answer_is_lost_is_whole(nats):
+    """It may be stored or not, and nobody knows: so its chunks stay."""
+    async with connected(nats) as store:
+        broker = store.broker
+        bucket = NatsObjects(broker, "test-blobs", timeout=0.3)
+        await bucket.put("x", b"old")
+        heard, answers = broker.publisher.on_ack, []
+
+        def only_one(*answer):
+            answers.append(answer)
+            if len(answers) == 1:  # that of the chunk
+                heard(*answer)
+
+        (number,) = broker.client._direct
+        broker.client._direct[number] = only_one
+        with pytest.raises(Unavailable, match="may be stored"):
+            await bucket.put("x", b"new")
+        assert await bucket.get("x") == b"new"
+
+
 async def test_an_object_that_is_broken_is_told(nats):
     async with connected(nats) as store:
         publish = store.broker.client.jetstream().publish
-        bucket = objects.NatsObjects(store.broker, "test-blobs")
+        bucket = NatsObjects(store.broker, "test-blobs")
         await store.put("x", b"right")
         info = await bucket._info("x")
         await publish(f"$O.test-blobs.C.{info['nuid']}", b"more")
@@ -523,7 +547,7 @@ async def test_an_object_is_whole_while_it_is_replaced(nats, monkeypatch):
     """The reader knows the description of an object whose chunks are purged before it reads them"""
     async with connected(nats) as store:
         await store.put("x", b"old" * 1000)
-        reading, bucket = store._bucket, objects.NatsObjects(store.broker, "test-blobs")
+        reading, bucket = store._bucket, NatsObjects(store.broker, "test-blobs")
         chunks = reading._chunks
 
         async def late(info):

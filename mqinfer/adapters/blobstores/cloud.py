@@ -1,4 +1,4 @@
-"""Blobs in S3, in what speaks S3's protocol, and in Google Cloud Storage, through obstore."""
+"""CloudStore: blobs in S3, in what speaks its protocol, and in Google's, through obstore."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from mqinfer.adapters.blobs import TIMEOUT, too_large
+from mqinfer.adapters.blobstores import TIMEOUT, too_large
 from mqinfer.blob import checked_path
 from mqinfer.errors import BlobError, BlobNotFound, ConfigurationError, Unavailable
 

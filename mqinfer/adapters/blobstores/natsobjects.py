@@ -1,4 +1,4 @@
-"""Blobs in a NATS Object Store bucket, over the worker's own connection (ADR-20).
+"""NatsObjects: blobs in a NATS Object Store bucket, over the worker's own connection (ADR-20).
 
 A bucket is a stream `OBJ_<bucket>`. An object is some chunks on a subject of its own,
 `$O.<bucket>.C.<nuid>`, and then one message that names them, `$O.<bucket>.M.<base64 of the name>`:
@@ -7,6 +7,9 @@ clients of NATS write can be read here, and the other way round.
 
 A writer that is killed half way leaves chunks that nobody names; they take space until they are
 purged. So do the chunks of the loser when two replace one object at the same moment.
+
+nats-py's `ObjectStore.put` publishes once and purges the chunks when an answer does not come: where
+it was the last answer, the object is there and its bytes are not.
 """
 
 from __future__ import annotations
@@ -18,11 +21,18 @@ import hashlib
 import json
 import re
 import uuid
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import structlog
 
-from mqinfer.adapters.admin import NO_MESSAGE, NOT_FOUND, Api, JetStreamError, ask, stream_info
+from mqinfer.adapters.admin import (
+    NO_MESSAGE,
+    NOT_FOUND,
+    Connection,
+    JetStreamError,
+    ask,
+    stream_info,
+)
 from mqinfer.errors import (
     BlobError,
     BlobPathError,
@@ -35,9 +45,6 @@ from mqinfer.errors import (
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import MSG_ID, header_block
 
-if TYPE_CHECKING:
-    from mqinfer.ports import PublishDone
-
 log = structlog.get_logger("mqinfer.blobs")
 
 # Larger than the 128 KiB of other clients: each chunk costs a round trip, read or written.
@@ -47,31 +54,8 @@ REPLACED = 3  # so often may an object be replaced while it is being read
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
-class Connection(Protocol):
-    """What a bucket needs of the connection; `JetStream` has it."""
-
-    @property
-    def client(self) -> Api:
-        """Asks JetStream's API."""
-
-    @property
-    def max_payload(self) -> int:
-        """Of the server."""
-
-    def publish(
-        self,
-        subject: str | bytes,
-        header: bytes,
-        payload: bytes,
-        done: PublishDone,
-        *,
-        timeout: float | None = None,
-    ) -> None:
-        """See `Broker.publish`."""
-
-
 class NatsObjects:
-    """`mqinfer.adapters.blobs.ObjectBucket` in NATS.
+    """An `ObjectBucket` in NATS.
 
     Args:
         connection: that is open when the first method is called; it is not closed here.

@@ -1,0 +1,37 @@
+"""MemoryStore: blobs in this process, for tests."""
+
+from __future__ import annotations
+
+from mqinfer.adapters.blobstores import too_large
+from mqinfer.blob import checked_path
+from mqinfer.errors import BlobNotFound
+
+
+class MemoryStore:
+    """Blobs in this process, for tests."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+
+    async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See `BlobStore.get`."""
+        data = self._blobs.get(checked_path(path))
+        if data is None:
+            raise BlobNotFound(f"nothing is stored under {path!r}")
+        if max_bytes is not None and len(data) > max_bytes:
+            raise too_large(path, len(data), max_bytes)
+        return data
+
+    async def put(self, path: str, data: bytes) -> None:
+        """See `BlobStore.put`."""
+        self._blobs[checked_path(path)] = bytes(data)
+
+    async def exists(self, path: str) -> bool:
+        """See `BlobStore.exists`."""
+        return checked_path(path) in self._blobs
+
+    async def close(self) -> None:
+        """Forget nothing: a test may look at what was stored."""
+
+    def __repr__(self) -> str:
+        return f"MemoryStore({len(self._blobs)} blobs)"

@@ -1,0 +1,80 @@
+"""ObjectStore: blobs in a bucket of named objects, such as the NATS Object Store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Protocol, TypeVar
+
+from mqinfer.adapters.blobstores import TIMEOUT, too_large
+from mqinfer.blob import checked_path
+from mqinfer.errors import BlobNotFound, Unavailable
+
+T = TypeVar("T")
+
+
+class ObjectBucket(Protocol):
+    """A flat bucket of named objects, such as NATS's; what `ObjectStore` is made of.
+
+    Its methods raise `Unavailable` and `BlobError` themselves.
+    """
+
+    async def size(self, name: str) -> int | None:
+        """Bytes of an object, or None if there is none."""
+
+    async def get(self, name: str) -> bytes | None:
+        """An object, or None if there is none."""
+
+    async def put(self, name: str, data: bytes) -> None:
+        """Store an object, whole or not at all."""
+
+    async def close(self) -> None:
+        """Release what the bucket holds."""
+
+
+class ObjectStore:
+    """Blobs in a bucket of named objects, such as the NATS Object Store.
+
+    Args:
+        bucket: the bucket.
+        timeout: seconds that one call may take.
+    """
+
+    def __init__(self, bucket: ObjectBucket, *, timeout: float = TIMEOUT):
+        self._bucket = bucket
+        self._timeout = timeout
+
+    async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
+        """See `BlobStore.get`."""
+        checked_path(path)
+        if max_bytes is not None:
+            size = await self._run(self._bucket.size(path))
+            if size is not None and size > max_bytes:
+                raise too_large(path, size, max_bytes)
+        data = await self._run(self._bucket.get(path))
+        if data is None:
+            raise BlobNotFound(f"nothing is stored under {path!r}")
+        return data
+
+    async def put(self, path: str, data: bytes) -> None:
+        """See `BlobStore.put`."""
+        checked_path(path)
+        await self._run(self._bucket.put(path, data))
+
+    async def exists(self, path: str) -> bool:
+        """See `BlobStore.exists`."""
+        checked_path(path)
+        return await self._run(self._bucket.size(path)) is not None
+
+    async def close(self) -> None:
+        """Close the bucket."""
+        await self._bucket.close()
+
+    async def _run(self, call: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call
+        except TimeoutError:
+            raise Unavailable(
+                f"the object bucket does not answer within {self._timeout:g} s"
+            ) from None
