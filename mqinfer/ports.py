@@ -1,4 +1,4 @@
-"""What the engine needs of the outside world; the adapters are handed in as these."""
+"""What the rooms need of the outside world; the adapters are handed in as these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wiring: adapters made from settings and handed to the engine; the only place that knows both."""
+"""Wiring: adapters made from settings and handed to the rooms; the only place that knows both."""
 
 from __future__ import annotations
 

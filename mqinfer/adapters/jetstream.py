@@ -1,4 +1,4 @@
-"""JetStream as the engine's `Broker`: one connection, its publisher, its pulls."""
+"""JetStream as the `Broker` of the ports: one connection, its publisher, its pulls."""
 
 from __future__ import annotations
 

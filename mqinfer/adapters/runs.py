@@ -1,4 +1,4 @@
-"""What replays need of JetStream beside a worker's broker: the `RunStore` of the engine."""
+"""What replays need of JetStream beside a worker's broker: the `RunStore`."""
 
 from __future__ import annotations
 
