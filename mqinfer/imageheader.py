@@ -17,8 +17,7 @@ from typing import NamedTuple
 # empty scans would keep a processor busy for minutes.
 _MAX_SCANS = 200
 # Inside JPEG's compressed data 0xFF is followed by 0 (stuffing), a restart, or more fill.
-_JPEG_FILL = 0xFF
-_JPEG_NO_MARKER = frozenset((0x00, *range(0xD0, 0xD8)))
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])")
 _JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}
@@ -106,7 +105,10 @@ def _jpeg(data: bytes) -> Header:
     place, scans, orientation = 2, 0, 1
     header: tuple[int, int] | None = None
     while True:
-        marker, place = _jpeg_marker(data, place)
+        found = _JPEG_MARKER.search(data, place)
+        if found is None:
+            raise _cut("JPEG", data)
+        marker, place = found[1][0], found.end()
         if marker == 0xD9:
             break
         if marker in (0x01, 0xD8):
@@ -127,23 +129,6 @@ def _jpeg(data: bytes) -> Header:
     if header is None or not scans:
         raise HeaderError("is a damaged JPEG: it holds no picture data")
     return Header("JPEG", *header, orientation)
-
-
-def _jpeg_marker(data: bytes, place: int) -> tuple[int, int]:
-    """The next marker, and where it ends; with `find`, in a tenth of the time of an expression.
-
-    Raises:
-        HeaderError: there is none.
-    """
-    while 0 <= (place := data.find(b"\xff", place)) < len(data) - 1:
-        follower = data[place + 1]
-        if follower == _JPEG_FILL:
-            place += 1
-        elif follower in _JPEG_NO_MARKER:
-            place += 2
-        else:
-            return follower, place + 2
-    raise _cut("JPEG", data)
 
 
 def _webp(data: bytes) -> Header:
