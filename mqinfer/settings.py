@@ -117,7 +117,8 @@ def _positive(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _count(text: str) -> int:
-    # Digits and grouping only: int() would take " 1_0 " and other scripts' digits as well.
+    # Digits and grouping only: int() would take other scripts' digits as well, and
+    # msgspec.convert takes 1e8 and 1.0 but no grouping.
     if not re.fullmatch(r"[0-9][0-9_]*", text, re.ASCII):
         raise ValueError
     return int(text)
@@ -125,9 +126,7 @@ def _count(text: str) -> int:
 
 def _choice(*allowed: str) -> _Kind:
     def parse(text: str) -> str:
-        if text.lower() not in allowed:
-            raise ValueError
-        return text.lower()
+        return allowed[allowed.index(text.lower())]
 
     return _Kind("choice", "one of " + ", ".join(allowed), parse)
 
@@ -304,21 +303,6 @@ class Settings:
         """The URLs in `nats_url`."""
         return self.nats_url.split(",")
 
-    @property
-    def nats_servers_masked(self) -> list[str]:
-        """The same without secrets, for texts."""
-        return mask_url(self.nats_url).split(",")
-
-    @property
-    def triton_target(self) -> str:
-        """`host:port` of `triton_url`."""
-        return self.triton_url.rpartition("://")[2]
-
-    @property
-    def triton_tls(self) -> bool:
-        """Whether Triton is spoken to over TLS."""
-        return self.triton_url.startswith("grpcs://") or self.triton_tls_ca is not None
-
     @classmethod
     def describe(cls) -> list[SettingInfo]:
         """Every setting with its variable, type, default and meaning, in order."""
@@ -351,9 +335,8 @@ def _parsed(field: dataclasses.Field[Any], value: Any) -> Any:
         ConfigurationError: it cannot be.
     """
     kind: _Kind = field.metadata["kind"]
-    text = str(value) if isinstance(value, Path) else value
     try:
-        return kind.parse(text.strip() if isinstance(text, str) else _as_text(text))
+        return kind.parse(_as_text(value))
     except (ValueError, ConfigurationError):
         shown = "***" if field.metadata["secret"] else mask_url(str(value))
         raise ConfigurationError(
@@ -362,8 +345,8 @@ def _parsed(field: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def _as_text(value: Any) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
+    if isinstance(value, (str, Path, int, float)) and not isinstance(value, bool):
+        return str(value).strip()
     raise ValueError
 
 

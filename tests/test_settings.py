@@ -1,4 +1,5 @@
 import logging
+import os
 
 import pytest
 from hypothesis import given
@@ -6,20 +7,14 @@ from hypothesis import strategies as st
 
 from mqinfer.errors import ConfigurationError
 from mqinfer.settings import Settings, mask_url
+from mqinfer.stack import Stack
 
 
-def test_defaults_are_the_embedded_stack():
-    settings = Settings.load({})
-    assert settings == Settings()
-    assert settings.nats_servers == ["nats://127.0.0.1:4222"]
-    assert settings.triton_target == "127.0.0.1:8001"
-    assert not settings.triton_tls
-    assert settings.clickhouse_url == "http://default@127.0.0.1:8123/default"
-    assert settings.blobs == ".mqinfer/blobs"
-    assert settings.inline_blob_bytes == 65536
-    assert settings.max_pixels == 100_000_000
-    assert settings.grace == 25.0
-    assert repr(settings) == "Settings()"
+def test_defaults_are_where_mqinfer_up_serves():
+    served = Stack().environment()
+    served["MQINFER_BLOBS"] = os.path.relpath(served["MQINFER_BLOBS"])
+    assert Settings.load(served) == Settings.load({}) == Settings()
+    assert repr(Settings()) == "Settings()"
 
 
 def test_the_environment_is_read():
@@ -38,8 +33,7 @@ def test_the_environment_is_read():
         }
     )
     assert settings.nats_servers == ["nats://a:4222", "tls://b"]
-    assert settings.triton_target == "triton:8001"
-    assert settings.triton_tls
+    assert settings.triton_url == "grpcs://triton:8001"
     assert settings.blobs == "s3://bucket/prefix"
     assert settings.inline_blob_bytes == 1024
     assert settings.max_pixels == 5_000_000
@@ -115,7 +109,7 @@ def test_files_must_exist(tmp_path):
         Settings.load({"MQINFER_TRITON_TLS_CA": str(tmp_path)})
     (tmp_path / "x").write_text("")
     settings = Settings.load({"MQINFER_TRITON_TLS_CA": str(tmp_path / "x")})
-    assert settings.triton_tls
+    assert settings.triton_tls_ca == str(tmp_path / "x")
 
 
 def test_contradictions_are_refused():
