@@ -119,9 +119,8 @@ def decode(
     import numpy as np
 
     cv2 = _opencv()
-    flags = _flags(cv2, header, target)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _flags(cv2, header, target))
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:  # says nothing about the picture: try again
             raise MemoryError(f"no memory to decode the picture {name}") from None
@@ -132,18 +131,16 @@ def decode(
             f"the picture {name} is a {header.format} of {header.width} x {header.height} pixels "
             f"that cannot be decoded: {why}"
         )
-    if not flags & _rgb_flag(cv2):
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
     result: Pixels = _upright(cv2, pixels, header.orientation)
     return result
 
 
 def _flags(cv2: Any, header: Header, target: int | None) -> int:
+    flags = int(cv2.IMREAD_COLOR_RGB)
     # OpenCV's releases differ in which formats' orientation they apply: ours do not. TIFF is left
     # to libtiff, which knows more ways to store rows.
     if header.format == "TIFF":
-        return int(cv2.IMREAD_COLOR)
-    flags: int = _rgb_flag(cv2) or cv2.IMREAD_COLOR
+        return flags
     if target is not None and header.format == "JPEG":
         side = min(header.height, header.width)
         for factor in (8, 4, 2):
@@ -151,11 +148,6 @@ def _flags(cv2: Any, header: Header, target: int | None) -> int:
                 flags |= getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{factor}")  # the bit of the factor
                 break
     return flags | int(cv2.IMREAD_IGNORE_ORIENTATION)
-
-
-def _rgb_flag(cv2: Any) -> int:
-    """Decode to RGB at once, which saves a third of a JPEG's time; OpenCV has it from 4.11 on."""
-    return int(getattr(cv2, "IMREAD_COLOR_RGB", 0))
 
 
 def _upright(cv2: Any, pixels: Any, orientation: int) -> Any:

@@ -92,11 +92,8 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("rgb", [True, False], ids=["rgb", "bgr"])
 @pytest.mark.parametrize("kind", FILES)
-def test_every_format_is_read(kind, rgb, monkeypatch):
-    if not rgb:  # OpenCV before 4.11
-        monkeypatch.delattr(cv2, "IMREAD_COLOR_RGB", raising=False)
+def test_every_format_is_read(kind):
     assert check_image(FILES[kind], name="a") == (96, 128)
     pixels = decode(FILES[kind], name="a")
     assert pixels.dtype == np.uint8
