@@ -118,8 +118,11 @@ class Context(
     blobs: BlobStore | None = None,
 )
     log: FilteringBoundLogger
+    pause(now: float) -> None
     progress() -> None
-    take_progress() -> bool
+    resume(now: float) -> None
+    take_progress(now: float) -> bool
+    waited_by(now: float) -> float
 class Message, keywords of the class: (
     *,
     subject: str | None = None,
@@ -175,9 +178,6 @@ class Settings(
     describe() -> list[SettingInfo]
     load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     nats_servers: list[str]
-    nats_servers_masked: list[str]
-    triton_target: str
-    triton_tls: bool
 class Tensor(dtype: str, shape: tuple[int, ...])
 class Worker(
     app: App,
@@ -223,7 +223,7 @@ class WorkerKilled(MqinferError)
 mqinfer.testing
 
 class Harness(app: App, settings: Settings)
-    async dead() -> list[Stored]
+    async dead() -> list[Letter]
     async drain(*stages: str) -> None
     async lag(consumer: str) -> int
     async messages(kind: type[_M]) -> list[_M]
@@ -231,9 +231,6 @@ class Harness(app: App, settings: Settings)
     async publish_bytes(subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None
     async stored(stream: str | None = None, subject: str = '>') -> list[Stored]
     worker(*stages: str) -> AsyncIterator[Worker]
-class Stored(raw: Any)
-    kind: str
-    reason: str
 nats_only(folder: Path, **stack_settings: Any) -> AsyncIterator[Settings]
 async until(
     condition: Callable[[], Awaitable[_T]],

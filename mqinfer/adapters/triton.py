@@ -372,3 +372,6 @@ def _outputs(model: str, reply: Any) -> dict[str, Array]:
                 f"{tensor.datatype} {tuple(tensor.shape)}: {error}"
             ) from error
     return outputs
+
+
+TritonServer = TritonClient  # the name that it had; stays for a release
