@@ -238,7 +238,7 @@ async def test_closing_answers_everybody_and_leaves_no_task(server: Server) -> N
     assert all(isinstance(result, NotConnected) for result in results)
     assert inference.statistics().tasks == 0
     assert asyncio.all_tasks() == {asyncio.current_task()}
-    with pytest.raises(NotConnected, match=r"inside `async with app\.connect"):
+    with pytest.raises(NotConnected, match=r"inside `async with mqinfer\.connect"):
         await inference("double", None, {"x": x(1)})
 
 
