@@ -3,9 +3,10 @@
 On the wire a reference is its path, a plain string, so that any client can publish one; bytes by
 value are `{"base64": ...}` in JSON and a binary in msgpack.
 
-A handler makes blobs (`Blob(png)` or `Blob(png, path="p1/0.png")`); the engine stores those that
-have a path, or that are larger than the inline limit, *before* it publishes the message that
-carries them, so a reference on the stream always leads to something.
+A handler makes blobs (`Blob(png)` or `Blob(png, path="p1/0.png")`) and puts them anywhere into a
+message. Those that have a path, or that are larger than the inline limit, are stored *before* the
+message that carries them is published, so a reference on the stream always leads to something.
+Where many small ones do not fit into one message together, the largest of them are stored as well.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import binascii
 import hashlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mqinfer.errors import BlobPathError, NotConnected
+from mqinfer.errors import BlobError, BlobPathError, NotConnected
 
 if TYPE_CHECKING:
     from mqinfer.image import Pixels
@@ -137,20 +138,29 @@ class Blob:
             data, name=name, min_side=min_side, max_pixels=max_pixels, target=target
         )
 
-    async def save(self, store: BlobStore, inline_limit: int) -> None:
+    async def save(self, store: BlobStore, inline_limit: int = -1) -> None:
         """Make the wire form final: store the bytes if they do not ride in the message.
 
         Idempotent: a redelivered message stores the same bytes under the same path.
+
+        Args:
+            store: where they go.
+            inline_limit: so many bytes without a path are left to ride; by default none are.
+
+        Raises:
+            BlobError: the store refuses.
+            Unavailable: the store does not answer.
         """
         if self._data is None:
             return
-        if self._path is None:
+        path = self._path
+        if path is None:
             if len(self._data) <= inline_limit:
                 return
             digest = hashlib.sha256(self._data).hexdigest()
-            self._path = f"sha256/{digest[:2]}/{digest}"
-        await store.put(self._path, self._data)
-        self._store = store
+            path = f"sha256/{digest[:2]}/{digest}"
+        await store.put(path, self._data)
+        self._path, self._store = path, store
 
     def keep_under(self, folder: str) -> None:
         """Put bytes that have a path, and are not stored yet, into a folder of the store.
@@ -165,7 +175,16 @@ class Blob:
             self._path = checked_path(f"{folder}/{path}")
 
     def wire(self) -> Any:
-        """What the encoder writes: the path, or the bytes of a blob that has none."""
+        """What the encoder writes: the path, or the bytes of a blob that has none.
+
+        Raises:
+            BlobError: nothing is stored under the path yet.
+        """
+        if self._path is not None and self._data is not None and self._store is None:
+            raise BlobError(
+                f"blob {self._path!r} is not stored: it is in a message whose type names no Blob "
+                "there; annotate the field as what it holds"
+            )
         return self._path if self._path is not None else self._data
 
     @classmethod

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from mqinfer import plan, wiring
+from mqinfer.blobfields import can_hold_blobs
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.errors import ConfigurationError, PublishError
-from mqinfer.flow.emitter import save_blobs
 from mqinfer.flow.publishing import publish_stored
+from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
 from mqinfer.message import Message, key_token
 from mqinfer.model import inference as current_inference
@@ -62,11 +63,18 @@ class Client:
             timeout: seconds to wait out an outage or a full stream.
 
         Raises:
+            BlobError: a blob in it cannot be stored.
             PayloadTooLarge: it exceeds the server's limit; nothing was sent.
             PublishTimeout: no acknowledgement in time; publish it again under the same id.
             PublishError: the stream refuses it for good.
         """
-        await save_blobs(message, self._services.store, self._services.inline_limit)
+        if can_hold_blobs(type(message)):
+            await save_blobs(
+                [message],
+                self._services.store,
+                inline_limit=self._services.inline_limit,
+                max_payload=self._services.broker.max_payload,
+            )
         info = message.__mqinfer__
         subject = self.app.subject(type(message))
         if info.key is not None:

@@ -31,6 +31,7 @@ _WIRES: dict[str, Wire] = {
     "application/vnd.msgpack": "msgpack",
 }
 _ARRAY_KINDS = "biufc"
+REFERENCE = 80  # bytes of a blob's own path (SHA-256) in a payload
 # A map in msgpack begins with none of these.
 _JSON_STARTS = (b"{", b" ", b"\n", b"\r", b"\t")
 _DTYPE = re.compile(
@@ -106,6 +107,36 @@ class Codec:
         if _is_array(kind):
             return _array(kind, value)
         raise NotImplementedError(f"fields of type {kind} are not supported")
+
+
+def blobs_in(value: Any, wire: Wire) -> tuple[list[Blob], int]:
+    """Every blob that the encoder of `wire` meets in `value`, and the bytes of all the rest.
+
+    A blob that stands in two places is there twice.
+
+    Raises:
+        TypeError, ValueError, OverflowError: `value` cannot be encoded.
+    """
+    found: list[Blob] = []
+    others = _encode_json if wire == "json" else _encode_msgpack
+
+    def meet(one: Any) -> Any:
+        if isinstance(one, Blob):
+            found.append(one)
+            return ""
+        return others(one)
+
+    encode = msgspec.json.encode if wire == "json" else msgspec.msgpack.encode
+    rest = encode(value, enc_hook=meet)
+    return found, len(rest)
+
+
+def wire_size(blob: Blob, wire: Wire) -> int:
+    """About how many bytes a blob takes in a payload, as it is."""
+    if blob.path is not None:
+        return len(blob.path.encode()) + 5
+    size = len(blob.inline or b"")
+    return (size + 2) // 3 * 4 + len('{"base64":""}') if wire == "json" else size + 5
 
 
 def _is_array(kind: Any) -> bool:

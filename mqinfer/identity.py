@@ -119,10 +119,26 @@ def header_block(pairs: Mapping[str, str]) -> bytes:
     for name, value in pairs.items():
         key = _NAME_UNSAFE.sub(" ", name).strip()
         if key:
-            text = value.replace("\r", " ").replace("\n", " ")
-            lines.append(_bytes(f"{key}: {text}\r\n"))
+            lines.append(_bytes(header_line(key, value)))
     lines.append(b"\r\n")
     return b"".join(lines)
+
+
+def output_block(head: str, identity: str, tail: str) -> bytes:
+    """The header block of an output: its id between lines that it shares with others.
+
+    Args:
+        head: lines, as `header_line` makes them.
+        identity: as `output_id` makes it: nothing in it can end a line.
+        tail: further lines.
+    """
+    return _bytes(f"NATS/1.0\r\n{head}{MSG_ID}: {identity}\r\n{tail}\r\n")
+
+
+def header_line(name: str, value: str) -> str:
+    """One line of a header block; line ends in the value become spaces, the name is taken as is."""
+    text = value.replace("\r", " ").replace("\n", " ")
+    return f"{name}: {text}\r\n"
 
 
 def _bytes(text: str) -> bytes:

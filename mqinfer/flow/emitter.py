@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from mqinfer.blob import Blob
+from mqinfer.blobfields import can_hold_blobs
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.context import current
-from mqinfer.errors import MqinferError
 from mqinfer.flow.job import Job
+from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.identity import (
     ANCESTORS,
     CONTENT_TYPE,
     MAX_ID,
     MAX_TRACE_STATE,
     MODELS,
-    MSG_ID,
     RUN,
     STAGE,
     TRACE,
     TRACE_STATE,
     extend_ancestors,
     format_models,
+    header_line,
+    output_block,
     output_id,
 )
 from mqinfer.message import Message, key_token
@@ -37,19 +38,18 @@ if TYPE_CHECKING:
 class Outlet:
     """What is the same for every message of one type from one stage, made once."""
 
-    __slots__ = ("carries_blobs", "head", "key", "subject")
+    __slots__ = ("head", "key", "may_hold_blobs", "subject")
 
     def __init__(self, app: App, kind: type[Message], stage: str, run: str | None):
         info = kind.__mqinfer__
         self.subject = app.subject(kind, run).encode()
         self.key = info.key
-        self.carries_blobs = carries_blobs(kind)
-        lines = [f"{CONTENT_TYPE}: {CONTENT_TYPES[info.wire]}"]
+        self.may_hold_blobs = can_hold_blobs(kind)
+        self.head = header_line(CONTENT_TYPE, CONTENT_TYPES[info.wire])
         if stage:
-            lines.append(f"{STAGE}: {stage}")
+            self.head += header_line(STAGE, stage)
         if run:
-            lines.append(f"{RUN}: {run}")
-        self.head = "NATS/1.0\r\n" + "\r\n".join(lines) + f"\r\n{MSG_ID}: "
+            self.head += header_line(RUN, run)
 
     def subject_of(self, message: Message) -> bytes:
         """The subject, with the key's value if the type has one."""
@@ -91,7 +91,7 @@ class Emitter:
         self._inline_limit = inline_limit
         self._broker = broker
         self._outlets = {kind: Outlet(app, kind, stage, run) for kind in writes}
-        self._plain = not any(outlet.carries_blobs for outlet in self._outlets.values())
+        self._plain = not any(outlet.may_hold_blobs for outlet in self._outlets.values())
 
     def checked(self, result: Any) -> Sequence[Message]:
         """What a handler returned, as a list of messages that it may write.
@@ -122,19 +122,21 @@ class Emitter:
         return self._plain and not self._broker.full
 
     async def prepare(self, outputs: Sequence[Message]) -> None:
-        """Store the blobs of `outputs` and wait for room, before `emit`.
+        """Store the blobs of `outputs` and wait for room, before `make`.
 
         Raises:
             BlobError: a blob cannot be stored.
             Unavailable: the store does not answer.
+            Exception: whatever the encoder raises for an output that cannot be encoded.
         """
         if not self._plain:
-            for output in outputs:
-                if self._run is not None:
-                    # A path that the handler chose is one below the run's folder.
-                    for blob in blobs_in(output):
-                        blob.keep_under(f"runs/{self._run}")
-                await save_blobs(output, self._store, self._inline_limit)
+            await save_blobs(
+                [one for one in outputs if self._outlets[type(one)].may_hold_blobs],
+                self._store,
+                inline_limit=self._inline_limit,
+                max_payload=self._broker.max_payload,
+                run=self._run,
+            )
         if self._broker.full:
             await self._room()
 
@@ -168,56 +170,21 @@ class Emitter:
         for index, output in enumerate(outputs, first):
             outlet = self._outlets[type(output)]
             identity = output_id(context.id, self._stage, self._run, index)
-            header = (outlet.head + identity + tail).encode("utf-8", "surrogateescape")
-            made.append((outlet.subject_of(output), header, self._codec.encode(output)))
+            block = output_block(outlet.head, identity, tail)
+            made.append((outlet.subject_of(output), block, self._codec.encode(output)))
         return made
 
     def _tail(self, job: Job) -> str:
         """The header lines that the children of one message share."""
         context = job.context
         assert context is not None
-        ancestors = extend_ancestors(job.ancestors, context.id)
-        tail = f"\r\n{ANCESTORS}: {' '.join(ancestors)}"
-        models = context.models
-        if models:
-            tail += f"\r\n{MODELS}: {format_models(models)}"
+        tail = header_line(ANCESTORS, " ".join(extend_ancestors(job.ancestors, context.id)))
+        if context.models:
+            tail += header_line(MODELS, format_models(context.models))
         trace = context.headers.get(TRACE)
         if trace and len(trace) <= MAX_ID and trace.isprintable():
-            tail += f"\r\n{TRACE}: {trace}"
+            tail += header_line(TRACE, trace)
             state = context.headers.get(TRACE_STATE)
             if state and len(state) <= MAX_TRACE_STATE and state.isprintable():
-                tail += f"\r\n{TRACE_STATE}: {state}"
-        return tail + "\r\n\r\n"
-
-
-def carries_blobs(kind: type[Message]) -> bool:
-    """Whether a message type has a field with a `Blob` in it."""
-    return any("Blob" in str(hint) for hint in kind.__annotations__.values()) or any(
-        carries_blobs(base)
-        for base in kind.__mro__[1:]
-        if issubclass(base, Message) and base is not Message
-    )
-
-
-async def save_blobs(message: Message, store: BlobStore | None, inline_limit: int) -> None:
-    """Store the bytes of every blob in the fields of `message` that does not ride inline.
-
-    Raises:
-        BlobError: a blob cannot be stored.
-        MqinferError: there is no store.
-    """
-    for blob in blobs_in(message):
-        if blob.inline is None:
-            continue
-        if store is None:
-            raise MqinferError("no blob store is configured: set MQINFER_BLOBS")
-        await blob.save(store, inline_limit)
-
-
-def blobs_in(message: Message) -> Iterator[Blob]:
-    """Every blob in the fields of a message."""
-    for name in message.__struct_fields__:
-        value = getattr(message, name)
-        for blob in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(blob, Blob):
-                yield blob
+                tail += header_line(TRACE_STATE, state)
+        return tail

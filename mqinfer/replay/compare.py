@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mqinfer.blobfields import blob_columns
 from mqinfer.errors import ConfigurationError
 from mqinfer.replay import coverage
 from mqinfer.replay.promote import COVERED, inputs_sql, stages_of, texts
@@ -62,16 +63,12 @@ class Comparison:
         self._app = app
         self._run = run
         self._other = other
-        fields = dict(zip(self.schema.columns, row.__struct_fields__, strict=True))
-        hints = {
-            name: str(hint)
-            for kind in row.__mro__[::-1]
-            for name, hint in getattr(kind, "__annotations__", {}).items()
-        }
         keys = set(self.schema.order_by)
-        blobs = {column.name for column, name in fields.items() if "Blob" in hints.get(name, "")}
+        blobs = blob_columns(row)
         # What could be compared, and what is.
-        self.comparable = [one.name for one in self.schema.columns if one.name not in keys | blobs]
+        self.comparable = [
+            one.name for one in self.schema.columns if one.name not in keys | blobs.keys()
+        ]
         self.ignored = [name for name in self.comparable if name in ignore]
         self.columns: list[ColumnSpec] = [
             column

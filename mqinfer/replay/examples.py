@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.blob import Blob
-from mqinfer.codec import Codec
+from mqinfer.blobfields import blob_columns, blob_values
+from mqinfer.codec import Codec, blobs_in
 from mqinfer.errors import DecodeError, MqinferError, Unavailable
 from mqinfer.identity import CONTENT_TYPE, input_id
 from mqinfer.replay.comparepage import Figure, data_url
@@ -21,7 +22,7 @@ from mqinfer.replay.comparepage import Figure, data_url
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
-    from mqinfer.message import Message
+    from mqinfer.message import Message, Row
     from mqinfer.replay.run import Run
     from mqinfer.streams import Streams
 
@@ -70,9 +71,10 @@ async def attach(app: App, run: Run, facts: dict[str, Any], streams: Streams) ->
     inputs = _Inputs(app, run, streams)
     found = {}
     for table in facts["tables"]:
+        row = app.rows[table["table"]]
         for number, example in enumerate(table["examples"]):
             of_input, example["problem"] = await inputs.get(example["input"], example["sequence"])
-            blobs = [*of_input, *_of_rows(example, table["blobs"])]
+            blobs = [*of_input, *_of_rows(example, row)]
             example["blobs"] = [one.as_dict() for one in blobs]
             found[table["table"], number] = blobs
     return found
@@ -120,17 +122,14 @@ class _Inputs:
 
 def _of_message(message: Message) -> Iterator[Attached]:
     for name in message.__struct_fields__:
-        value = getattr(message, name)
-        for item in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(item, Blob):
-                yield Attached("input", name, item)
+        for blob in blobs_in(getattr(message, name), message.__mqinfer__.wire)[0]:
+            yield Attached("input", name, blob)
 
 
-def _of_rows(example: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Attached]:
+def _of_rows(example: Mapping[str, Any], row: type[Row]) -> Iterator[Attached]:
     for of in ("old", "new"):
-        for name in columns:
-            value = example[of][name]
-            for text in value if isinstance(value, list) else (value,):
+        for name, kind in blob_columns(row).items():
+            for text in blob_values(kind, example[of][name]):
                 if isinstance(text, str) and text:
                     with contextlib.suppress(ValueError):  # a row that somebody else has written
                         yield Attached(of, name, _of_column(text))

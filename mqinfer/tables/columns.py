@@ -172,8 +172,9 @@ class _Reader:
         )
 
     def read(self, hint: Any) -> Kind:
-        while hasattr(hint, "__supertype__"):  # NewType
-            hint = hint.__supertype__
+        # A NewType, or `type X = ...`.
+        while named := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None):
+            hint = named
         origin = typing.get_origin(hint)
         if origin is typing.Annotated:
             return self._annotated(hint)
