@@ -48,6 +48,14 @@ def parse_duration(text: str | float) -> float:
     return seconds
 
 
+def span(seconds: float) -> str:
+    """Seconds as people read them, in one unit: `90 s`, `5 min`, `3 h`, `2 d`."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def _duration(text: str) -> float:
     """Seconds, or NaN if `text` is none of the forms."""
     if _SECONDS.fullmatch(text):

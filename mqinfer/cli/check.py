@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Coroutine
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
 
 def check(
     app: options.AppName,
+    *,
     offline: Annotated[
         bool, typer.Option("--offline", help="The wiring alone; ask no server.")
     ] = False,
-    nats_url: options.NatsUrl = None,
-    triton_url: options.TritonUrl = None,
-    clickhouse_url: options.ClickHouseUrl = None,
+    servers: options.Servers,
     as_json: options.AsJson = False,
 ) -> None:
     r"""Check wiring, models and their inputs, tables, streams and servers.
@@ -39,9 +39,7 @@ def check(
       mqinfer check plants:app
       mqinfer check plants:app --offline        in CI, without servers
     """
-    settings = options.load_settings(
-        nats_url=nats_url, triton_url=triton_url, clickhouse_url=clickhouse_url
-    )
+    settings = options.load_settings(**asdict(servers))
     options.quiet_logging(settings)
     loaded = load_app(app)
     report = interrupt.run(_check(loaded, settings, offline))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,37 +27,73 @@ group = typer.Typer(
     rich_markup_mode=None,
 )
 
-_Stage = Annotated[
-    list[str] | None,
-    typer.Option("--stage", "-s", metavar="NAME", help="Of this stage or sink; repeatable."),
-]
-_Kind = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KIND", help="decode, rejected, failed, timeout, killed; repeatable."),
-]
-_Reason = Annotated[
-    str | None, typer.Option(metavar="TEXT", help="Whose error or reason holds this text.")
-]
-_Seq = Annotated[
-    list[str] | None,
-    typer.Option(metavar="N|N-M", help="With these numbers, as `dead list` shows; repeatable."),
-]
-_Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many.")]
-_All = Annotated[bool, typer.Option("--all", help="Every one; needed where no filter is given.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")]
-
 _LIST_LIMIT = 100
+
+
+@dataclass
+class _Chosen:
+    """Which dead letters."""
+
+    stage: Annotated[
+        list[str] | None,
+        typer.Option("--stage", "-s", metavar="NAME", help="Of this stage or sink; repeatable."),
+    ] = None
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="decode, rejected, failed, timeout, killed; repeatable."),
+    ] = None
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Whose error or reason holds this text.")
+    ] = None
+    since: options.Since = None
+    until: options.Until = None
+    seq: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N|N-M", help="With these numbers, as `dead list` shows; repeatable."),
+    ] = None
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many.")] = None
+
+    def selection(self) -> Selection:
+        """What is to be looked for.
+
+        Raises:
+            ConfigurationError: a time or a number is none.
+        """
+        from mqinfer.operate.letters import Selection, parse_sequences
+
+        return Selection(
+            stages=tuple(self.stage or ()),
+            kinds=tuple(self.kind or ()),
+            reason=self.reason,
+            since=None if self.since is None else parse_time(self.since),
+            until=None if self.until is None else parse_time(self.until),
+            sequences=parse_sequences(self.seq or ()),
+            limit=self.limit,
+        )
+
+
+@dataclass
+class _Listed(_Chosen):
+    """As `_Chosen`, no more than fit on a screen or two."""
+
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many.")] = (
+        _LIST_LIMIT
+    )
+
+
+@dataclass
+class _Acted(_Chosen):
+    """Which dead letters something is done with, and whether it is."""
+
+    every: Annotated[
+        bool, typer.Option("--all", help="Every one; needed where no filter is given.")
+    ] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False
 
 
 def list_letters(
     app: options.AppName,
-    stage: _Stage = None,
-    kind: _Kind = None,
-    reason: _Reason = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    seq: _Seq = None,
-    limit: _Limit = _LIST_LIMIT,
+    chosen: _Listed,
     nats_url: options.NatsUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -67,7 +104,7 @@ def list_letters(
       mqinfer dead list plants:app --stage crop --kind decode --since 2h
       mqinfer dead list plants:app --reason "no such file" --limit 1000 --json
     """
-    selection = _selection(stage, kind, reason, since, until, seq, limit)
+    selection, limit = chosen.selection(), chosen.limit
     letters, total = _run(app, nats_url, lambda dead: _listed(dead, selection))
     if as_json:
         print_json({"letters": [letter.summary() for letter in letters], "kept": total})
@@ -102,7 +139,7 @@ def show(
       mqinfer dead show plants:app 17
       mqinfer dead show plants:app 17-20 --json
     """
-    selection = _selection(seq=seq)
+    selection = _Chosen(seq=seq).selection()
     letters = _run(app, nats_url, lambda dead: _shown(dead, selection))
     if as_json:
         print_json([_story(letter, payload) for letter, payload in letters])
@@ -115,15 +152,7 @@ def show(
 
 def retry(
     app: options.AppName,
-    stage: _Stage = None,
-    kind: _Kind = None,
-    reason: _Reason = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    seq: _Seq = None,
-    limit: _Limit = None,
-    every: _All = False,
-    dry_run: _DryRun = False,
+    chosen: _Acted,
     nats_url: options.NatsUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -139,21 +168,12 @@ def retry(
       mqinfer dead retry plants:app --seq 17 --seq 20-25
       mqinfer dead retry plants:app --all --dry-run
     """
-    selection = _selection(stage, kind, reason, since, until, seq, limit)
-    _act("retry", app, nats_url, selection, every=every, dry_run=dry_run, as_json=as_json)
+    _act("retry", app, chosen, nats_url=nats_url, as_json=as_json)
 
 
 def drop(
     app: options.AppName,
-    stage: _Stage = None,
-    kind: _Kind = None,
-    reason: _Reason = None,
-    since: options.Since = None,
-    until: options.Until = None,
-    seq: _Seq = None,
-    limit: _Limit = None,
-    every: _All = False,
-    dry_run: _DryRun = False,
+    chosen: _Acted,
     nats_url: options.NatsUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -163,33 +183,10 @@ def drop(
       mqinfer dead drop plants:app --kind decode --until 30d
       mqinfer dead drop plants:app --seq 17
     """
-    selection = _selection(stage, kind, reason, since, until, seq, limit)
-    _act("drop", app, nats_url, selection, every=every, dry_run=dry_run, as_json=as_json)
+    _act("drop", app, chosen, nats_url=nats_url, as_json=as_json)
 
 
 # --- doing --------------------------------------------------------------------------------------
-
-
-def _selection(
-    stage: list[str] | None = None,
-    kind: list[str] | None = None,
-    reason: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    seq: list[str] | None = None,
-    limit: int | None = None,
-) -> Selection:
-    from mqinfer.operate.letters import Selection, parse_sequences
-
-    return Selection(
-        stages=tuple(stage or ()),
-        kinds=tuple(kind or ()),
-        reason=reason,
-        since=None if since is None else parse_time(since),
-        until=None if until is None else parse_time(until),
-        sequences=parse_sequences(seq or ()),
-        limit=limit,
-    )
 
 
 def _run(name: str, nats_url: str | None, action: Any) -> Any:
@@ -223,17 +220,9 @@ async def _shown(dead: DeadLetters, selection: Selection) -> list[tuple[Letter, 
     return [(letter, await dead.payload(letter)) async for letter in dead.select(selection)]
 
 
-def _act(
-    verb: str,
-    app: str,
-    nats_url: str | None,
-    selection: Selection,
-    *,
-    every: bool,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    if not selection.narrow and not every:
+def _act(verb: str, app: str, chosen: _Acted, *, nats_url: str | None, as_json: bool) -> None:
+    selection, dry_run = chosen.selection(), chosen.dry_run
+    if not selection.narrow and not chosen.every:
         raise ConfigurationError(
             f"dead {verb} without a filter takes every dead letter: say so with --all, or choose "
             "with --stage, --kind, --reason, --since, --until or --seq"

@@ -30,6 +30,7 @@ _SET = "MODEL@ALIAS=VERSION, such as grade_rust@live=2"
 
 def models(
     app: options.AppName,
+    *,
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,9 +44,7 @@ def models(
     force: Annotated[
         bool, typer.Option("--force", help="Set versions that Triton does not serve (yet).")
     ] = False,
-    nats_url: options.NatsUrl = None,
-    triton_url: options.TritonUrl = None,
-    clickhouse_url: options.ClickHouseUrl = None,
+    servers: options.Servers,
     as_json: options.AsJson = False,
 ) -> None:
     r"""List which model versions stages follow, what Triton serves, and whose rows are stored.
@@ -58,9 +57,7 @@ def models(
       mqinfer models plants:app --set grade_rust@live=2
       mqinfer models plants:app --unset grade_rust@live
     """
-    settings = options.load_settings(
-        nats_url=nats_url, triton_url=triton_url, clickhouse_url=clickhouse_url
-    )
+    settings = options.load_settings(**dataclasses.asdict(servers))
     options.quiet_logging(settings)
     loaded = load_app(app)
     wanted = _wanted(set_ or (), unset or ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -44,6 +45,24 @@ LogLevel = Annotated[
     str | None, typer.Option(metavar="LEVEL", help="debug, info, warning, error or critical.")
 ]
 LogFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="console, json or auto.")]
+
+
+@dataclass
+class Servers:
+    """Where the servers are."""
+
+    nats_url: NatsUrl = None
+    triton_url: TritonUrl = None
+    clickhouse_url: ClickHouseUrl = None
+
+
+@dataclass
+class Process(Servers):
+    """What a process that handles messages takes."""
+
+    blobs: Blobs = None
+    log_level: LogLevel = None
+    log_format: LogFormat = None
 
 
 def load_settings(**flags: str | None) -> Settings:

@@ -7,6 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,6 +35,7 @@ _LINE = 5.0  # seconds between two lines where there is no terminal
 def replay(
     app: options.AppName,
     stage: Annotated[str, typer.Option("--stage", "-s", metavar="NAME", help="To replay.")],
+    *,
     from_seq: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="First sequence in the stream.")
     ] = None,
@@ -67,12 +69,7 @@ def replay(
     force: Annotated[
         bool, typer.Option("--force", help="Start with versions that Triton does not serve (yet).")
     ] = False,
-    nats_url: options.NatsUrl = None,
-    triton_url: options.TritonUrl = None,
-    clickhouse_url: options.ClickHouseUrl = None,
-    blobs: options.Blobs = None,
-    log_level: options.LogLevel = None,
-    log_format: options.LogFormat = None,
+    process: options.Process,
     as_json: options.AsJson = False,
 ) -> None:
     r"""Run messages that the stream still holds through a stage again, beside the live one.
@@ -86,14 +83,7 @@ def replay(
       mqinfer replay plants:app -s grade_rust --from-seq 1 --to-seq 50000 --share 0.25
       mqinfer replay plants:app -s crop --since 2026-05-01 --downstream --run may
     """
-    settings = options.load_settings(
-        nats_url=nats_url,
-        triton_url=triton_url,
-        clickhouse_url=clickhouse_url,
-        blobs=blobs,
-        log_level=log_level,
-        log_format=log_format,
-    )
+    settings = options.load_settings(**asdict(process))
     loaded = load_app(app)
     options.quiet_logging(settings)
     if from_seq is None and since is None:

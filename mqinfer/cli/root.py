@@ -22,6 +22,7 @@ from mqinfer.cli import (
     up,
     worker,
 )
+from mqinfer.cli.bundles import unfolded
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
@@ -70,7 +71,7 @@ def _root(
 def _add(name: str, command: Callable[..., None], group: typer.Typer = cli) -> None:
     # Docstrings are raw, as the linter wants; click knows a block by the character itself.
     text = inspect.cleandoc(command.__doc__ or "").replace("\\b\n", "\b\n")
-    group.command(name, help=text)(command)
+    group.command(name, help=text)(unfolded(command))
 
 
 _add("up", up.up)

@@ -38,6 +38,17 @@ group = typer.Typer(
 
 
 @dataclass
+class _OfRun:
+    """What commands about one run and its rows take."""
+
+    app: options.AppName
+    run: options.RunName
+    nats_url: options.NatsUrl = None
+    clickhouse_url: options.ClickHouseUrl = None
+    as_json: options.AsJson = False
+
+
+@dataclass
 class _Open:
     """What the commands work with."""
 
@@ -49,13 +60,12 @@ class _Open:
     db: Database
 
 
-def _run(
-    name: str,
-    nats_url: str | None,
-    clickhouse_url: str | None,
-    action: Callable[[_Open], Awaitable[T]],
-) -> T:
-    settings = options.load_settings(nats_url=nats_url, clickhouse_url=clickhouse_url)
+def _of_run(asked: _OfRun, action: Callable[[_Open], Awaitable[T]]) -> T:
+    return _run(asked.app, action, nats_url=asked.nats_url, clickhouse_url=asked.clickhouse_url)
+
+
+def _run(name: str, action: Callable[[_Open], Awaitable[T]], **urls: str | None) -> T:
+    settings = options.load_settings(**urls)
     options.quiet_logging(settings)
     app = load_app(name)
 
@@ -89,7 +99,7 @@ def list_runs(
     \b
       mqinfer runs list plants:app
     """
-    found = _run(app, nats_url, None, lambda at: at.runs.all())
+    found = _run(app, lambda at: at.runs.all(), nats_url=nats_url)
     if as_json:
         print_json([_facts(run) for run in found])
         return
@@ -117,17 +127,14 @@ def _models(run: Run) -> str:
 
 
 def show(
-    app: options.AppName,
-    run: options.RunName,
+    *,
     rows: Annotated[
         int | None,
         typer.Option(
             metavar="N", min=0, help="List so many superseded rows; with --json 1000 unless said."
         ),
     ] = None,
-    nats_url: options.NatsUrl = None,
-    clickhouse_url: options.ClickHouseUrl = None,
-    as_json: options.AsJson = False,
+    asked: _OfRun,
 ) -> None:
     r"""Show a run: its range, how far it is, whose rows it superseded, and who superseded its own.
 
@@ -136,9 +143,9 @@ def show(
       mqinfer runs show plants:app may --rows 20
     """
     if rows is None:
-        rows = _JSON_ROWS if as_json else 0
-    facts = _run(app, nats_url, clickhouse_url, lambda at: _shown(at, run, rows))
-    if as_json:
+        rows = _JSON_ROWS if asked.as_json else 0
+    facts = _of_run(asked, lambda at: _shown(at, asked.run, rows))
+    if asked.as_json:
         print_json(facts)
         return
     for name, value in facts.items():
@@ -150,7 +157,7 @@ def show(
             print("; not promoted")
         else:
             print()
-            _print_succession(run, counts)
+            _print_succession(asked.run, counts)
 
 
 def _print_succession(run: str, table: dict[str, Any]) -> None:
@@ -217,12 +224,11 @@ def stop(
         await at.runs.get(run)
         return await at.runs.stop(run)
 
-    _said(_run(app, nats_url, None, act), as_json)
+    _said(_run(app, act, nats_url=nats_url), as_json)
 
 
 def compare(
-    app: options.AppName,
-    run: options.RunName,
+    *,
     other: Annotated[
         str, typer.Option("--with", metavar="live|RUN", help="The old side.")
     ] = "live",
@@ -236,9 +242,7 @@ def compare(
     html: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a page, with pictures of examples.")
     ] = None,
-    nats_url: options.NatsUrl = None,
-    clickhouse_url: options.ClickHouseUrl = None,
-    as_json: options.AsJson = False,
+    asked: _OfRun,
 ) -> None:
     r"""Compare a run's rows with the live ones, or with another run's, input by input.
 
@@ -254,16 +258,16 @@ def compare(
         from mqinfer.replay.compare import compare as compared
         from mqinfer.replay.examples import attach
 
-        new = await at.runs.get(run)
+        new = await at.runs.get(asked.run)
         old = None if other == "live" else await at.runs.get(other)
         found = await compared(at.app, new, old, at.db, examples=examples, ignore=ignore or ())
         attached = await attach(at.app, new, found, Scanner(at.broker.client))
         return found, None if html is None else await _page(at, found, attached)
 
-    facts, page = _run(app, nats_url, clickhouse_url, act)
+    facts, page = _of_run(asked, act)
     if html is not None and page is not None:
         html.write_text(page)
-    if as_json:
+    if asked.as_json:
         print_json(facts)
     else:
         print_comparison(facts)
@@ -281,13 +285,7 @@ async def _page(at: _Open, facts: dict[str, Any], attached: Attachments) -> str:
         await store.close()
 
 
-def promote(
-    app: options.AppName,
-    run: options.RunName,
-    nats_url: options.NatsUrl = None,
-    clickhouse_url: options.ClickHouseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
+def promote(asked: _OfRun) -> None:
     r"""Show a run's rows in the tables instead of those they supersede; can be undone.
 
     For exactly the messages that the run has answered. Killed half way, run it again.
@@ -299,41 +297,29 @@ def promote(
     async def act(at: _Open) -> tuple[Run, str | None]:
         from mqinfer.replay.promote import late
 
-        promoted = await at.promotions.promote(run)
+        promoted = await at.promotions.promote(asked.run)
         return promoted, await late(at.app, promoted, at.broker)
 
-    found, warning = _run(app, nats_url, clickhouse_url, act)
-    _said(found, as_json, warning)
+    found, warning = _of_run(asked, act)
+    _said(found, asked.as_json, warning)
 
 
-def undo(
-    app: options.AppName,
-    run: options.RunName,
-    nats_url: options.NatsUrl = None,
-    clickhouse_url: options.ClickHouseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
+def undo(asked: _OfRun) -> None:
     r"""Show again what was shown before a run was promoted.
 
     \b
       mqinfer runs undo plants:app may
     """
-    _said(_run(app, nats_url, clickhouse_url, lambda at: at.promotions.undo(run)), as_json)
+    _said(_of_run(asked, lambda at: at.promotions.undo(asked.run)), asked.as_json)
 
 
-def discard(
-    app: options.AppName,
-    run: options.RunName,
-    nats_url: options.NatsUrl = None,
-    clickhouse_url: options.ClickHouseUrl = None,
-    as_json: options.AsJson = False,
-) -> None:
+def discard(asked: _OfRun) -> None:
     r"""Delete a run's rows, messages and consumers. Killed half way, run it again.
 
     \b
       mqinfer runs discard plants:app may
     """
-    _said(_run(app, nats_url, clickhouse_url, lambda at: at.promotions.discard(run)), as_json)
+    _said(_of_run(asked, lambda at: at.promotions.discard(asked.run)), asked.as_json)
 
 
 def _said(run: Run, as_json: bool, warning: str | None = None) -> None:

@@ -14,6 +14,7 @@ import typer
 from mqinfer.cli import interrupt, options
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table, table
+from mqinfer.times import span
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -133,11 +134,11 @@ def _stream_line(found: AppStatus) -> str:
     if not stream.exists:
         return f"stream {stream.name}: not there yet"
     limit = f" of {_size(stream.max_bytes)}" if stream.max_bytes else ""
-    age = f", kept {_span(stream.max_age)}" if stream.max_age else ""
+    age = f", kept {span(stream.max_age)}" if stream.max_age else ""
     since = ""
     if stream.oldest is not None:
         old = (datetime.datetime.now(datetime.UTC) - stream.oldest).total_seconds()
-        since = f", the oldest {_span(max(old, 0))} old"
+        since = f", the oldest {span(max(old, 0))} old"
     return (
         f"stream {stream.name}: {stream.messages:,} messages, {_size(stream.bytes)}{limit}, "
         f"sequences {stream.first:,} to {stream.last:,}{since}{age}"
@@ -164,10 +165,3 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def _span(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
+from mqinfer.times import span
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -248,7 +249,7 @@ def _task_warnings(task: TaskStatus, stream: StreamStatus) -> list[str]:
     if (part := _age(task.oldest, stream.max_age)) >= _NEAR_AGE and stream.max_age:
         left = max(0.0, (1 - part) * stream.max_age)
         found.append(
-            f"stage {task.name}: its oldest message is dropped unprocessed in {_span(left)} "
+            f"stage {task.name}: its oldest message is dropped unprocessed in {span(left)} "
             "(max_age): start more workers, or raise the app's max_age"
         )
     if task.dead:
@@ -262,10 +263,3 @@ def _age(moment: datetime.datetime | None, max_age: float | None) -> float:
     if moment is None or not max_age:
         return 0.0
     return (datetime.datetime.now(datetime.UTC) - moment).total_seconds() / max_age
-
-
-def _span(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
