@@ -30,10 +30,11 @@ demo-replay: setup  ## a model upgrade: 10,000 leaves replayed beside live ones,
 test: setup  ## the tests, against the real servers
 	$(BIN)/python -m pytest $(TESTS)
 
-lint: setup  ## ruff and mypy
+lint: setup  ## ruff, mypy and vulture
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vulture
 
 faults: setup  ## 50,000 inputs under 100 faults, then a cluster losing leaders: 5 to 20 minutes
 	$(BIN)/python -m tests.faults --inputs 50000 --faults 100 --json .cache/faults.json

@@ -239,7 +239,6 @@ class StreamSpec:
     max_bytes: int | None = None
     replicas: int = 1
     duplicate_window: float = 120.0
-    description: str = ""
     copies: CopyOf | None = None
 
 
@@ -258,7 +257,6 @@ class ConsumerSpec:
     filters: tuple[str, ...]
     ack_wait: float = 30.0
     start_sequence: int | None = None
-    description: str = ""
     max_ack_pending: int = -1
 
 

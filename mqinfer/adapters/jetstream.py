@@ -50,7 +50,6 @@ class JetStream:
         self._availability = Availability("nats")
         self._publisher: Publisher | None = None
         self._pulls: set[ContinuousPull] = set()
-        self._tasks: asyncio.TaskGroup | None = None
         self._beside: list[asyncio.Task[None]] = []
         self._renewals: set[asyncio.Task[None]] = set()
         self._closing = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mqinfer.errors import ConfigurationError
 from mqinfer.tables.columns import quoted
@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.inference.aliases import Alias
     from mqinfer.ports import Database, ModelVersion
-
-
-class ModelRepository(Protocol):
-    """The inference server, asked what it holds."""
-
-    async def versions(self) -> list[ModelVersion]:
-        """What is in the model repository, ready or not.
-
-        Raises:
-            Unavailable: the server does not answer, or does not say.
-        """
 
 
 @dataclass(frozen=True, slots=True)
