@@ -138,14 +138,14 @@ class Blob:
             data, name=name, min_side=min_side, max_pixels=max_pixels, target=target
         )
 
-    async def save(self, store: BlobStore, inline_limit: int = -1) -> None:
+    async def save(self, store: BlobStore, inline_limit: int) -> None:
         """Make the wire form final: store the bytes if they do not ride in the message.
 
         Idempotent: a redelivered message stores the same bytes under the same path.
 
         Args:
             store: where they go.
-            inline_limit: so many bytes without a path are left to ride; by default none are.
+            inline_limit: so many bytes without a path are left to ride; -1 leaves none.
 
         Raises:
             BlobError: the store refuses.

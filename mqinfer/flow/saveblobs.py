@@ -54,7 +54,7 @@ async def save_blobs(
     for blob in chosen.values():
         if run is not None:
             blob.keep_under(f"runs/{run}")
-        await blob.save(store)
+        await blob.save(store, inline_limit=-1)
 
 
 def to_save(message: Message, inline_limit: int, room: int) -> list[Blob]:
