@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
+
+import structlog
 
 from mqinfer import plan, wiring
 from mqinfer.blobfields import can_hold_blobs
@@ -18,6 +20,7 @@ from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
 from mqinfer.message import Message, key_token
 from mqinfer.model import inference as current_inference
 from mqinfer.settings import Settings
+from mqinfer.starting import Patience, unless
 from mqinfer.worker.live import LiveWork
 from mqinfer.worker.services import Services
 from mqinfer.worker.worker import Worker as EngineWorker
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.worker.work import Work
+
+log = structlog.get_logger("mqinfer.worker")
 
 PUBLISH_TIMEOUT = 30.0
 
@@ -148,12 +153,18 @@ async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[C
 class Worker:
     """Runs stages in this process, as `mqinfer worker` does.
 
+    A server that is away when it starts is waited for, as one that goes away later is: whoever
+    starts servers and workers together need not care for an order. What waiting cannot mend
+    (refused credentials, a stream that does not fit) ends it at once.
+
     Args:
         app: the app.
         stages: names of stages and `sink-<table>`s; None is all.
         settings: None reads the environment.
         drain: stop by itself when nothing is left to do.
         run: work on this replay run, all of it, until it is done; its definition is in the bucket.
+        wait: False fails at once when NATS, or what the stages need of Triton and ClickHouse, does
+            not answer at the start.
 
     Raises:
         ConfigurationError: a run takes its own stages, and ends by itself.
@@ -167,6 +178,7 @@ class Worker:
         settings: Settings | None = None,
         drain: bool = False,
         run: str | None = None,
+        wait: bool = True,
     ):
         if run is not None and stages is not None:
             raise ConfigurationError(f"run {run} takes the stages it was made with: name no others")
@@ -175,24 +187,28 @@ class Worker:
         self.settings = settings or Settings.load()
         self._stages = stages
         self._drain = drain
+        self._patience = Patience(wait=wait)
         self._stop = asyncio.Event()
         self.engine: EngineWorker | None = None
 
     def stop(self) -> None:
-        """Begin an orderly stop."""
+        """Begin an orderly stop; one that waits for a server to start with ends at once."""
         self._stop.set()
         if self.engine is not None:
             self.engine.stop()
 
     def not_ready(self) -> list[str]:
         """Why the worker cannot work now; empty when it can."""
-        return ["connecting"] if self.engine is None else self.engine.not_ready()
+        if self.engine is None:
+            return [self._patience.reason or "connecting"]
+        return self.engine.not_ready()
 
     async def run(self) -> None:
         """Work until `stop` is called (or, with `drain`, until nothing is left).
 
         Raises:
-            Unavailable: NATS does not answer at the start, or closed the connection for good.
+            Unavailable: a server does not answer at the start and is not waited for, or NATS
+                closed the connection for good.
             ConfigurationError: the app's wiring or a setting is wrong.
         """
         from mqinfer import image
@@ -200,19 +216,34 @@ class Worker:
         image.configure(
             max_pixels=self.settings.max_pixels, max_bytes=self.settings.max_image_bytes
         )
-        tasks = plan.tasks(self.app, self._stages)
-        async with wiring.services(self.app, self.settings, "worker", tasks) as services:
-            self.services = services
-            if self.replay is None:
-                work: Work = LiveWork(
-                    self.app, services.broker, stages=self._stages, drain=self._drain
-                )
-            else:
-                work = await self._on_run(self.replay, services)
-            self.engine = EngineWorker(services, work, grace=self.settings.grace)
-            if self._stop.is_set():
+        async with AsyncExitStack() as stack:
+            async with unless(self._stop):
+                self.services = await stack.enter_async_context(self._open())
+                work = await self._work(self.services)
+                self.engine = EngineWorker(self.services, work, grace=self.settings.grace)
+            if self.engine is None or self._stop.is_set():
+                log.info("stopped", app=self.app.name)
                 return
             await self.engine.run()
+
+    async def reach(self) -> None:
+        """Ask each server that the worker needs once.
+
+        Raises:
+            Unavailable: one does not answer.
+        """
+        async with self._open() as services:
+            await services.broker.stream_created(self.app.name)
+
+    def _open(self) -> AbstractAsyncContextManager[Services]:
+        tasks = plan.tasks(self.app, self._stages)
+        return wiring.services(self.app, self.settings, "worker", tasks, self._patience)
+
+    async def _work(self, services: Services) -> Work:
+        if self.replay is not None:
+            name = self.replay
+            return await self._patience.answer(lambda: self._on_run(name, services))
+        return LiveWork(self.app, services.broker, stages=self._stages, drain=self._drain)
 
     async def _on_run(self, name: str, services: Services) -> Work:
         """The work of a replay run, which goes on if it was stopped."""

@@ -125,6 +125,10 @@ class Unavailable(MqinferError):
     """A server does not answer now; the same request may succeed later."""
 
 
+class ConnectionClosed(Unavailable):
+    """The server closed the connection for good: only a new one may answer."""
+
+
 class ModelUnavailable(Unavailable):
     """A model is not loaded, or its server does not answer."""
 

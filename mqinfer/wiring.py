@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mqinfer import plan
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.plan import Task
+from mqinfer.starting import Patience
 from mqinfer.worker.services import Services
 
 if TYPE_CHECKING:
@@ -99,21 +100,36 @@ def blob_bucket(app: App) -> str:
 
 @asynccontextmanager
 async def services(
-    app: App, settings: Settings, role: str, tasks: Sequence[Task] = ()
+    app: App,
+    settings: Settings,
+    role: str,
+    tasks: Sequence[Task] = (),
+    patience: Patience | None = None,
 ) -> AsyncIterator[Services]:
     """Everything that `tasks` need of the outside world, open; closed at the end.
 
     An idle worker of a stage without models never loads gRPC, and one without tables never loads
     the ClickHouse client.
 
+    Args:
+        app: the app.
+        settings: addresses and credentials.
+        role: what the process is, for the names of connections.
+        tasks: what is to be worked on.
+        patience: waits for NATS; None does not. One that does not wait looks for Triton and
+            ClickHouse, too, which otherwise may be away: work waits.
+
     Raises:
-        Unavailable: NATS does not answer. (Triton and ClickHouse may be away: work waits.)
+        Unavailable: a server does not answer, and it is not waited for.
         ConfigurationError: a setting cannot be used.
     """
     from mqinfer.observe import Metrics
 
+    patience = patience or Patience(wait=False)
     async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(jetstream(app, settings, role))
+        broker = await patience.answer(
+            lambda: stack.enter_async_context(jetstream(app, settings, role))
+        )
         store = blobs(app, settings, broker)
         stack.push_async_callback(store.close)
         metrics = Metrics(app.name)
@@ -126,12 +142,16 @@ async def services(
             versions = followed_aliases(app, broker)
             if versions is not None and any(task.stage is not None for task in tasks):
                 # Before the first call, or another version might answer it.
-                await versions.load()
+                await patience.answer(versions.load)
+            if not patience.wait and any(task.stage and task.stage.models for task in tasks):
+                await server.ready()
             inference = Inference(server, aliases=versions, observer=metrics)
         database = None
         if any(task.row is not None for task in tasks):
             database = clickhouse(settings)
             stack.push_async_callback(database.close)
+            if not patience.wait:
+                await database.ping()
         yield Services(
             broker=broker,
             store=store,
@@ -139,4 +159,5 @@ async def services(
             database=database,
             metrics=metrics,
             inline_limit=settings.inline_blob_bytes,
+            patience=patience,
         )

@@ -64,7 +64,7 @@ class JetStream:
             Unavailable: nobody answers.
             PermissionDenied: the credentials are refused.
         """
-        client = await open_client(
+        self._client = client = await open_client(
             self._settings,
             name=self._name,
             on_disconnect=self._on_disconnect,
@@ -72,22 +72,27 @@ class JetStream:
             on_closed=self._on_closed,
             on_denied=self._on_denied,
         )
-        self._client = client
+        try:
+            await self._subscribe(client)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _subscribe(self, client: LeanClient) -> None:
         inbox = client.new_inbox()
         self._publisher = Publisher(
             inbox, client.write, lambda: client.is_connected, time.monotonic
         )
         self._publisher.max_payload = client.max_payload
         await client.subscribe_direct(f"{inbox}.*", self._publisher.on_ack)
-        await client.flush()  # a denied subscription is told before the answer to the ping
+        await self.flush()  # a denied subscription is told before the answer to the ping
         if self.denied:
-            await client.close()
             raise PermissionDenied(
                 f"NATS: {self.denied[-1]}; a worker must subscribe below its inbox prefix "
                 "(MQINFER_NATS_INBOX_PREFIX)"
             )
         self._watch(self._publisher.run(), "publisher")
-        return self
 
     async def __aexit__(
         self,

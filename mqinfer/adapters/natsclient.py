@@ -30,7 +30,13 @@ from nats.aio.subscription import Subscription as Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from mqinfer.adapters.parser import LeanParser, RawHandler
-from mqinfer.errors import ConfigurationError, MqinferError, PermissionDenied, Unavailable
+from mqinfer.errors import (
+    ConfigurationError,
+    ConnectionClosed,
+    MqinferError,
+    PermissionDenied,
+    Unavailable,
+)
 from mqinfer.settings import mask_url
 
 if TYPE_CHECKING:
@@ -154,6 +160,8 @@ class LeanClient(Client):
             ) from None
         except (TimeoutError, nats.errors.TimeoutError):
             raise Unavailable(f"no answer from JetStream to {subject} in {timeout} s") from None
+        except nats.errors.ConnectionClosedError:
+            raise ConnectionClosed("the connection to NATS is closed for good") from None
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"NATS at {self.url}: {_text(error)}") from None
         finally:
@@ -255,6 +263,9 @@ async def open_client(
         await client.close()
         cause = causes[-1] if causes else problem
         raise _explained(cause, where, client) from None
+    except asyncio.CancelledError:
+        await client.close()
+        raise
     return client
 
 

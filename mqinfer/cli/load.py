@@ -9,6 +9,7 @@ from functools import reduce
 from pathlib import Path
 from types import ModuleType
 
+from mqinfer import signals
 from mqinfer.app import App
 from mqinfer.errors import ConfigurationError
 
@@ -35,7 +36,10 @@ def load_app(name: str) -> App:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    module = _module(module_name)
+    try:
+        module = _module(module_name)
+    finally:
+        signals.heed()  # a signal, whatever the module made of it
     if not colon:
         raise ConfigurationError(f"APP is module:attribute, not {name!r}{_apps_in(module)}")
     try:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mqinfer import signals
 from mqinfer.backoff import Backoff
 from mqinfer.cli.errors import ExitCode
 
@@ -82,6 +83,7 @@ class Supervisor:
         watched = {*_STOP, signal.SIGCHLD}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         try:
+            signals.hold()  # one that came until now; from now on they are waited for
             while True:
                 now = time.monotonic()
                 self._start_due(now)
@@ -129,11 +131,9 @@ class Supervisor:
             self._ended(child, pid, code)
 
     def _ended(self, child: _Child, pid: int, code: int) -> None:
-        if self._signals:
-            # One that had not begun yet knows no orderly stop: its signal ends it.
-            child.code = 0 if -code in _STOP else code
-            return
         child.code = code
+        if self._signals:
+            return
         if code == ExitCode.DONE:
             _log().info("process ended", process=child.number, pid=pid)
             return

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mqinfer import signals
 from mqinfer.errors import ConfigurationError
 
 
@@ -74,6 +75,7 @@ def up(
         models=models,
         restart=restart,
     )
+    signals.hold()
     raise typer.Exit(asyncio.run(run_up(settings, out=_say)))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mqinfer import signals
 from mqinfer.cli import options
 from mqinfer.cli.errors import ExitCode
 from mqinfer.cli.load import load_app
@@ -44,6 +45,10 @@ def worker(
         str | None,
         typer.Option(metavar="NAME", help="Work on this replay run until it is done."),
     ] = None,
+    no_wait: Annotated[
+        bool,
+        typer.Option("--no-wait", help="Fail when a server is away at the start: wait for none."),
+    ] = False,
     http: Annotated[
         int | None,
         typer.Option(
@@ -65,8 +70,9 @@ def worker(
 ) -> None:
     r"""Run stages, and the sinks of tables, until SIGTERM or Ctrl-C.
 
-    Makes the stream, consumers and tables that it needs. The first signal stops it in order
-    (finish, publish, acknowledge, hand back the rest) with exit code 0; a second one aborts.
+    Makes the stream, consumers and tables that it needs, and waits for a server that is away. The
+    first signal, whenever it comes, stops it in order (finish, publish, acknowledge, hand back the
+    rest) with exit code 0; a second one aborts.
 
     \b
       mqinfer worker plants:app                       all stages and sinks
@@ -92,7 +98,17 @@ def worker(
             "--run takes the stages of the run and ends with it: leave out --stage and --drain"
         )
     options.configure_logs(settings)
+
+    def make() -> Worker:
+        from mqinfer.client import Worker
+
+        return Worker(
+            loaded, stages=stage, settings=settings, drain=drain, run=run, wait=not no_wait
+        )
+
     if processes > 1:
+        if no_wait:
+            asyncio.run(make().reach())  # a child that failed would be started again
         arguments = ["worker", app, *(f"--stage={name}" for name in stage or ())]
         if drain:
             arguments.append("--drain")
@@ -110,12 +126,9 @@ def worker(
     listen = None if http is None else (http_host, http)
 
     async def work() -> int:
-        from mqinfer.client import Worker
+        return await run_worker(make(), listen)
 
-        return await run_worker(
-            Worker(loaded, stages=stage, settings=settings, drain=drain, run=run), listen
-        )
-
+    signals.hold()
     raise typer.Exit(run_loop(settings, work))
 
 
@@ -145,7 +158,6 @@ async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> 
         listen: where to serve HTTP beside it.
     """
     from mqinfer.collector import tune_collector
-    from mqinfer.worker.worker import stop_on_signals
 
     tune_collector()
     work = asyncio.ensure_future(running.run())
@@ -172,12 +184,12 @@ async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> 
         timer.daemon = True
         timer.start()
 
-    stop_on_signals(running.stop, abort)
     try:
-        if listen is None:
-            await work
-        else:
-            await _beside_http(running, work, *listen)
+        with signals.handed_to(running.stop, abort):
+            if listen is None:
+                await work
+            else:
+                await _beside_http(running, work, *listen)
     except asyncio.CancelledError:
         if not aborted:
             raise

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections.abc import Callable
 
+from mqinfer import signals
 from mqinfer.stack.errors import StackConfigurationError, StackError
 from mqinfer.stack.settings import StackSettings
 from mqinfer.stack.supervisor import Stack
@@ -25,30 +25,23 @@ async def run_up(settings: StackSettings, *, out: Callable[[str], None]) -> int:
         The exit code: 0 stopped as asked, 1 a server failed, 2 it could not
         start as configured.
     """
-    loop = asyncio.get_running_loop()
     stack: Stack | None = None
     stop = asyncio.Event()
 
-    def on_signal() -> None:
-        if stop.is_set() and stack is not None:
+    def kill() -> None:
+        if stack is not None:
             stack.kill()
-        stop.set()
 
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        loop.add_signal_handler(number, on_signal)
     try:
-        stack = Stack(settings)
-        return await _serve(stack, stop, out)
+        with signals.handed_to(stop.set, kill):
+            stack = Stack(settings)
+            return await _serve(stack, stop, out)
     except StackConfigurationError as error:
         out(f"error: {error}")
         return EXIT_CONFIGURATION
     except StackError as error:
         out(f"error: {error}")
         return EXIT_FAILED
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
 
 
 async def _serve(stack: Stack, stop: asyncio.Event, out: Callable[[str], None]) -> int:

@@ -19,6 +19,8 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from mqinfer.backoff import Backoff
 from mqinfer.errors import BadRows, TableError, Unavailable
 from mqinfer.flow.availability import Availability
@@ -29,6 +31,8 @@ from mqinfer.split import Split
 from mqinfer.tables.block import Block, build_block
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import TableSchema, schema_of
+
+log = structlog.get_logger("mqinfer.sink")
 
 # Below this many rows a thread costs more than the work it takes off the event loop.
 _INLINE_ROWS = 500
@@ -107,9 +111,17 @@ class Sink:
                     try:
                         await ensure_table(self._db, self.row_type)
                     except Unavailable as error:
+                        if not failures:
+                            log.warning(
+                                "waiting for ClickHouse",
+                                table=self.schema.name,
+                                reason=str(error),
+                            )
                         failures += 1
                         await self._wait(str(error), failures)
                     else:
+                        if failures:
+                            log.info("ClickHouse answers", table=self.schema.name)
                         self._availability.up()
                         self._ready = True
         except asyncio.CancelledError:

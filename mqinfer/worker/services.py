@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from mqinfer.starting import Patience
 
 if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
@@ -23,6 +25,7 @@ class Services:
         database: ClickHouse; None when no table is written.
         metrics: of this process.
         inline_limit: bytes of a blob that may ride in its message.
+        patience: how the start waits for the broker.
     """
 
     broker: Broker
@@ -31,3 +34,4 @@ class Services:
     database: Database | None
     metrics: Metrics
     inline_limit: int = 65536
+    patience: Patience = field(default_factory=Patience)

@@ -8,10 +8,9 @@ stops the worker, and no task outlives it.
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,6 +18,7 @@ from mqinfer import plan
 from mqinfer.errors import Unavailable
 from mqinfer.flow.runner import Runner
 from mqinfer.model import inference as current_inference
+from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
 from mqinfer.worker.assembly import Assembly
 
@@ -72,7 +72,7 @@ class Worker:
     def not_ready(self) -> list[str]:
         """Why the worker cannot pull and publish now, a line each; empty when it can."""
         if not self._started:
-            return ["starting"]
+            return [self._services.patience.reason or "starting"]
         broker = self._services.broker.blocked
         reasons = [f"broker: {broker}"] if broker else []
         reasons += [
@@ -90,16 +90,18 @@ class Worker:
 
         Raises:
             ConflictError: the stream or a consumer exists with settings that do not fit.
-            Unavailable: the broker cannot be reached at the start.
+            Unavailable: the broker does not answer and is not waited for, or closed the
+                connection for good.
             ExceptionGroup: a part of the worker failed.
         """
-        broker = self._services.broker
-        for stream in (plan.stream_spec(self.app), plan.dead_stream_spec(self.app)):
-            await broker.ensure_stream(stream)
-        await broker.bucket(
-            plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
-        ).ensure()
-        async with self.app.lifespan() if self.app.lifespan else nullcontext():
+        async with AsyncExitStack() as stack:
+            async with unless(self._stop):
+                await self._services.patience.answer(self._ensure_streams)
+                if self.app.lifespan:
+                    await stack.enter_async_context(self.app.lifespan())
+            if self._stop.is_set():
+                log.info("stopped", app=self.app.name)
+                return
             current_inference.set(self._services.inference)
             async with asyncio.TaskGroup() as beside:
                 helpers = self._start_beside(beside)
@@ -109,12 +111,20 @@ class Worker:
                     for helper in helpers:
                         helper.cancel()
         try:
-            await broker.flush()
+            await self._services.broker.flush()
         except Unavailable as error:
             # What the broker did not hear it delivers again, and repeats are dropped.
             log.warning("stopped without the broker", app=self.app.name, reason=str(error))
         else:
             log.info("stopped", app=self.app.name)
+
+    async def _ensure_streams(self) -> None:
+        broker = self._services.broker
+        for stream in (plan.stream_spec(self.app), plan.dead_stream_spec(self.app)):
+            await broker.ensure_stream(stream)
+        await broker.bucket(
+            plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
+        ).ensure()
 
     def _start_beside(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         helpers = [group.create_task(self.work.watch(self), name="how far")]
@@ -125,7 +135,8 @@ class Worker:
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             lost = group.create_task(self._lost(), name="connection")
-            self._beginning = {task.name: lambda: None for task in self.work.tasks}
+            patience = self._services.patience
+            self._beginning = {task.name: lambda: patience.reason for task in self.work.tasks}
             for task in self.work.tasks:
                 # Each makes its own consumer and table, so that one that waits for ClickHouse
                 # does not hold up the others.
@@ -142,42 +153,22 @@ class Worker:
         )
 
     async def _run_task(self, task: Task) -> None:
-        await self.work.ensure(task)
-        sink = None
-        if task.row is not None:
-            assert self._services.database is not None
-            sink = table = Sink(self._services.database, task.row, metrics=self._services.metrics)
-            self._beginning[task.name] = lambda: table.blocked
-            if not await self._unless_stopped(sink.prepare()):
+        sink = state = None
+        async with AsyncExitStack() as stack:
+            async with unless(self._stop):
+                await self._services.patience.answer(lambda: self.work.ensure(task))
+                if task.row is not None:
+                    assert self._services.database is not None
+                    sink = table = Sink(
+                        self._services.database, task.row, metrics=self._services.metrics
+                    )
+                    self._beginning[task.name] = lambda: table.blocked
+                    await sink.prepare()
+                if task.stage and task.stage.lifespan:
+                    state = await stack.enter_async_context(task.stage.lifespan())
+            if self._stop.is_set():
                 return
-        lifespan = task.stage.lifespan if task.stage else None
-        async with lifespan() if lifespan else nullcontext() as state:
             runner = self._assembly.runner(task, sink, state)
             self.runners.append(runner)
             del self._beginning[task.name]
             await runner.run(self._stop, self._grace)
-
-    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Await `work`; False if the worker was stopped first."""
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(work)
-            stopped = group.create_task(self._stop.wait())
-            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            done = task.done()
-            task.cancel()
-            stopped.cancel()
-        return done
-
-
-def stop_on_signals(stop: Callable[[], None], abort: Callable[[], None]) -> None:
-    """SIGTERM or SIGINT: `stop`; a second one: `abort`."""
-    loop = asyncio.get_running_loop()
-    seen = 0
-
-    def received() -> None:
-        nonlocal seen
-        seen += 1
-        (stop if seen == 1 else abort)()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, received)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import TIMEOUT, Shell, command, shell
+from tests.support.cli import TIMEOUT, Shell, command, shell, until
 
 __all__ = ["shell"]
 
@@ -26,6 +26,16 @@ def test_it_runs_until_a_signal(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == "stopping\nstopped\n"
     assert process.wait(TIMEOUT) == 0
+
+
+def test_a_signal_while_it_starts(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("up", *FREE, f"--dir={tmp_path}"), stderr=subprocess.PIPE, text=True
+    )
+    until((tmp_path / "lock").exists)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=TIMEOUT)
+    assert (process.returncode, err) == (0, "")
 
 
 def test_a_taken_port_is_a_usage_error(tmp_path: Path) -> None:

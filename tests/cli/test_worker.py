@@ -77,14 +77,6 @@ def test_a_second_signal_aborts(served: Shell) -> None:
     assert "Traceback" not in err
 
 
-def test_a_worker_without_servers_says_so(shell: Shell) -> None:
-    worker = shell.start("worker", shell.app)
-    _, err = worker.communicate(timeout=TIMEOUT)
-    assert worker.returncode == 1
-    assert "error: NATS at nats://127.0.0.1:1" in err
-    assert "Traceback" not in err
-
-
 def test_a_taken_http_port_is_a_usage_error(served: Shell) -> None:
     first = served.start("worker", served.app, "--stage=count", "--http=0")
     port = event(first, "serving HTTP")["url"].rpartition(":")[2]

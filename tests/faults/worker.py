@@ -16,14 +16,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mqinfer import Worker, plan
+from mqinfer import Worker, plan, signals
 from mqinfer.cli.options import configure_logs
 from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.flow import handling, settler
 from mqinfer.metrics import SinkMetrics, StageMetrics
 from mqinfer.settings import Settings
 from mqinfer.tables import intotable
-from mqinfer.worker.worker import stop_on_signals
 
 from . import pipeline
 from .counters import Counters
@@ -154,13 +153,13 @@ async def _run(stages: list[str], folder: Path, slot: str) -> None:
     )
     worker = Worker(pipeline.app, stages=stages, settings=Settings.load())
     task = asyncio.ensure_future(worker.run())
-    stop_on_signals(worker.stop, task.cancel)
     point = folder / f"{slot}.point"
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGUSR1, lambda: fuse.arm(point.read_text())
     )
     (folder / f"{slot}.ready").write_text(str(os.getpid()))
-    await task
+    with signals.handed_to(worker.stop, task.cancel):
+        await task
 
 
 def main() -> None:
