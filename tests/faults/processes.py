@@ -122,9 +122,11 @@ class Slot:
         if process is None:
             return 0
         self.signal(signal.SIGCONT)
-        self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(timeout):
+                if self._module == "worker":  # a signal kills what has no handlers yet
+                    await until(lambda: self.pid is None or self.ready, timeout)
+                self.signal(signal.SIGTERM)
                 return await process.wait()
         except TimeoutError:
             self._kill()

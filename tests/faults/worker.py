@@ -157,8 +157,8 @@ async def _run(stages: list[str], folder: Path, slot: str) -> None:
     asyncio.get_running_loop().add_signal_handler(
         signal.SIGUSR1, lambda: fuse.arm(point.read_text())
     )
-    (folder / f"{slot}.ready").write_text(str(os.getpid()))
     with signals.handed_to(worker.stop, task.cancel):
+        (folder / f"{slot}.ready").write_text(str(os.getpid()))
         await task
 
 
