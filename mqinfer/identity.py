@@ -132,7 +132,11 @@ def output_block(head: str, identity: str, tail: str) -> bytes:
         identity: as `output_id` makes it: nothing in it can end a line.
         tail: further lines.
     """
-    return _bytes(f"NATS/1.0\r\n{head}{MSG_ID}: {identity}\r\n{tail}\r\n")
+    text = f"NATS/1.0\r\n{head}{MSG_ID}: {identity}\r\n{tail}\r\n"
+    try:  # not through `_bytes`: this runs for every output
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return _bytes(text)
 
 
 def header_line(name: str, value: str) -> str:

@@ -56,10 +56,6 @@ class Split(Generic[T]):
         """Try a part again as it is."""
         self._parts.appendleft(part)
 
-    def apart(self, part: Sequence[T]) -> None:
-        """Try each item of a part alone: one of them takes for ever, and halves would wait long."""
-        self._cut(part, 1)
-
     def _cut(self, part: Sequence[T], size: int) -> None:
         starts = range(0, len(part), size)
         self._parts.extendleft(part[start : start + size] for start in reversed(starts))

@@ -54,9 +54,3 @@ def test_halves_and_then_few_alone() -> None:
     assert split.take() == "abcd"
     assert not split.refused("abcd")
     assert [split.take() for _ in range(5)] == ["a", "b", "c", "d", "efgh"]
-
-
-def test_apart_tries_each_alone() -> None:
-    split = Split([range(4), range(4, 6)])
-    split.apart(split.take() or range(0))
-    assert [list(split.take() or ()) for _ in range(5)] == [[0], [1], [2], [3], [4, 5]]

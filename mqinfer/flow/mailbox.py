@@ -41,18 +41,25 @@ class Mailbox:
         if self._idle:
             self._wake()
 
+    def pop(self) -> list[Job]:
+        """The next job, if one is here and none is to be waited for; else nothing."""
+        if not self._jobs or self._batch_size != 1:
+            return []
+        job = self._jobs.popleft()
+        if self._jobs and self._idle:
+            self._wake()  # in case this handler has to wait
+        return [job]
+
     async def take(self) -> list[Job]:
         """The next job, or batch of jobs; waits for it."""
-        jobs = self._jobs
         if self._batch_size == 1:
-            while not jobs:
+            while not (job := self.pop()):
                 await self._sleep(None)
-            batch = [jobs.popleft()]
-        else:
-            async with self._gathering:  # one batch is gathered at a time
-                batch = await self._gather()
-        if jobs:
-            self._wake()  # in case this handler has to wait
+            return job
+        async with self._gathering:  # one batch is gathered at a time
+            batch = await self._gather()
+        if self._jobs:
+            self._wake()
         return batch
 
     def empty(self) -> list[Job]:

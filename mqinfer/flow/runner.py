@@ -24,7 +24,6 @@ from mqinfer.flow.job import HANDLING, Interruption, Job
 from mqinfer.flow.mailbox import Mailbox
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.slots import Slots
-from mqinfer.split import Split
 
 if TYPE_CHECKING:
     from mqinfer.flow.policy import Policy
@@ -184,10 +183,10 @@ class Runner:
 
     async def _handler(self) -> None:
         """One of the stage's handlers: takes messages from the mailbox until cancelled."""
-        task = asyncio.current_task()
+        task, mailbox = asyncio.current_task(), self._mailbox
         assert task is not None
         while True:
-            batch = await self._mailbox.take()
+            batch = mailbox.pop() or await mailbox.take()
             ready = [job for job in batch if self._open(job)]
             if self._any_suspect(ready):
                 ready = await self._without_suspects(ready, task)
@@ -247,26 +246,11 @@ class Runner:
                 await self._suspects.survived(job)
 
     async def _handle(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
-        """Handle a batch; if it hangs, each of its messages alone, with the whole timeout."""
-        split = Split([jobs])
-        while part := split.take():
-            if self._policy is not None:  # one may have waited long for its turn
-                part = [job for job in part if self._settler.holds(job)]
-            if not part or await self._attempt(part, task):
-                continue
-            if len(part) > 1:
-                # One of them hangs, and the others must not pay for it with their attempts.
-                split.apart([job for job in part if job.state is HANDLING and not job.unpublished])
-                continue
-            error = HandlerTimeout(
-                f"stage {self.name} took longer than its timeout of {self._limits.timeout} s; "
-                "raise timeout=, or call ctx.progress() as the work advances"
-            )
-            for job in part:
-                self._settler.failed(job, error)
-
-    async def _attempt(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> bool:
-        """Run the handler; False if it was interrupted, which cancels this task."""
+        """Run the handler; an interruption cancels this task, and only then is the cancel ours."""
+        if self._policy is not None:  # one may have waited long for its turn
+            jobs = [job for job in jobs if self._settler.holds(job)]
+            if not jobs:
+                return
         now = self._clock()
         for job in jobs:
             job.begin(task, now)
@@ -276,16 +260,32 @@ class Runner:
             if self._stopping or not any(job.interrupted for job in jobs):
                 raise
             task.uncancel()
-            return False
+            await self._interrupted(jobs, task)
         else:
             # The handler is free for others; what is left of these is JetStream's to store.
             for job in jobs:
                 if job.handled():
                     self.slots.handled()
-            return True
         finally:
             for job in jobs:
                 job.task = None
+
+    async def _interrupted(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
+        """A handler was cancelled: of a batch, each message is handled alone, its whole time anew.
+
+        One of them hangs, and the others must not pay for it with their attempts.
+        """
+        if len(jobs) > 1:
+            for job in jobs:
+                if job.state is HANDLING and not job.unpublished:
+                    await self._handle([job], task)
+            return
+        error = HandlerTimeout(
+            f"stage {self.name} took longer than its timeout of {self._limits.timeout} s; "
+            "raise timeout=, or call ctx.progress() as the work advances"
+        )
+        for job in jobs:
+            self._settler.failed(job, error)
 
     # --- time -----------------------------------------------------------------------------------
 

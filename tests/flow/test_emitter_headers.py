@@ -35,9 +35,10 @@ def job(models: dict[str, str], headers: dict[str, str]) -> Any:
 
 
 text = st.text(st.characters(codec=None), max_size=20)
+name = st.from_regex("[A-Za-z0-9_]{1,20}", fullmatch=True)  # what App and Runs let through
 
 
-@given(text, text, st.dictionaries(text, text, max_size=3), text, text)
+@given(name, name, st.dictionaries(text, text, max_size=3), text, text)
 def test_no_value_breaks_the_block(
     stage: str, run: str, models: dict[str, str], trace: str, state: str
 ) -> None:
