@@ -168,6 +168,8 @@ class Job:
         self.task = task
         self.started = now
         self.interrupted = None
+        if self.context is not None:
+            self.context.waited = 0.0  # what it waited before has lengthened that beginning
 
     def handled(self) -> bool:
         """The handler is done with it: it waits for JetStream alone. False if it is settled."""
