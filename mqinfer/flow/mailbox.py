@@ -52,15 +52,16 @@ class Mailbox:
 
     async def take(self) -> list[Job]:
         """The next job, or batch of jobs; waits for it."""
-        if self._batch_size == 1:
-            while not (job := self.pop()):
-                await self._sleep(None)
-            return job
-        async with self._gathering:  # one batch is gathered at a time
-            batch = await self._gather()
-        if self._jobs:
-            self._wake()
-        return batch
+        try:
+            if self._batch_size == 1:
+                while not (job := self.pop()):
+                    await self._sleep(None)
+                return job
+            async with self._gathering:  # one batch is gathered at a time
+                return await self._gather()
+        finally:
+            if self._jobs:
+                self._wake()  # in case this handler has to wait, or was cancelled when woken
 
     def empty(self) -> list[Job]:
         """Take out all that no handler has begun with."""
