@@ -67,8 +67,8 @@ class Threads:
             with self._lock:
                 call.abandoned = True
                 running = call.running
+                self.abandoned += running
             if running:
-                self.abandoned += 1
                 self._start()
             raise
 
@@ -98,6 +98,7 @@ class Threads:
             with self._lock:
                 call.running = False
                 if call.abandoned:
+                    self.abandoned -= 1
                     return  # another thread has taken this one's place
             try:
                 call.loop.call_soon_threadsafe(_deliver, call.future, result, error)
