@@ -108,7 +108,6 @@ class Settler:
         if not outputs and not beside and job.unpublished == 0:
             self._done(job)
             return
-        self._metrics.outputs(len(outputs))
         if first == 0:
             job.unpublished += 1  # held until all are sent: an early answer must not settle it
         self.emit_some(job, outputs, first)
@@ -125,6 +124,8 @@ class Settler:
             return
         done = partial(self._published, job)
         job.unpublished += len(messages)
+        if first >= 0:  # what is beside an answer is no output
+            self._metrics.outputs(len(messages))
         for subject, header, payload in messages:
             self._broker.publish(subject, header, payload, done)
 
