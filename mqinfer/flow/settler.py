@@ -198,6 +198,7 @@ class Settler:
             job, self._stage, error, max_payload=self._broker.max_payload, run=self._run
         )
         kind = kind_of(error)
+        job.unpublished += 1  # never let go: from now on nothing but `stored` settles it
 
         def stored(problem: Exception | None, _repeat: bool) -> None:
             if not self.holds(job):
