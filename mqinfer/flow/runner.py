@@ -185,7 +185,7 @@ class Runner:
         """One of the stage's handlers: takes messages from the mailbox until cancelled."""
         task, mailbox = asyncio.current_task(), self._mailbox
         assert task is not None
-        while True:
+        while not self._stopping:  # a handler may swallow the cancellation at the end
             batch = mailbox.pop() or await mailbox.take()
             ready = [job for job in batch if self._open(job)]
             if self._any_suspect(ready):
@@ -246,7 +246,7 @@ class Runner:
                 await self._suspects.survived(job)
 
     async def _handle(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
-        """Run the handler; an interruption cancels this task, and only then is the cancel ours."""
+        """Run the handler, in this task; an interruption cancels it, and that is ours to heed."""
         if self._policy is not None:  # one may have waited long for its turn
             jobs = [job for job in jobs if self._settler.holds(job)]
             if not jobs:
@@ -254,38 +254,53 @@ class Runner:
         now = self._clock()
         for job in jobs:
             job.begin(task, now)
+        cancelled = False
         try:
             await self._handling.run(jobs)
         except asyncio.CancelledError:
-            if self._stopping or not any(job.interrupted for job in jobs):
+            # At most one cancellation is an interruption; where there is another the stage ends.
+            if task.cancelling() > any(job.interrupted for job in jobs):
                 raise
-            task.uncancel()
-            await self._interrupted(jobs, task)
+            cancelled = True
         else:
             # The handler is free for others; what is left of these is JetStream's to store.
             for job in jobs:
                 if job.handled():
                     self.slots.handled()
         finally:
+            interrupted = False
             for job in jobs:
                 job.task = None
+                interrupted |= job.interrupted is not None
+            if interrupted:
+                # Also where the handler swallowed it: what is left would reach its next message.
+                task.uncancel()
+        if cancelled:
+            await self._cancelled(jobs, task)
 
-    async def _interrupted(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
-        """A handler was cancelled: of a batch, each message is handled alone, its whole time anew.
-
-        One of them hangs, and the others must not pay for it with their attempts.
-        """
+    async def _cancelled(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
+        """What becomes of messages whose handler was cancelled, other than for a stop."""
         if len(jobs) > 1:
+            # One of them hangs, and the others must not pay for it with their attempts: each is
+            # handled alone, with the whole timeout.
             for job in jobs:
                 if job.state is HANDLING and not job.unpublished:
                     await self._handle([job], task)
             return
-        error = HandlerTimeout(
-            f"stage {self.name} took longer than its timeout of {self._limits.timeout} s; "
-            "raise timeout=, or call ctx.progress() as the work advances"
-        )
-        for job in jobs:
+        (job,) = jobs
+        if job.interrupted is Interruption.NOT_OURS:
+            self._settler.hand_back(job)  # without a word, unless it is ours again by now
+        elif job.interrupted is Interruption.TIMEOUT:
+            error = HandlerTimeout(
+                f"stage {self.name} took longer than its timeout of {self._limits.timeout} s; "
+                "raise timeout=, or call ctx.progress() as the work advances"
+            )
             self._settler.failed(job, error)
+        else:
+            text = (
+                "the handler raised CancelledError, though nobody cancelled it: it awaited what was"
+            )
+            self._settler.failed(job, RuntimeError(text))
 
     # --- time -----------------------------------------------------------------------------------
 
@@ -301,14 +316,17 @@ class Runner:
         busy: dict[asyncio.Task[object], float] = {}
         late: dict[asyncio.Task[object], Interruption] = {}
         for job in self.jobs.values():
+            ours = True
             if self._policy is not None:
+                ours = self._policy.owns(job, now)
                 job.pulsed = min(job.pulsed, self._policy.heard(job))
-            if job.pulsed <= pulse_before:
+            # What is another's must not be renewed: the server would confirm it all the same.
+            if ours and job.pulsed <= pulse_before:
                 self.source.feed.progress(job.delivery)
                 job.pulsed = now
             if job.task is None or job.interrupted is not None or job.context is None:
                 continue
-            if self._policy is not None and not self._policy.owns(job, now):
+            if not ours:
                 late[job.task] = Interruption.NOT_OURS
             if job.context.take_progress(now):
                 job.started = now
