@@ -1,4 +1,4 @@
-"""Properties of what keeps account: identities, headers, keys, slots."""
+"""Properties of what keeps account: identities, headers, keys."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqinfer.flow.slots import Slots
 from mqinfer.identity import (
     MAX_ANCESTORS,
     MAX_ID,
@@ -140,52 +139,3 @@ def test_keys_can_be_read_back(text: str) -> None:
     from urllib.parse import unquote
 
     assert unquote(key_token(text)) == text
-
-
-# --- slots ----------------------------------------------------------------------------------------
-
-
-@given(
-    st.integers(1, 50),
-    st.integers(1, 60),
-    st.integers(1, 5_000),
-    st.integers(1, 1_000),
-    st.lists(
-        st.tuples(
-            st.sampled_from(["ask", "arrive", "end", "handle", "release"]), st.integers(0, 999)
-        )
-    ),
-)
-def test_slots_are_never_exceeded_nor_negative(
-    most: int, unhandled: int, size: int, largest: int, steps: list[tuple[str, int]]
-) -> None:
-    slots = Slots(most, size, largest, max_unhandled=unhandled)
-    held: list[int] = []
-    handled: list[int] = []
-    for step, number in steps:
-        if step == "ask" and (wanted := slots.available()):
-            assert wanted[0] >= 1
-            assert wanted[1] >= slots.largest
-            slots.ask(*wanted)
-        elif step == "arrive" and slots.asked:
-            held.append(1 + number % largest)
-            slots.arrive(held[-1])
-        elif step == "end" and slots.asked:
-            slots.withdraw(1 + number % slots.asked, number)
-        elif step == "handle" and held:
-            handled.append(held.pop(number % len(held)))
-            slots.handled()
-        elif step == "release" and handled and number % 2:
-            slots.release(handled.pop(number % len(handled)), handled=True)
-        elif step == "release" and held:
-            slots.release(held.pop(number % len(held)))
-        assert 0 <= slots.in_flight + slots.asked <= most
-        assert len(held) + slots.asked <= 2 * unhandled
-        assert slots.free >= 0
-        assert slots.asked >= 0
-        assert slots.bytes_asked >= 0
-        there = held + handled
-        assert (slots.in_flight, slots.bytes_in_flight) == (len(there), sum(there))
-        if not there and not slots.asked:  # nothing is going on: asking must be possible again
-            slots.withdraw(0, slots.bytes_asked)
-            assert slots.available() is not None
