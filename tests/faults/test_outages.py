@@ -358,36 +358,3 @@ async def test_outputs_wait_for_a_full_stream(nats: Settings) -> None:
         assert sorted(m.value for m in await harness.messages(Double)) == list(range(40))
         assert set(attempts) == {1}
         assert await harness.dead() == []
-
-
-async def test_a_consumer_deleted_in_use_goes_on_where_it_was(nats: Settings) -> None:
-    app = App("deleted")
-    handled: list[int] = []
-
-    @app.stage(max_in_flight=10)
-    async def double(number: Number) -> Double:
-        handled.append(number.value)
-        return Double(number.value)
-
-    async with Harness(app, nats) as harness:
-        api = harness.services.broker.client.api  # type: ignore[attr-defined]
-        await harness.publish(*(Number(value) for value in range(100)))
-        async with harness.worker() as worker:
-            await done(harness, "double")
-            assert worker.engine is not None
-            floors = worker.engine.work.floors
-            await until(lambda: floors.get("double", 0) >= 100, "the floor")
-            answer = await api("$JS.API.CONSUMER.DELETE.deleted.double")
-            assert answer.get("success")
-            await harness.publish(*(Number(value) for value in range(100, 150)))
-
-            async def answered() -> bool:
-                return len(await harness.messages(Double)) == 150
-
-            await until(answered)
-        assert sorted(handled) == list(range(150))  # not everything since the beginning again
-        # A worker that starts later takes the consumer as it is.
-        await harness.publish(Number(150))
-        await harness.drain()
-        assert len(handled) == 151
-        assert await harness.dead() == []

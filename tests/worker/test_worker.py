@@ -233,38 +233,6 @@ async def test_a_server_that_is_away_costs_no_attempt(nats: Settings) -> None:
         assert await harness.dead() == []
 
 
-async def test_a_batch_that_raises_costs_only_the_bad_message(nats: Settings) -> None:
-    app = App("poison")
-
-    @app.stage(batch_size=16, batch_wait=0.2, attempts=2, backoff=SOON)
-    async def double(numbers: list[Number]) -> list[Double]:
-        if any(number.value == 7 for number in numbers):
-            raise RuntimeError("seven")
-        return [Double(number.value) for number in numbers]
-
-    async with Harness(app, nats) as harness:
-        await harness.publish(*(Number(value) for value in range(20)))
-        await harness.drain()
-        values = sorted(m.value for m in await harness.messages(Double))
-        assert values == [value for value in range(20) if value != 7]
-        (dead,) = await harness.dead()
-        assert (dead.kind, dead.reason, dead.headers[ATTEMPTS]) == ("failed", "seven", "2")
-
-
-async def test_a_batch_of_the_wrong_length_is_told(nats: Settings) -> None:
-    app = App("length")
-
-    @app.stage(batch_size=4, attempts=1)
-    async def double(numbers: list[Number]) -> list[Double]:
-        return []
-
-    async with Harness(app, nats) as harness:
-        await harness.publish(Number(1))
-        await harness.drain()
-        (dead,) = await harness.dead()
-        assert "one result for each of its 1 messages, this one returned 0" in dead.reason
-
-
 async def test_a_handler_that_hangs_is_timed_out(nats: Settings) -> None:
     app = App("hang")
 
