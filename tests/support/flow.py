@@ -31,6 +31,7 @@ from mqinfer.ports import PublishDone
 from tests.test_bucket import Memory
 
 LARGEST = 1_000  # bytes of the largest message
+STAND_STILL = 61.0  # seconds, past the timeout of a stage that says nothing
 
 
 class Number(Message, subject="number"):
@@ -288,6 +289,50 @@ class Flow:
             for one in self.broker.published
             if one.subject == "t.double"
         ]
+
+
+class Owned(Policy):
+    """Messages that are this worker's until they are named in `lost`; those in `out` never were."""
+
+    def __init__(self) -> None:
+        self.lost: set[int] = set()
+        self.out: set[int] = set()
+
+    def admits(self, delivery: Any) -> bool:
+        return delivery.sequence not in self.out
+
+    def owns(self, job: Any, now: float) -> bool:
+        return job.delivery.sequence not in self.lost
+
+
+class Begun:
+    """A handler's calls, each held until it is let go."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.hang: set[int] = set()
+        self._let_go = asyncio.Event()
+
+    def let_go(self) -> None:
+        self.hang.clear()
+        self._let_go.set()
+        self._let_go = asyncio.Event()
+
+    async def begin(self, *values: int) -> None:
+        self.calls.append(list(values))
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(task)
+        if self.hang & set(values):
+            await self._let_go.wait()
+
+
+async def pass_time(flow: Flow, seconds: float) -> None:
+    """The clock advances, the runner looks at it, and what that leads to happens."""
+    flow.clock.now += seconds
+    flow.runner.tick(flow.clock.now)
+    await turns()
 
 
 async def turns(count: int = 20) -> None:
