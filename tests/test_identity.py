@@ -1,4 +1,4 @@
-"""Properties of what keeps account: identities, headers, keys."""
+"""Identity: properties of ids, lineage, headers and keys, whatever was sent."""
 
 from __future__ import annotations
 
