@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Coroutine
+import functools
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -62,22 +62,22 @@ async def _check(app: App, settings: Settings, offline: bool) -> Report:
     if offline:
         return report
     async with contextlib.AsyncExitStack() as stack:
-        asked: dict[str, Coroutine[Any, Any, None]] = {
-            "NATS": _streams(app, settings, report),
-        }
+        asked: dict[str, checks.Check] = {"NATS": functools.partial(_streams, app, settings)}
         if checks.uses_models(stages):
             from mqinfer import wiring
 
             server = wiring.triton(settings)
             stack.push_async_callback(server.close)
             aliases = await _aliases(app, settings)
-            asked["Triton"] = checks.check_models(stages, server, report, aliases)
+            asked["Triton"] = functools.partial(
+                checks.check_models, stages, server, aliases=aliases
+            )
         if checks.uses_tables(stages):
             from mqinfer import wiring
 
             database = wiring.clickhouse(settings)
             stack.push_async_callback(database.close)
-            asked["ClickHouse"] = checks.check_tables(stages, database, report)
+            asked["ClickHouse"] = functools.partial(checks.check_tables, stages, database)
         await checks.gather(report, asked)
     return report
 

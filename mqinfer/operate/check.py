@@ -6,7 +6,7 @@ Each problem is one line that begins with the stage, sink or server it is about.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,16 @@ class Report:
             text = text[len(name) + 1 :]
         needed = ", ".join(users)
         self.found(f"{name} (needed by {needed})" if needed else name, text)
+
+    def join(self, other: Report) -> None:
+        """Add what another report holds."""
+        for problem in other.problems:
+            self.found("", problem)
+        self.checked += other.checked
+
+
+# A check of one server: it writes what it finds to the report that it is given.
+Check = Callable[[Report], Awaitable[None]]
 
 
 def check_wiring(app: App) -> tuple[Report, dict[str, Stage]]:
@@ -307,11 +317,24 @@ def _missing(model: Model, given: Iterable[str], info: ModelInfo) -> Iterable[st
             yield f"model {model.name}: its input {tensor.name!r} is not given"
 
 
-async def gather(report: Report, checks: Mapping[str, Awaitable[None]]) -> None:
-    """Run the checks of several servers side by side; one that fails is a problem of its own."""
-    results = await asyncio.gather(*checks.values(), return_exceptions=True)
-    for name, result in zip(checks, results, strict=True):
+async def gather(report: Report, checks: Mapping[str, Check]) -> None:
+    """Run the checks of several servers side by side; one that fails is a problem of its own.
+
+    Each has a report to itself: a check that finds nothing says that its server is sound,
+    whatever the others find meanwhile. They are joined in the order of `checks`.
+
+    Args:
+        report: gets what all of them find.
+        checks: by the name of the server that they ask.
+    """
+    parts = [Report() for _ in checks]
+    results = await asyncio.gather(
+        *(check(part) for check, part in zip(checks.values(), parts, strict=True)),
+        return_exceptions=True,
+    )
+    for name, part, result in zip(checks, parts, results, strict=True):
         if isinstance(result, MqinferError):
-            report.server(name, result, [])
+            part.server(name, result, [])
         elif isinstance(result, BaseException):
             raise result
+        report.join(part)

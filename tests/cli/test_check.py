@@ -11,7 +11,7 @@ from mqinfer.adapters import admin
 from mqinfer.cli.load import load_app
 from mqinfer.errors import ModelUnavailable, Unavailable
 from mqinfer.inference.callsites import model_calls
-from mqinfer.operate.check import Report, check_models, check_wiring
+from mqinfer.operate.check import Report, check_models, check_wiring, gather
 from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.settings import Settings
 from tests.support.cli import Shell, served, shell
@@ -327,3 +327,30 @@ def test_a_report_tells_each_problem_once() -> None:
     report.found("stage a", "x\ny")
     report.found("stage a", "x y")
     assert report.problems == ["stage a: x y"]
+
+
+async def test_what_one_server_lacks_is_not_held_against_another() -> None:
+    """Whoever answers first: the sound one is told as sound, in the order of the checks."""
+    told = asyncio.Event()
+
+    async def nats(report: Report) -> None:
+        before = len(report.problems)
+        await told.wait()
+        if len(report.problems) == before:
+            report.checked.append("NATS: sound")
+
+    async def clickhouse(report: Report) -> None:
+        report.found("stage sink-a", "no such column")
+        report.checked.append("ClickHouse: answers")
+        told.set()
+
+    async def triton(report: Report) -> None:
+        raise Unavailable("triton at host:1: connection refused")
+
+    report = Report()
+    await gather(report, {"NATS": nats, "ClickHouse": clickhouse, "Triton": triton})
+    assert report.checked == ["NATS: sound", "ClickHouse: answers"]
+    assert report.problems == [
+        "stage sink-a: no such column",
+        "Triton: at host:1: connection refused",
+    ]
