@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import psutil
 import pytest
 import pytest_asyncio
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from mqinfer.adapters.triton import TritonClient
 from mqinfer.context import Context, current
@@ -29,63 +28,8 @@ from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.model import Answer, Model
 from mqinfer.stack.triton import TritonServer
+from tests.support.models import config, save_echo, save_table, tensor
 from tests.support.triton import serving
-
-CONFIG = """
-backend: "onnxruntime"
-max_batch_size: {batch}
-input [ {{ name: "{input}" data_type: {type} dims: [ {dims} ] }} ]
-output [ {{ name: "{output}" data_type: {out_type} dims: [ {dims} ] }} ]
-version_policy: {{ all {{}} }}
-instance_group [ {{ kind: KIND_CPU count: 1 }} ]
-"""
-
-
-def save(root: Path, name: str, version: str, graph: onnx.GraphProto, config: str) -> None:
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    folder = root / name / version
-    # Triton must never see half a version.
-    part = root.parent / f"{name}-{version}"
-    part.mkdir()
-    onnx.save(model, part / "model.onnx")
-    folder.parent.mkdir(exist_ok=True)
-    if not (root / name / "config.pbtxt").exists():
-        (root / name / "config.pbtxt").write_text(config)
-    part.rename(folder)
-
-
-def save_table(root: Path, version: str, factor: float, name: str = "table") -> None:
-    """value = factor * index, for an index below 100; any other fails the whole request."""
-    values = [factor * index for index in range(100)]
-    graph = helper.make_graph(
-        [helper.make_node("Gather", ["values", "index"], ["value"])],
-        name,
-        [helper.make_tensor_value_info("index", TensorProto.INT64, ["n", 1])],
-        [helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 1])],
-        [helper.make_tensor("values", TensorProto.FLOAT, [100], values)],
-    )
-    config = CONFIG.format(
-        batch=16, input="index", output="value", type="TYPE_INT64", out_type="TYPE_FP32", dims=1
-    )
-    save(root, name, version, graph, config)
-
-
-def save_echo(root: Path, name: str, element: int, kind: str, batch: int, shape: list[Any]) -> None:
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["in"], ["out"])],
-        name,
-        [helper.make_tensor_value_info("in", element, shape)],
-        [helper.make_tensor_value_info("out", element, shape)],
-    )
-    dims = ", ".join("-1" if isinstance(side, str) else str(side) for side in shape)
-    if batch:
-        dims = dims.split(", ", 1)[1]
-    config = CONFIG.format(
-        batch=batch, input="in", output="out", type=kind, out_type=kind, dims=dims
-    )
-    save(root, name, "1", graph, config)
-
 
 FRAGILE = """
 import os
@@ -114,10 +58,9 @@ def save_fragile(root: Path) -> None:
     """Gives back what it gets; refuses 55 in words of its own and dies of 66."""
     (root / "fragile" / "1").mkdir(parents=True)
     (root / "fragile" / "1" / "model.py").write_text(FRAGILE)
-    config = CONFIG.format(
-        batch=8, input="in", output="out", type="TYPE_INT64", out_type="TYPE_INT64", dims=1
-    )
-    (root / "fragile" / "config.pbtxt").write_text(config.replace("onnxruntime", "python"))
+    asked, told = (tensor(name, TensorProto.INT64, ["n", 1]) for name in ("in", "out"))
+    text = config([asked], [told], batch=8, backend="python")
+    (root / "fragile" / "config.pbtxt").write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +70,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_table(root, "1", 1.0)
     save_table(root, "2", 10.0)
     save_fragile(root)
-    save_echo(root, "words", TensorProto.STRING, "TYPE_STRING", 8, ["n", "w"])
-    save_echo(root, "half", TensorProto.FLOAT16, "TYPE_FP16", 8, ["n", 2, 3])
-    save_echo(root, "flags", TensorProto.BOOL, "TYPE_BOOL", 0, ["a", "b"])
+    save_echo(root, "words", TensorProto.STRING, ["n", "w"])
+    save_echo(root, "half", TensorProto.FLOAT16, ["n", 2, 3])
+    save_echo(root, "flags", TensorProto.BOOL, ["a", "b"], batch=0)
     return root
 
 

@@ -164,38 +164,9 @@ def _branches(number: int) -> Iterator[tuple[int, str]]:
 
 # --- the model ----------------------------------------------------------------------------------
 
-CONFIG = f"""
-name: "{MODEL}"
-backend: "onnxruntime"
-max_batch_size: 64
-input [ {{ name: "x" data_type: TYPE_FP32 dims: [ 1 ] }} ]
-output [ {{ name: "y" data_type: TYPE_FP32 dims: [ 1 ] }} ]
-instance_group [ {{ kind: KIND_CPU count: 1 }} ]
-"""
-
 
 def build_models(repository: Path) -> None:
     """Write the Triton repository with the one model: y = 2 x + 1."""
-    import onnx
-    from onnx import TensorProto, helper
+    from tests.support.models import save_affine
 
-    shape = ["n", 1]
-    graph = helper.make_graph(
-        [
-            helper.make_node("Mul", ["x", "two"], ["doubled"]),
-            helper.make_node("Add", ["doubled", "one"], ["y"]),
-        ],
-        MODEL,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
-        [
-            helper.make_tensor("two", TensorProto.FLOAT, [1], [2.0]),
-            helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    folder = repository / MODEL
-    (folder / "1").mkdir(parents=True, exist_ok=True)
-    onnx.save(model, folder / "1" / "model.onnx")
-    (folder / "config.pbtxt").write_text(CONFIG)
+    save_affine(repository, MODEL)

@@ -19,6 +19,7 @@ from mqinfer.operate.letters import Letter
 from mqinfer.settings import Settings
 from mqinfer.stack import ClickHouseServer, TritonServer
 from mqinfer.testing import Harness, until
+from tests.support.models import save_picky
 
 from .support import SOON, Double, Number, settings_with
 
@@ -211,33 +212,6 @@ async def test_one_that_kills_its_worker(nats: Settings, tmp_path: Path, batch: 
 
 # --- refused by Triton, refused by ClickHouse ----------------------------------------------------
 
-PICKY = """
-backend: "onnxruntime"
-max_batch_size: 16
-input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ]
-output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]
-instance_group [ { kind: KIND_CPU count: 1 } ]
-"""
-
-
-def build_picky(repository: Path) -> None:
-    """A model that fails for an item that is not two wide: y = x + (0, 0)."""
-    import onnx
-    from onnx import TensorProto, helper
-
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "zeros"], ["y"])],
-        "picky",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "w"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "w"])],
-        [helper.make_tensor("zeros", TensorProto.FLOAT, [2], [0.0, 0.0])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    folder = repository / "picky"
-    (folder / "1").mkdir(parents=True)
-    onnx.save(model, folder / "1" / "model.onnx")
-    (folder / "config.pbtxt").write_text(PICKY)
-
 
 class Tight(Row, table="tight", order_by="value"):
     """A row that not every number fits."""
@@ -250,7 +224,7 @@ async def test_one_that_triton_refuses_and_one_that_clickhouse_refuses(
     nats: Settings, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
-    build_picky(models)
+    save_picky(models, "picky")
     triton = TritonServer(tmp_path / "triton", log=tmp_path / "triton.log", models=models)
     clickhouse = ClickHouseServer(tmp_path / "clickhouse", log=tmp_path / "clickhouse.log")
     app = App("refused")

@@ -29,7 +29,7 @@ from mqinfer.replay.work import RunWork
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 from mqinfer.worker.worker import Worker
-from tests.adapters.test_triton import save_table
+from tests.support.models import save_table
 from tests.support.replay import Double, Number, runs_of
 from tests.support.triton import serving
 

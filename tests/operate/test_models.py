@@ -26,10 +26,10 @@ from mqinfer.replay.runs import Wanted
 from mqinfer.stack import Stack, StackSettings
 from mqinfer.stack.triton import TritonServer as Triton
 from mqinfer.testing import Harness, until
-from tests.adapters.test_triton import save_table
 from tests.support.cli import Shell, command, served, shell
 from tests.support.cli import until as until_true
 from tests.support.clickhouse import clickhouse_server, db, url
+from tests.support.models import save_table
 from tests.support.replay import runs_of, work
 from tests.support.triton import serving
 

@@ -2,87 +2,35 @@
 
 import asyncio
 import itertools
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
-import onnx
 import psutil
 import pytest
 import pytest_asyncio
 import tritonclient.grpc.aio as triton
-from onnx import TensorProto, helper
 from tritonclient.utils import InferenceServerException
 
 from mqinfer.stack import StackConfigurationError, TritonServer
+from tests.support.models import save_scale
 from tests.support.triton import serving
 
-CONFIG = """
-backend: "onnxruntime"
-max_batch_size: 64
-input [ { name: "x" data_type: TYPE_FP32 dims: [ -1 ] } ]
-output [ { name: "y" data_type: TYPE_FP32 dims: [ -1 ] } ]
-output [ { name: "rows" data_type: TYPE_INT64 dims: [ 1 ] } ]
-version_policy: { all {} }
-instance_group [ { kind: KIND_CPU count: 1 } ]
+MORE = """
 dynamic_batching { max_queue_delay_microseconds: 200000 }
 parameters { key: "intra_op_thread_count" value: { string_value: "2" } }
 """
 
 
-def save_model(path: Path, factor: float) -> None:
-    """y = reshape(x, (rows, 2)) * factor, for which x must be two wide; and the rows of the run."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("Reshape", ["x", "two"], ["pairs"]),
-            helper.make_node("Mul", ["pairs", "factor"], ["scaled"]),
-            # Fails for items that are not two wide, as the rows then differ.
-            helper.make_node("Add", ["scaled", "zeros_like_x"], ["y"]),
-            helper.make_node("Mul", ["x", "zero"], ["zeros_like_x"]),
-            helper.make_node("Shape", ["x"], ["shape"]),
-            helper.make_node("Slice", ["shape", "from", "to"], ["count"]),
-            helper.make_node("Shape", ["x"], ["all"], end=1),
-            helper.make_node("Concat", ["all", "one"], ["wide"], axis=0),
-            helper.make_node("Expand", ["count", "wide"], ["rows"]),
-        ],
-        "scale",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "w"])],
-        [
-            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "w"]),
-            helper.make_tensor_value_info("rows", TensorProto.INT64, ["n", 1]),
-        ],
-        [
-            helper.make_tensor("two", TensorProto.INT64, [2], [-1, 2]),
-            helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor]),
-            helper.make_tensor("zero", TensorProto.FLOAT, [1], [0.0]),
-            helper.make_tensor("from", TensorProto.INT64, [1], [0]),
-            helper.make_tensor("to", TensorProto.INT64, [1], [1]),
-            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
-        ],
-    )
-    # The nodes must be in the order of their use.
-    zeros = graph.node.pop(3)
-    graph.node.insert(0, zeros)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Triton must never see half a file.
-    part = path.parent.parent / ".part"
-    onnx.save(model, part)
-    os.replace(part, path)  # noqa: PTH105
-
-
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
-    save_model(root / "scale" / "1" / "model.onnx", 2.0)
-    save_model(root / "scale" / "2" / "model.onnx", 3.0)
-    (root / "scale" / "config.pbtxt").write_text(CONFIG)
+    save_scale(root, "1", 2.0, MORE)
+    save_scale(root, "2", 3.0, MORE)
     (root / "broken" / "1").mkdir(parents=True)
     (root / "broken" / "1" / "model.onnx").write_bytes(b"no model")
-    (root / "broken" / "config.pbtxt").write_text(CONFIG)
+    shutil.copy(root / "scale" / "config.pbtxt", root / "broken" / "config.pbtxt")
     return root
 
 
@@ -160,7 +108,7 @@ async def test_a_broken_model_is_named_and_the_others_are_served(server: TritonS
 async def test_a_new_version_is_taken_up(
     server: TritonServer, repository: Path, client: triton.InferenceServerClient
 ) -> None:
-    save_model(repository / "scale" / "7" / "model.onnx", 7.0)
+    save_scale(repository, "7", 7.0)
     async with asyncio.timeout(20):
         while not await client.is_model_ready("scale", "7"):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import clickhouse_connect
 import nats
-import onnx
 import psutil
 import pytest
 import pytest_asyncio
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from mqinfer.stack import (
     NatsServer,
@@ -27,6 +26,7 @@ from mqinfer.stack import (
     StackSettings,
     run_up,
 )
+from tests.support.models import save_echo
 
 UP = """
 import asyncio, sys
@@ -50,21 +50,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One model, as each instance of it is a process that must not outlive the stack."""
     root = tmp_path_factory.mktemp("models")
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])
-    answer = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [value], [answer])
-    opset = [helper.make_opsetid("", 17)]
-    (root / "same" / "1").mkdir(parents=True)
-    onnx.save(
-        helper.make_model(graph, opset_imports=opset, ir_version=8),
-        root / "same" / "1" / "model.onnx",
-    )
-    (root / "same" / "config.pbtxt").write_text(
-        'backend: "onnxruntime"\nmax_batch_size: 8\n'
-        'input [ { name: "x" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'
-        'output [ { name: "y" data_type: TYPE_FP32 dims: [ 1 ] } ]\n'
-        "instance_group [ { kind: KIND_CPU count: 1 } ]\n"
-    )
+    save_echo(root, "same", TensorProto.FLOAT, ["n", 1])
     return root
 
 
