@@ -70,7 +70,7 @@ async def until(
 
 
 async def until(
-    condition: Callable[[], Any], what: str = "the state", timeout: float = 30.0
+    condition: Callable[[], Any], what: str = "the state", timeout: float = 60.0
 ) -> Any:
     """Wait until `condition` gives something true (it may be a coroutine function), and give it.
 
@@ -136,7 +136,7 @@ class Harness:
 
     async def drain(self, *stages: str) -> None:
         """Run a worker (all stages, or those named) until nothing is left to do."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await Worker(self.app, stages=stages or None, settings=self.settings, drain=True).run()
 
     @asynccontextmanager

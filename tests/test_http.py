@@ -18,7 +18,7 @@ async def ask(port, path, *, accept="*/*", method="GET"):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     lines = [f"{method} {path} HTTP/1.1", "Host: x", f"Accept: {accept}", "Connection: close"]
     writer.write("\r\n".join([*lines, "", ""]).encode())
-    raw = await asyncio.wait_for(reader.read(), 30)
+    raw = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     await writer.wait_closed()
     head, _, body = raw.partition(b"\r\n\r\n")
@@ -41,7 +41,7 @@ async def server():
             started=port.set_result,
         )
     )
-    state.port = await asyncio.wait_for(port, 30)
+    state.port = await asyncio.wait_for(port, 60)
     yield state
     state.task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -132,7 +132,7 @@ async def test_cancelling_closes_the_port_also_with_a_client_that_stays():
         assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
         task.cancel()
     assert task.cancelled()
-    assert await asyncio.wait_for(reader.read(), 30) is not None  # closed, not left hanging
+    assert await asyncio.wait_for(reader.read(), 60) is not None  # closed, not left hanging
     writer.close()
     await writer.wait_closed()
     with pytest.raises(ConnectionRefusedError):

@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import sys
 import time
 from types import SimpleNamespace
 
@@ -136,15 +137,22 @@ def test_two_apps_in_a_process_do_not_mix_and_the_process_is_there():
 
 
 def test_counting_a_message_is_cheap():
+    """About 0.4 us on an idle machine; a test can count calls, whatever else the machine does."""
     stage = Metrics("plants").stage("crop")
     published = time.time_ns()
-    best = float("inf")
-    for _ in range(20):  # the best of several: other processes share the machine
-        began = time.perf_counter()
-        for _ in range(5000):
+    calls = 0
+
+    def count(_frame, event, _argument):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        for _ in range(1000):
             stage.done(0.003, published)
-        best = min(best, (time.perf_counter() - began) / 5000)
-    assert best < 3e-6  # about 0.4 us on an idle machine; this only catches a change of kind
+    finally:
+        sys.setprofile(None)
+    assert calls <= 5 * 1000
 
 
 # --- traces ---------------------------------------------------------------------------------------

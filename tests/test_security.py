@@ -351,12 +351,12 @@ async def main():
                 return
             await asyncio.sleep(0.05)
     try:
-        await asyncio.wait_for(until_told(), 20)
+        await asyncio.wait_for(until_told(), 60)
         print("not ready:", worker.not_ready())
         if not task.done():
             async with mqinfer.connect(app, settings) as client:
                 await client.publish(Number(1))
-                for _ in range(400):
+                for _ in range(1200):
                     info = await client._services.broker.stream_info("quiet-dead")
                     if info and info["state"]["messages"]:
                         print("dead letter stored")
@@ -394,7 +394,7 @@ async def test_secrets_are_in_no_output(tmp_path: Path, form: str) -> None:
                 "MQINFER_GRACE": "1",
             },
         )
-        output, _ = await asyncio.wait_for(process.communicate(), 90)
+        output, _ = await asyncio.wait_for(process.communicate(), 180)
         return output.decode()
 
     async with nats_only(tmp_path / "stack", nats_config=config) as plain:

@@ -10,7 +10,6 @@ from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.errors import BadRows, ConfigurationError, PermissionDenied, TableError, Unavailable
 from mqinfer.stack.clickhouse import ClickHouseServer
 from mqinfer.stack.ports import free_port
-from tests.support.clickhouse import clickhouse_server, db, url  # noqa: F401
 
 
 @asynccontextmanager
@@ -47,7 +46,7 @@ def http(status: str, body: bytes, code: int | None = None) -> bytes:
     return head.encode() + b"\r\n" + body
 
 
-async def test_queries_take_parameters_and_give_dictionaries(db: ClickHouse) -> None:  # noqa: F811
+async def test_queries_take_parameters_and_give_dictionaries(db: ClickHouse) -> None:
     text = "it's \\ {x:String} %s \n"
     rows = await db.query(
         "SELECT {t:String} AS t, {n:UInt64} + 1 AS n, {a:Array(String)} AS a",
@@ -58,7 +57,7 @@ async def test_queries_take_parameters_and_give_dictionaries(db: ClickHouse) -> 
     await db.ping()
 
 
-async def test_inserts_are_stored_once_under_one_token(db: ClickHouse) -> None:  # noqa: F811
+async def test_inserts_are_stored_once_under_one_token(db: ClickHouse) -> None:
     await db.command(
         "CREATE TABLE t (`odd ``name` String, n Int64) ENGINE = MergeTree ORDER BY n "
         "SETTINGS non_replicated_deduplication_window = 100"
@@ -69,14 +68,14 @@ async def test_inserts_are_stored_once_under_one_token(db: ClickHouse) -> None: 
     assert found["n"] == 2
 
 
-async def test_calls_go_side_by_side(db: ClickHouse) -> None:  # noqa: F811
+async def test_calls_go_side_by_side(db: ClickHouse) -> None:
     results = await asyncio.gather(
         *(db.query("SELECT {i:UInt64} AS i", {"i": i}) for i in range(20))
     )
     assert results == [[{"i": i}] for i in range(20)]
 
 
-async def test_errors_of_statements_are_one_clear_line(db: ClickHouse) -> None:  # noqa: F811
+async def test_errors_of_statements_are_one_clear_line(db: ClickHouse) -> None:
     with pytest.raises(TableError, match=r"nothing_here.*UNKNOWN_TABLE") as caught:
         await db.query("SELECT * FROM nothing_here")
     assert "\n" not in str(caught.value)
@@ -102,7 +101,7 @@ async def test_errors_of_statements_are_one_clear_line(db: ClickHouse) -> None: 
     ],
 )
 async def test_data_that_does_not_fit_is_told_apart(
-    db: ClickHouse,  # noqa: F811
+    db: ClickHouse,
     type_: str,
     sent_as: str,
     value: object,
@@ -115,7 +114,7 @@ async def test_data_that_does_not_fit_is_told_apart(
     assert found["n"] == 0
 
 
-async def test_constraints_are_data_errors(db: ClickHouse) -> None:  # noqa: F811
+async def test_constraints_are_data_errors(db: ClickHouse) -> None:
     await db.command(
         "CREATE TABLE t (v Int64, CONSTRAINT small CHECK v < 5) ENGINE = MergeTree ORDER BY v"
     )
@@ -143,7 +142,7 @@ def test_parts_of_the_url() -> None:
 
 
 async def test_wrong_credentials_are_named_without_the_secret(
-    clickhouse_server: ClickHouseServer,  # noqa: F811
+    clickhouse_server: ClickHouseServer,
 ) -> None:
     client = ClickHouse(f"http://default:sesame@127.0.0.1:{clickhouse_server.port}/default")
     with pytest.raises(PermissionDenied) as caught:
@@ -203,7 +202,7 @@ async def test_what_other_replies_mean(reply: bytes, error: type[Exception]) -> 
         await client.close()
 
 
-async def test_a_closed_client_opens_again(db: ClickHouse) -> None:  # noqa: F811
+async def test_a_closed_client_opens_again(db: ClickHouse) -> None:
     await db.ping()
     await db.close()
     await db.ping()

@@ -41,7 +41,7 @@ async def test_stage_loop_runs_and_its_figures_are_kept(tmp_path: Path) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         out, _ = await process.communicate()
     text = out.decode()
     assert process.returncode == 0, text

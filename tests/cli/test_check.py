@@ -14,9 +14,7 @@ from mqinfer.inference.callsites import model_calls
 from mqinfer.operate.check import Report, check_models, check_wiring, gather
 from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.settings import Settings
-from tests.support.cli import Shell, served, shell
-
-__all__ = ["served", "shell"]
+from tests.support.cli import Shell
 
 HEAD = """
 from __future__ import annotations

@@ -18,9 +18,7 @@ from mqinfer.identity import MSG_ID, header_block, output_id
 from mqinfer.operate.letters import DeadLetters, Letter, Selection, parse_sequences, retry_headers
 from mqinfer.settings import Settings
 from mqinfer.streams import Stored
-from tests.support.cli import Shell, served, shell
-
-__all__ = ["served", "shell"]
+from tests.support.cli import Shell
 
 
 def scan(shell: Shell, stream: str) -> list[Stored]:

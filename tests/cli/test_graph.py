@@ -6,9 +6,7 @@ import pytest
 
 from mqinfer.cli.svg import svg
 from mqinfer.operate.graph import Edge, Graph, Node
-from tests.support.cli import Shell, shell
-
-__all__ = ["shell"]
+from tests.support.cli import Shell
 
 SOURCE = """
 from __future__ import annotations

@@ -9,9 +9,7 @@ from mqinfer.cli import main
 from mqinfer.cli.errors import ExitCode, report
 from mqinfer.cli.load import load_app
 from mqinfer.errors import ConfigurationError, Unavailable
-from tests.support.cli import Shell, command, shell
-
-__all__ = ["shell"]
+from tests.support.cli import Shell, command
 
 HEAVY = ("nats", "tritonclient", "grpc", "clickhouse_connect", "numpy", "cv2", "rich", "uvicorn")
 

@@ -16,9 +16,7 @@ from mqinfer.adapters.scan import Scanner
 from mqinfer.cli.load import load_app
 from mqinfer.settings import Settings
 from mqinfer.streams import Stored
-from tests.support.cli import TIMEOUT, Shell, command, served, shell, until
-
-__all__ = ["served", "shell"]
+from tests.support.cli import TIMEOUT, Shell, command, until
 
 
 def stored(shell: Shell) -> list[Stored]:

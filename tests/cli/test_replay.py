@@ -18,13 +18,13 @@ from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.scan import Scanner
 from mqinfer.cli.load import load_app
 from mqinfer.cli.options import load_settings
-from tests.support.cli import Shell, served, shell, until  # noqa: F401
+from tests.support.cli import TIMEOUT, Shell, event, until
 
 COUNT = 300
 
 APP = """
 from __future__ import annotations
-import asyncio, os
+import asyncio, math, os
 from pathlib import Path
 from mqinfer import App, Context, Message, Row
 
@@ -37,12 +37,18 @@ class Length(Row, table="length_{name}", order_by=("text",)):
     text: str
     length: int
 
+def may_begin() -> bool:
+    allowed = Path("allowed")
+    begun = Path("handled").read_text().split() if Path("handled").exists() else []
+    return len(begun) < (int(allowed.read_text()) if allowed.exists() else math.inf)
+
 @app.stage(max_in_flight=20)
 async def measure(word: Word, ctx: Context) -> Length:
     if ctx.run:
+        while not may_begin():
+            await asyncio.sleep(0.02)
         with Path("handled").open("a") as file:
             file.write(word.text + "\\n")
-        await asyncio.sleep(0.05)
     return Length(text=word.text, length=len(word.text) + bool(ctx.run))
 """
 
@@ -58,9 +64,15 @@ def query(sql: str) -> list[dict[str, Any]]:
     return asyncio.run(ask())
 
 
-def handled(shell: Shell) -> int:  # noqa: F811
+def handled(shell: Shell) -> int:
     path = shell.folder / "handled"
     return len(path.read_text().split()) if path.exists() else 0
+
+
+def allow(shell: Shell, count: int) -> None:
+    """Let the handlers of runs begin that many messages; the others wait."""
+    (shell.folder / "part").write_text(str(count))
+    (shell.folder / "part").replace(shell.folder / "allowed")
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +83,7 @@ def own_priority(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def words(served: Shell) -> Shell:  # noqa: F811
+def words(served: Shell) -> Shell:
     """A stream of words, answered by the live stage."""
     served.write(APP, module=served.name)
     lines = "".join(json.dumps({"text": f"w{i}"}) + "\n" for i in range(COUNT))
@@ -82,7 +94,7 @@ def words(served: Shell) -> Shell:  # noqa: F811
     return served
 
 
-def live(shell: Shell) -> dict[str, Any]:  # noqa: F811
+def live(shell: Shell) -> dict[str, Any]:
     """The live view's fingerprint."""
     (row,) = query(
         "SELECT count() AS rows, groupBitXor(cityHash64(*)) AS hash "
@@ -97,16 +109,20 @@ def test_killed_resumed_and_joined(words: Shell) -> None:
     arguments = ["replay", words.app, "--stage", "measure", "--from-seq", "1", "--run", "r1"]
     for kill in range(3):
         again = ["worker", words.app, "--run", "r1"] if kill else arguments
-        process = words.start(*again)
         reached = handled(words) + 30
-        until(lambda reached=reached: handled(words) >= reached)
+        allow(words, reached)
+        process = words.start(*again)
+        until(lambda reached=reached: handled(words) == reached)
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(TIMEOUT)
     assert live(words) == before
     helpers = [words.start("worker", words.app, "--run", "r1") for _ in range(2)]
-    until(lambda: all(os.getpriority(os.PRIO_PROCESS, one.pid) == 10 for one in helpers))
     for process in helpers:
-        _, err = process.communicate(timeout=60)
+        event(process, "started")  # both, before there is anything to do
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
+    (words.folder / "allowed").unlink()
+    for process in helpers:
+        _, err = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, err
     (counts,) = query(
         "SELECT count() AS rows, uniqExact(text) AS texts, uniqExact(_id) AS ids, "
@@ -181,13 +197,15 @@ def test_replay_ends_by_itself_and_says_how_far_it_is(words: Shell) -> None:
 
 
 def test_a_signal_leaves_the_run_to_be_resumed(words: Shell) -> None:
+    allow(words, 30)
     process = words.start(
         "replay", words.app, "-s", "measure", "--from-seq", "1", "--run", "r1", "--share", "0.5"
     )
-    until(lambda: handled(words) >= 30)
+    until(lambda: handled(words) == 30)
     assert os.getpriority(os.PRIO_PROCESS, process.pid) == 10
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    allow(words, COUNT)  # it finishes what it began, and begins no more
+    process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     code, out, _ = words.run("runs", "show", words.app, "r1")
     assert code == 0
@@ -242,7 +260,7 @@ async def look(shot: Shot, ctx: Context) -> Seen:
 """
 
 
-def test_a_page_with_pictures(served: Shell) -> None:  # noqa: F811
+def test_a_page_with_pictures(served: Shell) -> None:
     app = served.write(PICTURES, module=served.name)
     Path("shots.jsonl").write_text(
         "".join(json.dumps({"name": name}) + "\n" for name in ("one", "inline"))
@@ -307,7 +325,7 @@ async def delete(app: str, sequence: int) -> bool:
         return await Scanner(broker.client).delete(app.partition(":")[0], sequence)
 
 
-def test_rows_without_pictures_show_those_of_their_inputs(served: Shell) -> None:  # noqa: F811
+def test_rows_without_pictures_show_those_of_their_inputs(served: Shell) -> None:
     name = served.name
     source = INPUTS.replace("{app}", name)
     app = served.write(source, module=name)

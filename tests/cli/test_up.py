@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import TIMEOUT, Shell, command, shell, until
-
-__all__ = ["shell"]
+from tests.support.cli import TIMEOUT, Shell, command, until
 
 pytest.importorskip("chdb")
 FREE = ["--nats-port=0", "--nats-monitor-port=0", "--no-triton", "--no-clickhouse"]

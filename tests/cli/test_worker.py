@@ -10,9 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.cli import TIMEOUT, Shell, event, served, shell, until
-
-__all__ = ["served", "shell"]
+from tests.support.cli import TIMEOUT, Shell, event, until
 
 
 def publish(shell: Shell, *texts: str) -> None:
@@ -145,7 +143,7 @@ def _alive(process: psutil.Process) -> bool:
 
 def _get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:

@@ -17,9 +17,7 @@ import pytest
 
 from mqinfer.stack.nats import NatsServer
 from mqinfer.stack.ports import free_port
-from tests.support.cli import APP, TIMEOUT, Shell, event, served, shell, until
-
-__all__ = ["served", "shell"]
+from tests.support.cli import APP, TIMEOUT, Shell, event, until
 
 COUNT = "--stage=count"
 SLEEPER = """

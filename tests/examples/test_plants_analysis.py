@@ -17,7 +17,6 @@ from mqinfer.message import Row
 from mqinfer.ports import Origin
 from mqinfer.tables.sink import Sink
 from stages.plants import Area, Blob, Box, DiseaseGrade, LeafFound, LeafTruth, Position
-from tests.support.clickhouse import clickhouse_server, db, url  # noqa: F401
 
 FIRST, LAST = datetime.date(2026, 5, 4), datetime.date(2026, 5, 8)
 CROPPER = ("leaf_detector", "1")
@@ -35,7 +34,7 @@ def found(position: str, index: int, box: Box) -> LeafFound:
     return LeafFound(position, FIRST, index, box, 0.9, Blob.at(f"{index}.png"), *CROPPER)
 
 
-async def asked(db: ClickHouse, url: str, rows: list[Row]) -> Study:  # noqa: F811
+async def asked(db: ClickHouse, url: str, rows: list[Row]) -> Study:
     for kind in (Position, LeafFound, LeafTruth, DiseaseGrade):
         sink = Sink(db, kind)
         await sink.prepare()
@@ -61,7 +60,7 @@ def plan(**areas: Area) -> list[Row]:
     return [Position(name, area) for name, area in areas.items()]
 
 
-async def test_means_are_over_positions_with_students_interval(db: ClickHouse, url: str) -> None:  # noqa: F811
+async def test_means_are_over_positions_with_students_interval(db: ClickHouse, url: str) -> None:
     rows = plan(a="active", b="active", c="active", x="control")
     # Means of the positions are 1, 2 and 3, however many leaves each has.
     rows += grades("a", FIRST, [1], "rust") + grades("b", FIRST, [2, 2, 2, 2], "rust")
@@ -80,7 +79,7 @@ async def test_means_are_over_positions_with_students_interval(db: ClickHouse, u
     assert math.isnan(control.margin)
 
 
-async def test_the_effect_is_a_difference_in_differences(db: ClickHouse, url: str) -> None:  # noqa: F811
+async def test_the_effect_is_a_difference_in_differences(db: ClickHouse, url: str) -> None:
     rows = plan(a="active", b="active", c="active", x="control", y="control", z="control")
     # Changes: active -2, -1, -3; control 0, -1, +1. Welch: -2 ± t(4) * sqrt(1/3 + 1/3).
     for position, before, after in (
@@ -119,8 +118,8 @@ async def test_the_effect_is_a_difference_in_differences(db: ClickHouse, url: st
     [(0, 3, "helps"), (3, 0, "harms"), (3, 3, "not shown")],
 )
 async def test_the_sign_says_whether_it_helps(
-    db: ClickHouse,  # noqa: F811
-    url: str,  # noqa: F811
+    db: ClickHouse,
+    url: str,
     active: int,
     control: int,
     verdict: str,
@@ -136,14 +135,14 @@ async def test_the_sign_says_whether_it_helps(
     assert {one.verdict for one in (await asked(db, url, rows)).effects} == {verdict}
 
 
-async def test_a_plan_published_again_changes_no_weight(db: ClickHouse, url: str) -> None:  # noqa: F811
+async def test_a_plan_published_again_changes_no_weight(db: ClickHouse, url: str) -> None:
     rows = plan(a="control", b="active") + plan(a="active", b="active")  # the newest counts
     rows += grades("a", FIRST, [1], "rust") + grades("b", FIRST, [3], "rust")
     (mean,) = (await asked(db, url, rows)).means
     assert (mean.area, mean.positions, mean.leaves, mean.mean) == ("active", 2, 2, 2.0)
 
 
-async def test_pairs_are_the_best_of_each_other(db: ClickHouse, url: str) -> None:  # noqa: F811
+async def test_pairs_are_the_best_of_each_other(db: ClickHouse, url: str) -> None:
     truth = [Box(0, 0, 10, 10), Box(100, 0, 110, 10), Box(200, 0, 210, 10)]
     says = [{"rust": 2, "spot": 0}, {"rust": 0, "spot": 1}, {"rust": 3, "spot": 3}]
     rows: list[Row] = [
@@ -169,7 +168,7 @@ async def test_pairs_are_the_best_of_each_other(db: ClickHouse, url: str) -> Non
     assert (result.exact, result.within_one) == (0.5, 0.75)
 
 
-async def test_nothing_yet_is_no_error(db: ClickHouse, url: str, tmp_path: Path) -> None:  # noqa: F811
+async def test_nothing_yet_is_no_error(db: ClickHouse, url: str, tmp_path: Path) -> None:
     result = await asked(db, url, [])
     assert (result.means, result.effects, result.agreements) == ([], [], [])
     assert math.isnan(result.precision)
@@ -177,7 +176,7 @@ async def test_nothing_yet_is_no_error(db: ClickHouse, url: str, tmp_path: Path)
     assert draw(result, tmp_path / "empty.png").stat().st_size > 1000
 
 
-async def test_the_chart_is_drawn(db: ClickHouse, url: str, tmp_path: Path) -> None:  # noqa: F811
+async def test_the_chart_is_drawn(db: ClickHouse, url: str, tmp_path: Path) -> None:
     rows = plan(a="active", b="active", x="control", y="control")
     for position in "abxy":
         for day in (FIRST, LAST):

@@ -29,7 +29,7 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_it_reports_and_leaves_nothing(demo: subprocess.Popen[str], tmp_path: Path) -> None:
-    out, _ = demo.communicate(timeout=120)
+    out, _ = demo.communicate(timeout=300)
     # So few leaves may miss a promise about the models, and that alone.
     broken = re.findall(r"^failed: (.*)$", out, re.MULTILINE)
     assert demo.returncode == (1 if broken else 0), out
@@ -54,7 +54,7 @@ def test_a_signal_stops_everything(
         if line.startswith("worker tables"):
             break
     demo.send_signal(number)
-    out, _ = demo.communicate(timeout=60)
+    out, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, out
     assert left_behind(tmp_path / "demo") == []
 
@@ -65,7 +65,7 @@ def test_a_death_ends_it_with_the_log(demo: subprocess.Popen[str], tmp_path: Pat
         if found := re.match(r"worker graders: process (\d+)", line):
             os.kill(int(found[1]), signal.SIGKILL)
             break
-    out, _ = demo.communicate(timeout=60)
+    out, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1, out
     assert "error: worker graders was ended by SIGKILL; the end of" in out
     assert "started" in out  # the log's tail

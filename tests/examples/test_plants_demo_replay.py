@@ -23,7 +23,7 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_model_is_replaced(demo: subprocess.Popen[str], tmp_path: Path) -> None:
-    out, _ = demo.communicate(timeout=180)
+    out, _ = demo.communicate(timeout=300)
     assert demo.returncode == 0, out
     assert "Traceback" not in out
     folder = tmp_path / "demo"
@@ -57,7 +57,7 @@ def test_a_signal_in_the_replay_stops_everything(
         if line.startswith("mqinfer replay"):
             break
     demo.send_signal(signal.SIGTERM)
-    out, _ = demo.communicate(timeout=60)
+    out, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, out
     assert "Traceback" not in out
     assert left_behind(tmp_path / "demo") == []

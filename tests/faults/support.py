@@ -49,7 +49,7 @@ async def ready(worker: Worker) -> None:
     await until(lambda: not worker.not_ready(), "readiness")
 
 
-async def done(harness: Harness, *consumers: str, timeout: float = 30.0) -> None:
+async def done(harness: Harness, *consumers: str, timeout: float = 60.0) -> None:
     """Wait until nothing is left for these consumers."""
 
     async def empty() -> bool:

@@ -377,7 +377,7 @@ async def test_every_message_becomes_an_answer_or_a_dead_letter(tmp_path: Path) 
             async def done() -> bool:
                 return await harness.lag("loose") == 0 == await harness.lag("packed")
 
-            await until(done, "an end of the work", timeout=120)
+            await until(done, "an end of the work", timeout=180)
             assert worker.not_ready() == []
         client = harness.services.broker.client  # type: ignore[attr-defined]
         inputs, answers = {}, Counter[int]()

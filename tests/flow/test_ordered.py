@@ -176,7 +176,7 @@ async def all_answered(harness: Harness, published: int, count: int) -> None:
         info = await raw(harness).stream_info("plants")
         return info is not None and info["state"]["messages"] - published >= count
 
-    await until(enough, "the answers", 120)
+    await until(enough, "the answers", 180)
 
 
 async def check_order(harness: Harness, fleet: Fleet, keys: list[str], count: int) -> None:

@@ -26,14 +26,11 @@ from mqinfer.replay.runs import Wanted
 from mqinfer.stack import Stack, StackSettings
 from mqinfer.stack.triton import TritonServer as Triton
 from mqinfer.testing import Harness, until
-from tests.support.cli import Shell, command, served, shell
+from tests.support.cli import Shell, command
 from tests.support.cli import until as until_true
-from tests.support.clickhouse import clickhouse_server, db, url
 from tests.support.models import save_table
 from tests.support.replay import runs_of, work
 from tests.support.triton import serving
-
-__all__ = ["clickhouse_server", "db", "served", "shell", "url"]
 
 FACTORS = {"1": 1.0, "2": 10.0, "3": 100.0}  # of the values that each version of a model gives
 

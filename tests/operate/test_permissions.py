@@ -16,10 +16,7 @@ from mqinfer.errors import ConfigurationError, PermissionDenied
 from mqinfer.operate.permissions import Permissions, permissions
 from mqinfer.replay.runs import Wanted
 from mqinfer.testing import Harness, nats_only, until
-from tests.support.clickhouse import clickhouse_server, db, url
 from tests.support.replay import runs_of, work
-
-__all__ = ["clickhouse_server", "db", "url"]
 
 SOON = Backoff(initial=0.01, maximum=0.02)
 

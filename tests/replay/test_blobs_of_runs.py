@@ -1,4 +1,3 @@
-# ruff: noqa: F811 - fixtures are imported
 """Blobs of replay runs, wherever they stand: kept apart from live ones, found by a comparison."""
 
 import msgspec
@@ -11,7 +10,6 @@ from mqinfer.replay.examples import attach, figures
 from mqinfer.replay.runs import Wanted
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness
-from tests.support.clickhouse import clickhouse_server, db, url  # noqa: F401
 from tests.support.replay import runs_of, work
 
 Picture = Blob

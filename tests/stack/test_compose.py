@@ -4,30 +4,48 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from mqinfer.stack import StackSettings
+
 COMPOSE = Path(__file__).parents[2] / "compose"
 TEXT = (COMPOSE / "compose.yaml").read_text()
 
 
-def test_every_mounted_file_is_there() -> None:
-    mounts = re.findall(r"^ +- (?:\$\{\w+:-)?(\.{1,2}/[^:}]+)\}?:/", TEXT, re.MULTILINE)
-    assert len(mounts) == 6
+def test_what_is_mounted_is_a_file_here_or_a_volume() -> None:
+    services, volumes = re.split(r"^volumes:\n", TEXT, flags=re.MULTILINE)
+    declared = re.findall(r"^  (\w+):$", volumes, re.MULTILINE)
+    mounts = re.findall(r"^ +- (?:\$\{\w+:-)?([\w./-]+)\}?:/", services, re.MULTILINE)
+    assert set(declared) == {mount for mount in mounts if "/" not in mount}
     for mount in mounts:
-        assert (COMPOSE / mount).exists(), mount
+        assert mount in declared or (COMPOSE / mount).exists(), mount
 
 
-def test_images_are_pinned_and_ports_stay_on_loopback() -> None:
-    images = re.findall(r"^ +image: (\S+)$", TEXT, re.MULTILINE)
-    assert len(images) == 6
+def test_images_are_pinned() -> None:
+    services = re.split(r"^volumes:\n", TEXT, flags=re.MULTILINE)[0]
+    names = re.findall(r"^  ([\w-]+):$", services, re.MULTILINE)
+    images = re.findall(r"^ +image: (\S+)$", services, re.MULTILINE)
+    assert len(images) == len(names)
     for image in images:
         assert re.search(r":v?\d+\.\d+", image), image
+
+
+def test_ports_stay_on_loopback_and_are_those_of_the_embedded_stack() -> None:
     ports = re.findall(r'^ +- "([^"]*:\d+)"$', TEXT, re.MULTILINE)
-    assert len(ports) == 8
-    assert all(port.startswith("127.0.0.1:") for port in ports)
+    published = {}
+    for port in ports:
+        found = re.fullmatch(r"127\.0\.0\.1:\$\{(\w+)_PORT:-(\d+)\}:\d+", port)
+        assert found is not None, port
+        published[found[1].lower()] = int(found[2])
+    settings = StackSettings()
+    for field in fields(settings):
+        if field.name.endswith("_port"):
+            name = field.name.removesuffix("_port")
+            assert published[name] == getattr(settings, field.name), name
 
 
 def test_every_datasource_of_the_dashboard_is_provisioned() -> None:

@@ -54,7 +54,7 @@ async def infer(
     array = np.array(rows, np.float32)
     tensor = triton.InferInput("x", list(array.shape), "FP32")
     tensor.set_data_from_numpy(array)
-    return await client.infer("scale", [tensor], model_version=version, client_timeout=20)
+    return await client.infer("scale", [tensor], model_version=version, client_timeout=60)
 
 
 async def test_two_versions_side_by_side(client: triton.InferenceServerClient) -> None:
@@ -95,7 +95,7 @@ async def test_a_bad_request_does_not_fail_its_neighbours(
 
 
 async def test_a_broken_model_is_named_and_the_others_are_served(server: TritonServer) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:  # Triton tries to load it again and again, with no reason meanwhile
             listed = {(state.name, state.version): state for state in await server.model_states()}
             assert listed["scale", "1"].state == listed["scale", "2"].state == "READY"
@@ -109,7 +109,7 @@ async def test_a_new_version_is_taken_up(
     server: TritonServer, repository: Path, client: triton.InferenceServerClient
 ) -> None:
     save_scale(repository, "7", 7.0)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await client.is_model_ready("scale", "7"):  # noqa: ASYNC110 - another process
             await asyncio.sleep(0.05)
     result = await infer(client, [[1.0, 1.0]])
@@ -130,7 +130,7 @@ async def test_killed_and_started_again_on_the_same_port(
     await server.start()
     await server.wait_ready()
     # A client connects again by itself, after its channel's backoff.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 result = await infer(client, [[1.0, 1.0]], "1")

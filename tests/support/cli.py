@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import itertools
 import json
 import os
 import re
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ import structlog
 from mqinfer.cli import main
 
 _numbers = itertools.count()
-TIMEOUT = 40.0
+TIMEOUT = 120.0  # seconds for what a busy machine does; only a test that fails waits so long
 
 APP = """
 from __future__ import annotations
@@ -66,31 +64,26 @@ async def greet(keyed: Keyed) -> None:
 """
 
 
-@cache
-def stack() -> dict[str, str]:
+@pytest.fixture(scope="session")
+def cli_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """NATS and ClickHouse, started once by `mqinfer up`: the settings that lead to them."""
     pytest.importorskip("chdb")
-    folder = tempfile.TemporaryDirectory(prefix="mqinfer-cli-")
+    folder = tmp_path_factory.mktemp("cli")
     free = ["--nats-port=0", "--nats-monitor-port=0", "--clickhouse-port=0"]
-    process = subprocess.Popen(
-        command("up", "--no-triton", *free, f"--dir={folder.name}/stack"),
+    with subprocess.Popen(
+        command("up", "--no-triton", *free, f"--dir={folder}/stack"),
         stdout=subprocess.PIPE,
         text=True,
-    )
-
-    def end() -> None:
-        process.terminate()
-        process.wait(30)
+    ) as process:
         assert process.stdout is not None
-        process.stdout.close()
-        folder.cleanup()
-
-    atexit.register(end)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    found = re.search(r"NATS (\S+?), ClickHouse (\S+)", line)
-    assert found is not None, line
-    return {"MQINFER_NATS_URL": found[1], "MQINFER_CLICKHOUSE_URL": found[2]}
+        line = process.stdout.readline()
+        try:
+            found = re.search(r"NATS (\S+?), ClickHouse (\S+)", line)
+            assert found is not None, line
+            yield {"MQINFER_NATS_URL": found[1], "MQINFER_CLICKHOUSE_URL": found[2]}
+        finally:
+            process.terminate()
+            process.wait(TIMEOUT)
 
 
 def command(*arguments: str) -> list[str]:
@@ -150,16 +143,21 @@ class Shell:
 
 
 def event(running: subprocess.Popen[str], name: str, **fields: object) -> dict[str, Any]:
-    """The next log line of that event."""
+    """The next log line of that event; a process that does not come to it is killed."""
     seen = []
     assert running.stderr is not None
-    for line in running.stderr:
-        seen.append(line)
-        if not line.startswith("{"):
-            continue
-        entry: dict[str, Any] = json.loads(line)
-        if entry["event"] == name and fields.items() <= entry.items():
-            return entry
+    end = threading.Timer(TIMEOUT, running.kill)
+    end.start()
+    try:
+        for line in running.stderr:
+            seen.append(line)
+            if not line.startswith("{"):
+                continue
+            entry: dict[str, Any] = json.loads(line)
+            if entry["event"] == name and fields.items() <= entry.items():
+                return entry
+    finally:
+        end.cancel()
     raise AssertionError(f"no {name!r} in {''.join(seen)}")
 
 
@@ -196,14 +194,14 @@ def shell(
     structlog.configure(**logging)
     for process in made.running:
         process.kill()
-        process.wait(10)
+        process.wait(TIMEOUT)
         if process.stderr is not None:
             process.stderr.close()
 
 
 @pytest.fixture
-def served(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Shell:
+def served(shell: Shell, cli_stack: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     """The same, with NATS and ClickHouse."""
-    for name, value in stack().items():
+    for name, value in cli_stack.items():
         monkeypatch.setenv(name, value)
     return shell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,23 +12,7 @@ import pytest
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.stack.clickhouse import ClickHouseServer
 
-pytest.importorskip("chdb")
-
 _numbers = itertools.count()
-
-
-async def until(
-    condition: Callable[[], object | Awaitable[object]], timeout: float = 30.0
-) -> object:
-    """Wait for a state."""
-    async with asyncio.timeout(timeout):
-        while True:
-            value = condition()
-            if isinstance(value, Awaitable):
-                value = await value
-            if value:
-                return value
-            await asyncio.sleep(0.01)
 
 
 async def started(folder: Path) -> ClickHouseServer:
@@ -40,6 +24,7 @@ async def started(folder: Path) -> ClickHouseServer:
 
 @pytest.fixture(scope="session")
 def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    pytest.importorskip("chdb")
     server = asyncio.run(started(tmp_path_factory.mktemp("clickhouse")))
     yield server
     asyncio.run(server.stop())

@@ -27,7 +27,7 @@ def running(module: str, *options: str, folder: Path) -> Iterator[subprocess.Pop
         yield process
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         assert process.stdout is not None
         process.stdout.close()
 

@@ -33,5 +33,5 @@ def runs_of(harness: Harness) -> Runs:
 
 async def work(harness: Harness, run: str) -> None:
     """Run a worker of the run until it ends by itself."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await Worker(harness.app, settings=harness.settings, run=run).run()

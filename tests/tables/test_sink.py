@@ -28,7 +28,8 @@ from mqinfer.ports import Origin
 from mqinfer.tables.block import build_block
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.tables import generation_sql, schema_of, version_sql
-from tests.support.clickhouse import clickhouse_server, db, started, until, url  # noqa: F401
+from mqinfer.testing import until
+from tests.support.clickhouse import started
 
 NOW = 1_780_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -46,7 +47,7 @@ def items(count: int, **origin: Any) -> list[tuple[Row, Origin]]:
     ]
 
 
-async def shown(db: ClickHouse) -> dict[str, int]:  # noqa: F811
+async def shown(db: ClickHouse) -> dict[str, int]:
     rows = await db.query("SELECT _id, grade FROM grade")
     assert len({r["_id"] for r in rows}) == len(rows)
     return {r["_id"]: r["grade"] for r in rows}
@@ -93,7 +94,7 @@ class Everything(Row, frozen=True, kw_only=True):
     inline: Blob
 
 
-async def test_every_type_comes_back_as_it_was(db: ClickHouse) -> None:  # noqa: F811
+async def test_every_type_comes_back_as_it_was(db: ClickHouse) -> None:
     key = uuid.uuid4()
     moment = datetime.datetime(2026, 5, 1, 12, 30, 15, 123456, tzinfo=datetime.UTC)
     east = moment.astimezone(datetime.timezone(datetime.timedelta(hours=5)))
@@ -170,7 +171,7 @@ def test_floats_are_sent_as_they_are(pairs: list[tuple[float, float | None]]) ->
         assert list(map(repr, column)) == [repr(pair[k]) for pair in pairs]
 
 
-async def test_values_that_do_not_fit_cost_their_own_row(db: ClickHouse) -> None:  # noqa: F811
+async def test_values_that_do_not_fit_cost_their_own_row(db: ClickHouse) -> None:
     class Tight(Row, frozen=True):
         small: Annotated[int, Column("UInt8")]
         big: int
@@ -204,7 +205,7 @@ async def test_values_that_do_not_fit_cost_their_own_row(db: ClickHouse) -> None
 # --- one answer each ------------------------------------------------------------------------------
 
 
-async def test_rows_written_twice_are_shown_once(db: ClickHouse) -> None:  # noqa: F811
+async def test_rows_written_twice_are_shown_once(db: ClickHouse) -> None:
     rows = items(50)
     one, other = Sink(db, Grade), Sink(db, Grade)
     await asyncio.gather(one.write(rows), other.write(rows[::-1]), one.write(rows[10:]))
@@ -214,7 +215,7 @@ async def test_rows_written_twice_are_shown_once(db: ClickHouse) -> None:  # noq
     assert one.metrics.blocks == 2
 
 
-async def test_the_first_answer_stands_whichever_comes_first(db: ClickHouse) -> None:  # noqa: F811
+async def test_the_first_answer_stands_whichever_comes_first(db: ClickHouse) -> None:
     def answer(grade: int, published: int) -> list[tuple[Row, Origin]]:
         return [(Grade("p", grade), Origin(id="x", published=published))]
 
@@ -230,7 +231,7 @@ async def test_the_first_answer_stands_whichever_comes_first(db: ClickHouse) -> 
 
 
 async def test_a_run_is_hidden_until_promoted_and_late_rows_change_nothing(
-    db: ClickHouse,  # noqa: F811
+    db: ClickHouse,
 ) -> None:
     sink = Sink(db, Grade)
     live = items(10)
@@ -278,7 +279,7 @@ class Word(Row, frozen=True):
     word: str
 
 
-async def test_rows_that_the_server_refuses_are_found(db: ClickHouse) -> None:  # noqa: F811
+async def test_rows_that_the_server_refuses_are_found(db: ClickHouse) -> None:
     metrics = Metrics("plants")
     sink = Sink(db, Word, metrics=metrics)
     await sink.prepare()
@@ -409,7 +410,7 @@ async def test_other_errors_are_raised() -> None:
         await fake_sink(fake).write(items(1))
 
 
-async def test_a_table_that_was_dropped_is_made_again(db: ClickHouse) -> None:  # noqa: F811
+async def test_a_table_that_was_dropped_is_made_again(db: ClickHouse) -> None:
     sink = Sink(db, Grade)
     await sink.write(items(3))
     await db.command("DROP TABLE grade__storage")

@@ -32,7 +32,6 @@ from mqinfer.tables.tables import (
     schema_of,
     widens,
 )
-from tests.support.clickhouse import clickhouse_server, db, url  # noqa: F401
 
 
 class Colour(enum.Enum):
@@ -227,12 +226,12 @@ async def test_text_literals_are_plain_text(text: str) -> None:
 # --- against the server ---------------------------------------------------------------------------
 
 
-async def write(db: ClickHouse, row_type: Any, *rows: Any, **origin: Any) -> dict[int, str]:  # noqa: F811
+async def write(db: ClickHouse, row_type: Any, *rows: Any, **origin: Any) -> dict[int, str]:
     items = [(r, Origin(id=f"id-{i}", **origin)) for i, r in enumerate(rows)]
     return await Sink(db, row_type).write(items)
 
 
-async def test_every_literal_is_what_the_server_reads(db: ClickHouse) -> None:  # noqa: F811
+async def test_every_literal_is_what_the_server_reads(db: ClickHouse) -> None:
     moment = datetime.datetime(2026, 5, 1, 12, 0, 0, 5, tzinfo=datetime.UTC)
     values: dict[str, tuple[Any, Any, Any]] = {
         "s": (str, "it's \\ \n\t `q` \0 ü", None),
@@ -260,7 +259,7 @@ async def test_every_literal_is_what_the_server_reads(db: ClickHouse) -> None:  
         assert found[name] == expected, name
 
 
-async def test_many_workers_may_create_one_table(url: str) -> None:  # noqa: F811
+async def test_many_workers_may_create_one_table(url: str) -> None:
     clients = [ClickHouse(url) for _ in range(6)]
     row_type = row({"a": str, "b": int}, order_by="a")
     await asyncio.gather(*(ensure_table(client, row_type) for client in clients))
@@ -276,7 +275,7 @@ async def test_many_workers_may_create_one_table(url: str) -> None:  # noqa: F81
 class Statements:
     """A database that only counts what would change it."""
 
-    def __init__(self, db: ClickHouse):  # noqa: F811
+    def __init__(self, db: ClickHouse):
         self.query = db.query
         self.commands: list[str] = []
         self._db = db
@@ -286,7 +285,7 @@ class Statements:
         await self._db.command(sql, parameters)
 
 
-async def test_an_equal_table_is_left_alone(db: ClickHouse) -> None:  # noqa: F811
+async def test_an_equal_table_is_left_alone(db: ClickHouse) -> None:
     everything = row(
         {
             "a": str, "b": Box, "c": dict[str, list[float]], "d": Literal["x", None],
@@ -302,7 +301,7 @@ async def test_an_equal_table_is_left_alone(db: ClickHouse) -> None:  # noqa: F8
     assert len(counting.commands) == 2
 
 
-async def test_a_table_follows_its_row_type_without_losing_rows(db: ClickHouse) -> None:  # noqa: F811
+async def test_a_table_follows_its_row_type_without_losing_rows(db: ClickHouse) -> None:
     first = row({"a": str, "n": Annotated[int, Column("UInt8")], "gone": str})
     await write(db, first, first(a="1", n=200, gone="kept"))
     second = row({"a": str, "n": int | None, "new": (str, "none yet")})
@@ -318,7 +317,7 @@ async def test_a_table_follows_its_row_type_without_losing_rows(db: ClickHouse) 
     assert not await write(db, first, first(a="4", n=4, gone="x"), ancestors=("b",))
 
 
-async def test_what_cannot_be_changed_is_said(db: ClickHouse) -> None:  # noqa: F811
+async def test_what_cannot_be_changed_is_said(db: ClickHouse) -> None:
     await ensure_table(db, row({"a": str, "n": int}, order_by="a"))
     with pytest.raises(
         ConflictError, match=r"table t, column 'n': it has Int64, the field wants S"
@@ -344,7 +343,7 @@ async def test_what_cannot_be_changed_is_said(db: ClickHouse) -> None:  # noqa: 
         await ensure_table(db, row({"a": Annotated[str, Column("Nonsense")]}, table="odd"))
 
 
-async def test_dead_letters_are_a_table(db: ClickHouse) -> None:  # noqa: F811
+async def test_dead_letters_are_a_table(db: ClickHouse) -> None:
     now = datetime.datetime(2026, 5, 1, tzinfo=datetime.UTC)
     letter = DeadLetterRow("plants", "crop", now, "failed", "boom", "ValueError", "s", 7, 5, "x")
     assert not await write(db, DeadLetterRow, letter)
