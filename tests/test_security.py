@@ -387,6 +387,7 @@ async def test_secrets_are_in_no_output(tmp_path: Path, form: str) -> None:
             stderr=subprocess.STDOUT,
             env={
                 "PATH": "/usr/bin:/bin",
+                "PYTHONPATH": str(Path(__file__).parents[1]),
                 "MQINFER_NATS_URL": url,
                 "MQINFER_CLICKHOUSE_URL": f"http://bob:{SECRETS['clickhouse']}@127.0.0.1:9/d",
                 "MQINFER_TRITON_URL": "127.0.0.1:9",

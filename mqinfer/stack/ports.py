@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
+from functools import cache
+from pathlib import Path
 
 from mqinfer.stack.errors import StackConfigurationError
 
@@ -27,15 +32,35 @@ def is_free(port: int) -> bool:
     return True
 
 
+@cache
+def _reservations() -> int:
+    """The file in which each process of this user locks the bytes of its ports, open for good."""
+    path = Path(tempfile.gettempdir()) / f"mqinfer-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _reserve(port: int) -> bool:
+    """Keep the port until this process ends; whether no other process keeps it.
+
+    It is free until its server listens, and again while that is started anew: stacks that start
+    side by side would choose the same one now and then.
+    """
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def free_port() -> int:
-    """Choose a free loopback port that this process has not handed out before.
+    """Choose a free loopback port that no process of this user has handed out and still keeps.
 
     Raises:
         StackConfigurationError: No free port was found.
     """
     for _ in range(1000):
         port = random.randint(_FIRST, _LAST)
-        if port not in _handed_out and is_free(port):
+        if port not in _handed_out and is_free(port) and _reserve(port):
             _handed_out.add(port)
             return port
     raise StackConfigurationError(

@@ -40,6 +40,7 @@ from mqinfer.errors import (
     Reject,
     Unavailable,
 )
+from mqinfer.stack.ports import free_port
 from mqinfer.testing import Harness, nats_only
 
 STORES = ["folder", "memory", "objects", "nats", "s3"]
@@ -72,11 +73,6 @@ class Bucket:
 def download(url):
     with urllib.request.urlopen(url, timeout=30) as answer:
         return answer.read()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def may_begin() -> bool:
     begun = Path("handled").read_text().split() if Path("handled").exists() else []
     return len(begun) < (int(allowed.read_text()) if allowed.exists() else math.inf)
 
-@app.stage(max_in_flight=20)
+@app.stage(max_in_flight=20, ack_wait=10)
 async def measure(word: Word, ctx: Context) -> Length:
     if ctx.run:
         while not may_begin():

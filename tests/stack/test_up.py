@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import glob
 import os
 import signal
 import socket
@@ -24,6 +25,7 @@ from mqinfer.stack import (
     StackConfigurationError,
     StackError,
     StackSettings,
+    TritonServer,
     run_up,
 )
 from tests.support.models import save_echo
@@ -54,8 +56,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def shared_memory() -> set[Path]:
-    return set(Path("/dev/shm").glob("mqinfer_triton_*"))
+def shared_memory(stack: Path) -> list[str]:
+    """What the models of this stack use of it; those of other stacks use some too."""
+    return glob.glob(TritonServer(stack / "triton", log=stack / "log").leftovers())  # noqa: PTH207
 
 
 @contextlib.contextmanager
@@ -215,14 +218,13 @@ async def test_cancelled_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_killing_the_parent_leaves_no_process(tmp_path: Path, models: Path) -> None:
-    before = shared_memory()
     with up(tmp_path / "stack", models) as (process, family):
         assert len(family) >= 7  # three guards, three servers, one model instance
-        assert shared_memory() - before
+        assert shared_memory(tmp_path / "stack")
         process.kill()
         process.wait(60)
         assert wait_gone(family) == []
-        assert not shared_memory() - before
+        assert not shared_memory(tmp_path / "stack")
     # The lock went with it, and so did the ports.
     with up(tmp_path / "stack", models) as (process, family):
         # The guards die too: the kernel kills what they guarded.
@@ -230,7 +232,7 @@ def test_killing_the_parent_leaves_no_process(tmp_path: Path, models: Path) -> N
             guard.kill()
         assert wait_gone(family) == []
         assert process.wait(60) == 1
-        assert not shared_memory() - before
+        assert not shared_memory(tmp_path / "stack")
 
 
 @pytest.mark.parametrize(
@@ -253,3 +255,23 @@ def test_ports_in_use_elsewhere_are_seen() -> None:
         listener.listen()
         assert not is_free(listener.getsockname()[1])
     assert len({free_port() for _ in range(20)}) == 20
+
+
+def test_a_port_that_another_process_has_in_hand_is_not_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mqinfer.stack import ports
+
+    other = "from mqinfer.stack.ports import free_port; print(free_port(), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", other], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        taken = int(process.stdout.readline())
+        assert ports.is_free(taken)  # its server does not listen yet
+        monkeypatch.setattr(ports, "_FIRST", taken)
+        monkeypatch.setattr(ports, "_LAST", taken)
+        with pytest.raises(StackError, match="no free port"):
+            ports.free_port()
+        process.communicate("")
+    assert ports.free_port() == taken
