@@ -7,6 +7,10 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 EXTRAS := embedded,dev,examples,nkeys,s3,uvloop
 TESTS  ?= tests
+# One process more than there are cores, as many tests wait; each has servers of its own, so few.
+JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
+# Of the whole suite alone: a part of it covers a part.
+COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-covered)
 
 .PHONY: help setup demo demo-replay test lint format faults bench clean
 
@@ -27,8 +31,8 @@ demo: setup  ## the plant pipeline on the embedded stack, with its report and ch
 demo-replay: setup  ## a model upgrade: 10,000 leaves replayed beside live ones, compared, promoted
 	$(BIN)/python -m examples.plants.demo_replay
 
-test: setup  ## the tests, against the real servers
-	$(BIN)/python -m pytest $(TESTS)
+test: setup  ## the tests, against the real servers; a part of them: TESTS=tests/flow
+	$(BIN)/python -m pytest $(TESTS) -n $(JOBS) --dist loadfile --no-loadscope-reorder $(COVER)
 
 lint: setup  ## ruff, mypy and vulture
 	$(BIN)/ruff check .
@@ -51,4 +55,4 @@ $(VENV)/.bench: pyproject.toml
 	touch $@
 
 clean:  ## remove what was made here, but not the virtual environment
-	rm -rf .mqinfer .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .mqinfer .cache build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -16,6 +17,49 @@ from tests.support.clickhouse import clickhouse_server, db, url
 
 # Here, and not in the files that use them: a server for each file would live until the end.
 __all__ = ["cli_stack", "clickhouse_server", "db", "served", "shell", "url"]
+
+
+# An example may take as long as a busy machine needs for it.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
+
+# The files that take longest, by `--durations`: they begin first, so that none of them is the end.
+LONGEST = (
+    "examples/test_plants_demo_replay.py",
+    "faults/test_faults.py",
+    "cli/test_replay.py",
+    "examples/test_plants_demo.py",
+    "faults/test_replay.py",
+    "benchmarks/test_benchmarks_more.py",
+    "faults/test_poison.py",
+    "faults/test_outages.py",
+    "faults/test_backpressure.py",
+    "replay/test_promote.py",
+    "operate/test_models.py",
+    "flow/test_fuzz.py",
+    "test_security.py",
+    "examples/test_plants_stages.py",
+    "benchmarks/test_benchmarks.py",
+    "adapters/test_triton.py",
+    "examples/test_plants_models.py",
+    "cli/test_worker.py",
+    "stack/test_triton.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with the longest files where several processes share the tests."""
+    if config.pluginmanager.hasplugin("pytest_cov"):
+        for item in items:
+            if item.get_closest_marker("hypothesis"):  # the same lines, hundreds of times
+                item.add_marker("no_cover")
+    if not hasattr(config, "workerinput"):
+        return
+    folder = Path(__file__).parent
+    rank = {folder / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session", autouse=True)

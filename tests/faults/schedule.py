@@ -124,7 +124,7 @@ class Faults:
         slot = await self._worker()
         exits = slot.exits[0]
         slot.signal(signal.SIGTERM)
-        await until(lambda: slot.pid is None or slot.exits[0] > exits, 60)
+        await until(lambda: slot.pid is None or slot.exits[0] > exits, 120)
         return True
 
     async def _freeze(self) -> bool:

@@ -56,7 +56,7 @@ async def test_one_that_raises_in_a_batch(nats: Settings, attempts: int) -> None
 async def test_one_that_hangs(nats: Settings, shape: str, attempts: int) -> None:
     app = App("hangs")
     never = threading.Event()
-    limits = {"timeout": 0.4, "attempts": attempts, "backoff": SOON}
+    limits = {"timeout": 1.0, "attempts": attempts, "backoff": SOON}
 
     if shape == "async":
 
@@ -71,7 +71,7 @@ async def test_one_that_hangs(nats: Settings, shape: str, attempts: int) -> None
         @app.stage(name="double", concurrency=4, **limits)
         def two(number: Number) -> Double:
             if number.value == POISON:
-                never.wait(60)
+                never.wait(300)
             return Double(number.value)
 
     elif shape == "batch":
@@ -87,7 +87,7 @@ async def test_one_that_hangs(nats: Settings, shape: str, attempts: int) -> None
         @app.stage(name="double", batch_size=16, batch_wait=0.1, **limits)
         def four(numbers: list[Number]) -> list[Double]:
             if any(number.value == POISON for number in numbers):
-                never.wait(60)
+                never.wait(300)
             return [Double(number.value) for number in numbers]
 
     try:
@@ -98,7 +98,7 @@ async def test_one_that_hangs(nats: Settings, shape: str, attempts: int) -> None
             assert answers == [value for value in range(40) if value != POISON]
             (letter,) = await harness.dead()
             assert (letter.kind, attempts_of(letter)) == ("timeout", attempts)
-            assert "timeout of 0.4 s" in letter.reason
+            assert "timeout of 1.0 s" in letter.reason
     finally:
         never.set()
 
@@ -121,7 +121,7 @@ class Slow(Message, subject="slow"):
     value: int
 
 app = App("killer")
-limits = dict(ack_wait=1.0, attempts={attempts}, backoff=Backoff(initial=0.05))
+limits = dict(ack_wait=2.0, attempts={attempts}, backoff=Backoff(initial=0.05))
 
 @app.stage(**limits{batch})
 async def double({parameter}) -> {result}:
@@ -196,7 +196,7 @@ async def test_one_that_kills_its_worker(nats: Settings, tmp_path: Path, batch: 
                 return [await harness.lag(name) for name in ("double", "slow")] == [0, 0]
 
             try:
-                await until(quiet, "the end", 90)
+                await until(quiet, "the end", 180)
             finally:
                 task.cancel()
         log.close()

@@ -542,7 +542,7 @@ async def test_a_lost_lease_is_dropped_without_a_word(nats: Settings) -> None:
     begun: list[str] = []
     cancelled = asyncio.Event()
 
-    @app.stage(ack_wait=2.0)
+    @app.stage(ack_wait=5.0)
     async def follow(leaf: Leaf, ctx: Context) -> Step:
         begun.append(f"{leaf.number}/{ctx.attempt}")
         if leaf.number == 0 and ctx.attempt == 1:
