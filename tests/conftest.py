@@ -14,9 +14,10 @@ from mqinfer.testing import nats_only
 from tests.support import leftovers
 from tests.support.cli import cli_stack, served, shell
 from tests.support.clickhouse import clickhouse_server, db, url
+from tests.support.triton import triton
 
 # Here, and not in the files that use them: a server for each file would live until the end.
-__all__ = ["cli_stack", "clickhouse_server", "db", "served", "shell", "url"]
+__all__ = ["cli_stack", "clickhouse_server", "db", "served", "shell", "triton", "url"]
 
 
 # An example may take as long as a busy machine needs for it.

@@ -136,6 +136,18 @@ class LeanClient(Client):
             queue.put_nowait(asyncio.get_running_loop().create_future())
             self.socket_writes += 1
 
+    async def flush(self, timeout: int = 10) -> None:
+        """Wait until the server has taken all that was written before.
+
+        Raises:
+            nats.errors.Error: it did not say so in `timeout` seconds, or the connection is closed.
+        """
+        # nats-py writes its ping past the commands that wait for its flusher, so the answer to it
+        # says nothing of them: a denied subscription was told too late, now and then.
+        if self.is_connected:
+            await self._flush_pending(force_flush=True)
+        await super().flush(timeout)
+
     async def api(self, subject: str, body: Any = None, timeout: float = 5.0) -> dict[str, Any]:
         """One request to JetStream's JSON API; the answer may hold an `error`.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -190,11 +191,38 @@ def test_nobody_else_reaches_into_what_is_not_his() -> None:
     assert reached == []
 
 
+async def test_a_flush_follows_what_was_written_before() -> None:
+    """Its answer tells that the server has taken that too, and denied what it denies."""
+    told: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        info = {"server_id": "x", "version": "2.11.0", "max_payload": 1024, "headers": True}
+        writer.write(f"INFO {json.dumps(info)}\r\n".encode())
+        while line := await reader.readline():
+            told.append(line.decode().strip())
+            if line == b"PING\r\n":
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        client = LeanClient()
+        await client.connect(f"nats://127.0.0.1:{port}", ping_interval=600)
+        del told[:]  # how it connected
+        subscription = await client.subscribe_direct("a", lambda *_: None)
+        await client.flush()
+        assert told == [f"SUB a  {subscription._id}", "PING"]
+        client.write(b"PUB b 0\r\n\r\n")
+        await client.flush()
+        assert told[2:] == ["PUB b 0", "", "PING"]
+        await client.close()
+
+
 def test_the_internals_that_the_lean_client_rests_on_are_there() -> None:
     client = Client()
     for name in ("_ps", "_pending", "_pending_data_size", "_flush_queue", "_server_info"):
         assert hasattr(client, name), f"nats-py has no Client.{name} any more"
-    for name in ("_process_msg", "_process_info", "_read_loop", "_send_publish"):
+    for name in ("_process_msg", "_process_info", "_read_loop", "_flush_pending"):
         assert callable(getattr(Client, name)), f"nats-py has no Client.{name} any more"
     parser = Parser(Peer())
     assert (parser.state, parser.buf) == (AWAITING_CONTROL_LINE, bytearray())

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-import pytest_asyncio
 from onnx import TensorProto
 
 from mqinfer.adapters.triton import TritonClient
@@ -30,7 +29,6 @@ from mqinfer.model import Answer, Model
 from mqinfer.stack.triton import TritonServer
 from mqinfer.testing import until
 from tests.support.models import config, save_echo, save_table, tensor
-from tests.support.triton import serving
 
 FRAGILE = """
 import os
@@ -75,14 +73,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_echo(root, "half", TensorProto.FLOAT16, ["n", 2, 3])
     save_echo(root, "flags", TensorProto.BOOL, ["a", "b"], batch=0)
     return root
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def triton(
-    repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[TritonServer]:
-    async with serving(tmp_path_factory.mktemp("triton"), repository) as triton:
-        yield triton
 
 
 @pytest.fixture

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import pytest_asyncio
 
 import mqinfer
 from mqinfer import App, Message, Row, Settings, wiring
@@ -30,7 +28,6 @@ from tests.support.cli import Shell, command
 from tests.support.cli import until as until_true
 from tests.support.models import save_table
 from tests.support.replay import runs_of, work
-from tests.support.triton import serving
 
 FACTORS = {"1": 1.0, "2": 10.0, "3": 100.0}  # of the values that each version of a model gives
 
@@ -70,15 +67,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save(root, "moved", "1", "2")
     save(root, "both", "1", "2")
     return root
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def triton(
-    repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Triton]:
-    """A tritonserver that takes up new versions by itself (`poll`)."""
-    async with serving(tmp_path_factory.mktemp("triton"), repository) as server:
-        yield server
 
 
 @pytest.fixture

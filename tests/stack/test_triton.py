@@ -10,12 +10,11 @@ import numpy as np
 import psutil
 import pytest
 import pytest_asyncio
-import tritonclient.grpc.aio as triton
+from tritonclient.grpc.aio import InferenceServerClient, InferInput, InferResult
 from tritonclient.utils import InferenceServerException
 
 from mqinfer.stack import StackConfigurationError, TritonServer
 from tests.support.models import save_scale
-from tests.support.triton import serving
 
 MORE = """
 dynamic_batching { max_queue_delay_microseconds: 200000 }
@@ -34,30 +33,22 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(
-    repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[TritonServer]:
-    async with serving(tmp_path_factory.mktemp("triton"), repository) as server:
-        yield server
-
-
 @pytest_asyncio.fixture
-async def client(server: TritonServer) -> AsyncIterator[triton.InferenceServerClient]:
-    async with triton.InferenceServerClient(server.url) as client:
+async def client(triton: TritonServer) -> AsyncIterator[InferenceServerClient]:
+    async with InferenceServerClient(triton.url) as client:
         yield client
 
 
 async def infer(
-    client: triton.InferenceServerClient, rows: list[list[float]], version: str = ""
-) -> triton.InferResult:
+    client: InferenceServerClient, rows: list[list[float]], version: str = ""
+) -> InferResult:
     array = np.array(rows, np.float32)
-    tensor = triton.InferInput("x", list(array.shape), "FP32")
+    tensor = InferInput("x", list(array.shape), "FP32")
     tensor.set_data_from_numpy(array)
     return await client.infer("scale", [tensor], model_version=version, client_timeout=60)
 
 
-async def test_two_versions_side_by_side(client: triton.InferenceServerClient) -> None:
+async def test_two_versions_side_by_side(client: InferenceServerClient) -> None:
     for asked, answered, factor in (("1", "1", 2.0), ("2", "2", 3.0), ("", "2", 3.0)):
         result = await infer(client, [[1.0, 2.0]], asked)
         assert result.as_numpy("y").tolist() == [[factor, 2 * factor]]
@@ -65,7 +56,7 @@ async def test_two_versions_side_by_side(client: triton.InferenceServerClient) -
 
 
 async def test_requests_are_gathered_and_each_gets_its_own(
-    client: triton.InferenceServerClient,
+    client: InferenceServerClient,
 ) -> None:
     sizes = [1, 2, 3, 1, 1, 2, 1, 1] * 2
     results = await asyncio.gather(
@@ -78,7 +69,7 @@ async def test_requests_are_gathered_and_each_gets_its_own(
 
 
 async def test_a_bad_request_does_not_fail_its_neighbours(
-    client: triton.InferenceServerClient,
+    client: InferenceServerClient,
 ) -> None:
     # Three wide passes Triton's own check (dims: -1) and fails in the model.
     good = [infer(client, [[float(number), 1.0]], "1") for number in range(6)]
@@ -94,10 +85,10 @@ async def test_a_bad_request_does_not_fail_its_neighbours(
     assert sorted(answers) == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
 
 
-async def test_a_broken_model_is_named_and_the_others_are_served(server: TritonServer) -> None:
+async def test_a_broken_model_is_named_and_the_others_are_served(triton: TritonServer) -> None:
     async with asyncio.timeout(60):
         while True:  # Triton tries to load it again and again, with no reason meanwhile
-            listed = {(state.name, state.version): state for state in await server.model_states()}
+            listed = {(state.name, state.version): state for state in await triton.model_states()}
             assert listed["scale", "1"].state == listed["scale", "2"].state == "READY"
             if listed["broken", "1"].state == "UNAVAILABLE":
                 break
@@ -106,7 +97,7 @@ async def test_a_broken_model_is_named_and_the_others_are_served(server: TritonS
 
 
 async def test_a_new_version_is_taken_up(
-    server: TritonServer, repository: Path, client: triton.InferenceServerClient
+    triton: TritonServer, repository: Path, client: InferenceServerClient
 ) -> None:
     save_scale(repository, "7", 7.0)
     async with asyncio.timeout(60):
@@ -119,16 +110,16 @@ async def test_a_new_version_is_taken_up(
 
 
 async def test_killed_and_started_again_on_the_same_port(
-    server: TritonServer, client: triton.InferenceServerClient
+    triton: TritonServer, client: InferenceServerClient
 ) -> None:
-    assert server.pid is not None
-    family = [server.pid, *(child.pid for child in psutil.Process(server.pid).children(True))]
+    assert triton.pid is not None
+    family = [triton.pid, *(child.pid for child in psutil.Process(triton.pid).children(True))]
     assert len(family) > 1
-    server.kill()
-    assert await server.wait() != 0
+    triton.kill()
+    assert await triton.wait() != 0
     assert not [pid for pid in family if psutil.pid_exists(pid)]
-    await server.start()
-    await server.wait_ready()
+    await triton.start()
+    await triton.wait_ready()
     # A client connects again by itself, after its channel's backoff.
     async with asyncio.timeout(60):
         while True:

@@ -128,7 +128,7 @@ def x(*values: float) -> np.ndarray[Any, Any]:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a state; the bound is only for a test that fails."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - conditions are of all kinds
             await asyncio.sleep(0)
 

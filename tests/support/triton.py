@@ -6,6 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+import pytest_asyncio
+
 from mqinfer.stack import TritonServer
 
 
@@ -24,3 +27,12 @@ async def serving(folder: Path, models: Path) -> AsyncIterator[TritonServer]:
         yield server
     finally:
         await server.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def triton(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[TritonServer]:
+    """A tritonserver for all tests of a file, which says with `repository` what it serves."""
+    async with serving(tmp_path_factory.mktemp("triton"), repository) as server:
+        yield server
