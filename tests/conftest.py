@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -48,6 +49,12 @@ LONGEST = (
     "cli/test_worker.py",
     "stack/test_triton.py",
 )
+
+
+def pytest_configure() -> None:
+    """Whatever started the suite: processes that the tests start end by Ctrl-C."""
+    # A shell lets what it runs in the background ignore it, and so would all that this starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
