@@ -186,8 +186,10 @@ class Worker(
     settings: Settings | None = None,
     drain: bool = False,
     run: str | None = None,
+    wait: bool = True,
 )
     not_ready() -> list[str]
+    async reach() -> None
     async run() -> None
     stop() -> None
 connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextManager[Client]
@@ -203,6 +205,7 @@ class BlobPathError(BlobError, Reject)
 class BlobTooLarge(BlobError, Reject)
 class ConfigurationError(MqinferError)
 class ConflictError(ConfigurationError)
+class ConnectionClosed(Unavailable)
 class DecodeError(Reject)
 class HandlerTimeout(MqinferError)
 class ModelError(MqinferError)

@@ -383,15 +383,17 @@ async def test_a_killed_server_fails_no_call(triton: TritonServer, server: Trito
                 triton.kill()
                 await until(lambda: inference.blocked([Model("table")]))
                 # Whoever was not answered waits, and its stage's clock stands still.
-                seen = answered
                 await until(lambda: inference.statistics().queues[0].batcher.waiting == 64)
                 assert context.waiting_since is not None
+                seen = answered
+                for _ in range(100):
+                    await asyncio.sleep(0)
                 assert answered == seen
                 await triton.start()
                 await triton.wait_ready()
                 back = asyncio.get_running_loop().time()
                 await more(1)
-                assert asyncio.get_running_loop().time() - back < 30  # gRPC by itself: up to 120
+                assert asyncio.get_running_loop().time() - back < 90  # gRPC by itself: up to 120
                 assert inference.blocked([Model("table")]) is None
             going = False
         running.cancel()
@@ -410,7 +412,7 @@ async def test_a_model_unloaded_while_in_use_stops_only_its_callers(
     async with asyncio.TaskGroup() as side:
         running = side.create_task(inference.run())
         # Not loaded yet: the call waits for it.
-        first = await asyncio.wait_for(inference("passing", None, {"index": index(2)}), 60)
+        first = await asyncio.wait_for(inference("passing", None, {"index": index(2)}), 240)
         assert first["value"].tolist() == [10.0]
         away = repository.parent / "away"
         shutil.move(repository / "passing", away)
@@ -422,7 +424,7 @@ async def test_a_model_unloaded_while_in_use_stops_only_its_callers(
         assert inference.blocked([Model("table")]) is None
         assert not waiting.done()
         shutil.move(away, repository / "passing")
-        assert (await asyncio.wait_for(waiting, 60))["value"].tolist() == [15.0]
+        assert (await asyncio.wait_for(waiting, 240))["value"].tolist() == [15.0]
         save_table(repository, "2", 7.0, name="passing")
 
         async def newest() -> str:

@@ -29,7 +29,7 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_it_reports_and_leaves_nothing(demo: subprocess.Popen[str], tmp_path: Path) -> None:
-    out, _ = demo.communicate(timeout=300)
+    out, _ = demo.communicate(timeout=900)
     # So few leaves may miss a promise about the models, and that alone.
     broken = re.findall(r"^failed: (.*)$", out, re.MULTILINE)
     assert demo.returncode == (1 if broken else 0), out

@@ -23,7 +23,7 @@ def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_model_is_replaced(demo: subprocess.Popen[str], tmp_path: Path) -> None:
-    out, _ = demo.communicate(timeout=300)
+    out, _ = demo.communicate(timeout=900)
     assert demo.returncode == 0, out
     assert "Traceback" not in out
     folder = tmp_path / "demo"

@@ -289,7 +289,7 @@ async def test_every_bad_photograph_is_told_and_the_good_ones_are_answered(
         letter = letters[payload]
         assert reason in letter.reason, letter
         assert kind in (None, letter.kind), letter
-        assert letter.subject == "dead.plants.crop"
+        assert letter.stored.subject == "dead.plants.crop"
     rows = await tables.query(
         "SELECT position_id, uniqExact(leaf_crop_idx) AS leaves, count() AS grades "
         "FROM disease_grade WHERE startsWith(position_id, 'good-') GROUP BY position_id"

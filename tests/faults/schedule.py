@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
+from mqinfer.errors import Unavailable
+
 from .pipeline import ACK_WAIT, app
 from .processes import until
 from .worker import POINTS
@@ -154,7 +156,14 @@ class Faults:
 
     async def _kill_leader(self) -> bool:
         run = self._run
-        name = await run.observer.patiently(lambda: run.observer.leader(self._rng))
+
+        async def leader() -> str:
+            name = await run.observer.leader(self._rng)
+            if name is None:
+                raise Unavailable("nobody leads")
+            return name
+
+        name = await run.observer.patiently(leader)
         server = next((s for s in run.servers.nats if s.server_name == name), None)
         if server is None:
             return False
