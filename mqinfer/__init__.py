@@ -1,7 +1,7 @@
 """mqinfer: asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
 Declare:   App, Message, Row, Blob, Column, Tensor
-Handle:    Context, Retry, Reject, Rejected, Backoff
+Handle:    Context, Retry, Snooze, Reject, Rejected, Backoff
 Run:       Worker, connect, Client, Settings
 Errors:    mqinfer.errors
 """
@@ -16,7 +16,7 @@ from mqinfer.backoff import Backoff
 from mqinfer.blob import Blob
 from mqinfer.column import Column
 from mqinfer.context import Context
-from mqinfer.errors import MqinferError, Reject, Retry
+from mqinfer.errors import MqinferError, Reject, Retry, Snooze
 from mqinfer.message import Message, Rejected, Row
 from mqinfer.model import Answer, Model, Tensor
 
@@ -44,6 +44,7 @@ __all__ = [
     "Retry",
     "Row",
     "Settings",
+    "Snooze",
     "Tensor",
     "Worker",
     "connect",

@@ -110,6 +110,7 @@ class App:
         concurrency: int | None = None,
         timeout: float | str = 60.0,
         attempts: int = 5,
+        snooze_for: float | str = 86_400.0,
         backoff: Backoff = Backoff(),
         ack_wait: float | str = 30.0,
         batch_size: int = 100,
@@ -129,6 +130,7 @@ class App:
         concurrency: int | None = None,
         timeout: float | str = 60.0,
         attempts: int = 5,
+        snooze_for: float | str = 86_400.0,
         backoff: Backoff = Backoff(),
         ack_wait: float | str = 30.0,
         batch_size: int = 100,
@@ -150,7 +152,8 @@ class App:
             concurrency: handlers that run at once; None is 512 for `async def`, and twice the
                 processors for a plain `def`.
             timeout: of one handling, outages not counted (seconds or "2m"); 60 s.
-            attempts: deliveries before a message is dead-lettered; 5.
+            attempts: that may fail before a message is dead-lettered; 5.
+            snooze_for: seconds for which a message may be snoozed without a break; a day.
             backoff: the wait between attempts; 0.5 s, doubled up to 60 s.
             ack_wait: after which a silent worker's messages go to another (seconds or "30s"); 30 s.
             batch_size: the most messages a batch handler gets at once; 100.
@@ -169,6 +172,7 @@ class App:
             "concurrency": concurrency,
             "timeout": timeout,
             "attempts": attempts,
+            "snooze_for": snooze_for,
             "backoff": backoff,
             "ack_wait": ack_wait,
             "batch_size": batch_size,

@@ -2,7 +2,8 @@
 
 Three families matter to the engine:
 
-* `Retry` and `Reject` are *outcomes*: a handler raises them to say what becomes of its message.
+* `Retry`, `Snooze` and `Reject` are *outcomes*: a handler raises them to say what becomes of its
+  message.
 * `Unavailable` is an *outage* of a server: the work waits, no attempt is spent.
 * everything else that a handler raises is a *failure*: retried with backoff, then dead-lettered.
 """
@@ -33,7 +34,10 @@ class ConflictError(ConfigurationError):
 
 
 class Retry(MqinferError):
-    """Handle this message again later.
+    """Something went wrong that may go well later: handle this message again.
+
+    It spends an attempt, unless `after` says when: then the other side has said "not now" (429,
+    `Retry-After`) rather than failed, and it is a `Snooze`.
 
     Args:
         after: seconds to wait; None takes the stage's own backoff.
@@ -43,6 +47,21 @@ class Retry(MqinferError):
     def __init__(
         self, reason: str = "the handler asked for a retry", *, after: float | None = None
     ):
+        super().__init__(reason)
+        self.after = after
+
+
+class Snooze(MqinferError):
+    """Not yet: handle this message again later. Nothing went wrong, and no attempt is spent.
+
+    A message that is snoozed for longer than its stage's `snooze_for` is dead-lettered.
+
+    Args:
+        after: seconds to wait.
+        reason: what the logs say.
+    """
+
+    def __init__(self, reason: str = "not yet", *, after: float):
         super().__init__(reason)
         self.after = after
 
@@ -68,6 +87,10 @@ class BadTensor(Reject):
 
 class HandlerTimeout(MqinferError):
     """A handler ran longer than its stage's `timeout`."""
+
+
+class SnoozedTooLong(MqinferError):
+    """A message asked for more time again and again, for longer than its stage's `snooze_for`."""
 
 
 class WorkerKilled(MqinferError):

@@ -116,6 +116,22 @@ def downstream(app: App, task: Task) -> list[Task]:
     return [other for other in tasks(app) if other.reads in task.writes]
 
 
+def ahead(app: App, task: Task) -> list[Task]:
+    """The tasks that read what `task` writes, and do not lead back to it.
+
+    A stage that waited for one of a loop of which it is a part would wait for itself.
+    """
+    return [other for other in downstream(app, task) if task not in _reached(app, other)]
+
+
+def _reached(app: App, task: Task) -> list[Task]:
+    """All that comes of what `task` reads, itself included."""
+    found = [task]
+    for one in found:  # grows
+        found += [other for other in downstream(app, one) if other not in found]
+    return found
+
+
 def stream_spec(app: App) -> StreamSpec:
     """The app's stream."""
     return StreamSpec(

@@ -39,6 +39,7 @@ _LISTS = (list, tuple, collections.abc.Sequence)
 _PARSED: Mapping[str, Callable[[str], float]] = {
     "max_bytes": parse_size,
     "timeout": parse_duration,
+    "snooze_for": parse_duration,
     "ack_wait": parse_duration,
     "batch_wait": parse_duration,
 }
@@ -56,7 +57,9 @@ class Limits:
         concurrency: handlers that run at once; None is 512 (or `max_in_flight`, if that is less)
             for `async def` and twice the processors for a plain `def`, which runs in threads.
         timeout: seconds one handling may take, outages not counted; then it has failed.
-        attempts: deliveries before a message is dead-lettered.
+        attempts: that may fail before a message is dead-lettered. A restart, a delivery that
+            never began, a server that is away and a `Snooze` spend none.
+        snooze_for: seconds for which a message may be snoozed without a break.
         backoff: the wait between attempts.
         ack_wait: seconds after which the server gives a silent worker's messages to another
             (fixed when the consumer is created; changed on the next start of a worker).
@@ -71,6 +74,7 @@ class Limits:
     concurrency: int | None = None
     timeout: float = 60.0
     attempts: int = 5
+    snooze_for: float = 86_400.0
     backoff: Backoff = Backoff()
     ack_wait: float = 30.0
     batch_size: int = 100
@@ -89,6 +93,7 @@ class Limits:
             ("concurrency", 1, True),
             ("timeout", 0.001, False),
             ("attempts", 1, False),
+            ("snooze_for", 0.0, False),
             ("ack_wait", 0.3, False),
             ("batch_size", 1, False),
             ("batch_wait", 0.0, False),

@@ -307,8 +307,8 @@ def test_times_and_sizes_may_be_text():
         (
             {"timout": 3},
             "stage crop: timout= is no keyword of a stage; the limits are max_in_flight, max_bytes,"
-            " concurrency, timeout, attempts, backoff, ack_wait, batch_size, batch_wait,"
-            " max_downstream",
+            " concurrency, timeout, attempts, snooze_for, backoff, ack_wait, batch_size,"
+            " batch_wait, max_downstream",
         ),
         ({"timeout": "soon"}, "stage crop: timeout='soon' is no duration: write seconds, or"),
         ({"max_bytes": "much"}, "stage crop: max_bytes='much' is no size: write bytes, or"),
@@ -329,7 +329,7 @@ def test_the_keywords_of_a_stage_are_the_limits():
     """Both where type checkers look and where `help` does."""
     # These may be written as text.
     annotated = {field.name: field.type for field in dataclasses.fields(Limits)}
-    for limit in ("timeout", "ack_wait", "batch_wait", "max_bytes"):
+    for limit in ("timeout", "snooze_for", "ack_wait", "batch_wait", "max_bytes"):
         annotated[limit] += " | str"
     defaults = {field.name: field.default for field in dataclasses.fields(Limits)}
     for function in (App.stage, typing.get_overloads(App.stage)[1]):

@@ -57,6 +57,7 @@ class App(
         concurrency: int | None = None,
         timeout: float | str = 60.0,
         attempts: int = 5,
+        snooze_for: float | str = 86400.0,
         backoff: Backoff = Backoff(initial=0.5, factor=2.0, maximum=60.0, jitter=0.2),
         ack_wait: float | str = 30.0,
         batch_size: int = 100,
@@ -178,6 +179,7 @@ class Settings(
     describe() -> list[SettingInfo]
     load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     nats_servers: list[str]
+class Snooze(reason: str = 'not yet', *, after: float)
 class Tensor(dtype: str, shape: tuple[int, ...])
 class Worker(
     app: App,
@@ -218,6 +220,8 @@ class PublishError(MqinferError)
 class PublishTimeout(PublishError)
 class Reject(MqinferError)
 class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
+class Snooze(reason: str = 'not yet', *, after: float)
+class SnoozedTooLong(MqinferError)
 class TableError(MqinferError)
 class Unavailable(MqinferError)
 class WiringError(ConfigurationError)

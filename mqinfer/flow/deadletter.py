@@ -86,7 +86,7 @@ def dead_letter(
         SUBJECT: delivery.subject,
         STREAM: delivery.stream,
         SEQUENCE: str(delivery.sequence),
-        ATTEMPTS: str(delivery.attempt),
+        ATTEMPTS: str(job.past.attempt),
         KIND: kind_of(error),
         ERROR: type(error).__name__,
         REASON: (mask_url(" ".join(str(error).split())) or type(error).__name__)[:MAX_REASON],

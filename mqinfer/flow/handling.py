@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.context import current
-from mqinfer.errors import Reject, Retry, Unavailable
+from mqinfer.errors import Reject, Retry, Snooze, Unavailable
 from mqinfer.flow.job import Job
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.threads import Threads
@@ -142,7 +142,7 @@ class InBatches:
             current.set(part[0].context)
             try:
                 results = await self._results(part)
-            except (Retry, Unavailable) as error:
+            except (Retry, Snooze, Unavailable) as error:
                 for job in part:
                     self._settler.failed(job, error)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mqinfer.context import Context
+from mqinfer.flow.ledger import NOTHING, Past
 from mqinfer.identity import ANCESTORS, MODELS, RUN, input_id, parse_ancestors, parse_models
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class DeliveryContext(Context):
     """The context of a delivery; what few handlers ask for is made when it is asked for."""
 
-    __slots__ = ("_delivery", "_models")
+    __slots__ = ("_delivery", "_models", "past")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class DeliveryContext(Context):
         # Not Context.__init__: this runs for every message, and half of that would be unused.
         self._delivery = delivery
         self._models: dict[str, str] | None = None
+        self.past = NOTHING  # what is known of its earlier deliveries
         self.id = input_id(headers, delivery.stream, delivery.sequence)
         self.run = run or (headers.get(RUN) if headers else None)
         self.stage = stage
@@ -66,8 +68,8 @@ class DeliveryContext(Context):
 
     @property
     def attempt(self) -> int:  # type: ignore[override]
-        """1 for the first delivery."""
-        return self._delivery.attempt
+        """1 for the first; a delivery that ended without a word counts as if it was one."""
+        return self.past.attempt
 
     @property
     def sequence(self) -> int:  # type: ignore[override]
@@ -148,11 +150,11 @@ class Job:
         self.interrupted: Interruption | None = None
         self.unpublished = 0
         self.problem: Exception | None = None
-        self.context: Context | None = None
+        self.context: DeliveryContext | None = None
 
     def open(
         self, stage: str, state: object, blobs: BlobStore | None, run: str | None = None
-    ) -> Context:
+    ) -> DeliveryContext:
         """Read the headers and make the context; once, when the message's turn has come."""
         headers = self.delivery.headers
         if headers:
@@ -184,6 +186,11 @@ class Job:
         return before
 
     # --- looking --------------------------------------------------------------------------------
+
+    @property
+    def past(self) -> Past:
+        """What is known of its earlier deliveries; nothing before it was opened and explained."""
+        return NOTHING if self.context is None else self.context.past
 
     @property
     def id(self) -> str:

@@ -17,6 +17,7 @@ class Mailbox:
         batch_wait: seconds that the first of a batch waits for more.
         more: whether more jobs may arrive before one of these leaves.
         clock: monotonic seconds.
+        idle: called when a handler has to wait.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class Mailbox:
         batch_wait: float,
         more: Callable[[], bool],
         clock: Callable[[], float],
+        idle: Callable[[], None] = lambda: None,
     ):
         self._jobs: deque[Job] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
@@ -34,6 +36,7 @@ class Mailbox:
         self._batch_wait = batch_wait
         self._more = more
         self._clock = clock
+        self._on_idle = idle
 
     def put(self, job: Job) -> None:
         """A job has arrived."""
@@ -82,6 +85,7 @@ class Mailbox:
 
     async def _sleep(self, timeout: float | None) -> None:
         """Until a job arrives, or `timeout` seconds have passed."""
+        self._on_idle()
         waiter = asyncio.get_running_loop().create_future()
         self._idle.append(waiter)
         try:

@@ -18,14 +18,16 @@ import structlog
 
 from mqinfer.context import current
 from mqinfer.errors import HandlerTimeout, Reject, WorkerKilled
+from mqinfer.flow.ahead import Ahead
 from mqinfer.flow.handling import Handling
 from mqinfer.flow.intake import Intake, Source
-from mqinfer.flow.job import HANDLING, Interruption, Job
+from mqinfer.flow.job import HANDLING, SETTLED, Interruption, Job
 from mqinfer.flow.mailbox import Mailbox
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.slots import Slots
 
 if TYPE_CHECKING:
+    from mqinfer.flow.ledger import Ledger
     from mqinfer.flow.policy import Policy
     from mqinfer.flow.reader import Reader
     from mqinfer.flow.suspects import Suspects
@@ -51,6 +53,7 @@ class Runner:
         slots: the account of what is in flight.
         metrics: of the stage.
         suspects: the lane of messages that may kill their worker.
+        ledger: how earlier deliveries ended.
         policy: of ordered or replayed work; None is plain work.
         clock: monotonic seconds.
     """
@@ -67,6 +70,7 @@ class Runner:
         slots: Slots,
         metrics: StageMetrics,
         suspects: Suspects,
+        ledger: Ledger,
         policy: Policy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -80,6 +84,7 @@ class Runner:
         self._settler = settler
         self._metrics = metrics
         self._suspects = suspects
+        self._ledger = ledger
         self._policy = policy
         self._clock = clock
         self._intake = Intake(name, source, slots)
@@ -88,8 +93,16 @@ class Runner:
             handling.batch_wait,
             lambda: slots.available() is not None or slots.asked > 0,
             clock,
+            self._starved,
         )
+        self._ahead = Ahead(
+            handling.concurrency * handling.batch_size,
+            slots.max_unhandled - handling.concurrency * handling.batch_size,
+        )
+        self._handled = self._pending = 0
+        slots.max_unhandled = min(slots.max_unhandled, self._ahead.allowed)
         self._stopping = False
+        self._late: list[Job] | None = []  # that arrive while the pull is being closed
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -125,8 +138,8 @@ class Runner:
         """Promise 5: stop pulling, finish, publish, acknowledge, hand back the rest."""
         self._stopping = True
         await self._intake.close()
-        for job in self._mailbox.empty():
-            self._settler.hand_back(job)
+        late, self._late = self._late or [], None
+        await self._hand_back([*self._mailbox.empty(), *late])
         try:
             async with asyncio.timeout(grace):
                 await self._empty.wait()
@@ -135,7 +148,13 @@ class Runner:
         for task in handlers:
             task.cancel()
         await asyncio.wait(handlers)
-        for job in list(self.jobs.values()):
+        await self._hand_back(list(self.jobs.values()))
+
+    async def _hand_back(self, jobs: Sequence[Job]) -> None:
+        """Give to others what a stop leaves undone: it was no attempt."""
+        if self._handling.runs_user_code:
+            await self._ledger.handed_back([job for job in jobs if job.state is not SETTLED])
+        for job in jobs:
             self._settler.hand_back(job)
 
     # --- taking and releasing -------------------------------------------------------------------
@@ -143,6 +162,7 @@ class Runner:
     def _arrived(self, delivery: Delivery) -> None:
         """A message from the read loop."""
         self.slots.arrive(delivery.size)
+        self._pending = delivery.pending
         if self._policy is not None and not self._policy.admits(delivery):
             self.slots.release(delivery.size)
             self._settler.passed_over(delivery)
@@ -158,12 +178,26 @@ class Runner:
             return
         job = self.jobs[delivery.sequence] = Job(delivery, self._clock())
         if self._stopping:
-            self._settler.hand_back(job)
+            if self._late is None:
+                self._settler.hand_back(job)  # the pull is closed: few come after that
+            else:
+                self._late.append(job)
             return
         if delivery.attempt > 1:
             self._metrics.redelivered()
         self._empty.clear()
         self._mailbox.put(job)
+
+    def _starved(self) -> None:
+        """A handler waits: it is to hold more, if the stream has more."""
+        if self._pending and not self._mailbox:
+            self._ahead.starved()
+            self._allow()
+
+    def _allow(self) -> None:
+        if self.slots.max_unhandled != self._ahead.allowed:
+            self.slots.max_unhandled = self._ahead.allowed
+            self._intake.ask_soon()
 
     def released(self, job: Job, storing: bool) -> None:
         """A job was settled; the settler calls this.
@@ -175,6 +209,7 @@ class Runner:
         if self.jobs.pop(job.delivery.sequence, None) is None:
             return
         self.slots.release(job.delivery.size, handled=storing)
+        self._handled += 1
         if not self.jobs:
             self._empty.set()
         self._intake.ask_soon()
@@ -188,7 +223,8 @@ class Runner:
         while not self._stopping:  # a handler may swallow the cancellation at the end
             batch = mailbox.pop() or await mailbox.take()
             ready = [job for job in batch if self._open(job)]
-            if self._any_suspect(ready):
+            if self._any_came_again(ready):
+                await self._ledger.explain(ready, self._clock)
                 ready = await self._without_suspects(ready, task)
             if ready:
                 await self._handle(ready, task)
@@ -207,23 +243,20 @@ class Runner:
             self._settler.failed(job, error)
         return False
 
-    def _any_suspect(self, jobs: Sequence[Job]) -> bool:
+    def _any_came_again(self, jobs: Sequence[Job]) -> bool:
+        """Whether one was delivered before; a sink spends no attempts and is never killed."""
         for job in jobs:  # noqa: SIM110 - a generator would cost more than the rest of the loop
-            if job.delivery.attempt > 1 and self._is_suspect(job):
+            if job.delivery.attempt > 1 and self._handling.runs_user_code:
                 return True
         return False
-
-    def _is_suspect(self, job: Job) -> bool:
-        return self._handling.runs_user_code and self._suspects.suspects(job)
 
     async def _without_suspects(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> list[Job]:
         """Handle the suspects among `jobs` alone; the others are left."""
         others = []
         for job in jobs:
-            if self._is_suspect(job):
+            if self._suspects.suspects(job):
                 await self._handle_alone(job, task)
             else:
-                # Not asked again later: it may be delivered anew, and then be a suspect, meanwhile.
                 others.append(job)
         return others
 
@@ -235,7 +268,7 @@ class Runner:
                     job,
                     WorkerKilled(
                         f"its worker died while it alone was being handled; delivered "
-                        f"{job.delivery.attempt - 1} times (out of memory, a crash in native "
+                        f"{job.past.attempt - 1} times (out of memory, a crash in native "
                         "code, os._exit?)"
                     ),
                 )
@@ -312,6 +345,9 @@ class Runner:
 
     def tick(self, now: float) -> None:
         """Pulse what is being worked on, and interrupt what takes too long or is not ours."""
+        self._ahead.measured(self._handled, now)
+        self._handled = 0
+        self._allow()
         pulse_before = now - self._limits.ack_wait / 3
         busy: dict[asyncio.Task[object], float] = {}
         late: dict[asyncio.Task[object], Interruption] = {}

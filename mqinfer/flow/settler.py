@@ -10,18 +10,21 @@ from the stream and the one we send.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
 
-from mqinfer.errors import Reject, Retry, Unavailable
 from mqinfer.flow.deadletter import dead_letter, kind_of
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.job import SETTLED, STORING, Job
+from mqinfer.flow.ledger import Past
+from mqinfer.flow.outcome import Dead, outcome
 
 if TYPE_CHECKING:
+    from mqinfer.flow.ledger import Ledger
     from mqinfer.flow.policy import Policy
     from mqinfer.message import Message
     from mqinfer.observe import StageMetrics
@@ -42,6 +45,7 @@ class Settler:
         limits: attempts and backoff.
         broker: to publish and acknowledge.
         emitter: for outputs.
+        ledger: where the end of a delivery without an answer is written down.
         dead_subject: where dead letters go; None for what reads them: they only end.
         metrics: of the stage.
         released: called for every job that leaves, however it does, and with whether its outputs
@@ -58,6 +62,7 @@ class Settler:
         *,
         broker: Broker,
         emitter: Emitter,
+        ledger: Ledger,
         dead_subject: str | None,
         metrics: StageMetrics,
         released: Callable[[Job, bool], None],
@@ -69,6 +74,7 @@ class Settler:
         self._limits = limits
         self._broker = broker
         self.emitter = emitter
+        self._ledger = ledger
         self._dead_subject = dead_subject
         self._metrics = metrics
         self._released = released
@@ -163,32 +169,43 @@ class Settler:
     # --- not answered ---------------------------------------------------------------------------
 
     def failed(self, job: Job, error: BaseException) -> None:
-        """Give the message back for another attempt, or dead-letter it."""
+        """Give the message back for another delivery, or dead-letter it; see `outcome`."""
         if not self.holds(job):
             return
-        attempt = job.delivery.attempt
-        # A server that is away (a blob store) is no fault of the message: it comes back until the
-        # server does, however often that is.
-        used_up = attempt >= self._limits.attempts and not isinstance(error, Unavailable)
-        if isinstance(error, Reject) or used_up:
-            self.dead(job, error)
+        found = outcome(
+            error,
+            job.past,
+            job.delivery.attempt,
+            self._limits,
+            now=time.time(),
+            random=random.random(),
+        )
+        if isinstance(found, Dead):
+            self.dead(job, found.error)
             return
-        delay = error.after if isinstance(error, Retry) else None
-        if delay is None:
-            delay = self._limits.backoff.delay(attempt, random.random())
-        log.warning(
-            "retry",
+        (log.info if found.snoozed else log.warning)(
+            "snooze" if found.snoozed else "retry",
             stage=self._stage,
             id=job.id,
             sequence=job.delivery.sequence,
-            attempt=attempt,
+            failures=found.past.failures,
             attempts=self._limits.attempts,
-            after=round(delay, 3),
+            after=round(found.delay, 3),
             error=f"{type(error).__name__}: {error}",
         )
-        self._broker.nak(job.delivery, delay)
-        self._metrics.retried()
-        self._leave(job)
+        self._give_back(job, found.past, found.delay)
+
+    def _give_back(self, job: Job, past: Past, delay: float) -> None:
+        """Write down how the delivery ended, then give the message back."""
+        job.unpublished += 1  # never let go: from now on nothing but `written` settles it
+
+        def written() -> None:
+            if self.holds(job):
+                self._broker.nak(job.delivery, delay)
+                self._metrics.retried()
+                self._leave(job)
+
+        self._ledger.ended(job, past, written)
 
     def dead(self, job: Job, error: BaseException) -> None:
         """Publish the dead letter; the message ends when JetStream has it."""
@@ -220,7 +237,7 @@ class Settler:
                     stage=self._stage,
                     id=job.id,
                     sequence=job.delivery.sequence,
-                    attempts=job.delivery.attempt,
+                    attempts=job.past.attempt,
                     kind=kind,
                     reason=str(error),
                     exc_info=error if kind == "failed" else None,

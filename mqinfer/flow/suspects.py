@@ -1,12 +1,12 @@
 """Suspects: messages that may have killed their worker are handled alone, and counted.
 
 When a process dies, everything it had in flight is delivered again: the message that killed it
-and its innocent neighbours look the same to the server. So a message that comes for the third
-time goes through a lane, one at a time in the whole process, and its start is counted in the state
-bucket *before* the handler runs; when the handler ends in any way the count begins anew. Only a
-message that was in the lane at every death since its second delivery is dead-lettered as `killed`:
-one that happened to be there when its process was killed from outside, or by a message that came
-for the first time, is not.
+and its innocent neighbours look the same to the server. So a message of which two deliveries ended
+without a word (see `ledger`) goes through a lane, one at a time in the whole process, and its start
+is counted in the state bucket *before* the handler runs; when the handler ends in any way the count
+begins anew. Only a message that was in the lane at every death since then is dead-lettered as
+`killed`: one that happened to be there when its process was killed from outside, or by a message
+that came for the first time, is not.
 
 Two workers may hold the same message, where one lost its lease on it without knowing. Each adds its
 own start to the count, and takes back no more than there were when it began.
@@ -57,7 +57,7 @@ class Suspects:
 
     def suspects(self, job: Job) -> bool:
         """Whether the message must go through the lane."""
-        return job.delivery.attempt > min(PLAIN_ATTEMPTS, self._limits.attempts)
+        return job.past.unexplained >= min(PLAIN_ATTEMPTS, self._limits.attempts)
 
     async def may_run(self, job: Job) -> bool:
         """Mark the start of a suspect; call it with the lane held, right before the handler.
@@ -69,7 +69,7 @@ class Suspects:
 
         def started(value: bytes | None) -> bytes | None:
             deaths = int(value or b"0")
-            if deaths >= enough and job.delivery.attempt > self._limits.attempts:
+            if deaths >= enough and job.past.unexplained >= self._limits.attempts:
                 return value
             return b"%d" % (deaths + 1)
 

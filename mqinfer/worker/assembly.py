@@ -13,6 +13,7 @@ from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import Handling, InBatches, OneByOne
 from mqinfer.flow.intake import Gate, Source
 from mqinfer.flow.job import Job
+from mqinfer.flow.ledger import Ledger
 from mqinfer.flow.reader import Reader
 from mqinfer.flow.runner import Runner
 from mqinfer.flow.settler import Settler
@@ -65,6 +66,9 @@ class Assembly:
         def released(job: Job, storing: bool) -> None:
             runner.released(job, storing)
 
+        name = plan.state_bucket(app)
+        bucket = services.broker.bucket(name)
+        ledger = Ledger(binding.consumer, name=name, bucket=bucket, broker=services.broker)
         settler = Settler(
             task.name,
             task.limits,
@@ -79,6 +83,7 @@ class Assembly:
                 inline_limit=services.inline_limit,
                 broker=services.broker,
             ),
+            ledger=ledger,
             dead_subject=None if task.dead else plan.dead_subject(app, task.name),
             metrics=metrics,
             released=released,
@@ -112,10 +117,11 @@ class Assembly:
             metrics=metrics,
             suspects=Suspects(
                 binding.consumer,
-                bucket=services.broker.bucket(plan.state_bucket(app)),
+                bucket=bucket,
                 limits=task.limits,
                 lane=self.lane,
             ),
+            ledger=ledger,
             policy=binding.policy,
             clock=clock,
         )
@@ -155,7 +161,7 @@ class Assembly:
             models = task.stage.models
             gates.append(lambda: inference.blocked(models))
         limit = task.limits.max_downstream
-        readers = [other.name for other in plan.downstream(self.work.app, task)]
+        readers = [other.name for other in plan.ahead(self.work.app, task)]
         if limit is not None and readers:
 
             def behind() -> str | None:

@@ -21,6 +21,7 @@ from mqinfer.errors import (
 from mqinfer.flow import deadletter
 from mqinfer.flow.deadletter import MAX_HEADER, MAX_REASON, dead_letter, kind_of
 from mqinfer.flow.job import Job
+from mqinfer.flow.ledger import Past
 from mqinfer.identity import IDENTITY, MSG_ID, RUN, parse_header_block
 from tests.support.flow import Delivered
 
@@ -37,9 +38,9 @@ def raised(error: BaseException) -> BaseException:
 def letter(
     error: BaseException, *, max_payload: int = LIMIT, run: str | None = None, **fields: Any
 ) -> tuple[dict[str, str], bytes]:
-    header, payload = dead_letter(
-        Job(Delivered(**fields), 0.0), "s", error, max_payload=max_payload, run=run
-    )
+    job = Job(Delivered(**fields), 0.0)
+    job.open("s", None, None).past = Past(tries=job.delivery.attempt - 1)
+    header, payload = dead_letter(job, "s", error, max_payload=max_payload, run=run)
     assert len(header) <= MAX_HEADER + MAX_REASON
     return parse_header_block(header), payload
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqinfer.flow.job import HANDLING, SETTLED, STORING, WAITING, Interruption, Job, State
+from mqinfer.flow.ledger import Past
 from tests.support.flow import Delivered
 
 TASK = cast("asyncio.Task[object]", object())
@@ -104,7 +105,9 @@ def test_the_handler_sees_the_delivery() -> None:
     context = found.context
     assert context is not None
     assert (context.id, context.stage, context.run) == ("t:7", "s", "r")
-    assert (context.sequence, context.attempt, context.subject) == (7, 2, "t.number")
+    assert (context.sequence, context.attempt, context.subject) == (7, 1, "t.number")
+    context.past = Past(failures=2, tries=2, unexplained=1)
+    assert (context.attempt, found.past.failures) == (4, 2)
     assert (context.models, context.published) == ({"leaf": "3"}, 5.0)
     assert found.ancestors == ("x", "y")
     assert "t:7" not in repr(Job(Delivered(7), 0.0))

@@ -16,6 +16,7 @@ from mqinfer.errors import (
     PublishError,
     Reject,
     Retry,
+    Snooze,
     Unavailable,
 )
 from mqinfer.flow.deadletter import KIND
@@ -166,7 +167,9 @@ def test_all_outputs_are_counted_also_those_published_on_the_way() -> None:
         (Retry("x"), 1, ("nak", 1.0)),
         (Retry("x", after=7.0), 2, ("nak", 7.0)),
         (Retry("x", after=0.0), 2, ("nak", 0.0)),
-        (Retry("x", after=7.0), 3, ("term", "failed")),
+        (Retry("x"), 3, ("term", "failed")),
+        (Retry("x", after=7.0), 3, ("nak", 7.0)),  # the other side has said when: no failure
+        (Snooze("x", after=7.0), 3, ("nak", 7.0)),
         (Reject("x"), 1, ("term", "rejected")),
         (DecodeError("x"), 1, ("term", "decode")),
         (Unavailable("x"), 1, ("nak", 1.0)),

@@ -11,6 +11,7 @@ import pytest
 from mqinfer.backoff import Backoff
 from mqinfer.errors import Unavailable
 from mqinfer.flow import suspects as module
+from mqinfer.flow.ledger import Past
 from mqinfer.flow.suspects import Suspects
 from mqinfer.stage import Limits
 from tests.test_bucket import Memory
@@ -19,7 +20,9 @@ KEY = "stage.7"
 
 
 def job(attempt: int) -> Any:
-    return SimpleNamespace(delivery=SimpleNamespace(attempt=attempt, sequence=7))
+    """A message of which no earlier delivery is explained."""
+    past = Past(unexplained=attempt - 1)
+    return SimpleNamespace(delivery=SimpleNamespace(sequence=7), past=past)
 
 
 def worker(bucket: Memory, attempts: int = 3) -> Suspects:
@@ -31,7 +34,7 @@ def count(bucket: Memory) -> int:
     return int(bucket.values[KEY][0])
 
 
-def test_the_third_delivery_is_a_suspect() -> None:
+def test_one_that_died_twice_without_a_word_is_a_suspect() -> None:
     found = worker(Memory(), attempts=5)
     assert [found.suspects(job(attempt)) for attempt in (1, 2, 3, 4)] == [False, False, True, True]
     assert worker(Memory(), attempts=1).suspects(job(2))

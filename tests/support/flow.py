@@ -19,6 +19,7 @@ from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import InBatches, OneByOne
 from mqinfer.flow.intake import Source
 from mqinfer.flow.job import Job
+from mqinfer.flow.ledger import Ledger, Past
 from mqinfer.flow.policy import Policy
 from mqinfer.flow.reader import Reader
 from mqinfer.flow.runner import Runner
@@ -114,7 +115,7 @@ class FakeBroker:
         said: ("ack" | "nak" | "term", sequence, the delay or the reason) in the order of the calls.
         published: what was published, and `unanswered` the part that waits for `answer`.
         renewed: sequences of the messages that were said to be worked on.
-        counts: the bucket of suspects.
+        counts: the bucket of suspects and of the ledger; `ended` is what was written to the latter.
     """
 
     max_payload = 1 << 20
@@ -127,6 +128,7 @@ class FakeBroker:
         self.unanswered: list[Published] = []
         self.renewed: list[int] = []
         self.counts = Memory()
+        self.ended: dict[str, bytes] = {}
         self.pulls: list[FakePull] = []
         self.on_message: Callable[[Any], None]
         self.on_released: Callable[[int, int], None]
@@ -146,6 +148,11 @@ class FakeBroker:
         timeout: float | None = None,
     ) -> None:
         name = subject if isinstance(subject, str) else subject.decode()
+        if name.startswith("$KV.state."):  # the ledger, which waits for nobody here
+            self.ended[name.removeprefix("$KV.state.")] = payload
+            self.counts.values[name.removeprefix("$KV.state.")] = (payload, 1)
+            done(None, False)
+            return
         self.published.append(Published(name, header, payload, done))
         self.unanswered.append(self.published[-1])
 
@@ -202,6 +209,7 @@ class Flow:
         self.gate: str | None = None
         self.lane = asyncio.Lock()
         self.left: list[tuple[Job, bool]] = []  # released, and whether its outputs were stored
+        self.ledger = Ledger("s", name="state", bucket=self.broker.counts, broker=self.broker)
         self.settler = self.make_settler(policy)
         self.handling = (InBatches if self.stage.signature.batch else OneByOne)(
             self.stage, self.settler
@@ -222,6 +230,7 @@ class Flow:
             suspects=Suspects(
                 "s", bucket=self.broker.counts, limits=self.stage.limits, lane=self.lane
             ),
+            ledger=self.ledger,
             policy=policy,
             clock=self.clock,
         )
@@ -242,6 +251,7 @@ class Flow:
                 inline_limit=0,
                 broker=self.broker,
             ),
+            ledger=self.ledger,
             dead_subject=plan.dead_subject(self.app, "s") if dead else None,
             metrics=self.metrics,
             released=self._released,
@@ -254,9 +264,11 @@ class Flow:
         self.runner.released(job, storing)
 
     def job(self, sequence: int = 1, value: int = 1, **fields: Any) -> Job:
-        """A job that was read, as a handler would be given it."""
+        """A job that was read, as a handler would be given it; earlier attempts have failed."""
         job = Job(Delivered(sequence, **fields), self.clock())
-        job.open("s", None, None)
+        context = job.open("s", None, None)
+        failures = job.delivery.attempt - 1
+        context.past = Past(failures=failures, tries=failures, explained=failures)
         job.message = Number(value)
         return job
 
