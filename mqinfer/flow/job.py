@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mqinfer.context import Context
-from mqinfer.flow.ledger import NOTHING, Past
+from mqinfer.flow.past import NOTHING, Past
 from mqinfer.identity import ANCESTORS, MODELS, RUN, input_id, parse_ancestors, parse_models
 
 if TYPE_CHECKING:

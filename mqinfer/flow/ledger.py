@@ -23,6 +23,7 @@ import structlog
 from mqinfer.backoff import Attempts, Backoff
 from mqinfer.bucket import change
 from mqinfer.errors import MqinferError
+from mqinfer.flow.past import NOTHING, Past
 from mqinfer.identity import header_block
 
 if TYPE_CHECKING:
@@ -38,31 +39,6 @@ STOP = 3.0  # seconds that writing down what is handed back may hold up a stop
 # takes a megabyte, these about 300 kB.
 REMEMBERED = 20_000
 
-
-class Past(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is known of a message's earlier deliveries.
-
-    Attributes:
-        failures: attempts that were spent.
-        tries: deliveries that a handler began with, whatever came of them.
-        explained: up to this delivery all have been accounted for.
-        snoozed: when the first of its snoozes in a row began, in seconds since the epoch; 0: none.
-        unexplained: deliveries that ended without a word; not kept, but found when it is read.
-    """
-
-    failures: int = 0
-    tries: int = 0
-    explained: int = 0
-    snoozed: float = 0.0
-    unexplained: int = 0
-
-    @property
-    def attempt(self) -> int:
-        """1 for a message that was never begun with, as far as anybody can know."""
-        return 1 + self.tries + self.unexplained
-
-
-NOTHING = Past()
 
 _encode = msgspec.json.Encoder().encode
 _past = msgspec.json.Decoder(Past)

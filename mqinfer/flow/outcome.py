@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mqinfer.errors import Reject, Retry, Snooze, SnoozedTooLong, Unavailable
-from mqinfer.flow.ledger import Past
+from mqinfer.flow.past import Past
 
 if TYPE_CHECKING:
     from mqinfer.stage import Limits

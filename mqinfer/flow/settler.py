@@ -20,8 +20,8 @@ import structlog
 from mqinfer.flow.deadletter import dead_letter, kind_of
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.job import SETTLED, STORING, Job
-from mqinfer.flow.ledger import Past
 from mqinfer.flow.outcome import Dead, outcome
+from mqinfer.flow.past import Past
 
 if TYPE_CHECKING:
     from mqinfer.flow.ledger import Ledger

@@ -21,7 +21,7 @@ from mqinfer.errors import (
 from mqinfer.flow import deadletter
 from mqinfer.flow.deadletter import MAX_HEADER, MAX_REASON, dead_letter, kind_of
 from mqinfer.flow.job import Job
-from mqinfer.flow.ledger import Past
+from mqinfer.flow.past import Past
 from mqinfer.identity import IDENTITY, MSG_ID, RUN, parse_header_block
 from tests.support.flow import Delivered
 

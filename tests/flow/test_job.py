@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqinfer.flow.job import HANDLING, SETTLED, STORING, WAITING, Interruption, Job, State
-from mqinfer.flow.ledger import Past
+from mqinfer.flow.past import Past
 from tests.support.flow import Delivered
 
 TASK = cast("asyncio.Task[object]", object())

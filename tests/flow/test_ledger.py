@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqinfer.errors import DecodeError, HandlerTimeout, Reject, Retry, Snooze, Unavailable
-from mqinfer.flow.ledger import NOTHING, Past
 from mqinfer.flow.outcome import Again, Dead, outcome
+from mqinfer.flow.past import NOTHING, Past
 from mqinfer.stage import Limits
 from tests.support.flow import Flow, Number
 

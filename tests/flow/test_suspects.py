@@ -11,7 +11,7 @@ import pytest
 from mqinfer.backoff import Backoff
 from mqinfer.errors import Unavailable
 from mqinfer.flow import suspects as module
-from mqinfer.flow.ledger import Past
+from mqinfer.flow.past import Past
 from mqinfer.flow.suspects import Suspects
 from mqinfer.stage import Limits
 from tests.test_bucket import Memory

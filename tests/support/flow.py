@@ -19,7 +19,8 @@ from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import InBatches, OneByOne
 from mqinfer.flow.intake import Source
 from mqinfer.flow.job import Job
-from mqinfer.flow.ledger import Ledger, Past
+from mqinfer.flow.ledger import Ledger
+from mqinfer.flow.past import Past
 from mqinfer.flow.policy import Policy
 from mqinfer.flow.reader import Reader
 from mqinfer.flow.runner import Runner
