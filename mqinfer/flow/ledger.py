@@ -7,8 +7,8 @@ hands back. Deliveries that nothing explains died with their worker, or were for
 these make a message suspect, and none of them is an attempt.
 
 Nothing is written for a message that is answered, and nothing is read for one that comes for the
-first time. Records live in the app's state bucket, under `ended.<consumer>.<sequence>` and
-`back.<consumer>`, for as long as messages do.
+first time. Records live in the app's state bucket, under `<consumer>.ended.<sequence>` and
+`<consumer>.back`, for as long as messages do.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.stage")
 
 WAIT = Backoff(initial=0.5, maximum=5.0)  # while the bucket cannot be read
+PATIENCE = 60.0  # seconds that a message is held until its end is written down
 STOP = 3.0  # seconds that writing down what is handed back may hold up a stop
 # Hand-backs that are remembered of one consumer: those of the newest messages. A server's message
 # takes a megabyte, these about 300 kB.
@@ -88,8 +89,8 @@ class Ledger:
                 log.warning("the end of a delivery is not written down", reason=str(problem))
             then()
 
-        key = f"{self._subject}ended.{self._consumer}.{job.delivery.sequence}"
-        self._broker.publish(key, header_block({}), _encode(past), stored)
+        key = f"{self._subject}{self._consumer}.ended.{job.delivery.sequence}"
+        self._broker.publish(key, header_block({}), _encode(past), stored, timeout=PATIENCE)
 
     async def handed_back(self, jobs: Sequence[Job]) -> None:
         """Write down that these deliveries are handed back; a stop does not wait long for it."""
@@ -106,7 +107,7 @@ class Ledger:
 
         try:
             async with asyncio.timeout(STOP):
-                key = f"back.{self._consumer}"
+                key = f"{self._consumer}.back"
                 await change(self._bucket, key, added, what=f"what {self._consumer} hands back")
         except (MqinferError, TimeoutError) as error:
             log.warning(
@@ -114,7 +115,7 @@ class Ledger:
             )
 
     async def _load(self, job: Job) -> Past:
-        found = await self._read(f"ended.{self._consumer}.{job.delivery.sequence}")
+        found = await self._read(f"{self._consumer}.ended.{job.delivery.sequence}")
         return _past.decode(found) if found else NOTHING
 
     async def _back_of(self, job: Job, clock: Callable[[], float]) -> list[int]:
@@ -122,7 +123,7 @@ class Ledger:
             # Whoever handed it back wrote that down first: what is read after its arrival has it.
             if self._back_read <= job.received:
                 began = clock()
-                found = await self._read(f"back.{self._consumer}")
+                found = await self._read(f"{self._consumer}.back")
                 self._back = _handed_back.decode(found) if found else {}
                 self._back_read = began
         return self._back.get(str(job.delivery.sequence), [])

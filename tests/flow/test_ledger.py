@@ -97,7 +97,7 @@ async def test_only_what_ended_without_a_word_is_unexplained(lives: list[str]) -
 async def test_one_record_tells_all_that_a_stop_hands_back() -> None:
     flow = Flow(handler)
     await flow.ledger.handed_back([flow.job(number) for number in range(1, 400)])
-    assert list(flow.broker.counts.values) == ["back.s"]
+    assert list(flow.broker.counts.values) == ["s.back"]
     again = [flow.job(number, attempt=2) for number in (1, 399, 500)]
     await flow.ledger.explain(again, flow.clock)
     assert [job.past.unexplained for job in again] == [0, 0, 1]
