@@ -163,7 +163,7 @@ class Run:
             await asyncio.sleep(0.3)
 
     async def _stop(self) -> None:
-        # One that came a moment ago has no signal handlers yet: the interpreter would die of it.
+        # One that came a moment ago has no signal handlers yet, and would die of the signal.
         await self._until(lambda: all(slot.ready for slot in self.workers))
         codes = await asyncio.gather(*(slot.stop(90.0) for slot in self.workers))
         for slot, code in zip(self.workers, codes, strict=True):

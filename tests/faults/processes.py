@@ -116,17 +116,15 @@ class Slot:
         self.signal(signal.SIGUSR1)
 
     async def stop(self, timeout: float) -> int:
-        """End it in order; its exit code (killed when it takes too long)."""
+        """End it in order, once it is `ready`; its exit code (killed when it takes too long)."""
         self._wanted = False
         process = self.process
         if process is None:
             return 0
         self.signal(signal.SIGCONT)
+        self.signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(timeout):
-                if self._module == "worker":  # a signal kills what has no handlers yet
-                    await until(lambda: self.pid is None or self.ready, timeout)
-                self.signal(signal.SIGTERM)
                 return await process.wait()
         except TimeoutError:
             self._kill()
