@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -19,6 +19,7 @@ import pytest
 import structlog
 
 from mqinfer.cli import main
+from mqinfer.stack import ClickHouseServer, NatsServer
 
 _numbers = itertools.count()
 TIMEOUT = 120.0  # seconds for what a busy machine does; only a test that fails waits so long
@@ -65,25 +66,20 @@ async def greet(keyed: Keyed) -> None:
 
 
 @pytest.fixture(scope="session")
-def cli_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """NATS and ClickHouse, started once by `mqinfer up`: the settings that lead to them."""
-    pytest.importorskip("chdb")
+def cli_stack(
+    clickhouse_server: ClickHouseServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """NATS and ClickHouse, started once: the settings that lead to them."""
     folder = tmp_path_factory.mktemp("cli")
-    free = ["--nats-port=0", "--nats-monitor-port=0", "--clickhouse-port=0"]
-    with subprocess.Popen(
-        command("up", "--no-triton", *free, f"--dir={folder}/stack"),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        try:
-            found = re.search(r"NATS (\S+?), ClickHouse (\S+)", line)
-            assert found is not None, line
-            yield {"MQINFER_NATS_URL": found[1], "MQINFER_CLICKHOUSE_URL": found[2]}
-        finally:
-            process.terminate()
-            process.wait(TIMEOUT)
+    nats = NatsServer(folder / "nats", log=folder / "nats.log")
+
+    async def start() -> None:
+        await nats.start()
+        await nats.wait_ready()
+
+    asyncio.run(start())
+    yield {"MQINFER_NATS_URL": nats.url, "MQINFER_CLICKHOUSE_URL": clickhouse_server.url}
+    asyncio.run(nats.stop())
 
 
 def command(*arguments: str) -> list[str]:
