@@ -124,7 +124,7 @@ class Probes:
             finally:
                 self._wanted = False
         numbers = range(PROBES_FROM + first, PROBES_FROM + self.sent)
-        await until(lambda: all(number in self.latencies for number in numbers), timeout=60)
+        await until(lambda: all(number in self.latencies for number in numbers), timeout=240)
         return sorted(self.latencies[number] for number in numbers)
 
 
