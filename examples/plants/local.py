@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -278,8 +278,14 @@ async def load_version(stack: Stack, model: str, version: str) -> float:
     # Renamed, so that Triton never finds half of it.
     fresh.rename(stack.triton.models / model / version)
     began = time.monotonic()
-    path = f"/v2/models/{model}/versions/{version}/ready"
-    while (await http(stack.triton.http_port, path))[0] != 200:
+    port, path = stack.triton.http_port, f"/v2/models/{model}/versions/{version}/ready"
+
+    async def served() -> bool:
+        with suppress(OSError, TimeoutError):
+            return (await http(port, path))[0] == 200
+        return False  # too busy to say
+
+    while not await served():
         if time.monotonic() - began > STALLED_SECONDS:
             raise StackError(f"Triton does not take up {model} {version}; see {stack.triton.log}")
         await asyncio.sleep(0.1)

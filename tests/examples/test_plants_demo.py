@@ -17,7 +17,7 @@ from examples.plants.demo import broken_promises
 from examples.plants.flying import Run
 from examples.plants.local import clear
 from mqinfer.stack import Stack, StackError, StackSettings
-from tests.support.plants import left_behind, running
+from tests.support.plants import left_behind, running, until_line
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,10 +49,7 @@ def test_it_reports_and_leaves_nothing(demo: subprocess.Popen[str], tmp_path: Pa
 def test_a_signal_stops_everything(
     demo: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        if line.startswith("worker tables"):
-            break
+    until_line(demo, "worker tables")
     demo.send_signal(number)
     out, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, out
@@ -60,11 +57,8 @@ def test_a_signal_stops_everything(
 
 
 def test_a_death_ends_it_with_the_log(demo: subprocess.Popen[str], tmp_path: Path) -> None:
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        if found := re.match(r"worker graders: process (\d+)", line):
-            os.kill(int(found[1]), signal.SIGKILL)
-            break
+    found = until_line(demo, r"worker graders: process (\d+)")
+    os.kill(int(found[1]), signal.SIGKILL)
     out, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1, out
     assert "error: worker graders was ended by SIGKILL; the end of" in out

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples.plants.versions import Versions
-from tests.support.plants import left_behind, running
+from tests.support.plants import left_behind, running, until_line
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,10 +52,7 @@ def test_a_model_is_replaced(demo: subprocess.Popen[str], tmp_path: Path) -> Non
 def test_a_signal_in_the_replay_stops_everything(
     demo: subprocess.Popen[str], tmp_path: Path
 ) -> None:
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        if line.startswith("mqinfer replay"):
-            break
+    until_line(demo, "mqinfer replay")
     demo.send_signal(signal.SIGTERM)
     out, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, out

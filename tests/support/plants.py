@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,21 @@ def running(module: str, *options: str, folder: Path) -> Iterator[subprocess.Pop
         process.wait(60)
         assert process.stdout is not None
         process.stdout.close()
+
+
+def until_line(demo: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    """Read what a demo says up to a line that begins like this.
+
+    Raises:
+        AssertionError: it ended before; the text has what it said.
+    """
+    assert demo.stdout is not None
+    seen = []
+    for line in demo.stdout:
+        seen.append(line)
+        if found := re.match(pattern, line):
+            return found
+    raise AssertionError(f"no line {pattern!r} in:\n{''.join(seen)}")
 
 
 def left_behind(folder: Path) -> list[str]:
