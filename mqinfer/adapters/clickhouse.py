@@ -20,7 +20,13 @@ from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
-from clickhouse_connect.driver.exceptions import DataError, Error
+from clickhouse_connect.driver.exceptions import (
+    DataError,
+    Error,
+    InternalError,
+    NotSupportedError,
+    ProgrammingError,
+)
 
 from mqinfer.errors import (
     BadRows,
@@ -206,11 +212,15 @@ class ClickHouse:
             ) from None
         except (Error, OSError) as error:
             raise self._translated(error, data) from None
-        except (ValueError, TypeError, OverflowError, AttributeError, ArithmeticError) as error:
+        except Exception as error:
             if not data:
                 raise
+            why = self._clean(str(error)) or type(error).__name__
+            if isinstance(error, (MemoryError, RuntimeError)) and type(error) is not RecursionError:
+                # No value's fault: there is no memory, or no thread any more.
+                raise Unavailable(f"the client of ClickHouse failed: {why}") from None
             # What the client raises for values it cannot write; it has sent an unreadable block.
-            raise BadRows(self._clean(str(error) or type(error).__name__)) from None
+            raise BadRows(why) from None
 
     async def _connected(self) -> AsyncClient:
         if self._client is None:
@@ -228,6 +238,9 @@ class ClickHouse:
         if code is None:
             if isinstance(error, DataError) and data:
                 return BadRows(text)
+            if isinstance(error, (InternalError, NotSupportedError, ProgrammingError)):
+                # The client itself refuses: a type that it does not know, for one.
+                return TableError(text)
             status = re.search(r"\b(?:response code|HTTP status:?|status) (\d{3})\b", raw)
             if status and int(status[1]) not in _OUTAGE_STATUS and int(status[1]) < 500:
                 return TableError(f"ClickHouse at {self.address}: {text}")

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.errors import ConfigurationError
-from mqinfer.tables.columns import quoted
+from mqinfer.tables.sql import quoted
 from mqinfer.tables.tables import schema_of
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from mqinfer.blobfields import blob_columns
 from mqinfer.errors import ConfigurationError
 from mqinfer.replay import coverage
 from mqinfer.replay.promote import COVERED, inputs_sql, stages_of, texts
-from mqinfer.tables.columns import ColumnSpec, quoted
+from mqinfer.tables.columns import ColumnSpec
 from mqinfer.tables.migrate import ensure_table
-from mqinfer.tables.tables import TableSchema, schema_of, text_literal
+from mqinfer.tables.sql import quoted, text_literal
+from mqinfer.tables.tables import TableSchema, schema_of
 
 if TYPE_CHECKING:
     from mqinfer.app import App

@@ -27,9 +27,9 @@ from mqinfer import plan
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.replay import consumers, coverage
 from mqinfer.replay.run import DISCARD, ERASE, PROMOTE, UNDO, Run, State, moved
-from mqinfer.tables.columns import quoted
 from mqinfer.tables.migrate import ensure_table
-from mqinfer.tables.tables import generation_sql, schema_of, text_literal, version_sql
+from mqinfer.tables.sql import quoted, text_literal
+from mqinfer.tables.tables import generation_sql, schema_of, version_sql
 
 if TYPE_CHECKING:
     from mqinfer.app import App

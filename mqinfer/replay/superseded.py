@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from mqinfer.replay import coverage
 from mqinfer.replay.promote import inputs_sql, owner_sql, promoted_of, stages_of, texts
-from mqinfer.tables.columns import quoted
 from mqinfer.tables.migrate import ensure_table
-from mqinfer.tables.tables import TableSchema, text_literal
+from mqinfer.tables.sql import quoted, text_literal
+from mqinfer.tables.tables import TableSchema
 
 if TYPE_CHECKING:
     from mqinfer.app import App

@@ -15,8 +15,6 @@ from mqinfer.ports import Origin
 from mqinfer.split import Split
 from mqinfer.tables.tables import INSERTED, TableSchema, frame_values
 
-# What conversions raise for values that a column cannot hold.
-BAD_VALUE = (ValueError, TypeError, OverflowError, AttributeError, ArithmeticError)
 _FIXED = (
     "Int",
     "UInt",
@@ -80,7 +78,7 @@ class Block:
 def build_block(schema: TableSchema, items: Sequence[tuple[Row, Origin]]) -> Block:
     """The columns of `items`."""
     names = (*(c.name for c in schema.columns), *(name for name, _ in INSERTED))
-    types = (*(c.kind.type for c in schema.columns), *(type_ for _, type_ in INSERTED))
+    types = (*(c.kind.sent for c in schema.columns), *(type_ for _, type_ in INSERTED))
     index: Sequence[int] = range(len(items))
     refused: dict[int, str] = {}
     while True:
@@ -90,14 +88,15 @@ def build_block(schema: TableSchema, items: Sequence[tuple[Row, Origin]]) -> Blo
         for spec in schema.columns:
             try:
                 data.append(spec.values(rows))
-            except BAD_VALUE:
+            except Exception:  # noqa: BLE001 - whatever a value raises is that row's fault
                 split = Split([index])
                 while part := split.take():
                     try:
                         spec.values([items[i][0] for i in part])
-                    except BAD_VALUE as error:
+                    except Exception as error:  # noqa: BLE001
                         for i in split.refused(part):
-                            refused[i] = f"column {spec.name!r} ({spec.kind.type}): {error}"
+                            why = str(error) or type(error).__name__
+                            refused[i] = f"column {spec.name!r} ({spec.kind.type}): {why}"
                 index = [i for i in index if i not in refused]
                 break
         else:

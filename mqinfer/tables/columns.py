@@ -1,8 +1,8 @@
 r"""From the fields of a row type to ClickHouse columns: types, and values ready to be sent.
 
-Pure. What a column gets is decided once per row type; at run time a column is one `map` over the
-rows. Every conversion either keeps the value exactly or raises, so that a row is refused rather
-than stored as something else (decimals alone are rounded to their column's scale).
+Pure. What a column gets is decided once per row type, from the annotation and from the parsed type
+of its `Column`, part by part. At run time every conversion (see `convert`) either keeps the value
+exactly or raises, so that a row is refused rather than stored as something else.
 
 | annotation | column |
 |---|---|
@@ -28,7 +28,6 @@ import dataclasses
 import datetime
 import decimal
 import enum
-import re
 import sys
 import types
 import typing
@@ -44,7 +43,8 @@ from mqinfer.blob import Blob
 from mqinfer.column import Column
 from mqinfer.errors import WiringError
 from mqinfer.message import Row
-from mqinfer.tables import values
+from mqinfer.tables import convert
+from mqinfer.tables.types import Type, parse
 from mqinfer.tables.values import Convert
 
 _ARRAYS = (list, set, frozenset, collections.abc.Sequence, collections.abc.Set)
@@ -68,21 +68,31 @@ class Kind:
     """How one Python type is stored.
 
     Attributes:
-        type: ClickHouse's type.
+        of: ClickHouse's type.
         convert: from a field's value to what is sent, where they differ; raises ValueError or
             TypeError for a value the column cannot hold.
-        scalar: whether it may be Nullable, in ClickHouse.
-        nullable: whether it is.
-        key: whether it may be sorted by.
-        bounds: the least and greatest value, of a column of whole numbers.
+        type: its text, for statements.
+        sent: the text of the type that values are sent as.
     """
 
-    type: str
+    of: Type
     convert: Convert | None = None
-    scalar: bool = True
-    nullable: bool = False
-    key: bool = True
-    bounds: tuple[int, int] | None = None
+    type: str = ""
+    sent: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "type", str(self.of))
+        object.__setattr__(self, "sent", self.of.sent)
+
+    @property
+    def scalar(self) -> bool:
+        """Whether it may be Nullable, in ClickHouse."""
+        return self.of.plain.name not in ("Array", "Map", "Tuple")
+
+    @property
+    def key(self) -> bool:
+        """Whether it may be sorted by."""
+        return self.scalar and not self.of.nullable and not self.of.name.startswith("Float")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +115,9 @@ class ColumnSpec:
         """The column of `rows`.
 
         Raises:
-            ValueError, TypeError, OverflowError, AttributeError: some value cannot be stored.
+            ValueError, TypeError: some value cannot be stored; and whatever else a value raises.
         """
-        column = list(map(self.get, rows))
-        convert = self.kind.convert
-        if isinstance(convert, values.ByColumn):
-            column = convert.column(column)
-        elif convert is not None:
-            column = list(map(convert, column))
-        if self.kind.bounds is not None:
-            least, most = self.kind.bounds
-            numbers = column if not self.kind.nullable else [v for v in column if v is not None]
-            if numbers and (min(numbers) < least or max(numbers) > most):
-                far = min(numbers) if min(numbers) < least else max(numbers)
-                raise ValueError(f"{far} is outside {least} to {most}")
-        return column
+        return convert.whole_column(self.kind.convert, list(map(self.get, rows)))
 
 
 def columns_of(row_type: type[Row]) -> tuple[ColumnSpec, ...]:
@@ -171,132 +169,112 @@ class _Reader:
             f"ClickHouse column: {advice}"
         )
 
-    def read(self, hint: Any) -> Kind:
+    def read(self, hint: Any, wanted: Type | None = None) -> Kind:
+        """How `hint` is stored: as `wanted`, or as its own type."""
         # A NewType, or `type X = ...`.
         while named := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None):
             hint = named
         origin = typing.get_origin(hint)
         if origin is typing.Annotated:
-            return self._annotated(hint)
+            return self._annotated(hint, wanted)
         if origin is typing.Union or origin is types.UnionType:
-            return self._union(hint)
+            return self._union(hint, wanted)
         if origin is typing.Literal:
-            return self._values(hint, typing.get_args(hint), None)
+            return self._values(hint, typing.get_args(hint), None, wanted)
         if isinstance(hint, type) and origin is None:
             if issubclass(hint, enum.Enum):
-                return self._values(hint, [member.value for member in hint], attrgetter("value"))
-            for base, kind in _SCALARS.items():
+                members = [member.value for member in hint]
+                return self._values(hint, members, attrgetter("value"), wanted)
+            for base, own in _SCALARS.items():
                 if hint is base:
-                    return kind
+                    return self._scalar(hint, hint, wanted or own)
             if issubclass(hint, msgspec.Struct) or dataclasses.is_dataclass(hint):
-                return self._struct(hint)
+                return self._struct(hint, wanted)
         if _is_ndarray(origin or hint):
-            return self._ndarray(hint)
+            return self._ndarray(hint, wanted)
         if origin in _ARRAYS or (origin is tuple and typing.get_args(hint)[1:] == (...,)):
-            return self._array(self.read(typing.get_args(hint)[0]))
+            (inner,) = self._inner(hint, wanted, "Array", 1)
+            item = self.read(typing.get_args(hint)[0], inner)
+            return Kind(Type("Array", (item.of,)), convert.of_array(item.convert))
         if origin is tuple:
-            return self._tuple(hint, [self.read(part) for part in typing.get_args(hint)])
+            parts = typing.get_args(hint)
+            if not parts or parts == ((),):
+                raise self._error(hint, "say of what: tuple[float, ...]")
+            inners = self._inner(hint, wanted, "Tuple", len(parts))
+            items = [self.read(part, inner) for part, inner in zip(parts, inners, strict=True)]
+            return _tuple_kind(items, wanted.names if wanted else (), tuple)
         if origin in _MAPS:
-            return self._map(hint)
+            return self._map(hint, wanted)
         advice = _ADVICE.get(
             hint, 'use a plain type, or say how with Annotated[..., Column("...")]'
         )
         raise self._error(hint, advice)
 
-    def _annotated(self, hint: Any) -> Kind:
-        wanted = [extra for extra in hint.__metadata__ if isinstance(extra, Column)]
-        if not wanted:
-            return self.read(hint.__origin__)
-        kind = self.read(hint.__origin__)
-        text = wanted[-1].type
-        nullable = re.match(r"(LowCardinality\()?Nullable\(", text) is not None
-        if kind.nullable and not nullable:
-            text, nullable = _nullable(text), True
-        convert = kind.convert
-        if re.match(r"(Nullable\()?(Decimal|Date)", kind.type):
-            convert = _optional(self._scaled(hint, kind.type, text), kind.nullable)
-        elif _is_ndarray(typing.get_origin(hint.__origin__) or hint.__origin__):
-            convert = values.flat(text.count("Array("))
-        key = not nullable and not re.match(r"(Array|Map|Tuple|Float|BFloat|JSON|Nested)", text)
-        return replace(
-            kind, type=text, convert=convert, nullable=nullable, key=key, bounds=_bounds(text)
-        )
+    def _annotated(self, hint: Any, wanted: Type | None) -> Kind:
+        texts = [extra.type for extra in hint.__metadata__ if isinstance(extra, Column)]
+        if wanted is None and texts:
+            try:
+                wanted = parse(texts[-1])
+            except ValueError as error:
+                raise WiringError(
+                    f"{self.owner.__name__}.{self.field}: Column({texts[-1]!r}): {error}"
+                ) from None
+        return self.read(hint.__origin__, wanted)
 
-    def _scaled(self, hint: Any, own: str, wanted: str) -> Convert:
-        """The conversion to another scale: what is sent is a number of the column's own units."""
-        if "Decimal" in own:
-            scale = re.search(r"Decimal(?:\(\d+,|\d+\()\s*(\d+)\)", wanted)
-            if scale:
-                return values.rounded(int(scale[1]))
-        elif "DateTime" in own:
-            if scale := re.search(r"\bDateTime64\((\d)", wanted):
-                return values.Ticks(int(scale[1]))
-            if re.search(r"\bDateTime\b", wanted):
-                return values.Ticks(0)
-        elif re.search(r"\bDate(32)?\b", wanted):
-            return values.Days()
-        raise self._error(hint, f"its Column must be a kind of {own.partition('(')[0]}")
+    def _inner(
+        self, hint: Any, wanted: Type | None, name: str, count: int
+    ) -> Sequence[Type | None]:
+        """What is wanted of the parts of a container."""
+        if wanted is None:
+            return (None,) * count
+        if wanted.name != name:
+            raise self._error(hint, f"its Column must be a kind of {name}, not {wanted}")
+        if len(wanted.inner) != count:
+            raise self._error(hint, f"it has {count} elements, {wanted} {len(wanted.inner)}")
+        return wanted.inner
 
-    def _union(self, hint: Any) -> Kind:
+    def _scalar(self, hint: Any, source: type, wanted: Type) -> Kind:
+        try:
+            return Kind(wanted, convert.of_scalar(source, wanted))
+        except ValueError as error:
+            raise self._error(hint, f"{error}, not {wanted}") from None
+
+    def _union(self, hint: Any, wanted: Type | None) -> Kind:
         parts = typing.get_args(hint)
         rest = [part for part in parts if part is not type(None)]
         if len(rest) == len(parts) or len(rest) > 1:
             raise self._error(hint, "use one type, or one type or None")
-        kind = self.read(rest[0])
-        if kind.nullable:
-            return kind
+        kind = self.read(rest[0], wanted)
         if not kind.scalar:
             raise self._error(
                 hint, "ClickHouse has no missing list, map or tuple; make it empty by default"
             )
-        return replace(
-            kind,
-            type=_nullable(kind.type),
-            convert=_optional(kind.convert, True),
-            nullable=True,
-            key=False,
-        )
+        return _maybe(kind)
 
-    def _values(self, hint: Any, values: Sequence[Any], convert: Convert | None) -> Kind:
+    def _values(
+        self, hint: Any, values: Sequence[Any], get: Convert | None, wanted: Type | None
+    ) -> Kind:
+        """An enumeration or Literal: `get` reads a member's value."""
         some = [value for value in values if value is not None]
         if some and all(isinstance(value, str) for value in some):
-            kind = Kind("LowCardinality(String)", convert)
+            kind = self._scalar(hint, str, wanted or Type("LowCardinality", (Type("String"),)))
         elif some and all(type(value) is int for value in some):
-            kind = replace(_SCALARS[int], convert=convert)
+            kind = self._scalar(hint, int, wanted or Type("Int64"))
         else:
             raise self._error(hint, "all its values must be str, or all int")
         if len(some) < len(values):
-            kind = replace(kind, type=_nullable(kind.type), nullable=True, key=False)
-        return kind
+            kind = _maybe(kind)
+        return replace(kind, convert=convert.after(get, kind.convert))
 
-    def _array(self, item: Kind) -> Kind:
-        convert = item.convert
-        return Kind(
-            f"Array({item.type})",
-            list if convert is None else lambda value: [convert(part) for part in value],
-            scalar=False,
-            key=False,
-        )
-
-    def _tuple(self, hint: Any, items: list[Kind]) -> Kind:
-        if not items or any(item is None for item in items):
-            raise self._error(hint, "say of what: tuple[float, ...]")
-        return _tuple_kind([item.type for item in items], items, tuple)
-
-    def _map(self, hint: Any) -> Kind:
-        key, value = (self.read(part) for part in typing.get_args(hint))
-        if not key.key or not key.scalar or key.nullable:
+    def _map(self, hint: Any, wanted: Type | None) -> Kind:
+        inners = self._inner(hint, wanted, "Map", 2)
+        parts = typing.get_args(hint)
+        key, value = (self.read(part, inner) for part, inner in zip(parts, inners, strict=True))
+        if not key.key:
             raise self._error(hint, "its keys must be str or int")
-        of_key, of_value = key.convert or _same, value.convert or _same
-        plain = key.convert is None and value.convert is None
-        return Kind(
-            f"Map({key.type}, {value.type})",
-            None if plain else lambda v: {of_key(k): of_value(x) for k, x in v.items()},
-            scalar=False,
-            key=False,
-        )
+        return Kind(Type("Map", (key.of, value.of)), convert.of_map(key.convert, value.convert))
 
-    def _struct(self, hint: type) -> Kind:
+    def _struct(self, hint: type, wanted: Type | None) -> Kind:
         if hint in self.inside:
             raise self._error(hint, "it holds itself; use a flat list, or str")
         hints = _hints(hint)
@@ -306,16 +284,14 @@ class _Reader:
             names = tuple(f.name for f in dataclasses.fields(hint))  # type: ignore[arg-type]
         if not names:
             raise self._error(hint, "it has no fields")
+        inners = self._inner(hint, wanted, "Tuple", len(names))
+        if wanted is not None and wanted.names not in ((), names):
+            raise self._error(hint, f"its fields are {', '.join(names)}, those of {wanted} are not")
         reader = replace(self, inside=(*self.inside, hint))
-        items = [reader.read(hints[name]) for name in names]
-        get = attrgetter(*names)
-        return _tuple_kind(
-            [f"{quoted(name)} {item.type}" for name, item in zip(names, items, strict=True)],
-            items,
-            get if len(names) > 1 else lambda value: (get(value),),
-        )
+        items = [reader.read(hints[n], inner) for n, inner in zip(names, inners, strict=True)]
+        return _tuple_kind(items, wanted.names if wanted else names, convert.of_fields(names))
 
-    def _ndarray(self, hint: Any) -> Kind:
+    def _ndarray(self, hint: Any, wanted: Type | None) -> Kind:
         import numpy as np
 
         arguments = typing.get_args(hint)
@@ -324,47 +300,37 @@ class _Reader:
             raise self._error(hint, "name its dtype: numpy.typing.NDArray[np.float32]")
         try:
             dtype: np.dtype[Any] = np.dtype(scalars[0])
-            item = _NUMPY[dtype.kind + str(dtype.itemsize)]
+            own = Type(_NUMPY[dtype.kind + str(dtype.itemsize)])
         except (TypeError, KeyError):
             raise self._error(hint, "its dtype must be a float, an integer or bool") from None
         shape = typing.get_args(arguments[0])
         depth = len(shape) if shape and ... not in shape else 1
-        return Kind(
-            "Array(" * depth + item + ")" * depth, values.flat(depth), scalar=False, key=False
-        )
+        item: Type | None = own
+        if wanted is not None:
+            depth, item = 0, wanted
+            while item is not None and item.name == "Array":
+                depth, (item,) = depth + 1, self._inner(hint, item, "Array", 1)
+            if not depth:
+                raise self._error(hint, f"its Column must be a kind of Array, not {wanted}")
+        assert item is not None
+        # What the dtype holds already needs no look at every number.
+        items, of = None, item
+        if item != own:
+            items = self._scalar(hint, _NUMPY_SOURCES[dtype.kind], item).convert
+        for _ in range(depth):
+            items, of = items and convert.of_array(items), Type("Array", (of,))
+        return Kind(of, convert.of_ndarray(depth, items))
 
 
-def _tuple_kind(parts: list[str], items: list[Kind], get: Convert) -> Kind:
-    converts = [item.convert or _same for item in items]
-    plain = all(item.convert is None for item in items)
-
-    def convert(value: Any) -> tuple[Any, ...]:
-        return tuple(f(part) for f, part in zip(converts, get(value), strict=True))
-
-    return Kind(f"Tuple({', '.join(parts)})", get if plain else convert, scalar=False, key=False)
+def _tuple_kind(items: list[Kind], names: tuple[str, ...], get: Convert) -> Kind:
+    of = Type("Tuple", tuple(item.of for item in items), names)
+    return Kind(of, convert.of_tuple(get, [item.convert for item in items]))
 
 
-def _bounds(kind: str) -> tuple[int, int] | None:
-    found = re.fullmatch(r"(?:Nullable\()?(U?)Int(\d+)\)?", kind)
-    if found is None:
-        return None
-    bits = int(found[2])
-    return (0, 2**bits - 1) if found[1] else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-def _nullable(kind: str) -> str:
-    inner = re.fullmatch(r"LowCardinality\((.*)\)", kind)
-    return f"LowCardinality(Nullable({inner[1]}))" if inner else f"Nullable({kind})"
-
-
-def _optional(convert: Convert | None, nullable: bool) -> Convert | None:
-    if convert is None or not nullable:
-        return convert
-    return lambda value: None if value is None else convert(value)
-
-
-def _same(value: Any) -> Any:
-    return value
+def _maybe(kind: Kind) -> Kind:
+    """A kind whose value may be missing."""
+    wrapped = convert.Maybe(kind.convert) if kind.convert is not None else None
+    return Kind(kind.of.as_nullable(), wrapped)
 
 
 def _is_ndarray(kind: Any) -> bool:
@@ -372,23 +338,19 @@ def _is_ndarray(kind: Any) -> bool:
     return numpy is not None and kind is numpy.ndarray
 
 
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
-
-
-_SCALARS: dict[type, Kind] = {
-    str: Kind("String"),
-    bytes: Kind("String", bytes),
-    bytearray: Kind("String", bytes),
-    int: Kind("Int64", bounds=_bounds("Int64")),
-    float: Kind("Float64", key=False),
-    bool: Kind("Bool"),
-    datetime.date: Kind("Date32", values.Days()),
-    datetime.datetime: Kind("DateTime64(6, 'UTC')", values.Ticks(6)),
-    uuid.UUID: Kind("UUID", values.checked_uuid),
-    decimal.Decimal: Kind("Decimal(38, 18)", values.rounded(18)),
-    Blob: Kind("String", values.blob_text),
+# The column of each plain type, where nothing else is said.
+_SCALARS: dict[type, Type] = {
+    str: Type("String"),
+    bytes: Type("String"),
+    bytearray: Type("String"),
+    int: Type("Int64"),
+    float: Type("Float64"),
+    bool: Type("Bool"),
+    datetime.date: Type("Date32"),
+    datetime.datetime: Type("DateTime64", numbers=(6,), zone="UTC"),
+    uuid.UUID: Type("UUID"),
+    decimal.Decimal: Type("Decimal", numbers=(38, 18)),
+    Blob: Type("String"),
 }
 _NUMPY = {
     **{
@@ -401,3 +363,4 @@ _NUMPY = {
     "f8": "Float64",
     "b1": "Bool",
 }
+_NUMPY_SOURCES: dict[str, type] = {"i": int, "u": int, "f": float, "b": bool}

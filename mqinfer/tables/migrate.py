@@ -9,10 +9,10 @@ from __future__ import annotations
 from mqinfer.errors import ConflictError, TableError
 from mqinfer.message import Row
 from mqinfer.ports import Database
+from mqinfer.tables.sql import literal
 from mqinfer.tables.tables import (
     FRAMEWORK,
     TableSchema,
-    literal,
     same_type,
     schema_of,
     widens,

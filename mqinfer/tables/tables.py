@@ -20,11 +20,7 @@ differ in them, from two attempts, count as two rows.
 from __future__ import annotations
 
 import datetime
-import decimal
-import enum
-import math
 import re
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -36,7 +32,8 @@ import msgspec
 from mqinfer.errors import ConflictError, WiringError
 from mqinfer.message import Row
 from mqinfer.ports import Origin
-from mqinfer.tables.columns import ColumnSpec, columns_of, quoted
+from mqinfer.tables.columns import ColumnSpec, columns_of
+from mqinfer.tables.sql import literal, quoted
 
 STORAGE_SUFFIX = "__storage"
 # Of the 64 bits of a version: generation, then what is left of the time in milliseconds (until the
@@ -216,50 +213,6 @@ def schema_of(row_type: type[Row]) -> TableSchema:
                 "sorts by strings, whole numbers, dates, booleans and UUIDs that are never missing"
             )
     return TableSchema(name, columns, tuple(names[field].name for field in info.order_by))
-
-
-def text_literal(value: str) -> str:
-    """A string as SQL."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'").replace("\0", "\\0") + "'"
-
-
-def literal(value: Any) -> str:
-    """A field's default as SQL (values of messages are never put into SQL, they are inserted).
-
-    Raises:
-        TypeError: there is no way to write it.
-    """
-    match value:
-        case None:
-            return "NULL"
-        case enum.Enum():
-            return literal(value.value)
-        case bool():
-            return "true" if value else "false"
-        case int():
-            return str(value)
-        case float():
-            return repr(value) if math.isfinite(value) else f"toFloat64({text_literal(str(value))})"
-        case decimal.Decimal():
-            return text_literal(format(value, "f"))
-        case str():
-            return text_literal(value)
-        case bytes() | bytearray():
-            return f"unhex('{value.hex()}')"
-        case datetime.datetime():
-            zone = value.tzinfo or datetime.UTC
-            utc = value.replace(tzinfo=zone).astimezone(datetime.UTC).replace(tzinfo=None)
-            return f"toDateTime64('{utc.isoformat(' ')}', 6, 'UTC')"
-        case datetime.date() | uuid.UUID():
-            return text_literal(str(value))
-        case list() | set() | frozenset():
-            return f"[{', '.join(map(literal, value))}]"
-        case tuple():
-            raise TypeError("a tuple may be an array or a tuple")
-        case dict():
-            return f"map({', '.join(literal(x) for pair in value.items() for x in pair)})"
-        case _:
-            raise TypeError(f"no literal for {type(value).__name__}")
 
 
 def same_type(one: str, other: str) -> bool:
