@@ -161,6 +161,7 @@ class Settings(
     triton_tls_ca: str | None = None,
     triton_tls_cert: str | None = None,
     triton_tls_key: str | None = None,
+    triton_headers: str | None = None,
     clickhouse_url: str = 'http://default@127.0.0.1:8123/default',
     clickhouse_tls_ca: str | None = None,
     clickhouse_tls_cert: str | None = None,
@@ -186,8 +187,10 @@ class Worker(
     settings: Settings | None = None,
     drain: bool = False,
     run: str | None = None,
+    wait: bool = True,
 )
     not_ready() -> list[str]
+    async reach() -> None
     async run() -> None
     stop() -> None
 connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextManager[Client]
@@ -203,6 +206,7 @@ class BlobPathError(BlobError, Reject)
 class BlobTooLarge(BlobError, Reject)
 class ConfigurationError(MqinferError)
 class ConflictError(ConfigurationError)
+class ConnectionClosed(Unavailable)
 class DecodeError(Reject)
 class HandlerTimeout(MqinferError)
 class ModelError(MqinferError)
