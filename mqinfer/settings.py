@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from mqinfer.errors import ConfigurationError
+from mqinfer.headers import parse_headers
 from mqinfer.times import DURATION_HELP, SIZE_HELP, parse_duration, parse_size
 
 T = TypeVar("T")
@@ -90,11 +91,20 @@ def _http_url(text: str) -> str:
 
 
 def _triton(text: str) -> str:
-    bare = text if "://" in text else f"grpc://{text}"
-    _checked_url(bare, "grpc", "grpcs")
-    if urlsplit(bare).port is None or urlsplit(bare).path not in ("", "/"):
+    servers = [server.strip().rstrip("/") for server in text.split(",") if server.strip()]
+    if not servers:
         raise ValueError
-    return text.rstrip("/")
+    for server in servers:
+        bare = server if "://" in server else f"grpc://{server}"
+        _checked_url(bare, "grpc", "grpcs")
+        if urlsplit(bare).port is None or urlsplit(bare).path:
+            raise ValueError
+    return ",".join(servers)
+
+
+def _headers(text: str) -> str:
+    parse_headers(text)
+    return text
 
 
 def _blobs(text: str) -> str:
@@ -138,7 +148,17 @@ _NATS = _Kind(
     "urls", "nats://, tls://, ws:// or wss:// URLs, host:port, separated by commas", _servers
 )
 _HTTP = _Kind("url", "a URL such as http://user:password@host:8123/database", _http_url)
-_GRPC = _Kind("host:port", "host:port of the gRPC endpoint, or grpcs://host:port for TLS", _triton)
+_GRPC = _Kind(
+    "host:port",
+    "host:port of the gRPC endpoint, or grpcs://host:port for TLS; several separated by commas",
+    _triton,
+)
+_HEADERS = _Kind(
+    "headers",
+    "headers such as `authorization: Bearer abc, x-team: plants`, one a line where a value holds "
+    "commas; no name twice, none that begins with grpc- or ends in -bin",
+    _headers,
+)
 _STORE = _Kind("folder or url", "a folder, s3://bucket/prefix, gs://bucket, nats://bucket", _blobs)
 _BYTES = _Kind("size", SIZE_HELP, parse_size)
 _SOME_BYTES = _Kind("size", f"more than nothing: {SIZE_HELP}", _positive(parse_size))
@@ -176,13 +196,23 @@ class Settings:
         "_INBOX", _TEXT, "subject that replies come under, for accounts that may use only their own"
     )
     triton_url: str = _setting(
-        "127.0.0.1:8001", _GRPC, "Triton's gRPC endpoint; grpcs:// in front for TLS"
+        "127.0.0.1:8001",
+        _GRPC,
+        "Triton's gRPC endpoint; grpcs:// in front for TLS. Several, separated by commas or under "
+        "one name, share the calls",
     )
     triton_tls_ca: str | None = _setting(
         None, _PATH, "certificates (PEM) that Triton's own is checked against; implies TLS"
     )
     triton_tls_cert: str | None = _setting(None, _PATH, "client certificate (PEM) for mutual TLS")
     triton_tls_key: str | None = _setting(None, _PATH, "key (PEM) of MQINFER_TRITON_TLS_CERT")
+    triton_headers: str | None = _setting(
+        None,
+        _HEADERS,
+        "headers sent to Triton with every call, such as `authorization: Bearer ...`, separated by "
+        "commas or one a line",
+        secret=True,
+    )
     clickhouse_url: str = _setting(
         "http://default@127.0.0.1:8123/default",
         _HTTP,

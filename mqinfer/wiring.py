@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from mqinfer import plan
 from mqinfer.adapters.jetstream import JetStream
+from mqinfer.headers import parse_headers
 from mqinfer.plan import Task
 from mqinfer.starting import Patience
 from mqinfer.worker.services import Services
 
 if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse
+    from mqinfer.adapters.spread import Spread
     from mqinfer.adapters.triton import TritonClient
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
@@ -29,15 +31,16 @@ def jetstream(app: App, settings: Settings, role: str) -> JetStream:
     return JetStream(settings, name=f"{app.name} {role} {socket.gethostname()}:{os.getpid()}")
 
 
-def triton(settings: Settings) -> TritonClient:
-    """A connection to Triton; made when first used."""
-    from mqinfer.adapters.triton import TritonClient
+def triton(settings: Settings) -> TritonClient | Spread:
+    """A connection to Triton, or to several used as one; made when first used."""
+    from mqinfer.adapters.triton import open_triton
 
-    return TritonClient(
+    return open_triton(
         settings.triton_url,
         tls_ca=settings.triton_tls_ca,
         tls_cert=settings.triton_tls_cert,
         tls_key=settings.triton_tls_key,
+        headers=parse_headers(settings.triton_headers) if settings.triton_headers else None,
     )
 
 

@@ -13,7 +13,7 @@ from tests import rooms
 LAYERS = (
     "errors identity times split backoff context message row column blob blobfields codec model "
     "stage app settings observe metrics image imageheader collector http bucket streams ports "
-    "signals starting",
+    "signals starting headers",
     "flow",
     "inference tables",
     "plan",

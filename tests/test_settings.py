@@ -72,6 +72,8 @@ def test_an_unknown_override_is_a_mistake_of_the_caller():
         ("TRITON_URL", "http://127.0.0.1:8000", "host:port of the gRPC endpoint"),
         ("TRITON_URL", "triton", "host:port"),
         ("TRITON_URL", "triton:8001/v2", "host:port"),
+        ("TRITON_URL", "a:8001,b", "several separated by commas"),
+        ("TRITON_URL", ",", "host:port"),
         ("CLICKHOUSE_URL", "127.0.0.1:8123", "a URL such as http://"),
         ("CLICKHOUSE_URL", "http://", "a URL"),
         ("BLOBS", "ftp://x/y", "a folder, s3://"),

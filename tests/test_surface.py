@@ -162,6 +162,7 @@ class Settings(
     triton_tls_ca: str | None = None,
     triton_tls_cert: str | None = None,
     triton_tls_key: str | None = None,
+    triton_headers: str | None = None,
     clickhouse_url: str = 'http://default@127.0.0.1:8123/default',
     clickhouse_tls_ca: str | None = None,
     clickhouse_tls_cert: str | None = None,

@@ -23,6 +23,8 @@ from tritonclient.utils import (
     triton_to_np_dtype,
 )
 
+from mqinfer.adapters.addresses import Addresses
+from mqinfer.adapters.spread import Spread
 from mqinfer.errors import ConfigurationError, ModelError, ModelUnavailable, Unavailable
 from mqinfer.inference.calls import ModelDied
 from mqinfer.ports import ModelInfo, ModelReply, ModelVersion, TensorInfo
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_OPTIONS: tuple[tuple[str, int], ...] = (
+_OPTIONS: tuple[tuple[str, int | str], ...] = (
     # gRPC's own 4 MB is less than one picture; what bounds a request is the batcher.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -88,6 +90,9 @@ class TritonClient:
         keepalive: seconds of silence, while a request waits, after which the server is asked for a
             sign of life, and seconds that the sign may take. A server that died without a word
             (power, network, a stopped process) is noticed within twice that.
+        headers: sent with every call, as gRPC's metadata: what a gateway in front wants to see.
+        name: that its certificate and its gateway know it by, where the URL holds an address that
+            was found under this name.
 
     Raises:
         ConfigurationError: the URL or a TLS file cannot be used.
@@ -102,6 +107,8 @@ class TritonClient:
         tls_key: Path | str | None = None,
         timeout: float = 3.0,
         keepalive: float = 5.0,
+        headers: Mapping[str, str] | None = None,
+        name: str | None = None,
     ):
         files = (tls_ca, tls_key, tls_cert)
         scheme, _, address = url.rpartition("://")
@@ -118,8 +125,18 @@ class TritonClient:
         self._address = address
         self._tls = tls if scheme == "grpcs" or any(files) else None
         self._timeout = timeout
+        self._metadata = tuple((headers or {}).items()) or None
+        named = (
+            ()
+            if name is None
+            else (
+                ("grpc.ssl_target_name_override", name),
+                ("grpc.default_authority", f"{name}:{address.rpartition(':')[2]}"),
+            )
+        )
         self._options = (
             *_OPTIONS,
+            *named,
             ("grpc.keepalive_time_ms", int(keepalive * 1000)),
             ("grpc.keepalive_timeout_ms", int(keepalive * 1000)),
             # Without this one gRPC gives an unanswered ping a minute, whatever the other says.
@@ -256,7 +273,7 @@ class TritonClient:
         try:
             # The outer bound holds even if gRPC's own does not fire; it never should.
             async with asyncio.timeout(timeout + 5.0):
-                return await method(request, timeout=timeout)
+                return await method(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             self._raise(error, model)
         except TimeoutError:
@@ -374,4 +391,53 @@ def _outputs(model: str, reply: Any) -> dict[str, Array]:
     return outputs
 
 
-TritonServer = TritonClient  # the name that it had; stays for a release
+# --- several servers ----------------------------------------------------------------------------
+
+
+def open_triton(
+    url: str,
+    *,
+    tls_ca: Path | str | None = None,
+    tls_cert: Path | str | None = None,
+    tls_key: Path | str | None = None,
+    timeout: float = 3.0,
+    keepalive: float = 5.0,
+    headers: Mapping[str, str] | None = None,
+) -> TritonClient | Spread:
+    """The client of one server, or of several that are used as one; connects when first used.
+
+    Args:
+        url: as `TritonClient` takes it, or several, separated by commas. A name with several
+            addresses is several servers, too.
+        tls_ca: this and all others as for `TritonClient`, for each of them.
+        tls_cert: likewise.
+        tls_key: likewise.
+        timeout: likewise.
+        keepalive: likewise.
+        headers: likewise.
+
+    Raises:
+        ConfigurationError: a URL or a TLS file cannot be used.
+    """
+
+    def connect(one: str, name: str | None = None) -> TritonClient:
+        return TritonClient(
+            one,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            timeout=timeout,
+            keepalive=keepalive,
+            headers=headers,
+            name=name,
+        )
+
+    urls = list(dict.fromkeys(one.strip() for one in url.split(",")))
+    clients = [connect(one) for one in urls]  # so that what cannot be used is refused here
+    addresses = Addresses(urls)
+    if len(clients) == 1 and addresses.fixed:
+        return clients[0]
+    return Spread(addresses.look, connect, fixed=addresses.fixed)
+
+
+TritonServer = open_triton  # the name that the client had; stays for a release

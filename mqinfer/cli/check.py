@@ -15,9 +15,13 @@ from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mqinfer.app import App
     from mqinfer.operate.check import Report
+    from mqinfer.ports import InferenceServer
     from mqinfer.settings import Settings
+    from mqinfer.stage import Stage
 
 
 def check(
@@ -69,9 +73,7 @@ async def _check(app: App, settings: Settings, offline: bool) -> Report:
             server = wiring.triton(settings)
             stack.push_async_callback(server.close)
             aliases = await _aliases(app, settings)
-            asked["Triton"] = functools.partial(
-                checks.check_models, stages, server, aliases=aliases
-            )
+            asked["Triton"] = functools.partial(_models, stages, server, aliases)
         if checks.uses_tables(stages):
             from mqinfer import wiring
 
@@ -96,6 +98,21 @@ async def _aliases(app: App, settings: Settings) -> dict[tuple[str, str], str] |
     except (Unavailable, PermissionDenied):
         return None
     return {key: alias.version for key, alias in found.items()}
+
+
+async def _models(
+    stages: Mapping[str, Stage],
+    server: InferenceServer,
+    aliases: Mapping[tuple[str, str], str] | None,
+    report: Report,
+) -> None:
+    from mqinfer.adapters.spread import Spread
+    from mqinfer.operate.addresses import check_addresses
+    from mqinfer.operate.check import check_models
+
+    if isinstance(server, Spread):
+        await check_addresses(stages, await server.servers(), report)
+    await check_models(stages, server, report, aliases)
 
 
 async def _streams(app: App, settings: Settings, report: Report) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from mqinfer.context import Context
-from mqinfer.errors import ModelUnavailable
+from mqinfer.errors import ModelUnavailable, Unavailable
 from mqinfer.inference import tensors
 from mqinfer.inference.batcher import BatcherStatistics, Entry
 from mqinfer.inference.limits import LimitStatistics
@@ -29,6 +29,22 @@ class ModelDied(ModelUnavailable):
 
     Never seen by handlers: their calls wait, or end in a `ModelError` when they are at fault.
     """
+
+
+class ServerLost(Unavailable):
+    """One of several servers gave no answer, and others can: what was asked of it goes to them.
+
+    Never seen by handlers. What it was asked is suspect, as after any loss: an item that brings
+    down one server must not go on to bring down the next with all its neighbours.
+
+    Args:
+        reason: why there is none.
+        signs_of_life: of all servers until now; more of them later say that they live.
+    """
+
+    def __init__(self, reason: str, signs_of_life: int):
+        super().__init__(reason)
+        self.signs_of_life = signs_of_life
 
 
 class InferenceObserver(Protocol):

@@ -25,6 +25,7 @@ from mqinfer.inference.calls import (
     ModelDied,
     QueueStatistics,
     Request,
+    ServerLost,
 )
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.link import Link
@@ -367,6 +368,8 @@ class ModelQueue:
                 entry.batch_limit = max(1, len(batch) // 2)
             if len(batch) == 1:
                 self._suspect(batch[0].item, error)
+        if isinstance(error, ServerLost):
+            return
         if isinstance(error, ModelUnavailable):
             self.followed.down(str(error), died=isinstance(error, ModelDied))
         else:
@@ -374,7 +377,8 @@ class ModelQueue:
 
     def _suspect(self, call: Call, error: Unavailable) -> None:
         """An item that was alone got no answer; when that goes on, the item is at fault."""
-        sign_of_life = (self._link.returns, self.followed.returns, self._requests)
+        others = error.signs_of_life if isinstance(error, ServerLost) else 0
+        sign_of_life = (self._link.returns, self.followed.returns, self._requests, others)
         if call.lost_alone(sign_of_life, self._link.clock()):
             self._refused += 1
             call.fail(
