@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from mqinfer.backoff import Backoff
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Row
-from mqinfer.model import Model, Tensor
+from mqinfer.model import Model, Priority, Tensor
 from mqinfer.stage import Lifespan, Stage, models_in, read_limits, read_signature
 from mqinfer.times import parse_duration, parse_size
 
@@ -204,6 +204,8 @@ class App:
         version: str | int | None = None,
         alias: str | None = None,
         inputs: Mapping[str, Tensor] | None = None,
+        timeout: float | None = None,
+        priority: Priority = "live",
     ) -> Model:
         """A handle on a model of the inference server.
 
@@ -213,14 +215,24 @@ class App:
             alias: follow the version that `mqinfer models APP --set NAME@ALIAS=VERSION` names, at
                 run time; until it is set, `version` answers.
             inputs: what handlers send, for `mqinfer check` to compare.
+            timeout: seconds a call may take outside of a handler, outages included; None is ten
+                minutes. In a handler its stage's timeout bounds it.
+            priority: "bulk" lets the live calls of the same process go before, as those of a replay
+                do; a quarter of the requests is left to bulk calls while live ones wait.
 
         Raises:
-            WiringError: the alias cannot be one.
+            WiringError: the alias, the timeout or the priority cannot be one.
         """
         if alias is not None and not _NAME.fullmatch(alias):
             raise WiringError(f"model {name}: an alias is letters, digits, - and _: {alias!r}")
+        if timeout is not None and not timeout > 0:
+            raise WiringError(f"model {name}: timeout={timeout!r} must be more than 0 seconds")
+        if priority not in ("live", "bulk"):
+            raise WiringError(f"model {name}: priority={priority!r} must be 'live' or 'bulk'")
         pinned = None if version is None else str(version)
-        model = Model(name, version=pinned, alias=alias, inputs=inputs)
+        model = Model(
+            name, version=pinned, alias=alias, inputs=inputs, timeout=timeout, priority=priority
+        )
         key = name if pinned is None else f"{name}:{pinned}"
         self.models[key if alias is None else f"{key}@{alias}"] = model
         return model

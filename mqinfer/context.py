@@ -37,6 +37,8 @@ class Context:
     __slots__ = (
         "_log",
         "_progress",
+        "_queued",
+        "_sent",
         "_waits",
         "attempt",
         "blobs",
@@ -79,11 +81,12 @@ class Context:
         self.state = state
         self.models = models if models is not None else {}
         self.blobs = blobs
-        # Seconds spent waiting for a server that is down: the timeout does not count them. Waits
-        # may overlap (several model calls at once); the time passes once for all of them.
+        # Seconds spent waiting for a server that is down, or for the turn of a model call: the
+        # timeout does not count them. Waits may overlap (several model calls at once); the time
+        # passes once for all of them.
         self.waited = 0.0
         self.waiting_since: float | None = None
-        self._waits = 0
+        self._waits = self._queued = self._sent = 0
         self._progress = False
         self._log: FilteringBoundLogger | None = None
 
@@ -124,8 +127,7 @@ class Context:
             now: monotonic seconds, by the clock of all these methods.
         """
         self._waits += 1
-        if self._waits == 1:
-            self.waiting_since = now
+        self._turn(now)
 
     def resume(self, now: float) -> None:
         """What `pause` told of waits no more; without a pause before, nothing happens.
@@ -136,7 +138,31 @@ class Context:
         if self._waits == 0:
             return
         self._waits -= 1
-        if self._waits == 0 and self.waiting_since is not None:
+        self._turn(now)
+
+    def model_calls(self, now: float, queued: int, sent: int) -> None:
+        """So many more of its model calls stand behind others, or are under way; for the engine.
+
+        One that stands behind others waits as for a server that is down, but only while no other
+        call of this message is under way: what a message asks for itself is its own time, and so a
+        model that never answers is bounded by the stage's timeout.
+
+        Args:
+            now: monotonic seconds.
+            queued: calls that wait for their turn, more than before or (negative) fewer.
+            sent: calls that a model is asked now; so for those.
+        """
+        self._queued += queued
+        self._sent += sent
+        if self._queued or self.waiting_since is not None:
+            self._turn(now)
+
+    def _turn(self, now: float) -> None:
+        """Stop or start the clock of the stage's timeout."""
+        if self._waits or (self._queued and not self._sent):
+            if self.waiting_since is None:
+                self.waiting_since = now
+        elif self.waiting_since is not None:
             self.waited += now - self.waiting_since
             self.waiting_since = None
 

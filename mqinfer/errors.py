@@ -117,6 +117,10 @@ class ModelError(MqinferError):
     """The inference server answered a model call with an error about this item."""
 
 
+class ModelTimeout(MqinferError):
+    """A model call outside of a handler was not answered within the `timeout` of its handle."""
+
+
 class PublishError(MqinferError):
     """The stream refused a message for good; the client stays usable."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from msgspec import Struct
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     Array = np.ndarray[tuple[int, ...], np.dtype[Any]]  # Any: handlers compute with it
+
+Priority = Literal["live", "bulk"]
 
 
 class Tensor(Struct, frozen=True):
@@ -49,6 +51,9 @@ class Inference(Protocol):
         version: str | None,
         inputs: Mapping[str, Array],
         alias: str | None = None,
+        *,
+        timeout: float | None = None,
+        bulk: bool = False,
     ) -> Answer:
         """Run one item; waits while the model is unavailable."""
 
@@ -65,9 +70,12 @@ class Model:
         alias: answer with the version that this alias names (`mqinfer models --set`); while it is
             not set, `version` says who answers.
         inputs: what handlers send, for `mqinfer check`.
+        timeout: seconds a call may take outside of a handler, outages included; None is ten
+            minutes. In a handler its stage's timeout bounds it.
+        priority: "bulk" lets the live calls of this process go before, as those of a replay do.
     """
 
-    __slots__ = ("alias", "inputs", "name", "version")
+    __slots__ = ("alias", "inputs", "name", "priority", "timeout", "version")
 
     def __init__(
         self,
@@ -76,11 +84,15 @@ class Model:
         version: str | None = None,
         alias: str | None = None,
         inputs: Mapping[str, Tensor] | None = None,
+        timeout: float | None = None,
+        priority: Priority = "live",
     ):
         self.name = name
         self.version = version
         self.alias = alias
         self.inputs = dict(inputs or {})
+        self.timeout = timeout
+        self.priority = priority
 
     async def __call__(self, **inputs: Array) -> Answer:
         """Run the model on one item, batched with every other call in flight.
@@ -94,6 +106,7 @@ class Model:
         Raises:
             BadTensor: a name, dtype or shape does not fit the model.
             ModelError: the server refused this item.
+            ModelTimeout: no answer came in time, outside of a handler.
             NotConnected: called outside a worker and outside `mqinfer.connect(app)`.
         """
         run = inference.get()
@@ -102,7 +115,10 @@ class Model:
                 f"model {self.name}: call it inside a handler that a worker runs, "
                 "or inside `async with mqinfer.connect(app)`"
             )
-        answer = await run(self.name, self.version, inputs, self.alias)
+        bulk = self.priority == "bulk"
+        answer = await run(
+            self.name, self.version, inputs, self.alias, timeout=self.timeout, bulk=bulk
+        )
         context = current.get()
         if context is not None:
             context.models[answer.model] = answer.version

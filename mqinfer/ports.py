@@ -43,6 +43,7 @@ class ModelInfo:
         inputs: tensors to send.
         outputs: tensors that come back.
         max_batch_size: the most items a request may hold; 0: it takes no batch dimension.
+        instances: requests that it runs at once; 0 is not known.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ModelInfo:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     max_batch_size: int
+    instances: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +91,18 @@ class InferenceServer(Protocol):
         """
 
     async def infer(
-        self, model: str, version: str | None, inputs: Mapping[str, Array], *, timeout: float
+        self, model: str, version: str | None, inputs: Mapping[str, Array], *, timeout: float | None
     ) -> ModelReply:
         """Run one request; the arrays carry the batch dimension if the model has one.
+
+        A cancelled call cancels the request on the server, as far as the server does so. A
+        connection that died is noticed also without a timeout.
 
         Raises:
             ModelError: the server refused this request for what is in it.
             ModelUnavailable: the model is not ready (unloaded, unknown version).
-            Unavailable: the server does not answer, or not within `timeout` seconds.
+            Unavailable: the server does not answer, or not within `timeout` seconds (None: a model
+                may take any time).
         """
 
     async def ready(self) -> None:
@@ -104,6 +110,15 @@ class InferenceServer(Protocol):
 
         Raises:
             Unavailable: why it is not.
+        """
+
+    async def reload(self, model: str) -> None:
+        """Load a model anew, whose process died; return when that is done.
+
+        Raises:
+            ConfigurationError: the server does not allow it.
+            ModelError: it does not load.
+            Unavailable: the server does not answer.
         """
 
     async def close(self) -> None:

@@ -56,7 +56,10 @@ class Limits:
         max_bytes: their payloads and headers, in bytes.
         concurrency: handlers that run at once; None is 512 (or `max_in_flight`, if that is less)
             for `async def` and twice the processors for a plain `def`, which runs in threads.
-        timeout: seconds one handling may take, outages not counted; then it has failed.
+        timeout: seconds one handling may take; then it has failed. Neither outages count nor the
+            time for which model calls stand behind those of other messages of this process; a call
+            that was sent has what is left of it. So it is longer than the model takes, times the
+            processes that share it.
         attempts: that may fail before a message is dead-lettered. A restart, a delivery that
             never began, a server that is away and a `Snooze` spend none.
         snooze_for: seconds for which a message may be snoozed without a break.

@@ -78,3 +78,18 @@ def test_what_was_waited_is_the_union_of_the_waits(waits: list[list[int]]) -> No
     assert one.waiting_since is None
     covered = {second for start, end in waits for second in range(start, end)}
     assert one.waited == len(covered)
+
+
+def test_a_model_call_behind_others_stops_the_clock_unless_another_is_under_way() -> None:
+    one = Context(id="1", stage="s", sequence=1)
+    one.model_calls(1.0, 1, 0)
+    assert one.waited_by(3.0) == 2.0
+    one.model_calls(3.0, 0, 1)  # another one is sent
+    assert (one.waiting_since, one.waited) == (None, 2.0)
+    one.model_calls(7.0, 0, -1)
+    assert one.waited_by(8.0) == 3.0
+    one.pause(8.0)  # the server is down
+    one.model_calls(9.0, -1, 0)
+    assert one.waited_by(10.0) == 5.0
+    one.resume(10.0)
+    assert (one.waiting_since, one.waited) == (None, 5.0)

@@ -43,6 +43,8 @@ class App(
         version: str | int | None = None,
         alias: str | None = None,
         inputs: Mapping[str, Tensor] | None = None,
+        timeout: float | None = None,
+        priority: Priority = 'live',
     ) -> Model
     resolve() -> tuple[dict[str, Stage], list[WiringError]]
     rows: dict[str, type[Row]]
@@ -119,6 +121,7 @@ class Context(
     blobs: BlobStore | None = None,
 )
     log: FilteringBoundLogger
+    model_calls(now: float, queued: int, sent: int) -> None
     pause(now: float) -> None
     progress() -> None
     resume(now: float) -> None
@@ -140,6 +143,8 @@ class Model(
     version: str | None = None,
     alias: str | None = None,
     inputs: Mapping[str, Tensor] | None = None,
+    timeout: float | None = None,
+    priority: Priority = 'live',
 )
 class MqinferError(Exception)
 class Reject(MqinferError)
@@ -212,6 +217,7 @@ class ConnectionClosed(Unavailable)
 class DecodeError(Reject)
 class HandlerTimeout(MqinferError)
 class ModelError(MqinferError)
+class ModelTimeout(MqinferError)
 class ModelUnavailable(Unavailable)
 class MqinferError(Exception)
 class NotConnected(MqinferError)
@@ -353,6 +359,8 @@ class TritonServer(
     async model_states() -> list[ModelState]
     prepare() -> None
     async probe() -> bool
+    async start() -> None
+    async stop(timeout: float = 10.0) -> None
     url: str
 async run_up(settings: StackSettings, *, out: Callable[[str], None]) -> int
 """

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from mqinfer.backoff import Attempts, Backoff
-from mqinfer.errors import ModelUnavailable, MqinferError, Unavailable
+from mqinfer.errors import (
+    ConfigurationError,
+    ModelError,
+    ModelUnavailable,
+    MqinferError,
+    Unavailable,
+)
 from mqinfer.inference.calls import ModelDied, ServerLost
 from mqinfer.ports import InferenceServer, ModelInfo, ModelReply, ModelVersion
 
@@ -138,7 +144,7 @@ class Spread:
         return list(found.values())
 
     async def infer(
-        self, model: str, version: str | None, inputs: Mapping[str, Array], *, timeout: float
+        self, model: str, version: str | None, inputs: Mapping[str, Array], *, timeout: float | None
     ) -> ModelReply:
         """Run one request on the server with the fewest under way.
 
@@ -174,6 +180,28 @@ class Spread:
                 member.attempts.reset()
                 self._signs += 1
                 return reply
+
+    async def reload(self, model: str) -> None:
+        """Load a model anew on each server where its process died.
+
+        Raises:
+            ConfigurationError: none of them allows it.
+            ModelError: it loads on none.
+            Unavailable: none answers.
+        """
+        await self._find()
+        died = [one for one in self._up() if any(name == model for name, _ in one.rests)]
+        errors: list[MqinferError] = []
+        members = died or self._up()
+        for member in members:
+            try:
+                await member.server.reload(model)
+            except (ConfigurationError, ModelError, Unavailable) as error:
+                errors.append(error)
+            else:
+                member.rests = {key: rest for key, rest in member.rests.items() if key[0] != model}
+        if len(errors) == len(members):
+            raise errors[0] if errors else self._all_down()
 
     async def close(self) -> None:
         """End every task and release the connections."""
@@ -370,4 +398,4 @@ def _age(info: ModelInfo) -> tuple[int, str]:
 def _face(info: ModelInfo, wanted: Wanted) -> object:
     """What servers must have in common for calls to go to either: a call is checked only once."""
     latest = info.versions[-1:] if wanted[1] is None else ()
-    return replace(info, versions=latest)
+    return replace(info, versions=latest, instances=0)

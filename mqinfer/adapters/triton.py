@@ -70,9 +70,18 @@ _OUTAGE = {
 _CONNECTION_LOST = re.compile(
     r"rst_stream|connection reset|socket closed|broken pipe", re.IGNORECASE
 )
+# The repository may not be changed by requests: how the server was started forbids it, or a header
+# is wanted.
+_NO_CONTROL = re.compile(
+    r"explicit model load / unload is not allowed|protocol is restricted", re.IGNORECASE
+)
 # A process of the Python backend died. Triton calls the model ready all the same, and does not
 # start the process again before the model is loaded anew.
 _MODEL_DIED = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
+
+
+# Seconds that loading a model may take.
+_LOAD_SECONDS = 600.0
 
 
 class TritonClient:
@@ -191,6 +200,8 @@ class TritonClient:
             inputs=tuple(_tensor(model, t, batched, t.name in optional) for t in metadata.inputs),
             outputs=tuple(_tensor(model, t, batched, False) for t in metadata.outputs),
             max_batch_size=config.max_batch_size,
+            # A group without GPUs is on all of them; then there are more than these.
+            instances=sum(group.count * max(1, len(group.gpus)) for group in config.instance_group),
         )
 
     async def _served(self, model: str) -> tuple[str, ...]:
@@ -218,8 +229,30 @@ class TritonClient:
         ]
         return sorted(found, key=lambda one: (one.model, _version_order(one.version)))
 
+    async def reload(self, model: str) -> None:
+        """Load a model anew, whose process died; the server calls it ready: it is unloaded before.
+
+        Several clients may do so at once: what one has unloaded the others only load, which changes
+        nothing once it is loaded.
+
+        Raises:
+            ConfigurationError: the server does not allow it.
+            ModelError: it does not load.
+            Unavailable: the server does not answer.
+        """
+        self._connect()
+        stub, name = self._stub, {"model_name": model}
+        state = await self._call(
+            stub.ModelReady, service_pb2.ModelReadyRequest(name=model), self._timeout, model
+        )
+        if state.ready:
+            unload = service_pb2.RepositoryModelUnloadRequest(**name)
+            await self._call(stub.RepositoryModelUnload, unload, _LOAD_SECONDS, model)
+        load = service_pb2.RepositoryModelLoadRequest(**name)
+        await self._call(stub.RepositoryModelLoad, load, _LOAD_SECONDS, model)
+
     async def infer(
-        self, model: str, version: str | None, inputs: Mapping[str, Array], *, timeout: float
+        self, model: str, version: str | None, inputs: Mapping[str, Array], *, timeout: float | None
     ) -> ModelReply:
         """Run one request; the arrays carry the batch dimension if the model has one.
 
@@ -228,7 +261,8 @@ class TritonClient:
         Raises:
             ModelError: the server refused this request for what is in it.
             ModelUnavailable: the model is not ready (unloaded, unknown version, `ModelDied`).
-            Unavailable: the server does not answer, or not within `timeout` seconds.
+            Unavailable: the server does not answer, or not within `timeout` seconds (None: a model
+                may take any time).
         """
         self._connect()
         request = _request(model, version, inputs)
@@ -267,12 +301,12 @@ class TritonClient:
         self,
         method: Callable[..., Awaitable[T]],
         request: object,
-        timeout: float,
+        timeout: float | None,
         model: str | None,
     ) -> T:
         try:
             # The outer bound holds even if gRPC's own does not fire; it never should.
-            async with asyncio.timeout(timeout + 5.0):
+            async with asyncio.timeout(None if timeout is None else timeout + 5.0):
                 return await method(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             self._raise(error, model)
@@ -285,6 +319,12 @@ class TritonClient:
 
     def _raise(self, error: grpc.aio.AioRpcError, model: str | None) -> NoReturn:
         code, text = error.code(), (error.details() or "no details").strip()
+        if _NO_CONTROL.search(text):
+            raise ConfigurationError(
+                f"triton at {self.url} does not let clients load models ({text}): start it with "
+                "--model-control-mode=explicit --load-model=*, or restart it when a model's "
+                "process died"
+            ) from None
         if model is not None and code in _MODEL_CODES and _MODEL_NOT_READY.search(text):
             raise ModelUnavailable(f"model {model} at {self.url}: {text}") from None
         if model is not None and _MODEL_DIED.search(text):

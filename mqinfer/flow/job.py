@@ -55,7 +55,7 @@ class DeliveryContext(Context):
         self.blobs = blobs
         self.waited = 0.0
         self.waiting_since = None
-        self._waits = 0
+        self._waits = self._queued = self._sent = 0
         self._progress = False
         self._log = None
 

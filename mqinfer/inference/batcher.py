@@ -5,6 +5,10 @@ is free; while all slots are busy calls gather; when a slot frees, everything ga
 oldest call's signature goes as one request, up to the model's batch size and a byte bound. There is
 no timer: an idle model adds no latency and a busy one fills its batches by itself.
 
+Live calls go before bulk ones (those of a replay, or of a handle that says so), in requests of
+their own. Of the requests that are taken while both wait, one in four is of bulk calls, so that
+they are not starved. A part of the room is for live calls alone.
+
 Keeps the part of promise 3 that memory stays bounded: `add` refuses what does not fit, and the
 caller waits.
 """
@@ -19,6 +23,10 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 MIB = 1024 * 1024
+# While live calls wait, one request of so many is for bulk calls.
+BULK_EVERY = 4
+# The part of the room that bulk calls may take.
+BULK_ROOM = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +42,7 @@ class Entry(Generic[T]):
         batch_limit: the most calls its next request may hold; None is the model's bound. Calls
             whose request ended without an answer are suspects: they go again in smaller requests,
             with no other beside, so that one that brings the model down is found.
+        bulk: whether live calls go before it.
     """
 
     item: T
@@ -42,6 +51,12 @@ class Entry(Generic[T]):
     ticket: int
     added: float
     batch_limit: int | None = None
+    bulk: bool = False
+
+    @property
+    def queue(self) -> tuple[bool, Hashable]:
+        """What it shares with those that may be in its request."""
+        return self.bulk, self.signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +103,11 @@ class Batcher(Generic[T]):
         self.max_calls = max_calls
         self.max_bytes = max_bytes
         self.busy = 0
-        # Signature -> its waiting calls by ticket, in order of ticket; never an empty one.
-        self._queues: dict[Hashable, OrderedDict[int, Entry[T]]] = {}
+        # Bulk or not, and signature -> its waiting calls by ticket, in order; never an empty one.
+        self._queues: dict[tuple[bool, Hashable], OrderedDict[int, Entry[T]]] = {}
+        # Of the waiting calls; and requests of live calls taken since one of bulk calls.
+        self._waiting_bulk = 0
+        self._live_in_turn = 0
         # Whether the request under way is one of suspects.
         self._alone = False
         self._next_ticket = 0
@@ -98,23 +116,26 @@ class Batcher(Generic[T]):
         self._sent = 0
         self._sent_bytes = 0
 
-    def fits(self, size: int) -> bool:
+    def fits(self, size: int, *, bulk: bool = False) -> bool:
         """Whether a call of this many bytes may be added now."""
         calls, held = self._waiting + self._sent, self._waiting_bytes + self._sent_bytes
-        return not calls or (calls < self.max_calls and held + size <= self.max_bytes)
+        part = BULK_ROOM if bulk else 1
+        return not calls or (calls < part * self.max_calls and held + size <= part * self.max_bytes)
 
-    def add(self, signature: Hashable, item: T, size: int, now: float) -> Entry[T] | None:
+    def add(
+        self, signature: Hashable, item: T, size: int, now: float, *, bulk: bool = False
+    ) -> Entry[T] | None:
         """Add a call, or return None when it does not fit: the caller waits and tries again."""
-        if not self.fits(size):
+        if not self.fits(size, bulk=bulk):
             return None
-        entry = Entry(item, signature, size, self._next_ticket, now)
+        entry = Entry(item, signature, size, self._next_ticket, now, bulk=bulk)
         self._next_ticket += 1
         self._enqueue(entry)
         return entry
 
     def remove(self, entry: Entry[T]) -> bool:
         """Take out a call that nobody waits for any more; False when it is not waiting here."""
-        queue = self._queues.get(entry.signature)
+        queue = self._queues.get(entry.queue)
         if queue is None or queue.get(entry.ticket) is not entry:
             return False
         self._dequeue(queue, entry)
@@ -128,8 +149,7 @@ class Batcher(Generic[T]):
         """
         if self.busy >= slots or not self._queues or self._alone:
             return []
-        # Fair between signatures: the one whose first call is the oldest. Few are ever waiting.
-        queue = min(self._queues.values(), key=_first_ticket)
+        queue = self._next_queue()
         suspect = next(iter(queue.values())).batch_limit is not None
         if suspect and self.busy:
             return []
@@ -144,6 +164,7 @@ class Batcher(Generic[T]):
             size += entry.size
         for entry in taken:
             self._dequeue(queue, entry)
+        self._live_in_turn = 0 if taken[0].bulk else self._live_in_turn + 1
         self._alone = suspect
         self.busy += 1
         self._sent += len(taken)
@@ -152,14 +173,14 @@ class Batcher(Generic[T]):
 
     def put_back(self, entries: Iterable[Entry[T]]) -> None:
         """Let calls of a request wait again, in their old place in the order."""
-        behind: set[Hashable] = set()
+        behind: set[tuple[bool, Hashable]] = set()
         for entry in entries:
             self.done(entry)
             self._enqueue(entry)
-            behind.add(entry.signature)
-        for signature in behind:
+            behind.add(entry.queue)
+        for key in behind:
             # Rare, so that sorting is cheaper than any structure that stays sorted.
-            queue = self._queues[signature]
+            queue = self._queues[key]
             for ticket in sorted(queue):
                 queue.move_to_end(ticket)
 
@@ -193,7 +214,7 @@ class Batcher(Generic[T]):
             waiting_bytes=self._waiting_bytes,
             sent=self._sent,
             busy=self.busy,
-            signatures=len(self._queues),
+            signatures=len({signature for _, signature in self._queues}),
             oldest=max((now - entry.added for entry in self), default=0.0),
         )
 
@@ -203,17 +224,28 @@ class Batcher(Generic[T]):
             f"signatures={len(self._queues)}, max_batch={self.max_batch})"
         )
 
+    def _next_queue(self) -> OrderedDict[int, Entry[T]]:
+        """Whose turn it is."""
+        queues: Iterable[OrderedDict[int, Entry[T]]] = self._queues.values()
+        if 0 < self._waiting_bulk < self._waiting:
+            turn = self._live_in_turn >= BULK_EVERY - 1
+            queues = [queue for (bulk, _), queue in self._queues.items() if bulk is turn]
+        # Fair between signatures: the one whose first call is the oldest. Few are ever waiting.
+        return min(queues, key=_first_ticket)
+
     def _enqueue(self, entry: Entry[T]) -> None:
-        queue = self._queues.setdefault(entry.signature, OrderedDict())
+        queue = self._queues.setdefault(entry.queue, OrderedDict())
         queue[entry.ticket] = entry
         self._waiting += 1
+        self._waiting_bulk += entry.bulk
         self._waiting_bytes += entry.size
 
     def _dequeue(self, queue: OrderedDict[int, Entry[T]], entry: Entry[T]) -> None:
         del queue[entry.ticket]
         if not queue:
-            del self._queues[entry.signature]
+            del self._queues[entry.queue]
         self._waiting -= 1
+        self._waiting_bulk -= entry.bulk
         self._waiting_bytes -= entry.size
 
 

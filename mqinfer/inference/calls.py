@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -88,13 +89,26 @@ class QueueStatistics:
     limit: LimitStatistics
 
 
+class Stand(enum.Enum):
+    """Where a call stands, and so whether the clock of its handler runs."""
+
+    QUEUED = "behind others: the clock stops, unless another call of its message is under way"
+    SENT = "the model is asked: the clock runs"
+    BLOCKED = "the server or the model is down: the clock stops"
+    OVER = "it has not begun, or has its answer"
+
+
+QUEUED, SENT, BLOCKED, OVER = Stand
+
+
 class Call:
     """One caller waiting for one item."""
 
     __slots__ = (
         "_lost_since",
-        "_paused",
         "_sign_of_life",
+        "_stand",
+        "bulk",
         "context",
         "entry",
         "future",
@@ -105,7 +119,15 @@ class Call:
         "size",
     )
 
-    def __init__(self, info: ModelInfo, inputs: dict[str, Array], context: Context | None):
+    def __init__(
+        self,
+        info: ModelInfo,
+        inputs: dict[str, Array],
+        context: Context | None,
+        *,
+        bulk: bool = False,
+    ):
+        self.bulk = bulk
         self.info = info
         self.inputs = inputs
         self.context = context
@@ -117,24 +139,29 @@ class Call:
         self.lost = 0
         self._lost_since = 0.0
         self._sign_of_life: object = None
-        self._paused = False
+        self._stand = OVER
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if the caller still waits."""
         if not self.future.done():
             self.future.set_exception(error)
 
-    def pause(self, now: float) -> None:
-        """It waits for a server that is down: that is not its handler's time."""
-        if self.context is not None and not self._paused:
-            self._paused = True
-            self.context.pause(now)
-
-    def resume(self, now: float) -> None:
-        """It waits no more."""
-        if self.context is not None and self._paused:
-            self._paused = False
-            self.context.resume(now)
+    def stands(self, stand: Stand, now: float) -> None:
+        """Say where it stands from now on."""
+        before, context = self._stand, self.context
+        if context is None or before is stand:
+            return
+        self._stand = stand
+        if stand is BLOCKED:
+            context.pause(now)
+        if before is QUEUED:
+            context.model_calls(now, -1, stand is SENT)
+        elif before is SENT:
+            context.model_calls(now, stand is QUEUED, -1)
+        else:
+            context.model_calls(now, stand is QUEUED, stand is SENT)
+        if before is BLOCKED:
+            context.resume(now)
 
     def lost_alone(self, sign_of_life: object, now: float) -> bool:
         """No answer came while it was alone in its request; says whether it is at fault by now.
@@ -158,11 +185,12 @@ Batch = list[Entry[Call]]
 class Request:
     """One slot at work: a request, and those it is split into when it is refused."""
 
-    __slots__ = ("alive", "open", "task")
+    __slots__ = ("alive", "began", "open", "task")
 
-    def __init__(self, batch: Batch, task: asyncio.Task[None] | None):
+    def __init__(self, batch: Batch, task: asyncio.Task[None] | None, began: float):
         # Entries that did not go back to the queue; their room is given up with the slot.
         self.open = dict.fromkeys(batch)
         # Callers that were not cancelled; without any the request is.
         self.alive = len(batch)
         self.task = task
+        self.began = began

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from mqinfer.context import current
+from mqinfer.errors import ModelTimeout
 from mqinfer.inference.aliases import FollowedAliases
 from mqinfer.inference.batcher import MIB, Batcher
 from mqinfer.inference.calls import InferenceObserver, QueueStatistics
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from mqinfer.model import Answer, Array, Model
 
 __all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "QueueStatistics"]
+
+# Seconds for a call outside of a handler: long enough for the slowest model behind others.
+CALL_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,8 @@ class Inference:
 
     Args:
         server: where the models are.
-        request_timeout: seconds a request may take before the server counts as not answering.
+        timeout: seconds a call may take outside of a handler, where its handle does not say; in a
+            handler the timeout of its stage bounds it.
         clock: monotonic seconds, the same clock that stages are timed by.
         refresh: seconds between two looks at the metadata of the models in use.
         request_bytes: the most bytes of items in one request.
@@ -68,7 +73,7 @@ class Inference:
         self,
         server: InferenceServer,
         *,
-        request_timeout: float = 30.0,
+        timeout: float = CALL_TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
         refresh: float = 2.0,
         request_bytes: int = 16 * MIB,
@@ -78,7 +83,8 @@ class Inference:
         limit: Callable[[], AdaptiveLimit] = AdaptiveLimit,
         observer: InferenceObserver | None = None,
     ):
-        self._link = Link(server, clock=clock, request_timeout=request_timeout)
+        self._link = Link(server, clock=clock)
+        self._timeout = timeout
         # By what is followed: the model, a version (None: the latest), and an alias before that.
         self._queues: dict[tuple[str, str | None, str | None], ModelQueue] = {}
         self._aliases = aliases
@@ -111,6 +117,9 @@ class Inference:
         version: str | None,
         inputs: Mapping[str, Array],
         alias: str | None = None,
+        *,
+        timeout: float | None = None,
+        bulk: bool = False,
     ) -> Answer:
         """Run one item, in a request with others; waits while the model is unavailable.
 
@@ -119,16 +128,34 @@ class Inference:
             version: None takes the latest that the server serves.
             inputs: arrays without batch dimension, by the model's input names.
             alias: takes the version that it names, if it is set, rather than `version`.
+            timeout: seconds outside of a handler, outages included.
+            bulk: let live calls go before; those of a replay always do.
 
         Raises:
             BadTensor: a name, dtype or shape does not fit the model.
             ModelError: the server refused this item.
+            ModelTimeout: it took too long, outside of a handler.
             NotConnected: this object was closed.
         """
         self._link.require_open()
         if alias is not None and self._aliases is not None and not self._aliases.known:
             await self._aliases.load()
-        return await self._queue(model, version, alias).call(inputs, current.get())
+        queue = self._queue(model, version, alias)
+        context = current.get()
+        if context is not None:
+            return await queue.call(inputs, context, bulk=bulk or context.run is not None)
+        seconds = self._timeout if timeout is None else timeout
+        bound = asyncio.timeout(seconds)
+        try:
+            async with bound:
+                return await queue.call(inputs, None, bulk=bulk)
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            why = queue.statistics().blocked or "its callers before it are answered first"
+            raise ModelTimeout(
+                f"model {model}: no answer within {seconds:g} s ({why}): pass timeout= to app.model"
+            ) from None
 
     def blocked(self, models: Iterable[Model]) -> str | None:
         """Why a stage that uses these models should not pull now, or None.
@@ -203,7 +230,7 @@ class Inference:
                 limit=self._make_limit(),
                 refresh=self._refresh,
                 observer=self._observer,
-                share=Share(self._share) if self._share < 1 else None,
+                share=Share(self._share),
             )
         return queue
 

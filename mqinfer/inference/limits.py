@@ -8,16 +8,27 @@ changes suit batches: latencies are compared among requests of about the same nu
 a fuller request takes longer for good reason; and the reference is the fastest since a restart of
 the search, as in TCP BBR: now and then it begins again from the fewest slots, where nothing of ours
 queues, so that a reference taken while our own requests queued does not stay.
+
+Two more rules are for slow models, where a request that waits in the server's queue hides nothing
+and costs its caller's patience. A model whose requests take a second or more gets no more slots
+than it has instances. And a request that no caller waited for any longer says that the model is
+asked for more than it can do, perhaps by other processes: the slots are halved, below one to a part
+of one slot's time, and grow again only while answers come in half of the time that was too long.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 # A latency this many times the reference still counts as not queueing: noise of a busy machine.
 TOLERANCE = 1.5
 # The share of each new estimate; small enough that one slow request changes little.
 SMOOTHING = 0.2
+# Seconds of a request from which a model is slow: against them the way to the server is nothing.
+SLOW = 1.0
+# The least part of one slot's time that is left after requests nobody waited for any longer.
+LEAST = 1 / 8
 # After so many samples the search begins again. It costs about ten requests with few slots.
 SEARCH = 500
 
@@ -55,6 +66,9 @@ class AdaptiveLimit:
         minimum: never fewer slots.
         maximum: never more slots.
         start: slots before anything is measured.
+
+    Attributes:
+        instances: requests that the model runs at once; 0 is not known.
     """
 
     def __init__(self, *, minimum: int = 1, maximum: int = 8, start: int = 2):
@@ -67,11 +81,22 @@ class AdaptiveLimit:
         self._samples = 0
         self._left = SEARCH
         self._latency = 0.0
+        # Seconds after which nobody waited for a request any longer.
+        self._too_long = math.inf
+        self.instances = 0
 
     @property
     def slots(self) -> int:
         """Requests that may be under way now."""
-        return int(self._estimate)
+        return max(1, int(self.capacity))
+
+    @property
+    def capacity(self) -> float:
+        """The same; less than 1 is a part of one slot's time."""
+        estimate = self._estimate
+        if self.instances and (self._latency >= SLOW or not self._samples):
+            estimate = max(min(estimate, self.instances), min(estimate, self.minimum))
+        return estimate if estimate < 1 else int(estimate)
 
     def measured(self, seconds: float, items: int, *, full: bool) -> None:
         """A request was answered.
@@ -93,12 +118,29 @@ class AdaptiveLimit:
         if not self._left:
             self._left = SEARCH
             self._references.clear()
+            self._too_long = math.inf
             self._estimate = float(self.minimum)
             return
+        room = 1.0 if seconds < self._too_long / 2 else 0.0
+        if self._estimate < 1:
+            self._estimate += SMOOTHING * room
+            return
         gradient = min(max(TOLERANCE * reference / seconds, 0.5), 1.0) if seconds > 0 else 1.0
-        target = self._estimate * gradient + 1.0
+        target = self._estimate * gradient + room
         estimate = self._estimate + SMOOTHING * (target - self._estimate)
         self._estimate = min(max(estimate, float(self.minimum)), float(self.maximum))
+
+    def given_up(self, seconds: float) -> None:
+        """Nobody waited any longer for a request, which was not answered.
+
+        Args:
+            seconds: since it was sent; where they are few, its callers had other reasons.
+        """
+        if seconds < SLOW or self.minimum == self.maximum:
+            return
+        self._too_long = seconds
+        self._latency = max(self._latency, seconds)
+        self._estimate = max(self.capacity / 2, LEAST if self.minimum == 1 else self.minimum)
 
     def statistics(self) -> LimitStatistics:
         """A look at the limit."""

@@ -16,12 +16,15 @@ import structlog
 from mqinfer.backoff import Attempts, Backoff
 from mqinfer.errors import MqinferError, NotConnected, Unavailable
 from mqinfer.flow.availability import Availability
+from mqinfer.inference.watch import Watch
 from mqinfer.ports import InferenceServer, ModelInfo
 
 log = structlog.get_logger("mqinfer.inference")
 
 # A probe that hangs is no answer; an adapter's own timeouts are shorter.
 _PROBE_SECONDS = 10.0
+# Some models take minutes to load.
+_LOAD_SECONDS = 900.0
 # Short, since work is to go on within two seconds of a server's return.
 PROBES = Backoff(initial=0.1, maximum=1.0)
 
@@ -32,9 +35,9 @@ class Link:
     Args:
         server: the adapter.
         clock: monotonic seconds.
-        request_timeout: seconds a request may take.
 
     Attributes:
+        watch: runs the requests.
         listeners: called when the server went down or came back.
         returns: how often the server came back after an outage.
         crashed: set when a task of ours died; `crash` says of what.
@@ -45,11 +48,9 @@ class Link:
         server: InferenceServer,
         *,
         clock: Callable[[], float] = time.monotonic,
-        request_timeout: float = 30.0,
     ):
         self.server = server
         self.clock = clock
-        self.request_timeout = request_timeout
         self.availability = Availability("triton", clock)
         self.attempts = Attempts(PROBES)
         self.listeners: list[Callable[[], None]] = []
@@ -58,6 +59,7 @@ class Link:
         self.closed = False
         self.crash: BaseException | None = None
         self.crashed = asyncio.Event()
+        self.watch = Watch(server, self.describe, self.spawn)
         self._recovery: asyncio.Task[None] | None = None
 
     def require_open(self) -> None:
@@ -105,9 +107,23 @@ class Link:
         except TimeoutError:
             raise Unavailable(f"no metadata of {model} within {_PROBE_SECONDS:g} s") from None
 
+    async def reload(self, model: str) -> None:
+        """Have a model loaded anew whose process died, in bounded time.
+
+        Raises:
+            ConfigurationError: the server does not allow it.
+            MqinferError: it does not load, or the server does not answer.
+        """
+        try:
+            async with asyncio.timeout(_LOAD_SECONDS):
+                await self.server.reload(model)
+        except TimeoutError:
+            raise Unavailable(f"{model} was not loaded within {_LOAD_SECONDS:g} s") from None
+
     async def close(self) -> None:
         """End every task."""
         self.closed = True
+        self.watch.close()
         tasks = tuple(self.tasks)
         for task in tasks:
             task.cancel()

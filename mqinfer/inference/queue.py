@@ -19,6 +19,10 @@ from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError
 from mqinfer.inference import tensors
 from mqinfer.inference.batcher import Batcher, Entry
 from mqinfer.inference.calls import (
+    BLOCKED,
+    OVER,
+    QUEUED,
+    SENT,
     Batch,
     Call,
     InferenceObserver,
@@ -56,7 +60,7 @@ class ModelQueue:
         limit: of request slots.
         refresh: seconds for which metadata is trusted when a call does not fit it.
         observer: is told of every request.
-        share: of the slots that may be used; None is all of them.
+        share: of the slots that may be used.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class ModelQueue:
         limit: AdaptiveLimit,
         refresh: float,
         observer: InferenceObserver | None,
-        share: Share | None = None,
+        share: Share,
     ):
         self.model = model
         self._link = link
@@ -81,8 +85,8 @@ class ModelQueue:
         self._share = share
         self._rest: asyncio.TimerHandle | None = None
         self._calls: set[Call] = set()
-        # Callers for whom there is no room in the batcher, in order.
-        self._waiting: OrderedDict[Call, None] = OrderedDict()
+        # Callers for whom there is no room in the batcher, in order: the live ones, the bulk ones.
+        self._waiting: tuple[OrderedDict[Call, None], ...] = (OrderedDict(), OrderedDict())
         self._pumping = False
         self._task_name = f"infer {model}"
         self._requests = self._items = self._refused = self._resent = 0
@@ -93,7 +97,9 @@ class ModelQueue:
 
     # --- callers --------------------------------------------------------------------------------
 
-    async def call(self, inputs: Mapping[str, Array], context: Context | None) -> Answer:
+    async def call(
+        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool = False
+    ) -> Answer:
         """Run one item; see `mqinfer.inference.inference.Inference`."""
         info = self.followed.info or await self.followed.first_info(context)
         try:
@@ -106,12 +112,12 @@ class ModelQueue:
             info = self.followed.info
             checked = tensors.check(info, inputs)
         self._link.require_open()
-        call = Call(info, checked, context)
+        call = Call(info, checked, context, bulk=bulk)
         self._calls.add(call)
-        if self._blocked or self._share is not None:
-            call.pause(self._link.clock())
-        if self._waiting or not self._batcher.fits(call.size):
-            self._waiting[call] = None
+        call.stands(BLOCKED if self._blocked else QUEUED, self._link.clock())
+        live, bulks = self._waiting
+        if live or (bulk and bulks) or not self._batcher.fits(call.size, bulk=bulk):
+            self._waiting[bulk][call] = None
         else:
             self._enter(call)
         try:
@@ -121,7 +127,7 @@ class ModelQueue:
             raise
         finally:
             self._calls.discard(call)
-            call.resume(self._link.clock())
+            call.stands(OVER, self._link.clock())
             # Breaks a cycle: the arrays are to be freed now, not when garbage is collected.
             call.entry = None
 
@@ -143,7 +149,7 @@ class ModelQueue:
             version=self.followed.version,
             blocked=self._link.availability.blocked or self.followed.availability.blocked,
             calls=len(self._calls),
-            waiting_for_room=len(self._waiting),
+            waiting_for_room=sum(map(len, self._waiting)),
             requests=self._requests,
             items=self._items,
             refused=self._refused,
@@ -165,37 +171,37 @@ class ModelQueue:
         )
 
     def _learned(self, info: ModelInfo) -> None:
-        most = max(info.max_batch_size, 1)
-        self._batcher.max_batch = most if self._share is None else self._share.items(most)
+        self._batcher.max_batch = self._share.items(max(info.max_batch_size, 1))
+        self._limit.instances = info.instances
 
     def _changed(self) -> None:
         """The server or the model went down or came back."""
         if self._link.crash is not None:
             self.end()
-        # For its share a call waits as for an outage: that is not the handler's time either.
-        waits = self._blocked or self._share is not None
+        now, waits = self._link.clock(), BLOCKED if self._blocked else QUEUED
         for call in self._calls:
-            if waits and call.request is None:
-                call.pause(self._link.clock())
-            else:
-                call.resume(self._link.clock())
+            if call.request is None and not call.future.done():
+                call.stands(waits, now)
         self._pump()
 
     # --- waiting --------------------------------------------------------------------------------
 
     def _enter(self, call: Call) -> None:
         signature = tensors.signature(call.inputs)
-        call.entry = self._batcher.add(signature, call, call.size, self._link.clock())
+        call.entry = self._batcher.add(
+            signature, call, call.size, self._link.clock(), bulk=call.bulk
+        )
         self._pump()
 
     def _admit(self) -> None:
         """Let in callers that wait for room, in order, as far as there is some."""
-        while self._waiting:
-            call = next(iter(self._waiting))
-            if not self._batcher.fits(call.size):
-                return
-            del self._waiting[call]
-            self._enter(call)
+        for waiting in self._waiting:
+            while waiting:
+                call = next(iter(waiting))
+                if not self._batcher.fits(call.size, bulk=call.bulk):
+                    return
+                del waiting[call]
+                self._enter(call)
 
     def _withdraw(self, call: Call) -> None:
         """The caller was cancelled; its neighbours go on."""
@@ -203,9 +209,11 @@ class ModelQueue:
             request, call.request = call.request, None
             request.alive -= 1
             if not request.alive and request.task is not None:
+                if not self._link.closed:
+                    self._limit.given_up(self._link.clock() - request.began)
                 request.task.cancel()
         elif call.entry is None:
-            self._waiting.pop(call, None)
+            self._waiting[call.bulk].pop(call, None)
             self._admit()
         elif self._batcher.remove(call.entry):
             self._admit()
@@ -224,12 +232,10 @@ class ModelQueue:
 
     def _slots(self) -> int:
         """Requests that may be under way now."""
-        slots = self._limit.slots
-        return slots if self._share is None else self._share.slots(slots, self._link.clock())
+        return self._share.slots(self._limit.slots, self._link.clock())
 
     def _rest_on(self) -> None:
         """Look again when the rest is over, or pump if it is."""
-        assert self._share is not None
         left = self._share.rest(self._link.clock())
         if not left:
             self._rest = None
@@ -248,30 +254,29 @@ class ModelQueue:
             return
         # What did not fit into this request may go in another.
         self._pump()
-        request = Request(batch, asyncio.current_task())
+        began = self._link.clock()
+        request = Request(batch, asyncio.current_task(), began)
         for entry in batch:
             entry.item.request = request
-            if self._share is not None:
-                entry.item.resume(self._link.clock())
-        began = self._link.clock()
+            entry.item.stands(SENT, began)
         try:
             await self._exchange(request, batch)
         finally:
             for entry in request.open:
                 self._batcher.done(entry)
             self._batcher.finish()
-            if self._share is not None:
-                self._yield(self._share, began)
+            self._yield(began)
             self._admit()
             self._pump()
 
-    def _yield(self, share: Share, began: float) -> None:
-        """A request has ended: leave its slot to others for a while, where the share says so."""
+    def _yield(self, began: float) -> None:
+        """A request has ended: where there is less than one slot, it rests."""
         now = self._link.clock()
-        share.used(now - began, self._limit.slots, now)
-        if self._rest is not None:
-            self._rest.cancel()
-        self._rest_on()
+        self._share.used(now - began, self._limit.capacity, now)
+        if self._share.rest(now):
+            if self._rest is not None:
+                self._rest.cancel()
+            self._rest_on()
 
     async def _exchange(self, request: Request, batch: Batch) -> None:
         """Ask the server until every entry has its answer or waits again."""
@@ -307,9 +312,7 @@ class ModelQueue:
         arrays = tensors.assemble(info, [entry.item.inputs for entry in batch])
         started = link.clock()
         try:
-            reply = await link.server.infer(
-                self.model, self.followed.version, arrays, timeout=link.request_timeout
-            )
+            reply = await link.watch.infer(self.model, self.followed.version, arrays)
             seconds = link.clock() - started
             outputs = tensors.split(info, reply, len(batch))
         except Exception:

@@ -50,12 +50,13 @@ class Share:
         """
         return max(1, math.ceil(self.part * most - _ROUNDING))
 
-    def used(self, seconds: float, limit: int, now: float) -> None:
+    def used(self, seconds: float, limit: float, now: float) -> None:
         """A request has ended; where the share is less than a slot, the slot rests.
 
         Args:
             seconds: that it took.
-            limit: requests that may be under way without a share.
+            limit: requests that may be under way without a share; less than 1 is a part of the
+                time of one.
             now: by the clock of the other calls.
         """
         slots = self.part * limit

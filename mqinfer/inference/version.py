@@ -1,7 +1,8 @@
 """Version: a model as its server has it now: which version is followed, its metadata, up or down.
 
-A model that is down is asked for again and again until it answers; whoever depends on it is told
-by `changed`. What comes of the calls meanwhile is the business of its queue.
+A model that is down is asked for again and again until it answers; one whose process died is
+loaded anew, where the server allows it. Whoever depends on it is told by `changed`. What comes of
+the calls meanwhile is the business of its queue.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import structlog
 
 from mqinfer.backoff import Attempts
 from mqinfer.context import Context
-from mqinfer.errors import ModelUnavailable, MqinferError, Unavailable
+from mqinfer.errors import ConfigurationError, ModelUnavailable, MqinferError, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.inference.link import PROBES, Link
 from mqinfer.ports import ModelInfo
@@ -63,6 +64,9 @@ class FollowedVersion:
         self._learned = learned
         self._known = asyncio.Event()
         self._died = self._told_down = False
+        # Its process died, and it is to be loaded anew; and why that is refused.
+        self._to_load = False
+        self._refusal = ""
         self._recovery: asyncio.Task[None] | None = None
         self._recover_soon()
 
@@ -123,6 +127,10 @@ class FollowedVersion:
 
     def down(self, reason: str, *, died: bool = False) -> None:
         """It does not answer; `died`: its process did, which the server may not notice."""
+        if died:
+            self._to_load = True
+            if self._refusal:
+                reason = f"{reason}; {self._refusal}"
         if not self._told_down:
             log.warning("model is down", model=self.model, version=self.version, reason=reason)
         self._told_down = True
@@ -135,6 +143,7 @@ class FollowedVersion:
     def answered(self) -> None:
         """A request was answered."""
         self.attempts.reset()
+        self._to_load = False
         self._tell_back()
 
     def end(self) -> None:
@@ -168,9 +177,27 @@ class FollowedVersion:
         while True:
             await asyncio.sleep(self.attempts.next())
             await self._link.availability.wait_up()
+            if self._to_load:
+                await self._load_anew()
             if await self.describe():
                 break
         self._recovery = None
+
+    async def _load_anew(self) -> None:
+        """Have it loaded whose process died; where that is refused, say what to do."""
+        try:
+            await self._link.reload(self.model)
+        except ConfigurationError as error:
+            self._to_load = False
+            if not self._refusal:
+                log.warning("a model's process died", model=self.model, reason=str(error))
+            self._refusal = str(error)
+        except MqinferError as error:
+            log.warning("a model is not loaded anew", model=self.model, reason=str(error))
+        else:
+            log.info("model was loaded anew", model=self.model)
+            self._to_load = self._died = False
+            self._refusal = ""
 
 
 def title_of(model: str, version: str | None, alias: str | None) -> str:

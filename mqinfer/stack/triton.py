@@ -24,6 +24,7 @@ from typing import Literal
 from mqinfer.stack import probe
 from mqinfer.stack.errors import StackConfigurationError, StackError
 from mqinfer.stack.ports import HOST, free_port
+from mqinfer.stack.repository import RepositoryWatch
 from mqinfer.stack.server import Server
 
 ModelControl = Literal["poll", "explicit", "none"]
@@ -110,8 +111,9 @@ class TritonServer(Server):
         http_port: 0 takes a free one; so for the others.
         grpc_port: What ``MQINFER_TRITON_URL`` names.
         metrics_port: Prometheus metrics of Triton itself.
-        model_control: ``poll`` takes up new versions within about a second;
-            ``explicit`` loads on request, beginning with everything there is;
+        model_control: ``poll`` takes up new versions within about a second, and
+            loads on request, too (a model whose process died is loaded anew);
+            ``explicit`` only on request, beginning with everything there is;
             ``none`` loads once.
         exit_timeout: How long requests in flight may take when it stops, seconds.
         extra_arguments: More command-line arguments for tritonserver.
@@ -142,6 +144,7 @@ class TritonServer(Server):
         self.model_control: ModelControl = model_control
         self.exit_timeout = exit_timeout
         self.extra_arguments = extra_arguments
+        self._watch: RepositoryWatch | None = None
         # Its own, so that what a killed server leaves in shared memory can be told
         # from what other servers use.
         digest = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:12]
@@ -194,6 +197,25 @@ class TritonServer(Server):
         onnxruntime = backends / "onnxruntime"
         onnxruntime.mkdir()
         shutil.copyfile(_ONNXRUNTIME_BACKEND, onnxruntime / "model.py")
+        self._look_no_more()
+        if self.model_control == "poll":
+            self._watch = RepositoryWatch(self.models, self.http_port)
+
+    async def start(self) -> None:
+        """Start the process, and look for models that change; see `Server.start`."""
+        await super().start()
+        if self._watch is not None:
+            self._watch.start()
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """Stop the server in order; see `Server.stop`."""
+        self._look_no_more()
+        await super().stop(timeout)
+
+    def _look_no_more(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
 
     def leftovers(self) -> str:
         """Give the shared memory of its model instances."""
@@ -205,7 +227,7 @@ class TritonServer(Server):
             str(find_triton().server),
             f"--model-repository={self.models.resolve()}",
             f"--backend-directory={(self.directory / 'backends').resolve()}",
-            f"--model-control-mode={self.model_control}",
+            f"--model-control-mode={'none' if self.model_control == 'none' else 'explicit'}",
             f"--backend-config=onnxruntime,shm-region-prefix-name={self._shared_memory_prefix}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             "--exit-on-error=false",
@@ -219,9 +241,7 @@ class TritonServer(Server):
             f"--metrics-address={HOST}",
             f"--metrics-port={self.metrics_port}",
         ]
-        if self.model_control == "poll":
-            command.append("--repository-poll-secs=1")
-        elif self.model_control == "explicit":
+        if self.model_control != "none":
             command.append("--load-model=*")
         return [*command, *self.extra_arguments]
 
@@ -253,9 +273,6 @@ class TritonServer(Server):
 
     async def model_states(self) -> list[ModelState]:
         """List every version of every model with its state.
-
-        With ``poll``, Triton tries a model that failed again and again: its state
-        is UNAVAILABLE with the reason, and LOADING without one in between.
 
         Raises:
             StackError: Triton did not answer as expected.

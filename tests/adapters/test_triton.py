@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,69 @@ class TritonPythonModel:
 """
 
 
+# Waits for a file that is named like its number, and notes each number that it begins with.
+SLOW = """
+import os
+import sys
+import time
+
+sys.path[:0] = os.environ["PYTHONPATH"].split(":")
+import triton_python_backend_utils as pb_utils
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "slow")
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [self.answer(request) for request in requests]
+
+    def answer(self, request):
+        numbers = pb_utils.get_input_tensor_by_name(request, "in").as_numpy()
+        with open(os.path.join(HERE, "begun"), "a") as begun:
+            begun.write("".join(f"{number}\\n" for number in numbers.ravel()))
+        while not os.path.exists(os.path.join(HERE, "go")):
+            time.sleep(0.01)
+        time.sleep(float(open(os.path.join(HERE, "go")).read()))
+        return pb_utils.InferenceResponse([pb_utils.Tensor("out", numbers)])
+"""
+
+
+def save_slow(root: Path) -> None:
+    """Gives back what it gets, one at a time, as slowly as its test says."""
+    (root / "slow" / "1").mkdir(parents=True)
+    (root.parent / "slow").mkdir()
+    (root / "slow" / "1" / "model.py").write_text(SLOW)
+    asked, told = (tensor(name, TensorProto.INT64, ["n", 1]) for name in ("in", "out"))
+    text = config([asked], [told], batch=1, backend="python")
+    (root / "slow" / "config.pbtxt").write_text(text)
+
+
+@dataclass
+class SlowModel:
+    """The model that `save_slow` wrote; its files lie beside the repository, which is watched."""
+
+    folder: Path
+
+    def begun(self) -> list[int]:
+        """The numbers that it began with, in order."""
+        file = self.folder / "begun"
+        return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+    def go(self, seconds: float) -> None:
+        """Let it answer after so long."""
+        part = self.folder / "part"
+        part.write_text(str(seconds))
+        part.rename(self.folder / "go")
+
+
+@pytest.fixture
+def slow(repository: Path) -> Iterator[SlowModel]:
+    model = SlowModel(repository.parent / "slow")
+    yield model
+    model.go(0.0)
+    for name in ("go", "begun"):
+        (model.folder / name).unlink(missing_ok=True)
+
+
 def save_fragile(root: Path) -> None:
     """Gives back what it gets; refuses 55 in words of its own and dies of 66."""
     (root / "fragile" / "1").mkdir(parents=True)
@@ -69,6 +133,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_table(root, "1", 1.0)
     save_table(root, "2", 10.0)
     save_fragile(root)
+    save_slow(root)
     save_echo(root, "words", TensorProto.STRING, ["n", "w"])
     save_echo(root, "half", TensorProto.FLOAT16, ["n", 2, 3])
     save_echo(root, "flags", TensorProto.BOOL, ["a", "b"], batch=0)
@@ -315,19 +380,73 @@ async def test_what_a_model_says_in_words_like_those_of_triton_is_its_own(
             assert result["out"].tolist() == [number]
 
 
-async def test_a_model_whose_process_died_is_an_outage_of_it_alone(
-    triton: TritonServer, inference: Inference
+async def test_a_model_whose_process_died_is_loaded_anew_and_its_killer_fails_alone(
+    inference: Inference,
 ) -> None:
-    neighbour, poison = (
-        asyncio.create_task(inference("fragile", None, {"in": index(number)})) for number in (1, 66)
-    )
+    context = Context(id="1", stage="s", sequence=1)
+    token = current.set(context)
+    innocents = [
+        asyncio.create_task(inference("fragile", None, {"in": index(number)}))
+        for number in range(20)
+    ]
+    current.reset(token)
+    poison = asyncio.create_task(inference("fragile", None, {"in": index(66)}))
     await until(lambda: "not healthy" in (inference.blocked([Model("fragile")]) or ""))
     answer = await inference("table", None, {"index": index(1)})
     assert answer["value"].tolist() == [10.0]
-    poison.cancel()
-    triton.kill()
-    await triton.start()
-    assert (await neighbour)["out"].tolist() == [1]
+    answers = await asyncio.gather(*innocents)
+    assert [answer["out"].tolist() for answer in answers] == [[number] for number in range(20)]
+    assert context.waited > 0
+    with pytest.raises(ModelError, match="while this item was alone in its request"):
+        await poison
+    assert (await inference("fragile", None, {"in": index(5)}))["out"].tolist() == [5]
+
+
+async def test_a_server_that_does_not_let_models_be_loaded_is_named(
+    repository: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    shutil.copytree(repository / "fragile", models / "fragile")
+    server = TritonServer(
+        tmp_path / "data", log=tmp_path / "log", models=models, model_control="none"
+    )
+    await server.start()
+    client = TritonClient(server.url)
+    try:
+        await server.wait_ready()
+        async with Inference(client) as inference:
+            poison = asyncio.create_task(inference("fragile", None, {"in": index(66)}))
+            await until(
+                lambda: (
+                    "model-control-mode=explicit" in (inference.blocked([Model("fragile")]) or "")
+                )
+            )
+            poison.cancel()
+            await asyncio.wait([poison])
+    finally:
+        await client.close()
+        await server.stop()
+
+
+async def test_many_processes_on_a_slow_model_have_each_call_executed_once(
+    triton: TritonServer, slow: SlowModel
+) -> None:
+    slow.go(1.0)
+    async with contextlib.AsyncExitStack() as stack:
+        workers = []
+        for _ in range(3):
+            server = TritonClient(triton.url)
+            stack.push_async_callback(server.close)
+            workers.append(await stack.enter_async_context(Inference(server)))
+        answers = await asyncio.gather(
+            *(workers[n % 3]("slow", None, {"in": index(n)}) for n in range(12))
+        )
+        assert [answer["out"].tolist() for answer in answers] == [[n] for n in range(12)]
+        assert sorted(slow.begun()) == list(range(12))
+        for worker in workers:
+            [queue] = worker.statistics().queues
+            assert (queue.limit.slots, queue.resent, worker.statistics().blocked) == (1, 0, None)
 
 
 async def test_strings_and_models_without_batch_dimension(inference: Inference) -> None:

@@ -75,6 +75,59 @@ def test_a_fuller_request_is_not_a_slower_server() -> None:
     assert limit.slots == 8
 
 
+# --- slow models --------------------------------------------------------------------------------
+
+
+def test_a_slow_model_gets_no_more_slots_than_it_has_instances() -> None:
+    limit = AdaptiveLimit()
+    limit.instances = 2
+    settle(limit, dict.fromkeys(range(1, 9), 0.010))
+    assert limit.slots == 8
+    settle(limit, dict.fromkeys(range(1, 9), 5.0), samples=1)
+    assert limit.slots == 2
+    settle(limit, dict.fromkeys(range(1, 9), 0.010), samples=1)
+    assert limit.slots > 2, "one slow request is a slow request"
+
+
+def test_before_anything_is_known_there_is_a_slot_an_instance() -> None:
+    limit = AdaptiveLimit()
+    limit.instances = 1
+    assert limit.slots == 1
+    limit.measured(0.010, 1, full=True)
+    assert limit.slots == 2
+
+
+def test_requests_that_nobody_waits_for_halve_the_slots_and_then_the_time_of_one() -> None:
+    limit = AdaptiveLimit(start=4)
+    capacities = []
+    for _ in range(6):
+        limit.given_up(60.0)
+        capacities.append(limit.capacity)
+    assert capacities == [2, 1, 0.5, 0.25, 0.125, 0.125]
+    assert limit.slots == 1
+
+
+def test_they_grow_again_only_while_answers_come_much_sooner() -> None:
+    limit = AdaptiveLimit()
+    for _ in range(3):
+        limit.given_up(60.0)
+    assert limit.capacity == 0.25
+    settle(limit, dict.fromkeys(range(1, 9), 40.0), samples=50)
+    assert limit.capacity == 0.25
+    settle(limit, dict.fromkeys(range(1, 9), 10.0), samples=10)
+    assert limit.capacity >= 1
+
+
+def test_callers_with_other_reasons_say_nothing_of_the_model() -> None:
+    limit = AdaptiveLimit()
+    for _ in range(10):
+        limit.given_up(0.5)
+    assert limit.capacity == 2
+    fixed = AdaptiveLimit(minimum=3, maximum=3, start=3)
+    fixed.given_up(60.0)
+    assert fixed.capacity == 3
+
+
 @given(
     st.integers(1, 3),
     st.integers(0, 3),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import itertools
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,13 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mqinfer.context import Context, current
 from mqinfer.errors import (
     BadTensor,
     ModelError,
+    ModelTimeout,
     MqinferError,
 )
 from mqinfer.inference.inference import Inference
-from mqinfer.model import Answer
+from mqinfer.inference.limits import AdaptiveLimit
+from mqinfer.model import Answer, Model
+from mqinfer.model import inference as current_inference
 from mqinfer.ports import TensorInfo
 from tests.support.inference import (
     BAD,
@@ -260,6 +265,89 @@ async def test_a_request_cancelled_before_it_began_frees_its_slot(
     await until(lambda: inference.statistics().queues[0].batcher.sent == 0)
 
 
+# --- whose time it is ---------------------------------------------------------------------------
+
+
+def asking(inference: Inference, *values: float) -> tuple[Context, list[asyncio.Task[Answer]]]:
+    """Calls of a message of its own."""
+    context = Context(id="1", stage="s", sequence=1)
+    token = current.set(context)
+    try:
+        return context, ask(inference, *values)
+    finally:
+        current.reset(token)
+
+
+async def test_a_call_behind_those_of_others_is_not_its_handlers_time(server: Server) -> None:
+    now = 0.0
+    async with inference_on(server, clock=lambda: now) as inference:
+        await inference("double", None, {"x": x(0)})
+        server.gate.clear()
+        first, one = asking(inference, 1)
+        await until(lambda: server.under_way == 1)
+        second, two = asking(inference, 2)
+        await until(lambda: inference.statistics().queues[0].batcher.waiting == 1)
+        now = 100.0
+        assert (first.waited_by(now), second.waited_by(now)) == (0.0, 100.0)
+        server.gate.set()
+        await asyncio.gather(*one, *two)
+    assert (first.waiting_since, first.waited) == (None, 0.0)
+    assert (second.waiting_since, second.waited) == (None, 100.0)
+
+
+async def test_calls_behind_those_of_the_same_message_are_its_time(server: Server) -> None:
+    now = 0.0
+    async with inference_on(server, clock=lambda: now) as inference:
+        await inference("double", None, {"x": x(0)})
+        server.gate.clear()
+        context, calls = asking(inference, 1)
+        await until(lambda: server.under_way == 1)
+        token = current.set(context)
+        calls += ask(inference, 2)
+        current.reset(token)
+        await until(lambda: inference.statistics().queues[0].batcher.waiting == 1)
+        now = 100.0
+        assert context.waited_by(now) == 0.0, "or nothing would bound a model that hangs"
+        server.gate.set()
+        await asyncio.gather(*calls)
+    assert (context.waiting_since, context.waited) == (None, 0.0)
+
+
+async def test_a_request_given_up_leaves_the_slot_at_rest(server: Server) -> None:
+    now, limit = 0.0, AdaptiveLimit(maximum=2, start=1)
+    async with inference_on(server, clock=lambda: now, limit=lambda: limit) as inference:
+        server.gate.clear()
+        [call] = ask(inference, 1)
+        await until(lambda: server.under_way == 1)
+        now = 1.0
+        call.cancel()
+        await asyncio.wait([call])
+        await until(lambda: server.under_way == 0)
+        assert limit.capacity == 0.5
+        server.gate.set()
+        context, [call] = asking(inference, 5)
+        await until(lambda: inference.statistics().queues[0].batcher.waiting == 1)
+        await asyncio.sleep(0)
+        assert (len(server.requests), context.waiting_since) == (1, 1.0), "it rests a second"
+        now = 10.0
+        assert (await call)["y"].tolist() == [10]
+
+
+async def test_outside_of_a_handler_a_call_ends_by_itself(server: Server) -> None:
+    async with inference_on(server, timeout=60) as inference:
+        first = await hold(server, inference)
+        with pytest.raises(
+            ModelTimeout, match=r"no answer within 0\.01 s \(.*timeout= to app\.mod"
+        ):
+            await inference("double", None, {"x": x(1)}, timeout=0.01)
+        server.gate.set()
+        await first
+        server.down = "connection refused"
+        with pytest.raises(ModelTimeout, match="connection refused"):
+            await inference("double", None, {"x": x(1)}, timeout=0.01)
+        server.down = None
+
+
 # --- room ---------------------------------------------------------------------------------------
 
 
@@ -306,6 +394,84 @@ async def test_an_item_that_takes_the_server_down_is_found(server: Server, morta
         assert [isinstance(result, Answer) for result in results] == [v > 0 for v in values]
         with pytest.raises(ModelError, match="times no answer came while this item was alone"):
             raise results[3]  # type: ignore[misc]
+
+
+async def test_a_model_that_dies_is_loaded_anew_and_only_its_killer_fails(server: Server) -> None:
+    server.mortal = server.loads = True
+    async with inference_on(server, clock=Leaps()) as inference:
+        context, calls = asking(inference, 1, 2, 3, DEADLY, 5, 6, 7, 8)
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(result, Answer) for result in results] == [True] * 3 + [False] + [True] * 4
+    assert isinstance(results[3], ModelError)
+    assert server.loaded >= 3
+    assert context.waited > 0, "the wait for it is not the handler's time"
+
+
+# --- live before bulk ---------------------------------------------------------------------------
+
+
+def asking_bulk(inference: Inference, *values: float) -> list[asyncio.Task[Answer]]:
+    return [
+        asyncio.create_task(inference("double", None, {"x": x(value)}, bulk=True))
+        for value in values
+    ]
+
+
+async def test_live_calls_go_before_bulk_ones_in_requests_of_their_own(
+    server: Server, inference: Inference
+) -> None:
+    first = await hold(server, inference)
+    bulk = asking_bulk(inference, *range(100, 124))
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 24)
+    live = ask(inference, 1, 2)
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 26)
+    server.gate.set()
+    await asyncio.gather(first, *bulk, *live)
+    assert server.values[1] == [1, 2]
+    assert [len(values) for values in server.values[2:]] == [8, 8, 8]
+
+
+async def test_bulk_calls_are_not_starved(server: Server, inference: Inference) -> None:
+    first = await hold(server, inference)
+    bulk = asking_bulk(inference, *range(100, 124))
+    live = ask(inference, *range(1, 65))
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 88)
+    server.gate.set()
+    await asyncio.gather(first, *bulk, *live)
+    kinds = ["bulk" if values[0] >= 100 else "live" for values in server.values[1:]]
+    assert kinds.count("live") == 8
+    assert [index for index, kind in enumerate(kinds) if kind == "bulk"][:2] == [2, 6]
+
+
+async def test_bulk_calls_leave_room_for_live_ones(server: Server) -> None:
+    async with inference_on(server, max_calls=8) as inference:
+        first = await hold(server, inference)
+        bulk = asking_bulk(inference, *range(100, 120))
+        await until(lambda: inference.statistics().queues[0].waiting_for_room == 17)
+        live = ask(inference, 1)
+        await until(lambda: inference.statistics().queues[0].batcher.waiting == 4)
+        assert inference.statistics().queues[0].waiting_for_room == 17
+        server.gate.set()
+        await asyncio.gather(first, *bulk, *live)
+    assert server.values[1] == [1]
+    assert sorted(itertools.chain(*server.values[2:])) == list(range(100, 120))
+
+
+async def test_calls_of_a_replay_and_of_a_bulk_handle_are_bulk(
+    server: Server, inference: Inference
+) -> None:
+    first = await hold(server, inference)
+    token = current.set(Context(id="1", stage="s", sequence=1, run="again"))
+    replayed = ask(inference, 101)
+    current.reset(token)
+    current_inference.set(inference)
+    handle = asyncio.create_task(Model("double", priority="bulk")(x=x(102)))
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 2)
+    live = ask(inference, 1)
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 3)
+    server.gate.set()
+    await asyncio.gather(first, handle, *replayed, *live)
+    assert server.values == [[0], [1], [101, 102]]
 
 
 # --- newer versions ----------------------------------------------------------------------------

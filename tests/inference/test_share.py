@@ -111,7 +111,7 @@ class Slow:
         return ModelInfo(model, ("1",), *tensors, max_batch_size=self.max_batch)
 
     async def infer(
-        self, model: str, version: str | None, inputs: Mapping[str, Any], *, timeout: float
+        self, model: str, version: str | None, inputs: Mapping[str, Any], *, timeout: float | None
     ) -> ModelReply:
         began = time.monotonic()
         self.under_way += 1
@@ -126,6 +126,9 @@ class Slow:
         return ModelReply({"y": inputs["x"] * 2}, "1")
 
     async def ready(self) -> None:
+        pass
+
+    async def reload(self, model: str) -> None:
         pass
 
     async def close(self) -> None:
@@ -241,7 +244,7 @@ class Watched(TritonClient):
     under_way = most = items = 0
 
     async def infer(
-        self, model: str, version: str | None, inputs: Mapping[str, Any], *, timeout: float
+        self, model: str, version: str | None, inputs: Mapping[str, Any], *, timeout: float | None
     ) -> ModelReply:
         self.under_way += 1
         self.most = max(self.most, self.under_way)

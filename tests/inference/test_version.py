@@ -90,6 +90,27 @@ async def test_a_model_whose_process_died_is_not_back_before_it_answers(link: Li
     assert followed.returns == 1
 
 
+async def test_a_model_whose_process_died_is_loaded_anew(server: Server, link: Link) -> None:
+    server.loads = True
+    followed = Owner().follow(link, None)
+    await followed.first_info(None)
+    followed.down("its process died", died=True)
+    await until(lambda: followed.availability.reason is None)
+    assert (server.loaded, followed.returns) == (1, 1)
+    followed.down("it was unloaded")
+    await until(lambda: followed.availability.reason is None)
+    assert server.loaded == 1, "it is not dead, and others may have unloaded it"
+
+
+async def test_where_loading_is_refused_the_reason_says_so(link: Link) -> None:
+    followed = Owner().follow(link, None)
+    await followed.first_info(None)
+    for reason in ("its process died", "its process died; loading is not allowed"):
+        followed.down("its process died", died=True)
+        assert followed.availability.reason == reason
+        await until(lambda: followed.availability.reason is None)
+
+
 async def test_a_server_that_is_away_is_no_fault_of_the_model(server: Server, link: Link) -> None:
     followed = Owner().follow(link, None)
     await followed.first_info(None)

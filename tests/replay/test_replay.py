@@ -420,12 +420,15 @@ class Versions:
         return ModelInfo(model, ("1", "2"), *tensors, max_batch_size=8)
 
     async def infer(
-        self, model: str, version: str | None, inputs: Mapping[str, Any], *, timeout: float
+        self, model: str, version: str | None, inputs: Mapping[str, Any], *, timeout: float | None
     ) -> ModelReply:
         answered = version or "1"
         return ModelReply({"y": inputs["x"] * int(answered)}, answered)
 
     async def ready(self) -> None:
+        pass
+
+    async def reload(self, model: str) -> None:
         pass
 
     async def close(self) -> None:

@@ -87,7 +87,7 @@ async def test_a_bad_request_does_not_fail_its_neighbours(
 
 async def test_a_broken_model_is_named_and_the_others_are_served(triton: TritonServer) -> None:
     async with asyncio.timeout(60):
-        while True:  # Triton tries to load it again and again, with no reason meanwhile
+        while True:
             listed = {(state.name, state.version): state for state in await triton.model_states()}
             assert listed["scale", "1"].state == listed["scale", "2"].state == "READY"
             if listed["broken", "1"].state == "UNAVAILABLE":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mqinfer.errors import ModelError, ModelUnavailable, Unavailable
+from mqinfer.errors import ConfigurationError, ModelError, ModelUnavailable, Unavailable
 from mqinfer.inference.calls import ModelDied
 from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
@@ -48,7 +48,8 @@ class Server:
         self.under_way = self.most_under_way = self.cancelled = self.described = self.probes = 0
         self.spoil: Callable[[dict[str, Any]], dict[str, Any]] = lambda outputs: outputs
         self.fault: Exception | None = None
-        self.mortal = self.dead = False
+        self.mortal = self.dead = self.loads = False
+        self.loaded = 0
 
     def _require(self, model: str, version: str | None) -> ModelInfo:
         if self.down is not None:
@@ -70,7 +71,7 @@ class Server:
             raise Unavailable(self.down)
 
     async def infer(
-        self, model: str, version: str | None, inputs: Mapping[str, Any], *, timeout: float
+        self, model: str, version: str | None, inputs: Mapping[str, Any], *, timeout: float | None
     ) -> ModelReply:
         info = self._require(model, version)
         array = inputs[info.inputs[0].name]
@@ -102,6 +103,13 @@ class Server:
             raise ModelError(f"expected {wanted.dtype}")
         outputs = {info.outputs[0].name: array * 2 if array.dtype != TEXT else array}
         return ModelReply(self.spoil(outputs), version or info.versions[-1])
+
+    async def reload(self, model: str) -> None:
+        await asyncio.sleep(0)
+        if not self.loads:
+            raise ConfigurationError("loading is not allowed")
+        self.loaded += 1
+        self.dead = False
 
     async def close(self) -> None:
         pass

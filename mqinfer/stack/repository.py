@@ -1,0 +1,106 @@
+"""Repository: has Triton take up what changes in a model repository, as its own polling would.
+
+Triton polls or loads on request, never both. Loading on request is needed to bring back a model
+whose process died; so the embedded server does that, and who looks for changes is this. It leaves
+out `__pycache__`, which Python writes into the folder of a model that it has just loaded.
+"""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import urllib.parse
+from pathlib import Path
+
+from mqinfer.stack.ports import HOST
+
+# Seconds between two looks. What changed is taken up when the next look finds it the same, so that
+# a model which is being copied is not loaded in parts.
+_LOOKS = 0.4
+# Seconds that loading a model may take.
+_LOAD_SECONDS = 600.0
+
+# The files of a model: name, time of the last change, size.
+Files = frozenset[tuple[str, int, int]]
+
+
+class RepositoryWatch:
+    """Looks at a repository from a thread of its own, since a server is bound to no event loop.
+
+    Args:
+        models: the repository; what lies in it now is loaded by the server itself.
+        port: the server's HTTP port on loopback.
+    """
+
+    def __init__(self, models: Path, port: int):
+        self._models = models
+        self._port = port
+        self._loaded = scan(models)
+        self._before = dict(self._loaded)
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Begin to look."""
+        threading.Thread(target=self._run, name="model repository", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+
+    def look(self) -> None:
+        """Have taken up what changed, and was the same at the look before."""
+        now = scan(self._models)
+        for name in sorted(now.keys() | self._loaded.keys()):
+            files = now.get(name)
+            if files == self._loaded.get(name) or files != self._before.get(name):
+                continue
+            if not self._ask(name, "unload" if files is None else "load"):
+                continue
+            if files is None:
+                del self._loaded[name]
+            else:
+                self._loaded[name] = files
+        self._before = now
+
+    def _run(self) -> None:
+        while not self._stop.wait(_LOOKS):
+            self.look()
+
+    def _ask(self, name: str, what: str) -> bool:
+        """Load or unload a model; False when there is no server to answer.
+
+        One that does not load is tried again when it has changed; the server says why in its index.
+        """
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=_LOAD_SECONDS)
+        try:
+            path = f"/v2/repository/models/{urllib.parse.quote(name, safe='')}/{what}"
+            connection.request("POST", path, body=b"{}")
+            connection.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return True
+
+
+def scan(models: Path) -> dict[str, Files]:
+    """The models of a repository with their files; what vanishes meanwhile is left out."""
+    found: dict[str, Files] = {}
+    try:
+        folders = [folder for folder in models.iterdir() if folder.is_dir()]
+    except OSError:
+        return found
+    for folder in folders:
+        files = set()
+        for file in folder.rglob("*"):
+            if "__pycache__" in file.parts:
+                continue
+            try:
+                stat = file.stat()
+            except OSError:
+                continue
+            if not file.is_dir():
+                files.add((str(file.relative_to(folder)), stat.st_mtime_ns, stat.st_size))
+        if files:
+            found[folder.name] = frozenset(files)
+    return found
