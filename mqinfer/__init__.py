@@ -68,12 +68,14 @@ def __getattr__(name: str) -> Any:
 
 
 def connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextManager[Client]:
-    """A client that publishes messages of an app; inside, its models and blobs can be used, too.
+    """A client that publishes messages of an app; while it is open, its models and blobs work.
 
         async with mqinfer.connect(app) as client:
             await client.publish(Photo(...))
 
-    The app's stream is created if it is not there.
+    That is so in every task of the process: a web app connects in its lifespan and awaits
+    `model(x=...)` in its endpoints. Where several clients are open, `client.model(...)` says which
+    one answers. The app's stream is created if it is not there.
 
     Args:
         app: the app.

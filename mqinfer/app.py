@@ -233,6 +233,7 @@ class App:
         model = Model(
             name, version=pinned, alias=alias, inputs=inputs, timeout=timeout, priority=priority
         )
+        model.app = self
         key = name if pinned is None else f"{name}:{pinned}"
         self.models[key if alias is None else f"{key}@{alias}"] = model
         return model

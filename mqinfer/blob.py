@@ -17,6 +17,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.errors import BlobError, BlobPathError, NotConnected
+from mqinfer.opened import Opened
 
 if TYPE_CHECKING:
     from mqinfer.image import Pixels
@@ -44,6 +45,10 @@ class BlobStore(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+# Of the clients that are open.
+stores: Opened[BlobStore] = Opened()
 
 
 class Blob:
@@ -93,16 +98,26 @@ class Blob:
             BlobNotFound: nothing is stored under the path.
             BlobTooLarge: what the store has is larger than `max_bytes`.
             BlobError: refused by the store.
+            NotConnected: it was made by hand, and there is not one client open to read it with.
         """
         if self._data is not None:
             return self._data
-        assert self._path is not None
-        if self._store is None:
-            raise NotConnected(
-                f"blob {self._path!r} belongs to no store: read it inside a worker, "
-                "or inside `async with mqinfer.connect(app)`"
+        path = self._path
+        assert path is not None
+        if self._store is not None:
+            return await self._store.get(path, max_bytes=max_bytes)
+        found = stores.of(None)
+        if len(found) == 1:
+            return await found[0].run(lambda store: store.get(path, max_bytes=max_bytes))
+        raise NotConnected(
+            f"blob {path!r} belongs to no store: "
+            + (
+                f"{len(found)} clients are open; say whose it is: `blob.bind(client.blobs)`"
+                if found
+                else "read it inside a worker, or while a client is open: inside "
+                "`async with mqinfer.connect(app)`"
             )
-        return await self._store.get(self._path, max_bytes=max_bytes)
+        )
 
     async def pixels(
         self,

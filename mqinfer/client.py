@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from typing import TYPE_CHECKING
 
 import structlog
 
-from mqinfer import plan, wiring
+from mqinfer import blob, plan, wiring
 from mqinfer.blobfields import can_hold_blobs
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.errors import ConfigurationError, PublishError
@@ -18,6 +25,7 @@ from mqinfer.flow.publishing import publish_stored
 from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
 from mqinfer.message import Message, key_token
+from mqinfer.model import ClientInference, Inference, Model, clients
 from mqinfer.model import inference as current_inference
 from mqinfer.settings import Settings
 from mqinfer.starting import Patience, unless
@@ -36,15 +44,40 @@ PUBLISH_TIMEOUT = 30.0
 
 
 class Client:
-    """Publishes messages of one app; made by `mqinfer.connect(app)`.
+    """Publishes messages of one app, and calls its models; made by `mqinfer.connect(app)`.
 
-    A message that is refused leaves the client usable.
+    A message that is refused leaves the client usable. Models may be called in any task, event loop
+    and thread, while the loop that it was connected on runs; publishing belongs to that loop.
     """
 
-    def __init__(self, app: App, services: Services):
+    def __init__(self, app: App, services: Services, inference: Inference | None = None):
         self.app = app
         self._services = services
         self._codec = Codec(services.store)
+        self._inference = inference
+
+    def model(self, model: Model | str) -> Model:
+        """A handle that this client always answers, whichever task calls it.
+
+            score = await client.model("grader")(x=array)
+
+        Args:
+            model: one that the app declared, or how `app.models` calls it: "grader", "grader:2"
+                with a pinned version, "grader@best" with an alias.
+
+        Raises:
+            ConfigurationError: the app declared none such.
+        """
+        declared = self.app.models
+        found = declared.get(model) if isinstance(model, str) else model
+        if found is None or found.app is not self.app or self._inference is None:
+            raise ConfigurationError(
+                f"app {self.app.name} declares no model {model}: it has "
+                f"{', '.join(declared) or 'none; declare it with app.model(...)'}"
+            )
+        bound = copy.copy(found)
+        bound.client = self._inference
+        return bound
 
     @property
     def blobs(self) -> BlobStore:
@@ -139,15 +172,26 @@ async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[C
     async with wiring.services(app, settings, "client") as services:
         await services.broker.ensure_stream(plan.stream_spec(app))
         inference = services.inference
-        if inference is None:
-            yield Client(app, services)
-            return
-        async with inference:
-            token = current_inference.set(inference)
-            try:
+        assert services.store is not None
+        with blob.stores.offered(app, services.store):
+            if inference is None:
                 yield Client(app, services)
-            finally:
-                current_inference.reset(token)
+                return
+            async with inference:
+                with clients.offered(app, inference) as opened, _entered(inference):
+                    yield Client(app, services, ClientInference(opened))
+
+
+@contextmanager
+def _entered(inference: Inference) -> Iterator[None]:
+    """What this task, and those it starts meanwhile, call models with."""
+    token = current_inference.set(inference)
+    try:
+        yield
+    finally:
+        # Where another task closes it, as some frameworks do, the variable ends with its task.
+        with suppress(ValueError):
+            current_inference.reset(token)
 
 
 class Worker:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from mqinfer.context import current
 from mqinfer.errors import NotConnected
+from mqinfer.opened import Open, Opened
 
 if TYPE_CHECKING:
     from typing import Any
@@ -45,6 +46,10 @@ class Answer(dict[str, "Array"]):
 class Inference(Protocol):
     """What a model handle needs of the process it runs in; the engine's `Inference`."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether it answers no more."""
+
     async def __call__(
         self,
         model: str,
@@ -58,11 +63,42 @@ class Inference(Protocol):
         """Run one item; waits while the model is unavailable."""
 
 
+# Of the worker, or of the `async with mqinfer.connect(app)`, that the task was started in.
 inference: ContextVar[Inference | None] = ContextVar("mqinfer_inference", default=None)
+# Of the clients that are open, for every other task.
+clients: Opened[Inference] = Opened()
+
+
+class ClientInference:
+    """The inference of one client, called from any task, event loop and thread."""
+
+    closed = False  # one that was closed says so itself
+
+    def __init__(self, opened: Open[Inference]):
+        self._opened = opened
+
+    async def __call__(
+        self,
+        model: str,
+        version: str | None,
+        inputs: Mapping[str, Array],
+        alias: str | None = None,
+        *,
+        timeout: float | None = None,
+        bulk: bool = False,
+    ) -> Answer:
+        """Run one item."""
+        return await self._opened.run(
+            lambda run: run(model, version, inputs, alias, timeout=timeout, bulk=bulk)
+        )
 
 
 class Model:
     """A model by name; awaiting a call gives the outputs of one item.
+
+    It is called in the handlers of a worker, and anywhere in a process while one client is open
+    (`mqinfer.connect`): several of them are told apart by the app that declared the model, or by
+    `client.model(...)`.
 
     Args:
         name: the model's name on the server.
@@ -75,7 +111,7 @@ class Model:
         priority: "bulk" lets the live calls of this process go before, as those of a replay do.
     """
 
-    __slots__ = ("alias", "inputs", "name", "priority", "timeout", "version")
+    __slots__ = ("alias", "app", "client", "inputs", "name", "priority", "timeout", "version")
 
     def __init__(
         self,
@@ -93,6 +129,8 @@ class Model:
         self.inputs = dict(inputs or {})
         self.timeout = timeout
         self.priority = priority
+        self.app: object = None  # that declared it
+        self.client: Inference | None = None  # that always answers it, `client.model`
 
     async def __call__(self, **inputs: Array) -> Answer:
         """Run the model on one item, batched with every other call in flight.
@@ -107,14 +145,12 @@ class Model:
             BadTensor: a name, dtype or shape does not fit the model.
             ModelError: the server refused this item.
             ModelTimeout: no answer came in time, outside of a handler.
-            NotConnected: called outside a worker and outside `mqinfer.connect(app)`.
+            NotConnected: neither is a handler's worker around it, nor is a client open; or several
+                clients are, and it does not follow whose it is.
         """
-        run = inference.get()
-        if run is None:
-            raise NotConnected(
-                f"model {self.name}: call it inside a handler that a worker runs, "
-                "or inside `async with mqinfer.connect(app)`"
-            )
+        run = self.client or inference.get()
+        if run is None or run.closed:
+            run = self._open(run)
         bulk = self.priority == "bulk"
         answer = await run(
             self.name, self.version, inputs, self.alias, timeout=self.timeout, bulk=bulk
@@ -123,6 +159,23 @@ class Model:
         if context is not None:
             context.models[answer.model] = answer.version
         return answer
+
+    def _open(self, closed: Inference | None) -> Inference:
+        """The inference of the client that is open; else what is closed says why itself."""
+        found = clients.of(self.app)
+        if len(found) == 1:
+            return ClientInference(found[0])
+        if found:
+            raise NotConnected(
+                f"model {self.name}: {len(found)} clients are open; say which one is to answer: "
+                f"`await client.model({self.name!r})(...)`"
+            )
+        if closed is not None:
+            return closed
+        raise NotConnected(
+            f"model {self.name}: call it inside a handler that a worker runs, or while a client is "
+            "open: inside `async with mqinfer.connect(app)`, which a web app's lifespan may hold"
+        )
 
     def __repr__(self) -> str:
         alias = "" if self.alias is None else f", alias={self.alias!r}"

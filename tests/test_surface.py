@@ -93,8 +93,9 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
     ) -> Pixels
     async save(store: BlobStore, inline_limit: int) -> None
     wire() -> Any
-class Client(app: App, services: Services)
+class Client(app: App, services: Services, inference: Inference | None = None)
     blobs: BlobStore
+    model(model: Model | str) -> Model
     async publish(message: Message, *, id: str | None = None, timeout: float = 30.0) -> str
     async publish_all(messages: Sequence[Message], *, ids: Sequence[str] | None = None) -> list[str]
     async publish_raw(

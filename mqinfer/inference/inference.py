@@ -189,6 +189,11 @@ class Inference:
         finally:
             await self.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it answers no more."""
+        return self._link.closed
+
     async def close(self) -> None:
         """End every task; callers that still wait get `NotConnected`."""
         self._link.closed = True

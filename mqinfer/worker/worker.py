@@ -102,14 +102,11 @@ class Worker:
             if self._stop.is_set():
                 log.info("stopped", app=self.app.name)
                 return
-            current_inference.set(self._services.inference)
-            async with asyncio.TaskGroup() as beside:
-                helpers = self._start_beside(beside)
-                try:
-                    await self._work()
-                finally:
-                    for helper in helpers:
-                        helper.cancel()
+            token = current_inference.set(self._services.inference)
+            try:
+                await self._work_beside()
+            finally:
+                current_inference.reset(token)
         try:
             await self._services.broker.flush()
         except Unavailable as error:
@@ -125,6 +122,15 @@ class Worker:
         await broker.bucket(
             plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
         ).ensure()
+
+    async def _work_beside(self) -> None:
+        async with asyncio.TaskGroup() as beside:
+            helpers = self._start_beside(beside)
+            try:
+                await self._work()
+            finally:
+                for helper in helpers:
+                    helper.cancel()
 
     def _start_beside(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         helpers = [group.create_task(self.work.watch(self), name="how far")]
