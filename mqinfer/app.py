@@ -43,6 +43,7 @@ class _Declared:
     limits: Mapping[str, object]
     models: tuple[Model, ...]
     lifespan: Lifespan | None
+    early: bool
     scope: Mapping[str, Any]
 
 
@@ -105,6 +106,7 @@ class App:
         name: str | None = None,
         models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
+        early: bool = False,
         max_in_flight: int = 2048,
         max_bytes: int | str = 64 * 1024 * 1024,
         concurrency: int | None = None,
@@ -125,6 +127,7 @@ class App:
         name: str | None = None,
         models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
+        early: bool = False,
         max_in_flight: int = 2048,
         max_bytes: int | str = 64 * 1024 * 1024,
         concurrency: int | None = None,
@@ -147,6 +150,8 @@ class App:
             name: of the stage and its consumer; default the function's.
             models: that the handler calls in a way its code does not show.
             lifespan: makes `ctx.state`, once a process.
+            early: of a handler that yields: each output leaves at once, and stays on the stream
+                also when the handler fails later.
             max_in_flight: messages taken and not yet acknowledged; 2048.
             max_bytes: of their payloads and headers (bytes or "64MB"); 64 MiB.
             concurrency: handlers that run at once; None is 512 for `async def`, and twice the
@@ -189,6 +194,7 @@ class App:
                     limits=limits,
                     models=tuple(models),
                     lifespan=lifespan,
+                    early=early,
                     scope=scope,
                 )
             )
@@ -307,6 +313,7 @@ class App:
             limits=read_limits(name, declared.limits),
             models=tuple(used.values()),
             lifespan=declared.lifespan,
+            early=declared.early,
         )
 
     # --- names ----------------------------------------------------------------------------------

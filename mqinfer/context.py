@@ -6,7 +6,7 @@ also in a thread, is recorded on what the handler writes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Generator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,20 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from mqinfer.blob import BlobStore
+    from mqinfer.message import Message
+
+
+class Sent:
+    """Can be awaited, and does nothing."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[None, None, None]:
+        """Nothing is waited for."""
+        yield from ()
+
+
+SENT = Sent()
 
 
 class Context:
@@ -31,6 +45,7 @@ class Context:
         state: what the stage's lifespan yielded.
         models: `name -> version` of the models that answered so far, ancestors' included.
         blobs: the blob store.
+        emitted: what `emit` was given, outside a worker: for tests of handlers.
         log: a structlog logger bound to stage, id, sequence and attempt.
     """
 
@@ -42,6 +57,7 @@ class Context:
         "_waits",
         "attempt",
         "blobs",
+        "emitted",
         "headers",
         "id",
         "models",
@@ -81,6 +97,7 @@ class Context:
         self.state = state
         self.models = models if models is not None else {}
         self.blobs = blobs
+        self.emitted: list[Message] = []
         # Seconds spent waiting for a server that is down, or for the turn of a model call: the
         # timeout does not count them. Waits may overlap (several model calls at once); the time
         # passes once for all of them.
@@ -104,6 +121,27 @@ class Context:
     def progress(self) -> None:
         """Say that the work advances: the stage's timeout starts anew."""
         self._progress = True
+
+    def emit(self, output: Message) -> Awaitable[None]:
+        """Send an output now, rather than when the handler is done.
+
+        It stays on the stream whatever becomes of the handler. Its id follows from how many were
+        emitted before: an attempt that emits the same again makes no second one.
+
+            await ctx.emit(Token(n))
+
+        In the thread of a plain `def` it waits by itself, and need not be awaited.
+
+        Args:
+            output: of a type that the handler's return annotation names.
+
+        Raises:
+            TypeError: it names no such type.
+            RuntimeError: the handler is done, or it handles a batch.
+            BlobError: a blob in it cannot be stored.
+        """
+        self.emitted.append(output)
+        return SENT
 
     def take_progress(self, now: float) -> bool:
         """Whether `progress()` was called since the last look; for the engine.

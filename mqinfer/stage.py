@@ -139,6 +139,10 @@ class Stage:
         limits: what bounds it.
         models: that the handler's code refers to, or that were named with `models=`.
         lifespan: makes `ctx.state`, once a process.
+        early: each output leaves as it is yielded, not when the handler is done.
+
+    Raises:
+        WiringError: nothing is yielded that could leave early.
     """
 
     name: str
@@ -147,6 +151,15 @@ class Stage:
     limits: Limits
     models: tuple[Model, ...] = ()
     lifespan: Lifespan | None = None
+    early: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be early."""
+        if self.early and (self.signature.batch or self.signature.kind == "coroutine"):
+            raise WiringError(
+                f"stage {self.name}: early=True is for a handler of one message that yields; "
+                "another one calls `await ctx.emit(output)`"
+            )
 
     @property
     def reads(self) -> type[Message]:

@@ -54,6 +54,7 @@ class App(
         name: str | None = None,
         models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
+        early: bool = False,
         max_in_flight: int = 2048,
         max_bytes: int | str = 67108864,
         concurrency: int | None = None,
@@ -121,6 +122,7 @@ class Context(
     models: dict[str, str] | None = None,
     blobs: BlobStore | None = None,
 )
+    emit(output: Message) -> Awaitable[None]
     log: FilteringBoundLogger
     model_calls(now: float, queued: int, sent: int) -> None
     pause(now: float) -> None

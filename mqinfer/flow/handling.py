@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.context import current
 from mqinfer.errors import Reject, Retry, Snooze, Unavailable
+from mqinfer.flow.early import Early
 from mqinfer.flow.job import Job
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.threads import Threads
-from mqinfer.message import Message, Rejected
+from mqinfer.message import Rejected
 from mqinfer.split import Split
 
 if TYPE_CHECKING:
     from mqinfer.stage import Stage
 
 # Outputs of one message that are held until its handler ends; beyond it they are published while
-# the handler still runs, so that memory stays bounded.
+# the handler still runs, so that memory stays bounded. With `early=True` each leaves at once.
 CHUNK = 1000
 # Coroutines of a stage that run at once, unless it says otherwise.
 HANDLERS = 512
@@ -60,6 +61,9 @@ class OneByOne:
         self._handler = stage.handler
         self._wants_context = stage.signature.wants_context
         self._kind = stage.signature.kind
+        # A coroutine without a context has no way to send anything before it returns.
+        self._may_be_early = self._wants_context or self._kind != "coroutine"
+        self._size = 1 if stage.early else CHUNK
         self._threads = _threads(stage)
         self.concurrency = _concurrency(stage)
 
@@ -69,45 +73,31 @@ class OneByOne:
         settler = self._settler
         current.set(job.context)
         arguments = (job.message, job.context) if self._wants_context else (job.message,)
-        first = 0
+        early = Early(job, settler, self._size) if self._may_be_early else None
         try:
-            if self._kind == "coroutine":
+            if early is None or self._kind == "coroutine":
                 outputs = settler.emitter.checked(await self._handler(*arguments))
             elif self._kind == "async_generator":
-                first, outputs = await self._drain(job, self._handler(*arguments))
+                outputs = await early.drain(self._handler(*arguments))
             else:
-                result = await self._threads.call(self._call, arguments)
+                result = await self._threads.call(self._call, (early, *arguments))
                 outputs = settler.emitter.checked(result)
             if not settler.emitter.plain:
                 await settler.emitter.prepare(outputs)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
             settler.failed(job, error)
         else:
-            settler.answered(job, outputs, first)
-
-    def _call(self, *arguments: Any) -> Any:
-        result = self._handler(*arguments)
-        return list(result) if isinstance(result, Iterator) else result
-
-    async def _drain(self, job: Job, generator: Any) -> tuple[int, Sequence[Message]]:
-        """What an async generator yields; all but the last chunk is published on the way."""
-        emitter = self._settler.emitter
-        outputs: list[Message] = []
-        first = 0
-        try:
-            async for output in generator:
-                outputs.append(output)
-                if len(outputs) == CHUNK:
-                    chunk = emitter.checked(outputs)
-                    await emitter.prepare(chunk)
-                    if first == 0:
-                        job.unpublished += 1  # holds the job open; `answered` lets go
-                    self._settler.emit_some(job, chunk, first)
-                    first += CHUNK
-                    outputs = []
+            if early is None:
+                settler.answered(job, outputs)
+            else:
+                settler.answered(job, outputs, early.first, early.sent)
         finally:
-            await generator.aclose()
-        return first, emitter.checked(outputs)
+            if early is not None:
+                early.close()
+
+    def _call(self, early: Early, *arguments: Any) -> Any:
+        result = self._handler(*arguments)
+        return early.collect(result) if isinstance(result, Iterator) else result
 
     @property
     def exhausted(self) -> bool:

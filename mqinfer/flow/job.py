@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from mqinfer.context import Context
 from mqinfer.flow.past import NOTHING, Past
@@ -29,10 +29,23 @@ if TYPE_CHECKING:
     from mqinfer.ports import Delivery
 
 
-class DeliveryContext(Context):
-    """The context of a delivery; what few handlers ask for is made when it is asked for."""
+class Emits(Protocol):
+    """Sends outputs of a handler that still runs; `flow.early.Early` does."""
 
-    __slots__ = ("_delivery", "_models", "past")
+    def emit(self, output: Message) -> Awaitable[None]:
+        """Send one."""
+
+
+class DeliveryContext(Context):
+    """The context of a delivery; what few handlers ask for is made when it is asked for.
+
+    Attributes:
+        early: sends outputs while the handler runs; where it cannot, it is None or missing.
+    """
+
+    __slots__ = ("_delivery", "_models", "early", "past")
+
+    early: Emits | None
 
     def __init__(
         self,
@@ -58,6 +71,16 @@ class DeliveryContext(Context):
         self._waits = self._queued = self._sent = 0
         self._progress = False
         self._log = None
+
+    def emit(self, output: Message) -> Awaitable[None]:
+        """Send an output now."""
+        early: Emits | None = getattr(self, "early", None)
+        if early is None:
+            raise RuntimeError(
+                f"stage {self.stage}: ctx.emit is for the handler of one message, while it runs: a "
+                "batch handler returns its outputs, and one that is done can send no more"
+            )
+        return early.emit(output)
 
     @property
     def models(self) -> dict[str, str]:  # type: ignore[override]

@@ -100,21 +100,31 @@ class Settler:
 
     # --- answered -------------------------------------------------------------------------------
 
-    def answered(self, job: Job, outputs: Sequence[Message], first: int = 0) -> None:
+    def answered(
+        self, job: Job, outputs: Sequence[Message], first: int = 0, sent: int | None = None
+    ) -> None:
         """The handler is done: publish `outputs`, then acknowledge.
 
-        `first` outputs were emitted before by `emit_some`. An output that cannot be encoded or is
-        too large makes the message fail.
+        An output that cannot be encoded or is too large makes the message fail.
+
+        Args:
+            job: the message.
+            outputs: that have not left.
+            first: the number of the first of them.
+            sent: outputs that left before by `emit_some`; None is `first`. Where there are any,
+                `job.unpublished` counts one more, which held the job open and is let go here.
         """
         if not self.holds(job):
             return
+        if sent is None:
+            sent = first
         beside: Sequence[Message] = ()
         if self._policy is not None:
-            beside = self._policy.after_answer(job, first + len(outputs))
+            beside = self._policy.after_answer(job, sent + len(outputs))
         if not outputs and not beside and job.unpublished == 0:
             self._done(job)
             return
-        if first == 0:
+        if sent == 0:
             job.unpublished += 1  # held until all are sent: an early answer must not settle it
         self.emit_some(job, outputs, first)
         if beside and job.problem is None:
