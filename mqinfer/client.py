@@ -247,6 +247,13 @@ class Worker:
             return [self._patience.reason or "connecting"]
         return self.engine.not_ready()
 
+    def stuck(self) -> str | None:
+        """Why the process should be restarted; None as long as it need not be.
+
+        A handler blocks the event loop for longer than its stage's timeout.
+        """
+        return None if self.engine is None else self.engine.watchdog.stuck
+
     async def run(self) -> None:
         """Work until `stop` is called (or, with `drain`, until nothing is left).
 

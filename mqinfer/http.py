@@ -1,7 +1,8 @@
 """Health and metrics over HTTP: `/healthz`, `/readyz`, `/metrics`.
 
 Alive means that the process should be left running; ready means that it can pull and publish now.
-A worker that waits for a server that is down is alive and not ready.
+A worker that waits for a server that is down is alive and not ready. The server has a thread and an
+event loop of its own: it answers also while a handler blocks the worker's, and says so.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,8 @@ async def serve_http(
 ) -> None:
     """Serve until cancelled; signals are left to the caller.
 
+    `live`, `ready` and `metrics` are called in the server's thread, `started` in the caller's.
+
     Args:
         port: to listen on; 0 takes a free one.
         host: address to listen on; "0.0.0.0" or "::" lets other machines in.
@@ -56,8 +60,9 @@ async def serve_http(
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets=sockets)
             if started is not None:
-                started(listener.getsockname()[1])
+                caller.call_soon_threadsafe(started, listener.getsockname()[1])
 
+    caller = asyncio.get_running_loop()
     listener = _listen(host, port)
     try:
         config = uvicorn.Config(
@@ -75,18 +80,34 @@ async def serve_http(
             limit_concurrency=64,
         )
         server = Server(config)
-        # Cancelled in the middle, uvicorn leaves its connections open: it is asked to stop instead.
-        serving = asyncio.create_task(server.serve(sockets=[listener]), name="mqinfer-http")
-        try:
-            await asyncio.shield(serving)
-        finally:
-            server.should_exit = True
+        ended: asyncio.Future[None] = caller.create_future()
+
+        def serve() -> None:
+            error: BaseException | None = None
             try:
-                await asyncio.wait({serving}, timeout=_CLOSING + 1)
-            finally:
-                serving.cancel()  # does nothing if it ended, as it should have
+                asyncio.run(server.serve(sockets=[listener]))
+            except BaseException as problem:  # noqa: BLE001 - carried to the caller
+                error = problem
+            with contextlib.suppress(RuntimeError):  # the caller's loop has ended
+                caller.call_soon_threadsafe(_end, ended, error)
+
+        threading.Thread(target=serve, name="mqinfer-http", daemon=True).start()
+        try:
+            await asyncio.shield(ended)
+        finally:
+            server.should_exit = True  # looked at ten times a second
+            await asyncio.wait({ended}, timeout=_CLOSING + 1)
     finally:
         listener.close()
+
+
+def _end(ended: asyncio.Future[None], error: BaseException | None) -> None:
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(None)
+    else:
+        ended.set_exception(error)
 
 
 def _listen(host: str, port: int) -> socket.socket:

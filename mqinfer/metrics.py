@@ -1,10 +1,11 @@
 """Metrics: what is counted for each message, model request and insert, and how Prometheus reads it.
 
 Counting a message costs a few additions to plain Python numbers; Prometheus's own objects are made
-when it asks. Everything that counts belongs to one event loop and is read by it, so nothing is
-locked. (The client's own Counter and Histogram would do for models and sinks, but they add a
-`_created` series to every metric, and that can only be turned off for the whole process, which may
-be a user's.)
+when it asks. Everything that counts belongs to one event loop; what reads it, in the thread that
+serves HTTP, takes whole dictionaries at once and numbers that only grow, so nothing is locked.
+(The client's own Counter and Histogram would do for models and sinks, but they add a `_created`
+series to every metric, and that can only be turned off for the whole process, which may be a
+user's.)
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ AGE_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0
 )  # fmt: skip
 """Seconds; from the stream's time of a message to its acknowledgement."""
+BLOCK_BUCKETS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Seconds; that the event loop stood still."""
 _COULD_NOT_BE_PROCESSED = ("decode", "rejected")  # kinds of dead letters that no retry would help
 
 
@@ -250,6 +253,7 @@ class Metrics:
         self._stages: dict[str, StageMetrics] = {}
         self._models: dict[tuple[str, str], ModelMetrics] = defaultdict(ModelMetrics)
         self._sinks: dict[str, SinkMetrics] = {}
+        self._blocks: dict[str, Histogram] = defaultdict(lambda: Histogram(BLOCK_BUCKETS))
         self._registry: CollectorRegistry | None = None
 
     def stage(self, name: str) -> StageMetrics:
@@ -270,6 +274,15 @@ class Metrics:
     def sink(self, table: str) -> SinkMetrics:
         """The counts of a table's sink; always the same object for a table."""
         return self._sinks.setdefault(table, SinkMetrics())
+
+    def loop_blocked(self, stage: str, seconds: float) -> None:
+        """The event loop stood still; what `worker.watchdog` reports to, from its thread.
+
+        Args:
+            stage: whose handler blocked it; "" is none's.
+            seconds: how long.
+        """
+        self._blocks[stage].observe(seconds)
 
     @property
     def registry(self) -> CollectorRegistry:
@@ -293,6 +306,7 @@ class Metrics:
         yield from self._collect_stages()
         yield from self._collect_models()
         yield from self._collect_sinks()
+        yield self._collect_blocks()
 
     def _collect_stages(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily as Counter
@@ -343,6 +357,18 @@ class Metrics:
                 found: Histogram = getattr(stage, attribute)
                 family.add_metric([self.app, name], found.buckets(), found.sum)
             yield family
+
+    def _collect_blocks(self) -> Metric:
+        from prometheus_client.core import HistogramMetricFamily
+
+        family = HistogramMetricFamily(
+            "mqinfer_loop_blocked_seconds",
+            "A handler of the stage blocked the event loop.",
+            labels=["app", "stage"],
+        )
+        for stage, blocks in sorted(self._blocks.items()):
+            family.add_metric([self.app, stage], blocks.buckets(), blocks.sum)
+        return family
 
     def _collect_models(self) -> Iterator[Metric]:
         labels = ["app", "model", "version"]

@@ -203,6 +203,7 @@ class Worker(
     async reach() -> None
     async run() -> None
     stop() -> None
+    stuck() -> str | None
 connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextManager[Client]
 
 mqinfer.errors

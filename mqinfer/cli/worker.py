@@ -214,7 +214,7 @@ async def _beside_http(running: Worker, work: asyncio.Future[None], host: str, p
             serve_http(
                 port,
                 host=host,
-                live=lambda: None,
+                live=running.stuck,
                 ready=running.not_ready,
                 metrics=metrics,
                 started=lambda taken: log.info("serving HTTP", url=f"http://{host}:{taken}"),

@@ -75,6 +75,7 @@ class Runner:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.name = name
+        self.timeout = limits.timeout
         self.source = source
         self.jobs: dict[int, Job] = {}  # by sequence
         self.slots = slots

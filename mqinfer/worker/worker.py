@@ -21,6 +21,7 @@ from mqinfer.model import inference as current_inference
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
 from mqinfer.worker.assembly import Assembly
+from mqinfer.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from mqinfer.plan import Task
@@ -49,6 +50,9 @@ class Worker:
         self._stop = asyncio.Event()
         self._beginning: dict[str, Callable[[], str | None]] = {}  # task -> what it waits for
         self._started = False
+        self.watchdog = Watchdog(
+            lambda: tuple(self.runners), [task.name for task in work.tasks], services.metrics
+        )
 
     def stop(self) -> None:
         """Begin an orderly stop; does nothing the second time."""
@@ -71,13 +75,16 @@ class Worker:
 
     def not_ready(self) -> list[str]:
         """Why the worker cannot pull and publish now, a line each; empty when it can."""
+        blocked = self.watchdog.blocked
         if not self._started:
-            return [self._services.patience.reason or "starting"]
+            return [blocked or self._services.patience.reason or "starting"]
         broker = self._services.broker.blocked
         reasons = [f"broker: {broker}"] if broker else []
+        if blocked:
+            reasons.append(blocked)
         reasons += [
             f"stage {name}: {reason() or 'it is being prepared'}"
-            for name, reason in self._beginning.items()
+            for name, reason in list(self._beginning.items())
         ]
         return reasons + [
             f"stage {runner.name}: {runner.blocked}" for runner in self.runners if runner.blocked
@@ -95,6 +102,7 @@ class Worker:
             ExceptionGroup: a part of the worker failed.
         """
         async with AsyncExitStack() as stack:
+            stack.enter_context(self.watchdog.watching())
             async with unless(self._stop):
                 await self._services.patience.answer(self._ensure_streams)
                 if self.app.lifespan:
