@@ -11,9 +11,9 @@ from tests import rooms
 
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
-    "errors identity times split backoff context message row column blob blobfields readable codec "
-    "model stage app settings observe metrics image imageheader collector http bucket streams "
-    "ports signals starting",
+    "errors identity times split backoff hints context message row column blob blobfields readable "
+    "codec written model stage app settings observe metrics image imageheader collector http "
+    "bucket streams ports signals starting",
     "flow",
     "inference tables",
     "plan",

@@ -43,6 +43,7 @@ import msgspec
 from mqinfer.blob import Blob
 from mqinfer.column import Column
 from mqinfer.errors import WiringError
+from mqinfer.hints import seen_through
 from mqinfer.message import Row
 from mqinfer.tables import values
 from mqinfer.tables.values import Convert
@@ -172,9 +173,7 @@ class _Reader:
         )
 
     def read(self, hint: Any) -> Kind:
-        # A NewType, or `type X = ...`.
-        while named := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None):
-            hint = named
+        hint = seen_through(hint)
         origin = typing.get_origin(hint)
         if origin is typing.Annotated:
             return self._annotated(hint)
@@ -215,7 +214,7 @@ class _Reader:
         convert = kind.convert
         if re.match(r"(Nullable\()?(Decimal|Date)", kind.type):
             convert = _optional(self._scaled(hint, kind.type, text), kind.nullable)
-        elif _is_ndarray(typing.get_origin(hint.__origin__) or hint.__origin__):
+        elif _is_ndarray(typing.get_origin(plain := seen_through(hint.__origin__)) or plain):
             convert = values.flat(text.count("Array("))
         key = not nullable and not re.match(r"(Array|Map|Tuple|Float|BFloat|JSON|Nested)", text)
         return replace(
