@@ -88,6 +88,7 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
         max_pixels: int | None = None,
         max_bytes: int | None = None,
         target: int | None = None,
+        dtype: Depth = 'uint8',
     ) -> Pixels
     async save(store: BlobStore, inline_limit: int) -> None
     wire() -> Any
