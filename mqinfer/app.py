@@ -19,6 +19,7 @@ from mqinfer.backoff import Backoff
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Priority, Tensor
+from mqinfer.readable import unreadable
 from mqinfer.stage import Lifespan, Stage, models_in, read_limits, read_signature
 from mqinfer.times import parse_duration, parse_size
 
@@ -293,6 +294,7 @@ class App:
                 )
             stages[stage.name] = stage
         problems.extend(_collisions(stages))
+        problems.extend(_unreadable(stages))
         return stages, problems
 
     def _stage(self, declared: _Declared) -> Stage:
@@ -346,6 +348,16 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, stages={[declared.name for declared in self._declared]})"
+
+
+def _unreadable(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
+    """Types whose messages no reader could decode; each once."""
+    seen: set[type[Message]] = set()
+    for stage in stages.values():
+        for kind in (stage.reads, *stage.writes):
+            if kind not in seen:
+                yield from (WiringError(f"stage {stage.name}: {why}") for why in unreadable(kind))
+            seen.add(kind)
 
 
 def _collisions(stages: Mapping[str, Stage]) -> Iterator[WiringError]:

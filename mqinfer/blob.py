@@ -20,7 +20,7 @@ from mqinfer.errors import BlobError, BlobPathError, NotConnected
 from mqinfer.opened import Opened
 
 if TYPE_CHECKING:
-    from mqinfer.image import Pixels
+    from mqinfer.image import Depth, Pixels
 
 
 class BlobStore(Protocol):
@@ -126,6 +126,7 @@ class Blob:
         max_pixels: int | None = None,
         max_bytes: int | None = None,
         target: int | None = None,
+        dtype: Depth = "uint8",
     ) -> Pixels:
         """The picture as an array, decoded off the event loop.
 
@@ -138,19 +139,26 @@ class Blob:
                 process's limit, `mqinfer.image.MAX_BYTES` unless the settings say otherwise.
             target: the shortest side that is needed: a JPEG larger than that is decoded at 1/2,
                 1/4 or 1/8 of its size, in a fraction of the time, but never below it.
+            dtype: "uint16" gives pictures of 16 bits as they are stored (8 bits times 257).
 
         Returns:
-            uint8 array `[height, width, 3]`, RGB.
+            array `[height, width, 3]` of `dtype`, RGB.
 
         Raises:
-            BadImage: empty, truncated, too small, too large or of an unknown format.
+            BadImage: empty, truncated, too small, too large, of an unknown format, or of 16 bits
+                that use so little of their range that next to nothing would be left in 8.
         """
         from mqinfer.image import decode_off_loop, max_image_bytes
 
         data = await self.bytes(max_bytes=max_image_bytes() if max_bytes is None else max_bytes)
         name = self._path or "inline image"
         return await decode_off_loop(
-            data, name=name, min_side=min_side, max_pixels=max_pixels, target=target
+            data,
+            name=name,
+            min_side=min_side,
+            max_pixels=max_pixels,
+            target=target,
+            dtype=dtype,
         )
 
     async def save(self, store: BlobStore, inline_limit: int) -> None:

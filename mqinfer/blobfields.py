@@ -26,7 +26,7 @@ def can_hold_blobs(kind: type[Message]) -> bool:
     cannot be read) the answer is yes.
     """
     try:
-        return any(_is_open(part) for part in _within(inspect.type_info(kind), set()))
+        return any(_is_open(part) for part in within(inspect.type_info(kind)))
     except Exception:  # noqa: BLE001 - whatever an annotation makes msgspec raise
         return True
 
@@ -37,7 +37,7 @@ def blob_columns(kind: type[Message]) -> Mapping[str, inspect.Type]:
     found = {}
     for field in msgspec.structs.fields(kind):
         info = inspect.type_info(field.type)
-        if any(_is_blob(part) for part in _within(info, set())):
+        if any(_is_blob(part) for part in within(info)):
             found[field.encode_name] = info
     return found
 
@@ -72,14 +72,15 @@ def blob_values(info: inspect.Type, value: Any) -> Iterator[Any]:
             yield from blob_values(part, value)
 
 
-def _within(info: inspect.Type, seen: set[int]) -> Iterator[inspect.Type]:
+def within(info: inspect.Type, seen: set[int] | None = None) -> Iterator[inspect.Type]:
     """The type and all that it is made of; each once, for a type may be made of itself."""
+    seen = set() if seen is None else seen
     if id(info) in seen:
         return
     seen.add(id(info))
     yield info
     for part in _parts(info):
-        yield from _within(part, seen)
+        yield from within(part, seen)
 
 
 def _parts(info: inspect.Type) -> Sequence[inspect.Type]:

@@ -101,6 +101,7 @@ class Client:
             timeout: seconds to wait out an outage or a full stream.
 
         Raises:
+            EncodeError: a value in it is not what its type says; nothing was sent.
             BlobError: a blob in it cannot be stored.
             PayloadTooLarge: it exceeds the server's limit; nothing was sent.
             PublishTimeout: no acknowledgement in time; publish it again under the same id.
@@ -113,13 +114,13 @@ class Client:
                 inline_limit=self._services.inline_limit,
                 max_payload=self._services.broker.max_payload,
             )
-        info = message.__mqinfer__
+        key = message.__mqinfer__.key
         subject = self.app.subject(type(message))
-        if info.key is not None:
-            subject += f".{key_token(getattr(message, info.key))}"
-        payload = self._codec.encode(message)
+        if key is not None:
+            subject += f".{key_token(getattr(message, key))}"
+        payload, wire = self._codec.write(message)
         return await self.publish_raw(
-            subject, payload, content_type=CONTENT_TYPES[info.wire], id=id, timeout=timeout
+            subject, payload, content_type=CONTENT_TYPES[wire], id=id, timeout=timeout
         )
 
     async def publish_raw(

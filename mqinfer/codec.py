@@ -3,6 +3,9 @@
 A JSON array field is `{"dtype": "<f4", "shape": [2, 3], "base64": "..."}`; in msgpack the data is
 a binary. dtype strings are NumPy's array interface typestr, numbers and booleans only: nothing is
 ever unpickled.
+
+What is published is decoded again and compared before it leaves: a value is what its type says, or
+it is refused where it was written, rather than by every reader.
 """
 
 from __future__ import annotations
@@ -15,10 +18,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
+from msgspec.structs import astuple
 
 from mqinfer.blob import Blob, BlobStore
-from mqinfer.errors import DecodeError
-from mqinfer.message import Message, Wire
+from mqinfer.errors import DecodeError, EncodeError
+from mqinfer.message import Message, Row, Wire
+from mqinfer.written import AnyBlob, any_array, difference, not_finite, not_read, not_written
 
 M = TypeVar("M", bound=Message)
 
@@ -34,6 +40,10 @@ _ARRAY_KINDS = "biufc"
 REFERENCE = 80  # bytes of a blob's own path (SHA-256) in a payload
 # A map in msgpack begins with none of these.
 _JSON_STARTS = (b"{", b" ", b"\n", b"\r", b"\t")
+# Fields without constraints whose values both formats keep if they are of just this type.
+_PLAIN = ((inspect.StrType(), str), (inspect.IntType(), int), (inspect.BoolType(), bool))
+_BYTE = re.compile(r"\(byte (\d+)\)")
+_NO_NUMBER = re.compile(rb"[-\s:,\[]?(?:NaN|Infinity)\b")
 _DTYPE = re.compile(
     r"[<>|=]?[biufc][0-9]{1,2}|bool|u?int(?:8|16|32|64)|float(?:16|32|64)|complex(?:64|128)"
 )
@@ -49,10 +59,68 @@ class Codec:
             "msgpack": msgspec.msgpack.Encoder(enc_hook=_encode_msgpack).encode,
         }
         self._decoders: dict[tuple[type, Wire], Callable[[bytes], Any]] = {}
+        self._plain: dict[type, tuple[type, ...]] = {}
+        self._checks: dict[tuple[type, Wire], Callable[[bytes], Any]] = {}
 
     def encode(self, message: Message) -> bytes:
-        """The payload of `message`, in the wire format of its type."""
+        """The payload of `message`, in the wire format of its type; unchecked."""
         return self._encode[message.__mqinfer__.wire](message)
+
+    def write(self, message: M) -> tuple[bytes, Wire]:
+        """The payload to publish, which gives every reader what `message` holds, and its format.
+
+        That is the wire format of its type, but for a `Row` that holds NaN or an infinity, which
+        JSON cannot say: it goes as msgpack, and the `Content-Type` says so.
+
+        Raises:
+            EncodeError: a value is not what its type says, or cannot be carried exactly; names
+                type, field and value.
+            BlobError: a blob in it is not stored.
+        """
+        kind = type(message)
+        wire = kind.__mqinfer__.wire
+        try:
+            data = self._encode[wire](message)
+            plain = self._plain.get(kind)
+            if plain is None:
+                plain = self._plain[kind] = _plain_types(kind)
+            if plain and tuple(map(type, astuple(message))) == plain:
+                return data, wire
+            if self._check(kind, wire)(data) == message:
+                return data, wire
+        except Exception:  # noqa: BLE001 - told below, in words
+            pass
+        return self._write_slowly(message, wire)
+
+    def _write_slowly(self, message: M, wire: Wire) -> tuple[bytes, Wire]:
+        """`write` of what is not plainly equal to what its reader gets: why, and whether it is."""
+        kind = type(message)
+        if wire == "json" and (place := not_finite(message)):
+            if not issubclass(kind, Row):
+                raise EncodeError(
+                    f"{place[0]} is {place[1]}, which JSON cannot say: declare {kind.__name__} "
+                    "with wire='msgpack', or return a number"
+                )
+            wire = "msgpack"
+        try:
+            data = self._encode[wire](message)
+        except Exception as error:  # noqa: BLE001 - whatever a value makes the encoder raise
+            raise not_written(message, error, self._encode[wire]) from None
+        try:
+            found = self._check(kind, wire)(data)
+        except Exception as error:  # noqa: BLE001 - whatever a value makes a decoder raise
+            raise not_read(message, error) from None
+        if problem := difference(found, message, kind.__name__):
+            raise EncodeError(problem)
+        return data, wire
+
+    def _check(self, kind: type[M], wire: Wire) -> Callable[[bytes], M]:
+        """A decoder of what was just encoded, which leaves out the bytes of arrays and blobs."""
+        found = self._checks.get((kind, wire))
+        if found is None:
+            make = msgspec.json.Decoder if wire == "json" else msgspec.msgpack.Decoder
+            found = self._checks[kind, wire] = make(kind, dec_hook=_stand_in).decode
+        return found
 
     def decoder(self, kind: type[M], wire: Wire) -> Callable[[bytes], M]:
         """A function from payload to `kind`; raises msgspec's own errors. For hot loops."""
@@ -84,6 +152,7 @@ class Codec:
             start = data[:40]
             raise DecodeError(
                 f"the payload is no {wire}: {error} ({len(data)} bytes, it starts with {start!r})"
+                + (_not_json(data, error) if wire == "json" else "")
             ) from None
 
     def _wire(self, kind: type[Message], data: bytes, content_type: str | None) -> Wire:
@@ -107,6 +176,37 @@ class Codec:
         if _is_array(kind):
             return _array(kind, value)
         raise NotImplementedError(f"fields of type {kind} are not supported")
+
+
+def _not_json(data: bytes, error: Exception) -> str:
+    """Advice where a payload holds what some writers of JSON, Python's among them, make of NaN."""
+    place = _BYTE.search(str(error))
+    if place is None or not _NO_NUMBER.match(data, max(0, int(place[1]) - 1)):
+        return ""
+    return "; JSON has no NaN and no Infinity: publish null, or msgpack as application/msgpack"
+
+
+def _plain_types(kind: type[Message]) -> tuple[type, ...]:
+    """The types of the values of a message that is exact if they are these: nothing to decode.
+
+    Empty for a type that has other fields. A long text would take as long to decode as to encode.
+    """
+    try:
+        fields = inspect.type_info(kind).fields  # type: ignore[attr-defined]
+        return tuple(
+            next(plain for info, plain in _PLAIN if info == field.type) for field in fields
+        )
+    except Exception:  # noqa: BLE001 - whatever an annotation makes msgspec raise
+        return ()
+
+
+def _stand_in(kind: type, value: Any) -> Any:
+    if kind is Blob:
+        return AnyBlob()
+    if _is_array(kind) and isinstance(value, dict):
+        _array_dtype(value, _wanted(kind))
+        return any_array()
+    return _array(kind, value)
 
 
 def blobs_in(value: Any, wire: Wire) -> tuple[list[Blob], int]:
@@ -178,13 +278,43 @@ def _array(kind: Any, value: Any) -> Any:
     """
     import numpy as np
 
-    wanted = None  # the dtype that `NDArray[np.float32]` names
+    wanted = _wanted(kind)
+    if isinstance(value, list):
+        return _array_of_list(np, value, wanted)
+    dtype = _array_dtype(value, wanted)
+    raw = value.get("data")
+    if isinstance(value.get("base64"), str):
+        raw = base64.b64decode(value["base64"], validate=True)
+    if not isinstance(raw, bytes):
+        raise ValueError("an array needs its bytes in base64 or data")  # noqa: TRY004
+    shape = value.get("shape")
+    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError("an array's shape is a list of sizes")
+    # A copy, for what `raw` gives cannot be written to; in this machine's byte order if one is
+    # asked for.
+    return np.frombuffer(raw, dtype=dtype).reshape(shape).astype(wanted or dtype)
+
+
+def _wanted(kind: Any) -> Any:
+    """The dtype that `NDArray[np.float32]` names; None where it leaves that open."""
+    import numpy as np
+
+    wanted = None
     for argument in typing.get_args(kind)[1:]:
         for scalar in typing.get_args(argument):
             if isinstance(scalar, type) and issubclass(scalar, np.generic):
                 wanted = np.dtype(scalar) if scalar not in (np.generic, np.number) else None
-    if isinstance(value, list):
-        return _array_of_list(np, value, wanted)
+    return wanted
+
+
+def _array_dtype(value: Any, wanted: Any) -> Any:
+    """The dtype that an array's wire form names.
+
+    Raises:
+        ValueError: it is no such form, or the dtype is not the one wanted.
+    """
+    import numpy as np
+
     if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
         raise ValueError(  # noqa: TRY004 - the codec makes a ValueError a DecodeError
             'an array is {"dtype", "shape", "base64" or "data"} or a nested list'
@@ -198,17 +328,7 @@ def _array(kind: Any, value: Any) -> Any:
         raise ValueError(f"array dtype {value['dtype']!r} is unknown") from None
     if wanted is not None and dtype.newbyteorder("=") != wanted:
         raise ValueError(f"the array is {dtype}, the field wants {wanted}")
-    raw = value.get("data")
-    if isinstance(value.get("base64"), str):
-        raw = base64.b64decode(value["base64"], validate=True)
-    if not isinstance(raw, bytes):
-        raise ValueError("an array needs its bytes in base64 or data")  # noqa: TRY004
-    shape = value.get("shape")
-    if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-        raise ValueError("an array's shape is a list of sizes")
-    # A copy, for what `raw` gives cannot be written to; in this machine's byte order if one is
-    # asked for.
-    return np.frombuffer(raw, dtype=dtype).reshape(shape).astype(wanted or dtype)
+    return dtype
 
 
 def _array_of_list(np: Any, value: list[Any], wanted: Any) -> Any:

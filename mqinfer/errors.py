@@ -93,6 +93,13 @@ class SnoozedTooLong(MqinferError):
     """A message asked for more time again and again, for longer than its stage's `snooze_for`."""
 
 
+class EncodeError(MqinferError):
+    """A message has a value that is not what its type says, or that its wire format cannot carry.
+
+    Of an output of a handler, it is a failure of the stage that wrote it.
+    """
+
+
 class WorkerKilled(MqinferError):
     """The worker died each time while it handled this message."""
 

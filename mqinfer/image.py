@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mqinfer.errors import BadImage
 from mqinfer.imageheader import Header, HeaderError, read_header
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Pixels = NDArray[np.uint8]
+
+Depth = Literal["uint8", "uint16"]
+_DEEP = 1 << 14  # a picture of 16 bits with nothing above is one of fewer bits, in 16
 
 MAX_PIXELS = 100_000_000
 """Height x width a picture may have unless the settings say otherwise."""
@@ -95,10 +98,14 @@ def decode(
     min_side: int = 1,
     max_pixels: int | None = None,
     target: int | None = None,
+    dtype: Depth = "uint8",
 ) -> Pixels:
     """The pixels of a PNG, JPEG, WebP, BMP or TIFF file (GIF where OpenCV reads it).
 
-    Grey and palette become RGB, 16 bits become 8, alpha is dropped, an EXIF orientation is applied.
+    Grey and palette become RGB, alpha is dropped (the colors are those that are stored), an EXIF
+    orientation is applied. 16 bits become 8 by their upper half, unless that would leave next to
+    nothing of them: a picture that uses less than a quarter of the 16 bits' range, as one of 10 or
+    12 bits in 16 does, is refused with the advice to ask for "uint16".
 
     Args:
         data: the file.
@@ -108,35 +115,82 @@ def decode(
             limit.
         target: the shortest side that is needed. A JPEG larger than that is decoded at 1/2, 1/4 or
             1/8 of its size, which takes a fraction of the time; never below `target`.
+        dtype: "uint16" gives 16 bits as they are stored, and 8 bits multiplied by 257, so that
+            white is 65535.
 
     Returns:
-        uint8 array `[height, width, 3]`, RGB.
+        array `[height, width, 3]` of `dtype`, RGB.
 
     Raises:
-        BadImage: empty, cut off, damaged, too small, too large or of an unknown format.
+        BadImage: empty, cut off, damaged, too small, too large, of an unknown format, or of 16
+            bits that would not survive as 8.
+        ValueError: `dtype` is neither.
     """
+    if dtype not in ("uint8", "uint16"):
+        raise ValueError(f"pixels are 'uint8' or 'uint16', not {dtype!r}")
     header = _checked(data, name, min_side, max_pixels)
     import numpy as np
 
     cv2 = _opencv()
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), _flags(cv2, header, target))
+        pixels = cv2.imdecode(
+            np.frombuffer(_straight(data, header), np.uint8), _flags(cv2, header, target)
+        )
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:  # says nothing about the picture: try again
             raise MemoryError(f"no memory to decode the picture {name}") from None
         raise BadImage(f"the picture {name} cannot be decoded: {error.err}") from None
     if pixels is None:
         why = "its data is damaged or of a kind that OpenCV does not read"
+        if header.format == "GIF":
+            why = "this OpenCV does not support GIF, or it is damaged; convert it to PNG"
         raise BadImage(
             f"the picture {name} is a {header.format} of {header.width} x {header.height} pixels "
             f"that cannot be decoded: {why}"
         )
-    result: Pixels = _upright(cv2, pixels, header.orientation)
+    if header.depth > 8:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    result: Pixels = _upright(cv2, _of_depth(pixels, dtype, name), header.orientation)
     return result
+
+
+def _straight(data: bytes, header: Header) -> bytes:
+    """The file as OpenCV is to read it.
+
+    libtiff multiplies colors by an alpha that the file calls separate. They are kept as they are
+    where it is called part of them.
+    """
+    at = header.alpha_at
+    if at is None:
+        return data
+    return data[:at] + (b"\1\0" if data[:2] == b"II" else b"\0\1") + data[at + 2 :]
+
+
+def _of_depth(pixels: Any, dtype: Depth, name: str) -> Any:
+    """The pixels as `dtype`.
+
+    Raises:
+        BadImage: 8 bits would leave next to nothing of what 16 hold.
+    """
+    if pixels.dtype == dtype:
+        return pixels
+    if pixels.dtype not in ("uint8", "uint16"):
+        raise BadImage(f"the picture {name} has pixels of {pixels.dtype}: store 8 or 16 bits")
+    if dtype == "uint16":
+        return pixels.astype(dtype) * 257
+    most = int(pixels.max())
+    if most < _DEEP and (pixels % 257).any():
+        raise BadImage(
+            f"the picture {name} has 16 bits a color and uses 0 to {most} of 65535: in 8 bits "
+            f'{(most >> 8) + 1} levels would be left; ask for pixels(dtype="uint16")'
+        )
+    return (pixels >> 8).astype(dtype)
 
 
 def _flags(cv2: Any, header: Header, target: int | None) -> int:
     flags = int(cv2.IMREAD_COLOR_RGB)
+    if header.depth > 8:  # OpenCV 4.11 makes noise of a TIFF of 16 bits that is asked for as RGB
+        flags = int(cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     # OpenCV's releases differ in which formats' orientation they apply: ours do not. TIFF is left
     # to libtiff, which knows more ways to store rows.
     if header.format == "TIFF":
@@ -168,11 +222,12 @@ async def decode_off_loop(
     min_side: int = 1,
     max_pixels: int | None = None,
     target: int | None = None,
+    dtype: Depth = "uint8",
 ) -> Pixels:
     """`decode` in a thread; at most as many at once as there are processors.
 
     OpenCV releases the interpreter's lock, so the event loop goes on. The bound also bounds memory:
-    each running call takes up to 3 bytes a pixel.
+    each running call takes up to 3 bytes a pixel, or 9 of a picture of 16 bits.
 
     Raises:
         BadImage: as `decode`.
@@ -182,7 +237,9 @@ async def decode_off_loop(
         _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mqinfer-image")
     return await asyncio.get_running_loop().run_in_executor(
         _pool,
-        lambda: decode(data, name=name, min_side=min_side, max_pixels=max_pixels, target=target),
+        lambda: decode(
+            data, name=name, min_side=min_side, max_pixels=max_pixels, target=target, dtype=dtype
+        ),
     )
 
 

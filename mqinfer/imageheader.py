@@ -28,13 +28,20 @@ _MAX_STRIPS = 1_000_000
 
 
 class Header(NamedTuple):
-    """What a file says of itself; height and width as stored, before `orientation` is applied."""
+    """What a file says of itself; height and width as stored, before `orientation` is applied.
+
+    Attributes:
+        depth: bits of one color of one pixel.
+        alpha_at: the byte where a TIFF says that its colors are not multiplied by their alpha.
+    """
 
     format: str
     height: int
     width: int
     orientation: int = 1
     damage: str = ""  # what is wrong with the data, where the size is known all the same
+    depth: int = 8
+    alpha_at: int | None = None
 
 
 class HeaderError(ValueError):
@@ -60,6 +67,9 @@ def read_header(data: bytes) -> Header:
             return header
         if len(data) < 8 and data[:2] == start:
             raise _cut(known, data)
+    for foreign, magic in _FOREIGN:
+        if magic.match(data):
+            raise HeaderError(f"is a {foreign}, which is not supported: convert it to JPEG or PNG")
     raise HeaderError(
         f"is no picture in a known format (PNG, JPEG, WebP, BMP, TIFF, GIF): it has {len(data)} "
         f"bytes and starts with {data[:16]!r}"
@@ -99,7 +109,7 @@ def _png(data: bytes) -> Header:
     damage = ""
     if packed * 1032 < row * height:
         damage = f"is a damaged PNG: {packed} bytes of data cannot hold {width} x {height} pixels"
-    return Header("PNG", height, width, orientation, damage)
+    return Header("PNG", height, width, orientation, damage, depth)
 
 
 def _jpeg(data: bytes) -> Header:
@@ -237,7 +247,17 @@ def _tiff(data: bytes) -> Header:
                 raise _cut("TIFF", data, start + length)
     # libtiff sets aside a whole tile or strip at once, however small the picture is.
     tile = (values(323)[:1] or [0])[0], (values(322)[:1] or [0])[0]
-    return Header("TIFF", max(height[0], tile[0]), max(width[0], tile[1]))
+    damage = ""
+    if 3 in values(339) or values(262) in ([32844], [32845]):  # or LogLuv, which stands for them
+        damage = (
+            "is a TIFF of floating-point numbers, of which nothing says what is white: store it "
+            "with 8 or 16 bits"
+        )
+    depth = (values(258)[:1] or [1])[0]
+    alpha_at = tags[338][2] if values(338) == [2] else None
+    return Header(
+        "TIFF", max(height[0], tile[0]), max(width[0], tile[1]), 1, damage, depth, alpha_at
+    )
 
 
 def _tiff_tags(data: bytes, order: str, big: bool) -> Iterator[tuple[int, tuple[int, int, int]]]:
@@ -276,4 +296,14 @@ _FORMATS: tuple[tuple[str, bytes, re.Pattern[bytes], Callable[[bytes], Header]],
     ("GIF", b"GI", re.compile(rb"GIF8[79]a"), _gif),
     ("TIFF", b"II", re.compile(rb"II[*+]\0"), _tiff),
     ("TIFF", b"MM", re.compile(rb"MM\0[*+]"), _tiff),
+)
+# What is told by name, since it is usual and no decoder of ours reads it.
+_FOREIGN: tuple[tuple[str, re.Pattern[bytes]], ...] = (
+    ("HEIC", re.compile(rb"....ftyp(?:hei|hev|mif1|msf1)", re.DOTALL)),
+    ("AVIF", re.compile(rb"....ftypavi", re.DOTALL)),
+    ("JPEG 2000", re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51")),
+    ("JPEG XL", re.compile(rb"\0\0\0\x0cJXL |\xff\x0a")),
+    ("Photoshop file", re.compile(rb"8BPS")),
+    ("PDF", re.compile(rb"%PDF-")),
+    ("SVG", re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<svg")),
 )

@@ -29,7 +29,8 @@ class MessageInfo(Struct, frozen=True):
         subject: the tokens after the app's name (`leaf` is `plants.leaf`).
         key: the field whose value becomes the last token of the subject, if any.
         ordered: messages with the same key are handled one after the other, in stream order.
-        wire: how a payload is encoded; readers go by the `Content-Type` header.
+        wire: how a payload is encoded; readers go by the `Content-Type` header. A `Row` in JSON
+            that holds NaN or an infinity goes as msgpack.
         table: the ClickHouse table of a `Row`.
         order_by: the columns that sort the table (a prefix of its primary key).
     """

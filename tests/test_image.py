@@ -242,6 +242,60 @@ def test_16_bits_become_8(suffix):
     assert np.abs(decode(written(suffix, deep)).astype(int) - scene()).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_16_bits_are_whole_when_asked_for_and_never_crushed(suffix):
+    deep = (np.arange(96 * 128).reshape(96, 128) % 4096).astype(np.uint16)
+    data = written(suffix, deep)
+    assert np.array_equal(decode(data, dtype="uint16"), np.dstack([deep] * 3))
+    with pytest.raises(BadImage, match=r'uses 0 to 4095 .* 16 levels .* pixels\(dtype="uint16"\)'):
+        decode(data)
+    assert np.array_equal(decode(written(suffix), dtype="uint16"), scene().astype(int) * 257)
+    dark = (scene() // 16).astype(np.uint16) * 257  # 8 bits in 16: nothing is lost
+    assert np.array_equal(decode(written(suffix, dark)), scene() // 16)
+    assert not decode(written(suffix, deep * 0)).any()
+    with pytest.raises(ValueError, match="'uint8' or 'uint16', not 'float32'"):
+        decode(data, dtype="float32")
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_the_colors_of_a_tiff_are_not_multiplied_by_its_alpha(order, kind):
+    rgba = bytes([200, 100, 50, 0, 200, 100, 50, 128])
+    tags = [(256, 3, 2), (257, 3, 1), (259, 3, 1), (262, 3, 2), (273, 4, 0), (277, 3, 4)]
+    tags += [(278, 3, 1), (279, 4, 8), (338, 3, kind)]
+    end = 8 + 2 + 12 * (len(tags) + 1) + 4
+    tags = sorted([*((t, k, 1, end + 8 if t == 273 else v) for t, k, v in tags), (258, 3, 4, end)])
+    data = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(tags))
+    for tag, form, count, value in tags:
+        short = form == 3 and count == 1
+        data += struct.pack(order + ("HHIHxx" if short else "HHII"), tag, form, count, value)
+    data += struct.pack(order + "I4H", 0, 8, 8, 8, 8) + rgba
+    assert decode(data).tolist() == [[[200, 100, 50]] * 2]
+
+
+@pytest.mark.parametrize("options", [(), (cv2.IMWRITE_TIFF_COMPRESSION, 1)], ids=["LogLuv", "raw"])
+def test_a_tiff_of_floats_is_refused(options):
+    with pytest.raises(BadImage, match="floating-point numbers"):
+        decode(written(".tiff", (scene() / 255).astype(np.float32), *options))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500)),
+        ("HEIC", b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(500)),
+        ("AVIF", b"\0\0\0\x1cftypavif" + bytes(500)),
+        ("JPEG 2000", b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(500)),
+        ("JPEG XL", b"\xff\x0a" + bytes(500)),
+        ("SVG", b'<?xml version="1.0"?>\n<svg xmlns="x"/>'),
+        ("PDF", b"%PDF-1.7"),
+    ],
+)
+def test_formats_that_are_not_read_are_named(name, data):
+    with pytest.raises(BadImage, match=f"is a {name}, which is not supported: convert it to JPEG"):
+        decode(data)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff"])
 def test_grey_becomes_rgb(suffix):
     grey = scene()[..., 0]

@@ -91,6 +91,7 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
         max_pixels: int | None = None,
         max_bytes: int | None = None,
         target: int | None = None,
+        dtype: Depth = 'uint8',
     ) -> Pixels
     async save(store: BlobStore, inline_limit: int) -> None
     wire() -> Any
@@ -219,6 +220,7 @@ class ConfigurationError(MqinferError)
 class ConflictError(ConfigurationError)
 class ConnectionClosed(Unavailable)
 class DecodeError(Reject)
+class EncodeError(MqinferError)
 class HandlerTimeout(MqinferError)
 class ModelError(MqinferError)
 class ModelTimeout(MqinferError)

@@ -38,18 +38,19 @@ if TYPE_CHECKING:
 class Outlet:
     """What is the same for every message of one type from one stage, made once."""
 
-    __slots__ = ("head", "key", "may_hold_blobs", "subject")
+    __slots__ = ("heads", "key", "may_hold_blobs", "subject")
 
     def __init__(self, app: App, kind: type[Message], stage: str, run: str | None):
         info = kind.__mqinfer__
         self.subject = app.subject(kind, run).encode()
         self.key = info.key
         self.may_hold_blobs = can_hold_blobs(kind)
-        self.head = header_line(CONTENT_TYPE, CONTENT_TYPES[info.wire])
-        if stage:
-            self.head += header_line(STAGE, stage)
+        rest = header_line(STAGE, stage) if stage else ""
         if run:
-            self.head += header_line(RUN, run)
+            rest += header_line(RUN, run)
+        self.heads = {
+            wire: header_line(CONTENT_TYPE, name) + rest for wire, name in CONTENT_TYPES.items()
+        }
 
     def subject_of(self, message: Message) -> bytes:
         """The subject, with the key's value if the type has one."""
@@ -162,6 +163,9 @@ class Emitter:
 
         They are numbered from `first`. All are made before any is published: an output that cannot
         be encoded must not leave its siblings on the stream.
+
+        Raises:
+            EncodeError: a value of an output is not what its type says; nothing is made.
         """
         context = job.context
         assert context is not None
@@ -170,8 +174,9 @@ class Emitter:
         for index, output in enumerate(outputs, first):
             outlet = self._outlets[type(output)]
             identity = output_id(context.id, self._stage, self._run, index)
-            block = output_block(outlet.head, identity, tail)
-            made.append((outlet.subject_of(output), block, self._codec.encode(output)))
+            payload, wire = self._codec.write(output)
+            block = output_block(outlet.heads[wire], identity, tail)
+            made.append((outlet.subject_of(output), block, payload))
         return made
 
     def _tail(self, job: Job) -> str:

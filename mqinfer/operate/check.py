@@ -21,6 +21,7 @@ from mqinfer.ports import (
     ModelInfo,
     TensorInfo,
 )
+from mqinfer.readable import unreadable
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import schema_of
 
@@ -76,6 +77,8 @@ def check_wiring(app: App) -> tuple[Report, dict[str, Stage]]:
     if not stages and not problems:
         report.found(f"app {app.name}", "it has no stages; declare one with @app.stage")
     for table, (row, users) in _tables(stages).items():
+        if unreadable(row):
+            continue  # said above
         try:
             schema_of(row)
         except ConfigurationError as error:

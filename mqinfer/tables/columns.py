@@ -42,6 +42,7 @@ import msgspec
 from mqinfer.blob import Blob
 from mqinfer.column import Column
 from mqinfer.errors import WiringError
+from mqinfer.hints import seen_through
 from mqinfer.message import Row
 from mqinfer.tables import convert
 from mqinfer.tables.types import Type, parse
@@ -171,9 +172,7 @@ class _Reader:
 
     def read(self, hint: Any, wanted: Type | None = None) -> Kind:
         """How `hint` is stored: as `wanted`, or as its own type."""
-        # A NewType, or `type X = ...`.
-        while named := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None):
-            hint = named
+        hint = seen_through(hint)
         origin = typing.get_origin(hint)
         if origin is typing.Annotated:
             return self._annotated(hint, wanted)

@@ -198,7 +198,7 @@ class B(Row, table="grades"):
     x: str
 
 class C(Row, table="complex_one"):
-    x: object
+    x: set[str] | None
 
 @app.stage
 async def one(word: Word) -> A | C:
