@@ -320,6 +320,14 @@ class App:
         subject = self.subject(kind, run)
         return (subject, f"{subject}.>") if kind.__mqinfer__.key else (subject,)
 
+    def kind_of(self, subject: str) -> type[Message] | None:
+        """The message type that a full subject, with a key or without, belongs to."""
+        for kind in self.messages:
+            base = self.subject(kind)
+            if subject == base or (kind.__mqinfer__.key and subject.startswith(base + ".")):
+                return kind
+        return None
+
     # --- running --------------------------------------------------------------------------------
 
     def connect(self, settings: Settings | None = None) -> AbstractAsyncContextManager[Any]:

@@ -4,7 +4,9 @@ Promise 2: the id of an output is a hash of what caused it, so whoever makes it 
 same id. It is the `Nats-Msg-Id`, by which JetStream drops repeats inside its window, and the row's
 key, by which ClickHouse drops them for good.
 
-No header is required on input: a message without an id is `stream:sequence`.
+No header is required on input: a message without an id is `stream:sequence`. Ids belong to a type:
+what a client publishes under an id of the user's has the type's subject in its `Nats-Msg-Id`, so
+that one id under two types is two messages, and the id itself in `Mq-Id`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import Final
 
 MSG_ID: Final = "Nats-Msg-Id"
 CONTENT_TYPE: Final = "Content-Type"
-# The identity, where the Nats-Msg-Id must differ from it: a dead letter that was sent back.
+# The identity, where the Nats-Msg-Id must differ from it: an id that a user gave, which JetStream
+# is told with its type, or a dead letter that was sent back.
 IDENTITY: Final = "Mq-Id"
 STAGE: Final = "Mq-Stage"
 ANCESTORS: Final = "Mq-Ancestors"
@@ -59,6 +62,18 @@ def input_id(headers: Mapping[str, str] | None, stream: str, sequence: int) -> s
         if found:
             return safe_id(found)
     return f"{stream}:{sequence}"
+
+
+def given_id(subject: str, identity: str) -> dict[str, str]:
+    """Headers of a message that is published under an id of the user's.
+
+    JetStream's window knows no types: there the id is told with its own.
+
+    Args:
+        subject: of the message's type, without a key.
+        identity: as `safe_id` makes it.
+    """
+    return {MSG_ID: f"{subject}:{identity}", IDENTITY: identity}
 
 
 def safe_id(text: str) -> str:

@@ -36,6 +36,7 @@ class App(
 )
     connect(settings: Settings | None = None) -> AbstractAsyncContextManager[Any]
     filters(kind: type[Message], run: str | None = None) -> tuple[str, ...]
+    kind_of(subject: str) -> type[Message] | None
     messages: tuple[type[Message], ...]
     model(
         name: str,
@@ -95,8 +96,19 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
     wire() -> Any
 class Client(app: App, services: Services)
     blobs: BlobStore
-    async publish(message: Message, *, id: str | None = None, timeout: float = 30.0) -> str
-    async publish_all(messages: Sequence[Message], *, ids: Sequence[str] | None = None) -> list[str]
+    async publish(
+        message: Message,
+        *,
+        id: str | None = None,
+        timeout: float = 30.0,
+        on_repeat: Callable[[str], object] | None = None,
+    ) -> str
+    async publish_all(
+        messages: Sequence[Message],
+        *,
+        ids: Sequence[str] | None = None,
+        on_repeat: Callable[[str], object] | None = None,
+    ) -> list[str]
     async publish_raw(
         subject: str,
         payload: bytes,
@@ -104,6 +116,7 @@ class Client(app: App, services: Services)
         content_type: str | None = None,
         id: str | None = None,
         timeout: float = 30.0,
+        on_repeat: Callable[[str], object] | None = None,
     ) -> str
 class Column(type: str)
 class Context(
