@@ -362,6 +362,12 @@ def _collisions(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
                 f"stage {stage_name}: {kind.__name__} has subject {info.subject!r}; "
                 "'run' belongs to replays"
             )
+        writers = [stage.name for stage in stages.values() if kind in stage.writes]
+        if writers and not info.foreign_ids:
+            yield WiringError(
+                f"stage {writers[0]}: writes {kind.__name__}, which has foreign_ids=False: the ids "
+                "of its outputs would not count; leave that out, or write another type"
+            )
         for other, other_stage in seen:
             theirs = other.__mqinfer__
             if info.table is not None and info.table == theirs.table:

@@ -25,7 +25,8 @@ STAGE: Final = "Mq-Stage"
 ANCESTORS: Final = "Mq-Ancestors"
 MODELS: Final = "Mq-Models"
 RUN: Final = "Mq-Run"
-# The one consumer a message is for; others acknowledge it and go on.
+# The one consumer a message is for; others acknowledge it and go on. It counts only beside the
+# message id that `dead retry` makes (`sent_back`): a stranger's copy of it hides nothing.
 ONLY: Final = "Mq-Only"
 # W3C Trace Context. They are handed on as they came, as the standard asks of one that records no
 # span of its own: a parent that nobody has recorded would tear the trace apart.
@@ -74,6 +75,29 @@ def given_id(subject: str, identity: str) -> dict[str, str]:
         identity: as `safe_id` makes it.
     """
     return {MSG_ID: f"{subject}:{identity}", IDENTITY: identity}
+
+
+def retry_id(subject: str, sequence: int, moment: str) -> str:
+    """The message id of a dead letter that is sent back.
+
+    Args:
+        subject: of the dead letter.
+        sequence: in the dead-letter stream.
+        moment: when it was stored: a number may come again in a stream that was made anew.
+    """
+    return f"retry:{subject}:{sequence}:{moment}"
+
+
+def sent_back(headers: Mapping[str, str], app: str) -> bool:
+    """Whether a message is a dead letter of `app` that was sent back."""
+    return headers.get(MSG_ID, "").startswith(f"retry:dead.{app}.")
+
+
+def disown(headers: dict[str, str], stream: str, sequence: int) -> None:
+    """Take from the headers of a message what they say of who it is: that is its place alone."""
+    for name in (ANCESTORS, MODELS, STAGE, RUN, ONLY):
+        headers.pop(name, None)
+    headers[IDENTITY] = f"{stream}:{sequence}"
 
 
 def safe_id(text: str) -> str:

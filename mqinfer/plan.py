@@ -132,6 +132,20 @@ def _reached(app: App, task: Task) -> list[Task]:
     return found
 
 
+def readers(app: App, kind: type[Message], run: str | None = None) -> frozenset[str]:
+    """What the stages and sinks that read `kind` are called in `Mq-Only`.
+
+    Args:
+        app: whose they are.
+        kind: a message type.
+        run: a replay run, whose consumers may read them as well.
+    """
+    names = {task.name for task in tasks(app) if task.reads is kind}
+    if run is not None:
+        names |= {f"run-{run}-{name}" for name in names}
+    return frozenset(names)
+
+
 def stream_spec(app: App) -> StreamSpec:
     """The app's stream."""
     return StreamSpec(

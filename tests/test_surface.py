@@ -145,6 +145,7 @@ class Message, keywords of the class: (
     subject: str | None = None,
     key: str | None = None,
     ordered: bool = False,
+    foreign_ids: bool = True,
     wire: Wire = 'json',
     table: str | None = None,
     order_by: tuple[str, ...] | str = (),

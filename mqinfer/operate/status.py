@@ -10,8 +10,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mqinfer import plan
 from mqinfer.times import span
+from mqinfer.worker import tally
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -63,6 +66,10 @@ class TaskStatus:
         settled: deliveries that have ended since the consumer was made.
         rate: of them a second, once there are two looks.
         dead: dead letters that are kept.
+        skipped: messages passed over for another consumer; this and the next two are counted by
+            workers for as long as the app keeps messages, and forgotten when nothing is added.
+        repeats: outputs that the stream had already.
+        dropped: messages that ended with a line in the log alone.
         oldest: when the oldest message that is not done was published, if that matters.
     """
 
@@ -75,6 +82,9 @@ class TaskStatus:
     settled: int = 0
     rate: float | None = None
     dead: int = 0
+    skipped: int = 0
+    repeats: int = 0
+    dropped: int = 0
     oldest: datetime.datetime | None = None
 
     @property
@@ -131,14 +141,29 @@ async def gather(app: App, streams: Streams) -> AppStatus:
     dead_stream = plan.dead_stream_spec(app).name
     stream = await _stream(app.name, streams)
     dead = await streams.subjects(dead_stream)
+    counts = await _counts(app, streams)
     states = []
     for task in tasks:
-        state = TaskStatus(task.name, dead=dead.get(plan.dead_subject(app, task.name), 0))
+        state = TaskStatus(
+            task.name,
+            dead=dead.get(plan.dead_subject(app, task.name), 0),
+            **msgspec.structs.asdict(counts.get(task.name, tally.Counts())),
+        )
         if stream.exists:
             state = await _task(app, streams, task, state, stream)
         states.append(state)
     now = datetime.datetime.now(datetime.UTC)
     return AppStatus(app.name, time.monotonic(), now, stream, tuple(states), sum(dead.values()))
+
+
+async def _counts(app: App, streams: Streams) -> dict[str, tally.Counts]:
+    """What workers counted, by consumer."""
+    bucket = plan.state_bucket(app)
+    prefix, suffix = f"$KV.{bucket}.", f".{tally.KEY}"
+    return {
+        stored.subject.removeprefix(prefix).removesuffix(suffix): tally.read(stored.data)
+        async for stored in streams.messages(f"KV_{bucket}", f"{prefix}*{suffix}")
+    }
 
 
 async def _stream(name: str, streams: Streams) -> StreamStatus:
@@ -251,6 +276,16 @@ def _task_warnings(task: TaskStatus, stream: StreamStatus) -> list[str]:
         found.append(
             f"stage {task.name}: its oldest message is dropped unprocessed in {span(left)} "
             "(max_age): start more workers, or raise the app's max_age"
+        )
+    if task.skipped:
+        found.append(
+            f"stage {task.name}: {task.skipped:,} messages were passed over, for they were sent "
+            "back to another stage (the log names them)"
+        )
+    if task.dropped:
+        found.append(
+            f"stage {task.name}: {task.dropped:,} messages ended without a dead letter, for they "
+            "are none themselves (the log says why)"
         )
     if task.dead:
         letters = "dead letter" if task.dead == 1 else "dead letters"
