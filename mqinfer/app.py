@@ -19,7 +19,15 @@ from mqinfer.backoff import Backoff
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Priority, Tensor
-from mqinfer.stage import Lifespan, Stage, models_in, read_limits, read_signature
+from mqinfer.stage import (
+    Lifespan,
+    Stage,
+    Start,
+    models_in,
+    read_limits,
+    read_signature,
+    read_start,
+)
 from mqinfer.times import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -28,6 +36,8 @@ if TYPE_CHECKING:
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+# Streams beside an app's own: dead letters, copies of ordered types (`plan`), buckets of NATS.
+_OURS = re.compile(r"-dead$|-ordered-|^KV_|^OBJ_")
 # Each is a consumer a stage, and an open request a worker.
 MAX_PARTITIONS = 1024
 # `mqinfer.connect`, which stands above this module and puts itself here for `App.connect`.
@@ -43,6 +53,7 @@ class _Declared:
     limits: Mapping[str, object]
     models: tuple[Model, ...]
     lifespan: Lifespan | None
+    start: object
     scope: Mapping[str, Any]
 
 
@@ -80,6 +91,11 @@ class App:
             raise WiringError(
                 f"an app's name is letters, digits, - and _ (and not 'dead'): {name!r}"
             )
+        if _OURS.search(name):
+            raise WiringError(
+                f"an app's name does not end in '-dead', hold '-ordered-' or begin with 'KV_' or "
+                f"'OBJ_': so are streams called that stand beside another app's: {name!r}"
+            )
         if not 1 <= partitions <= MAX_PARTITIONS:
             raise WiringError(f"app {name}: partitions={partitions} must be 1 to {MAX_PARTITIONS}")
         self.name = name
@@ -105,6 +121,7 @@ class App:
         name: str | None = None,
         models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
+        start: Start | str | None = None,
         max_in_flight: int = 2048,
         max_bytes: int | str = 64 * 1024 * 1024,
         concurrency: int | None = None,
@@ -125,6 +142,7 @@ class App:
         name: str | None = None,
         models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
+        start: Start | str | None = None,
         max_in_flight: int = 2048,
         max_bytes: int | str = 64 * 1024 * 1024,
         concurrency: int | None = None,
@@ -147,6 +165,9 @@ class App:
             name: of the stage and its consumer; default the function's.
             models: that the handler calls in a way its code does not show.
             lifespan: makes `ctx.state`, once a process.
+            start: where a stage begins that never ran: "oldest", "new" (what is published from
+                then on), a datetime, or "2h" (ago). None is "oldest", unless it may have been
+                renamed: then a worker asks. Without effect once its consumer is there.
             max_in_flight: messages taken and not yet acknowledged; 2048.
             max_bytes: of their payloads and headers (bytes or "64MB"); 64 MiB.
             concurrency: handlers that run at once; None is 512 for `async def`, and twice the
@@ -189,6 +210,7 @@ class App:
                     limits=limits,
                     models=tuple(models),
                     lifespan=lifespan,
+                    start=start,
                     scope=scope,
                 )
             )
@@ -299,13 +321,15 @@ class App:
             (model.name, model.version, model.alias): model
             for model in (*declared.models, *models_in(declared.handler))
         }
+        signature = read_signature(name, declared.handler, declared.scope)
         return Stage(
             name=name,
             handler=declared.handler,
-            signature=read_signature(name, declared.handler, declared.scope),
+            signature=signature,
             limits=read_limits(name, declared.limits),
             models=tuple(used.values()),
             lifespan=declared.lifespan,
+            start=read_start(name, declared.start, signature.reads),
         )
 
     # --- names ----------------------------------------------------------------------------------

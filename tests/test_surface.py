@@ -55,6 +55,7 @@ class App(
         name: str | None = None,
         models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
+        start: Start | str | None = None,
         max_in_flight: int = 2048,
         max_bytes: int | str = 67108864,
         concurrency: int | None = None,

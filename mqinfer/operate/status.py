@@ -15,6 +15,7 @@ import msgspec
 from mqinfer import plan
 from mqinfer.times import span
 from mqinfer.worker import tally
+from mqinfer.worker.survey import Beginning, Orphan, survey
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -104,6 +105,8 @@ class AppStatus:
         stream: of messages.
         tasks: stages and sinks.
         dead: all dead letters, also those of stages that are no more.
+        orphans: consumers that no stage has.
+        beginnings: stages that have no consumer yet.
     """
 
     app: str
@@ -112,6 +115,8 @@ class AppStatus:
     stream: StreamStatus
     tasks: tuple[TaskStatus, ...]
     dead: int
+    orphans: tuple[Orphan, ...] = ()
+    beginnings: tuple[Beginning, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -126,6 +131,11 @@ class AppStatus:
             "stream": stream,
             "stages": tasks,
             "dead": self.dead,
+            "orphans": [
+                {"consumer": one.name, "stream": one.stream, "waiting": one.waiting}
+                for one in self.orphans
+            ],
+            "beginnings": {one.name: one.messages for one in self.beginnings},
             "warnings": warnings(self),
         }
 
@@ -142,6 +152,7 @@ async def gather(app: App, streams: Streams) -> AppStatus:
     stream = await _stream(app.name, streams)
     dead = await streams.subjects(dead_stream)
     counts = await _counts(app, streams)
+    found = await survey(app, tasks, streams)
     states = []
     for task in tasks:
         state = TaskStatus(
@@ -153,7 +164,16 @@ async def gather(app: App, streams: Streams) -> AppStatus:
             state = await _task(app, streams, task, state, stream)
         states.append(state)
     now = datetime.datetime.now(datetime.UTC)
-    return AppStatus(app.name, time.monotonic(), now, stream, tuple(states), sum(dead.values()))
+    return AppStatus(
+        app.name,
+        time.monotonic(),
+        now,
+        stream,
+        tuple(states),
+        sum(dead.values()),
+        found.orphans,
+        found.beginnings,
+    )
 
 
 async def _counts(app: App, streams: Streams) -> dict[str, tally.Counts]:
@@ -259,14 +279,17 @@ def warnings(status: AppStatus) -> list[str]:
         )
     for task in status.tasks:
         found.extend(_task_warnings(task, stream))
+    found += [f"stage {one.name}: {one}" for one in status.beginnings]
+    found += [
+        f"{orphan}: `mqinfer rename` if a stage goes on as another, else delete it"
+        for orphan in status.orphans
+    ]
     return found
 
 
 def _task_warnings(task: TaskStatus, stream: StreamStatus) -> list[str]:
     found = []
-    if not task.exists:
-        found.append(f"stage {task.name}: never started; its consumer begins at the oldest message")
-    elif task.waiting and not task.pulling and not task.rate and task.in_flight == 0:
+    if task.exists and task.waiting and not task.pulling and not task.rate and task.in_flight == 0:
         found.append(
             f"stage {task.name}: {task.waiting:,} messages wait and nobody asks for them: no "
             "worker runs it, or a server that it needs is down (see /readyz)"

@@ -131,6 +131,7 @@ class Worker:
         await broker.bucket(
             plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
         ).ensure()
+        await self.work.survey()
 
     def _counted(self) -> Iterator[tuple[str, StageMetrics]]:
         for runner in self.runners:
