@@ -20,7 +20,15 @@ from mqinfer.errors import WiringError
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Priority, Tensor
 from mqinfer.readable import unreadable
-from mqinfer.stage import Lifespan, Stage, models_in, read_limits, read_signature
+from mqinfer.stage import (
+    Lifespan,
+    Stage,
+    Start,
+    models_in,
+    read_limits,
+    read_signature,
+    read_start,
+)
 from mqinfer.times import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -29,6 +37,8 @@ if TYPE_CHECKING:
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
+# Streams beside an app's own: dead letters, copies of ordered types (`plan`), buckets of NATS.
+_OURS = re.compile(r"-dead$|-ordered-|^KV_|^OBJ_")
 # Each is a consumer a stage, and an open request a worker.
 MAX_PARTITIONS = 1024
 # `mqinfer.connect`, which stands above this module and puts itself here for `App.connect`.
@@ -45,6 +55,7 @@ class _Declared:
     models: tuple[Model, ...]
     lifespan: Lifespan | None
     early: bool
+    start: object
     scope: Mapping[str, Any]
 
 
@@ -82,6 +93,11 @@ class App:
             raise WiringError(
                 f"an app's name is letters, digits, - and _ (and not 'dead'): {name!r}"
             )
+        if _OURS.search(name):
+            raise WiringError(
+                f"an app's name does not end in '-dead', hold '-ordered-' or begin with 'KV_' or "
+                f"'OBJ_': so are streams called that stand beside another app's: {name!r}"
+            )
         if not 1 <= partitions <= MAX_PARTITIONS:
             raise WiringError(f"app {name}: partitions={partitions} must be 1 to {MAX_PARTITIONS}")
         self.name = name
@@ -108,6 +124,7 @@ class App:
         models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
         early: bool = False,
+        start: Start | str | None = None,
         max_in_flight: int = 2048,
         max_bytes: int | str = 64 * 1024 * 1024,
         concurrency: int | None = None,
@@ -129,6 +146,7 @@ class App:
         models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
         early: bool = False,
+        start: Start | str | None = None,
         max_in_flight: int = 2048,
         max_bytes: int | str = 64 * 1024 * 1024,
         concurrency: int | None = None,
@@ -153,6 +171,9 @@ class App:
             lifespan: makes `ctx.state`, once a process.
             early: of a handler that yields: each output leaves at once, and stays on the stream
                 also when the handler fails later.
+            start: where a stage begins that never ran: "oldest", "new" (what is published from
+                then on), a datetime, or "2h" (ago). None is "oldest", unless it may have been
+                renamed: then a worker asks. Without effect once its consumer is there.
             max_in_flight: messages taken and not yet acknowledged; 2048.
             max_bytes: of their payloads and headers (bytes or "64MB"); 64 MiB.
             concurrency: handlers that run at once; None is 512 for `async def`, and twice the
@@ -196,6 +217,7 @@ class App:
                     models=tuple(models),
                     lifespan=lifespan,
                     early=early,
+                    start=start,
                     scope=scope,
                 )
             )
@@ -308,14 +330,16 @@ class App:
             (model.name, model.version, model.alias): model
             for model in (*declared.models, *models_in(declared.handler))
         }
+        signature = read_signature(name, declared.handler, declared.scope)
         return Stage(
             name=name,
             handler=declared.handler,
-            signature=read_signature(name, declared.handler, declared.scope),
+            signature=signature,
             limits=read_limits(name, declared.limits),
             models=tuple(used.values()),
             lifespan=declared.lifespan,
             early=declared.early,
+            start=read_start(name, declared.start, signature.reads),
         )
 
     # --- names ----------------------------------------------------------------------------------
@@ -329,6 +353,14 @@ class App:
         """The subjects a consumer of `kind` filters by."""
         subject = self.subject(kind, run)
         return (subject, f"{subject}.>") if kind.__mqinfer__.key else (subject,)
+
+    def kind_of(self, subject: str) -> type[Message] | None:
+        """The message type that a full subject, with a key or without, belongs to."""
+        for kind in self.messages:
+            base = self.subject(kind)
+            if subject == base or (kind.__mqinfer__.key and subject.startswith(base + ".")):
+                return kind
+        return None
 
     # --- running --------------------------------------------------------------------------------
 
@@ -373,6 +405,12 @@ def _collisions(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
             yield WiringError(
                 f"stage {stage_name}: {kind.__name__} has subject {info.subject!r}; "
                 "'run' belongs to replays"
+            )
+        writers = [stage.name for stage in stages.values() if kind in stage.writes]
+        if writers and not info.foreign_ids:
+            yield WiringError(
+                f"stage {writers[0]}: writes {kind.__name__}, which has foreign_ids=False: the ids "
+                "of its outputs would not count; leave that out, or write another type"
             )
         for other, other_stage in seen:
             theirs = other.__mqinfer__

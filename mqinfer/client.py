@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -23,7 +23,7 @@ from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.errors import ConfigurationError, PublishError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.flow.saveblobs import save_blobs
-from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
+from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, safe_id
 from mqinfer.message import Message, key_token
 from mqinfer.model import ClientInference, Inference, Model, clients
 from mqinfer.model import inference as current_inference
@@ -91,14 +91,19 @@ class Client:
         *,
         id: str | None = None,  # noqa: A002 - the word users know
         timeout: float = PUBLISH_TIMEOUT,
+        on_repeat: Callable[[str], object] | None = None,
     ) -> str:
         """Publish one message and return its id once JetStream has stored it.
 
         Args:
             message: of any type that the app reads or writes.
-            id: its identity; the same id within the stream's duplicate window is stored once.
-                None makes a random one.
+            id: its identity among the messages of its type; the same one within the stream's
+                duplicate window is stored once, and later its answers are the same (see "Ids" in
+                docs/guarantees.md). None makes a random one.
             timeout: seconds to wait out an outage or a full stream.
+            on_repeat: called with the id where the stream had one of this type and id already, so
+                that this one was dropped (also where the answer to this very publish was lost, and
+                it went out again). None writes a warning into the log.
 
         Raises:
             EncodeError: a value in it is not what its type says; nothing was sent.
@@ -120,7 +125,12 @@ class Client:
             subject += f".{key_token(getattr(message, key))}"
         payload, wire = self._codec.write(message)
         return await self.publish_raw(
-            subject, payload, content_type=CONTENT_TYPES[wire], id=id, timeout=timeout
+            subject,
+            payload,
+            content_type=CONTENT_TYPES[wire],
+            id=id,
+            timeout=timeout,
+            on_repeat=on_repeat,
         )
 
     async def publish_raw(
@@ -131,22 +141,39 @@ class Client:
         content_type: str | None = None,
         id: str | None = None,  # noqa: A002 - the word users know
         timeout: float = PUBLISH_TIMEOUT,
+        on_repeat: Callable[[str], object] | None = None,
     ) -> str:
         """Publish bytes on a full subject as they are; otherwise like `publish`."""
-        identity = id or uuid.uuid4().hex
-        headers = {MSG_ID: identity}
+        if id:
+            identity = safe_id(id)
+            kind = self.app.kind_of(subject)
+            headers = given_id(subject if kind is None else self.app.subject(kind), identity)
+        else:
+            identity = uuid.uuid4().hex
+            headers = {MSG_ID: identity}
         if content_type is not None:
             headers[CONTENT_TYPE] = content_type
         broker = self._services.broker
         if broker.full:
             await broker.room()
-        await publish_stored(broker, subject, header_block(headers), payload, timeout=timeout)
+        repeat = await publish_stored(
+            broker, subject, header_block(headers), payload, timeout=timeout
+        )
+        if repeat and id:  # one with a random id was sent twice, since an answer was lost
+            if on_repeat is not None:
+                on_repeat(identity)
+            else:
+                log.warning("dropped: the stream has one of this id", subject=subject, id=identity)
         return identity
 
     async def publish_all(
-        self, messages: Sequence[Message], *, ids: Sequence[str] | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        ids: Sequence[str] | None = None,
+        on_repeat: Callable[[str], object] | None = None,
     ) -> list[str]:
-        """Publish many side by side; the ids in their order.
+        """Publish many side by side; the ids in their order. See `publish`.
 
         Raises:
             PublishError: the first that was refused; the others were tried all the same.
@@ -155,7 +182,7 @@ class Client:
             raise PublishError(f"{len(messages)} messages and {len(ids)} ids")
         results = await asyncio.gather(
             *(
-                self.publish(message, id=ids[index] if ids else None)
+                self.publish(message, id=ids[index] if ids else None, on_repeat=on_repeat)
                 for index, message in enumerate(messages)
             ),
             return_exceptions=True,  # each is tried, whatever becomes of the others

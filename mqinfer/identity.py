@@ -4,7 +4,9 @@ Promise 2: the id of an output is a hash of what caused it, so whoever makes it 
 same id. It is the `Nats-Msg-Id`, by which JetStream drops repeats inside its window, and the row's
 key, by which ClickHouse drops them for good.
 
-No header is required on input: a message without an id is `stream:sequence`.
+No header is required on input: a message without an id is `stream:sequence`. Ids belong to a type:
+what a client publishes under an id of the user's has the type's subject in its `Nats-Msg-Id`, so
+that one id under two types is two messages, and the id itself in `Mq-Id`.
 """
 
 from __future__ import annotations
@@ -16,13 +18,15 @@ from typing import Final
 
 MSG_ID: Final = "Nats-Msg-Id"
 CONTENT_TYPE: Final = "Content-Type"
-# The identity, where the Nats-Msg-Id must differ from it: a dead letter that was sent back.
+# The identity, where the Nats-Msg-Id must differ from it: an id that a user gave, which JetStream
+# is told with its type, or a dead letter that was sent back.
 IDENTITY: Final = "Mq-Id"
 STAGE: Final = "Mq-Stage"
 ANCESTORS: Final = "Mq-Ancestors"
 MODELS: Final = "Mq-Models"
 RUN: Final = "Mq-Run"
-# The one consumer a message is for; others acknowledge it and go on.
+# The one consumer a message is for; others acknowledge it and go on. It counts only beside the
+# message id that `dead retry` makes (`sent_back`): a stranger's copy of it hides nothing.
 ONLY: Final = "Mq-Only"
 # W3C Trace Context. They are handed on as they came, as the standard asks of one that records no
 # span of its own: a parent that nobody has recorded would tear the trace apart.
@@ -59,6 +63,41 @@ def input_id(headers: Mapping[str, str] | None, stream: str, sequence: int) -> s
         if found:
             return safe_id(found)
     return f"{stream}:{sequence}"
+
+
+def given_id(subject: str, identity: str) -> dict[str, str]:
+    """Headers of a message that is published under an id of the user's.
+
+    JetStream's window knows no types: there the id is told with its own.
+
+    Args:
+        subject: of the message's type, without a key.
+        identity: as `safe_id` makes it.
+    """
+    return {MSG_ID: f"{subject}:{identity}", IDENTITY: identity}
+
+
+def retry_id(subject: str, sequence: int, moment: str) -> str:
+    """The message id of a dead letter that is sent back.
+
+    Args:
+        subject: of the dead letter.
+        sequence: in the dead-letter stream.
+        moment: when it was stored: a number may come again in a stream that was made anew.
+    """
+    return f"retry:{subject}:{sequence}:{moment}"
+
+
+def sent_back(headers: Mapping[str, str], app: str) -> bool:
+    """Whether a message is a dead letter of `app` that was sent back."""
+    return headers.get(MSG_ID, "").startswith(f"retry:dead.{app}.")
+
+
+def disown(headers: dict[str, str], stream: str, sequence: int) -> None:
+    """Take from the headers of a message what they say of who it is: that is its place alone."""
+    for name in (ANCESTORS, MODELS, STAGE, RUN, ONLY):
+        headers.pop(name, None)
+    headers[IDENTITY] = f"{stream}:{sequence}"
 
 
 def safe_id(text: str) -> str:

@@ -29,6 +29,7 @@ class MessageInfo(Struct, frozen=True):
         subject: the tokens after the app's name (`leaf` is `plants.leaf`).
         key: the field whose value becomes the last token of the subject, if any.
         ordered: messages with the same key are handled one after the other, in stream order.
+        foreign_ids: whether headers say who a message is; else it is its place in the stream.
         wire: how a payload is encoded; readers go by the `Content-Type` header. A `Row` in JSON
             that holds NaN or an infinity goes as msgpack.
         table: the ClickHouse table of a `Row`.
@@ -38,6 +39,7 @@ class MessageInfo(Struct, frozen=True):
     subject: str
     key: str | None = None
     ordered: bool = False
+    foreign_ids: bool = True
     wire: Wire = "json"
     table: str | None = None
     order_by: tuple[str, ...] = ()
@@ -80,6 +82,7 @@ class MessageMeta(StructMeta):
         subject: str | None = None,
         key: str | None = None,
         ordered: bool = False,
+        foreign_ids: bool = True,
         wire: Wire = "json",
         table: str | None = None,
         order_by: tuple[str, ...] | str = (),
@@ -114,7 +117,13 @@ class MessageMeta(StructMeta):
         if ordered and not key:
             raise WiringError(f"{name}: ordered=True needs key=, the field to keep in order by")
         cls.__mqinfer__ = MessageInfo(
-            subject=subject, key=key, ordered=ordered, wire=wire, table=table, order_by=order_by
+            subject=subject,
+            key=key,
+            ordered=ordered,
+            foreign_ids=foreign_ids,
+            wire=wire,
+            table=table,
+            order_by=order_by,
         )
         return cls
 
@@ -129,8 +138,9 @@ class Message(Struct, metaclass=MessageMeta, frozen=True):
     """Base of everything that travels on the stream.
 
     Class keywords: `subject=` (default: the class name in snake case), `key=` (a field whose value
-    is appended to the subject), `ordered=` (in order by key), `wire="json"|"msgpack"`, and any
-    keyword of `msgspec.Struct`.
+    is appended to the subject), `ordered=` (in order by key), `foreign_ids=False` (a message is who
+    it is by its place in the stream, whatever ids a publisher or a bridge wrote into its headers;
+    for types that no stage writes), `wire="json"|"msgpack"`, and any keyword of `msgspec.Struct`.
     """
 
     __is_row__: ClassVar[bool] = False

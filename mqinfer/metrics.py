@@ -85,6 +85,7 @@ class StageMetrics:
         "ages",
         "completed",
         "deaths",
+        "dropped",
         "duplicate_publishes",
         "handling",
         "outputs_published",
@@ -101,6 +102,7 @@ class StageMetrics:
         self.outputs_published = 0
         self.duplicate_publishes = 0
         self.deaths: dict[str, int] = {}
+        self.dropped = 0  # of the deaths, those without a dead letter
         self.handling = Histogram(HANDLE_BUCKETS)
         self.ages = Histogram(AGE_BUCKETS, unit=1e9)
         self._occupancy: Occupancy | None = None

@@ -10,7 +10,7 @@ from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
-from mqinfer.stage import Limits, Stage
+from mqinfer.stage import Limits, Stage, Start
 from mqinfer.tables.tables import DeadLetterRow
 
 if TYPE_CHECKING:
@@ -58,6 +58,11 @@ class Task:
     def ordered(self) -> bool:
         """Whether it handles messages in order by key, from partitions."""
         return self.stage is not None and self.reads.__mqinfer__.ordered
+
+    @property
+    def start(self) -> Start | None:
+        """Where it begins when it never ran, if its declaration says so."""
+        return self.stage.start if self.stage else None
 
     @property
     def writes(self) -> tuple[type[Message], ...]:
@@ -130,6 +135,20 @@ def _reached(app: App, task: Task) -> list[Task]:
     for one in found:  # grows
         found += [other for other in downstream(app, one) if other not in found]
     return found
+
+
+def readers(app: App, kind: type[Message], run: str | None = None) -> frozenset[str]:
+    """What the stages and sinks that read `kind` are called in `Mq-Only`.
+
+    Args:
+        app: whose they are.
+        kind: a message type.
+        run: a replay run, whose consumers may read them as well.
+    """
+    names = {task.name for task in tasks(app) if task.reads is kind}
+    if run is not None:
+        names |= {f"run-{run}-{name}" for name in names}
+    return frozenset(names)
 
 
 def stream_spec(app: App) -> StreamSpec:
@@ -219,5 +238,6 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
             stream=stream,
             filters=(f"dead.{app.name}.>",) if task.dead else app.filters(task.reads),
             ack_wait=task.limits.ack_wait,
+            start=None if task.start == "oldest" else task.start,
         )
     ]

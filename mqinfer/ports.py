@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mqinfer.bucket import Bucket
 
@@ -263,7 +264,8 @@ class ConsumerSpec:
 
     `start_sequence` cannot change once the consumer exists; None takes the whole stream, or
     whatever an existing consumer began with.
-    `max_ack_pending` is how many messages
+    `start` is where one that is made begins instead: a time, or "new"; it has no effect on one that
+    exists, or together with `start_sequence`. `max_ack_pending` is how many messages
     may be unacknowledged, over all workers; -1 leaves that to the slots of the workers.
     """
 
@@ -272,6 +274,7 @@ class ConsumerSpec:
     filters: tuple[str, ...]
     ack_wait: float = 30.0
     start_sequence: int | None = None
+    start: datetime.datetime | Literal["new"] | None = None
     max_ack_pending: int = -1
 
 
@@ -373,6 +376,20 @@ class Broker(Feed, Protocol):
 
     async def consumer_state(self, stream: str, consumer: str) -> ConsumerState | None:
         """How far a consumer is; None if there is none.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """Configuration and state of every consumer of a stream; none if there is no stream.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+
+    async def pending(self, spec: ConsumerSpec) -> int:
+        """Messages that a consumer would begin with; 0 if there is no stream.
 
         Raises:
             Unavailable: the server does not answer.

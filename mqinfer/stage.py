@@ -7,6 +7,7 @@ return annotation what it writes.
 from __future__ import annotations
 
 import collections.abc
+import datetime
 import inspect
 import types
 import typing
@@ -19,8 +20,10 @@ from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError, WiringError
 from mqinfer.message import Message, Rejected
 from mqinfer.model import Model
-from mqinfer.times import parse_duration, parse_size
+from mqinfer.times import parse_duration, parse_size, parse_time
 
+# Where a stage begins that has no consumer yet; what was stored before is not handled.
+Start = datetime.datetime | Literal["oldest", "new"]
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 _STREAMS = (
@@ -140,6 +143,8 @@ class Stage:
         models: that the handler's code refers to, or that were named with `models=`.
         lifespan: makes `ctx.state`, once a process.
         early: each output leaves as it is yielded, not when the handler is done.
+        start: where it begins when its consumer is made; None is at the oldest message, unless it
+            may have been renamed. Without effect on a consumer that exists.
 
     Raises:
         WiringError: nothing is yielded that could leave early.
@@ -152,6 +157,7 @@ class Stage:
     models: tuple[Model, ...] = ()
     lifespan: Lifespan | None = None
     early: bool = False
+    start: Start | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be early."""
@@ -199,6 +205,39 @@ def read_limits(name: str, given: Mapping[str, Any]) -> Limits:
         return Limits(**values)
     except WiringError as error:
         raise WiringError(f"stage {name}: {error}") from None
+
+
+def read_start(name: str, given: object, reads: type[Message]) -> Start | None:
+    """The `start=` that `app.stage` was given.
+
+    Args:
+        name: the stage's name, for error texts.
+        given: "oldest", "new", a time, or how long ago.
+        reads: the type that the stage reads.
+
+    Raises:
+        WiringError: it is none of these, or cannot be for an ordered type.
+    """
+    if given is None or given == "oldest":
+        return given
+    if reads.__mqinfer__.ordered:
+        raise WiringError(
+            f"stage {name}: start={given!r} cannot be for {reads.__name__}, which is ordered: its "
+            "copies are younger than its messages; leave it out"
+        )
+    if given == "new":
+        return "new"
+    if isinstance(given, datetime.datetime):
+        zone = datetime.UTC if given.tzinfo is None else given.tzinfo
+        return given.replace(tzinfo=zone).astimezone(datetime.UTC)
+    if isinstance(given, str):
+        try:
+            return parse_time(given)
+        except ConfigurationError as error:
+            raise WiringError(f"stage {name}: start={error}; or 'oldest', or 'new'") from None
+    raise WiringError(
+        f"stage {name}: start={given!r} must be 'oldest', 'new', a datetime, or text such as '2h'"
+    )
 
 
 def models_in(handler: Callable[..., Any]) -> Iterator[Model]:

@@ -44,6 +44,12 @@ class Streams(Protocol):
     async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
         """Configuration and state of a consumer, or None."""
 
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """Configuration and state of every consumer of a stream; none if there is no stream."""
+
+    async def pending(self, spec: ConsumerSpec) -> int:
+        """Messages that a consumer would begin with; 0 if there is no stream."""
+
     async def subjects(self, stream: str, subject: str = ">") -> dict[str, int]:
         """How many messages the stream holds under each subject; none if there is no stream."""
 

@@ -338,7 +338,7 @@ def test_the_keywords_of_a_stage_are_the_limits():
             for name, parameter in inspect.signature(function).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY
         }
-        assert list(found) == ["name", "models", "lifespan", "early", *defaults]
+        assert list(found) == ["name", "models", "lifespan", "early", "start", *defaults]
         assert {name: found[name].default for name in defaults} == defaults
         assert {name: found[name].annotation for name in defaults} == annotated
 
@@ -371,3 +371,18 @@ def test_stages_do_not_change():
         stage.name = "other"
     with pytest.raises(FrozenInstanceError):
         stage.limits.attempts = 1
+
+
+@pytest.mark.parametrize(
+    "name", ["dead", "foo-dead", "a-ordered-leaf", "KV_a-state", "OBJ_a", "a.b"]
+)
+def test_an_app_is_not_called_as_a_stream_of_another(name):
+    with pytest.raises(WiringError, match="an app's name"):
+        App(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["foo-dead-2", "undead", "a-ordered", "KV", "foo-runs", "foo-state"]
+)
+def test_an_app_may_be_called_otherwise(name):
+    assert App(name).name == name

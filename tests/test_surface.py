@@ -36,6 +36,7 @@ class App(
 )
     connect(settings: Settings | None = None) -> AbstractAsyncContextManager[Any]
     filters(kind: type[Message], run: str | None = None) -> tuple[str, ...]
+    kind_of(subject: str) -> type[Message] | None
     messages: tuple[type[Message], ...]
     model(
         name: str,
@@ -55,6 +56,7 @@ class App(
         models: Sequence[Model] = (),
         lifespan: Lifespan | None = None,
         early: bool = False,
+        start: Start | str | None = None,
         max_in_flight: int = 2048,
         max_bytes: int | str = 67108864,
         concurrency: int | None = None,
@@ -98,8 +100,19 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
 class Client(app: App, services: Services, inference: Inference | None = None)
     blobs: BlobStore
     model(model: Model | str) -> Model
-    async publish(message: Message, *, id: str | None = None, timeout: float = 30.0) -> str
-    async publish_all(messages: Sequence[Message], *, ids: Sequence[str] | None = None) -> list[str]
+    async publish(
+        message: Message,
+        *,
+        id: str | None = None,
+        timeout: float = 30.0,
+        on_repeat: Callable[[str], object] | None = None,
+    ) -> str
+    async publish_all(
+        messages: Sequence[Message],
+        *,
+        ids: Sequence[str] | None = None,
+        on_repeat: Callable[[str], object] | None = None,
+    ) -> list[str]
     async publish_raw(
         subject: str,
         payload: bytes,
@@ -107,6 +120,7 @@ class Client(app: App, services: Services, inference: Inference | None = None)
         content_type: str | None = None,
         id: str | None = None,
         timeout: float = 30.0,
+        on_repeat: Callable[[str], object] | None = None,
     ) -> str
 class Column(type: str)
 class Context(
@@ -136,6 +150,7 @@ class Message, keywords of the class: (
     subject: str | None = None,
     key: str | None = None,
     ordered: bool = False,
+    foreign_ids: bool = True,
     wire: Wire = 'json',
     table: str | None = None,
     order_by: tuple[str, ...] | str = (),

@@ -7,6 +7,7 @@ what an operator set. Here an update is the server's own configuration with our 
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -21,6 +22,9 @@ log = structlog.get_logger("mqinfer.jetstream")
 NOT_FOUND = {10014, 10059}  # consumer, stream
 EXISTS = {10058, 10148, 10013}  # stream or consumer name in use with another configuration
 NO_MESSAGE = 10037
+# Where a consumer began: fixed when it is made.
+BEGINNING = ("deliver_policy", "opt_start_seq", "opt_start_time")
+COUNTER_AGE = 10.0  # seconds after which a counting consumer that was left behind ends
 NANO = 1_000_000_000
 _PARTITIONS = re.compile(r"partition\((\d+)")
 
@@ -219,6 +223,57 @@ async def consumer_info(api: Api, stream: str, consumer: str) -> dict[str, Any] 
         raise
 
 
+async def consumers(api: Api, stream: str) -> list[dict[str, Any]]:
+    """Configuration and state of every consumer of a stream; none if there is no stream."""
+    found: list[dict[str, Any]] = []
+    while True:
+        body = {"offset": len(found)}
+        try:
+            answer = await ask(api, f"CONSUMER.LIST.{stream}", body, f"consumers of {stream}")
+        except JetStreamError as error:
+            if error.code in NOT_FOUND:
+                return []
+            raise
+        page = answer.get("consumers") or []
+        found += page
+        if not page or len(found) >= answer.get("total", 0):
+            return found
+
+
+async def delete_consumer(api: Api, stream: str, consumer: str) -> None:
+    """Delete a consumer, if it is there."""
+    try:
+        await ask(api, f"CONSUMER.DELETE.{stream}.{consumer}", None, f"consumer {consumer}")
+    except JetStreamError as error:
+        if error.code not in NOT_FOUND:
+            raise
+
+
+async def pending(api: Api, spec: ConsumerSpec) -> int:
+    """What a consumer would begin with, counted by one that is made and deleted at once."""
+    info = await stream_info(api, spec.stream)
+    first = spec.start_sequence or 1
+    if info is None or spec.start == "new" or info["state"]["last_seq"] < first:
+        return 0  # a start behind the end would be taken for the end
+    name = f"count-{uuid.uuid4().hex}"
+    wanted = consumer_config(spec)
+    config = {
+        **{key: wanted[key] for key in BEGINNING if key in wanted},
+        "name": name,
+        "ack_policy": "none",
+        "filter_subjects": list(spec.filters),
+        "mem_storage": True,
+        "num_replicas": 1,
+        "inactive_threshold": int(COUNTER_AGE * NANO),
+    }
+    body = {"stream_name": spec.stream, "config": config, "action": "create"}
+    made = await ask(
+        api, f"CONSUMER.CREATE.{spec.stream}.{name}", body, f"counting in {spec.stream}"
+    )
+    await delete_consumer(api, spec.stream, name)
+    return int(made.get("num_pending", 0))
+
+
 def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
     """What we want of a consumer: explicit acks, no server-side end of attempts."""
     config: dict[str, Any] = {
@@ -237,6 +292,11 @@ def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
         config["filter_subjects"] = list(spec.filters)
     if spec.start_sequence is None:
         config["deliver_policy"] = "all"
+        if spec.start == "new":
+            config["deliver_policy"] = "new"
+        elif spec.start is not None:
+            config["deliver_policy"] = "by_start_time"
+            config["opt_start_time"] = spec.start.isoformat()
     else:
         config["deliver_policy"] = "by_start_sequence"
         config["opt_start_seq"] = spec.start_sequence
@@ -264,7 +324,7 @@ async def ensure_consumer(api: Api, spec: ConsumerSpec) -> ConsumerState:
     has = info["config"]
     if spec.start_sequence is None:
         # Where it began is history: one that was deleted in use begins where it had been.
-        wanted = {key: value for key, value in wanted.items() if key != "deliver_policy"}
+        wanted = {key: value for key, value in wanted.items() if key not in BEGINNING}
     differs = {key: value for key, value in wanted.items() if has.get(key) != value}
     if differs:
         config = {k: v for k, v in has.items() if k not in ("filter_subject", "filter_subjects")}

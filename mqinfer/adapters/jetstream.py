@@ -195,6 +195,22 @@ class JetStream:
         """Configuration and state of a stream as JetStream gives them, or None."""
         return await admin.stream_info(self.client, stream)
 
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """Every consumer of a stream; none if there is no stream."""
+        return await admin.consumers(self.client, stream)
+
+    async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
+        """Configuration and state of a consumer, or None."""
+        return await admin.consumer_info(self.client, stream, consumer)
+
+    async def delete_consumer(self, stream: str, consumer: str) -> None:
+        """Delete a consumer, if it is there."""
+        await admin.delete_consumer(self.client, stream, consumer)
+
+    async def pending(self, spec: ConsumerSpec) -> int:
+        """Messages that a consumer would begin with; 0 if there is no stream."""
+        return await admin.pending(self.client, spec)
+
     async def uncopied(self, spec: StreamSpec) -> bool:
         """Whether the copy is behind; see `Broker.uncopied`."""
         return await admin.uncopied(self.client, spec)

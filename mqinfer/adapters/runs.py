@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.bucket import JetStreamBucket
 from mqinfer.adapters.scan import Scanner
+from mqinfer.ports import ConsumerSpec
 from mqinfer.replay.runs import Bounds
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mqinfer.adapters.jetstream import JetStream
 
 _TRIES = 10
-_COUNTER_AGE = 10.0  # seconds after which a counting consumer that was left behind ends
 
 
 class JetStreamRuns(JetStreamBucket):
@@ -65,25 +64,8 @@ class JetStreamRuns(JetStreamBucket):
 
     async def waiting_after(self, stream: str, filters: Sequence[str], end: int) -> int:
         """Messages of these subjects after `end`: what a consumer from there on has pending."""
-        client, name = self._jetstream.client, f"count-{uuid.uuid4().hex}"
-        info = await admin.stream_info(client, stream)
-        if info is None or info["state"]["last_seq"] <= end:
-            return 0  # a start behind the end would be taken for the end
-        config: dict[str, Any] = {
-            "name": name,
-            "ack_policy": "none",
-            "deliver_policy": "by_start_sequence",
-            "opt_start_seq": max(1, end + 1),
-            "filter_subjects": list(filters),
-            "mem_storage": True,
-            "num_replicas": 1,
-            "inactive_threshold": int(_COUNTER_AGE * admin.NANO),
-        }
-        subject = f"CONSUMER.CREATE.{stream}.{name}"
-        body = {"stream_name": stream, "config": config, "action": "create"}
-        made = await admin.ask(client, subject, body, f"counting in {stream}")
-        await admin.ask(client, f"CONSUMER.DELETE.{stream}.{name}", None, "a counting consumer")
-        return int(made.get("num_pending", 0))
+        spec = ConsumerSpec("", stream, tuple(filters), start_sequence=max(1, end + 1))
+        return await admin.pending(self._jetstream.client, spec)
 
     # --- discarding -----------------------------------------------------------------------------
 
@@ -100,13 +82,7 @@ class JetStreamRuns(JetStreamBucket):
         """Delete the consumers with this prefix and the messages of this subject."""
         client = self._jetstream.client
         for name in await self._consumers(stream, prefix):
-            try:
-                await admin.ask(
-                    client, f"CONSUMER.DELETE.{stream}.{name}", None, f"consumer {name}"
-                )
-            except admin.JetStreamError as error:
-                if error.code not in admin.NOT_FOUND:
-                    raise
+            await admin.delete_consumer(client, stream, name)
         await admin.ask(client, f"STREAM.PURGE.{stream}", {"filter": subject}, f"stream {stream}")
 
     async def _consumers(self, stream: str, prefix: str) -> list[str]:

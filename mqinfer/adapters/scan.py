@@ -53,6 +53,14 @@ class Scanner:
         """Configuration and state of a consumer, or None."""
         return await admin.consumer_info(self._client, stream, consumer)
 
+    async def consumers(self, stream: str) -> list[dict[str, Any]]:
+        """Every consumer of a stream; none if there is no stream."""
+        return await admin.consumers(self._client, stream)
+
+    async def pending(self, spec: ConsumerSpec) -> int:
+        """Messages that a consumer would begin with; 0 if there is no stream."""
+        return await admin.pending(self._client, spec)
+
     async def subjects(self, stream: str, subject: str = ">") -> dict[str, int]:
         """How many messages the stream holds under each subject; none if there is no stream."""
         return await admin.subjects(self._client, stream, subject)
@@ -93,6 +101,7 @@ class Scanner:
             f"{has.get(name)!r}, mqinfer needs {wanted.get(name)!r} and JetStream cannot change "
             "it: give the stage another name=, or delete the consumer"
             for name in _FIXED_CONSUMER
+            if name not in admin.BEGINNING or spec.start_sequence is not None
             if has.get(name) != wanted.get(name)
         ]
 

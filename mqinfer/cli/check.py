@@ -48,11 +48,18 @@ def check(
     loaded = load_app(app)
     report = interrupt.run(_check(loaded, settings, offline))
     if as_json:
-        facts = {"app": loaded.name, "problems": report.problems, "checked": report.checked}
+        facts = {
+            "app": loaded.name,
+            "problems": report.problems,
+            "checked": report.checked,
+            "notes": report.notes,
+        }
         print_json(facts)
     else:
         for line in report.checked:
             print(f"ok       {line}")
+        for line in report.notes:
+            print(f"note     {line}")
         for line in report.problems:
             print(f"problem  {line}")
     if report.problems:

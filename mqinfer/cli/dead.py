@@ -153,6 +153,10 @@ def show(
 def retry(
     app: options.AppName,
     chosen: _Acted,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="That took over, where the stage that gave up is gone."),
+    ] = None,
     nats_url: options.NatsUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -167,8 +171,9 @@ def retry(
       mqinfer dead retry plants:app --stage crop --kind failed
       mqinfer dead retry plants:app --seq 17 --seq 20-25
       mqinfer dead retry plants:app --all --dry-run
+      mqinfer dead retry plants:app --stage grade --to grade_leaf     grade was renamed
     """
-    _act("retry", app, chosen, nats_url=nats_url, as_json=as_json)
+    _act("retry", app, chosen, nats_url=nats_url, as_json=as_json, to=to)
 
 
 def drop(
@@ -220,7 +225,15 @@ async def _shown(dead: DeadLetters, selection: Selection) -> list[tuple[Letter, 
     return [(letter, await dead.payload(letter)) async for letter in dead.select(selection)]
 
 
-def _act(verb: str, app: str, chosen: _Acted, *, nats_url: str | None, as_json: bool) -> None:
+def _act(
+    verb: str,
+    app: str,
+    chosen: _Acted,
+    *,
+    nats_url: str | None,
+    as_json: bool,
+    to: str | None = None,
+) -> None:
     selection, dry_run = chosen.selection(), chosen.dry_run
     if not selection.narrow and not chosen.every:
         raise ConfigurationError(
@@ -229,7 +242,9 @@ def _act(verb: str, app: str, chosen: _Acted, *, nats_url: str | None, as_json: 
         )
 
     async def act(dead: DeadLetters) -> Any:
-        return await (dead.retry if verb == "retry" else dead.drop)(selection, dry_run=dry_run)
+        if verb == "drop":
+            return await dead.drop(selection, dry_run=dry_run)
+        return await dead.retry(selection, dry_run=dry_run, to=to)
 
     result = _run(app, nats_url, act)
     if as_json:

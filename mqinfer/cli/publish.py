@@ -111,8 +111,8 @@ class _Lines:
         self._content_type = content_type
         self._codec = Codec()
 
-    def read(self, line: bytes) -> tuple[str, str]:
-        """Subject and id of a line.
+    def read(self, line: bytes) -> tuple[str, str | None]:
+        """Subject of a line, and the id that it gives itself.
 
         Raises:
             DecodeError: it is no such message.
@@ -123,7 +123,7 @@ class _Lines:
         elif self._id_field is not None:
             fields = _any_fields(line)
         else:
-            return self.subject, uuid.uuid4().hex
+            return self.subject, None
         subject = self.subject
         key = self._kind.__mqinfer__.key
         if key is not None and key in fields:
@@ -131,17 +131,22 @@ class _Lines:
 
             subject += f".{key_token(fields[key])}"
         if self._id_field is None:
-            return subject, uuid.uuid4().hex
+            return subject, None
         identity = str(fields.get(self._id_field, "") or "")
         if not identity:
             raise DecodeError(f"the field {self._id_field!r} holds no id")
         return subject, identity
 
-    def header(self, identity: str) -> bytes:
-        """The header block of a message."""
-        from mqinfer.identity import CONTENT_TYPE, MSG_ID, header_block
+    def header(self, identity: str | None) -> bytes:
+        """The header block of a message; without an id of its own it gets a random one."""
+        from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, safe_id
 
-        return header_block({MSG_ID: identity, CONTENT_TYPE: self._content_type})
+        ids = (
+            {MSG_ID: uuid.uuid4().hex}
+            if identity is None
+            else given_id(self.subject, safe_id(identity))
+        )
+        return header_block({**ids, CONTENT_TYPE: self._content_type})
 
 
 def message_type(app: App, subject: str) -> type[Message]:

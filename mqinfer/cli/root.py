@@ -15,6 +15,7 @@ from mqinfer.cli import (
     models,
     permissions,
     publish,
+    rename,
     replay,
     runs,
     settings,
@@ -81,6 +82,7 @@ _add("status", status.status)
 _add("replay", replay.replay)
 _add("models", models.models)
 _add("check", check.check)
+_add("rename", rename.rename)
 _add("graph", graph.graph)
 _add("permissions", permissions.permissions)
 _add("settings", settings.settings)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mqinfer.operate.status import AppStatus
     from mqinfer.settings import Settings
 
-_COLUMNS = ("stage", "waiting", "in flight", "redelivered", "rate/s", "dead", "pulls")
+_COLUMNS = ("stage", "waiting", "in flight", "redelivered", "rate/s", "repeats", "dead", "pulls")
 
 
 def status(
@@ -149,13 +149,12 @@ def _rows(found: AppStatus) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for task in found.tasks:
         if not task.exists:
-            rows.append((task.name, "-", "-", "-", "-", f"{task.dead:,}", "-"))
+            rows.append((task.name, "-", "-", "-", "-", "-", f"{task.dead:,}", "-"))
             continue
         rate = "-" if task.rate is None else f"{task.rate:,.1f}"
         numbers = (task.waiting, task.in_flight, task.redelivered)
-        rows.append(
-            (task.name, *(f"{n:,}" for n in numbers), rate, f"{task.dead:,}", f"{task.pulling}")
-        )
+        ends = (task.repeats, task.dead, task.pulling)
+        rows.append((task.name, *(f"{n:,}" for n in numbers), rate, *(f"{n:,}" for n in ends)))
     return rows
 
 

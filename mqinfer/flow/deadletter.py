@@ -75,6 +75,7 @@ def dead_letter(
     }
     identity = job.id
     pairs[IDENTITY] = identity
+    pairs.pop(RUN, None)  # a stranger's would send a retry into that run
     if run is not None:
         pairs[RUN] = run
     original = delivery.headers.get(MSG_ID)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mqinfer.context import Context
 from mqinfer.flow.past import NOTHING, Past
-from mqinfer.identity import ANCESTORS, MODELS, RUN, input_id, parse_ancestors, parse_models
+from mqinfer.identity import ANCESTORS, MODELS, input_id, parse_ancestors, parse_models
 
 if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
@@ -61,7 +61,7 @@ class DeliveryContext(Context):
         self._models: dict[str, str] | None = None
         self.past = NOTHING  # what is known of its earlier deliveries
         self.id = input_id(headers, delivery.stream, delivery.sequence)
-        self.run = run or (headers.get(RUN) if headers else None)
+        self.run = run  # never what a header says: rows of a run are hidden
         self.stage = stage
         self.headers = headers
         self.state = state

@@ -22,6 +22,7 @@ from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.job import SETTLED, STORING, Job
 from mqinfer.flow.outcome import Dead, outcome
 from mqinfer.flow.past import Past
+from mqinfer.identity import ONLY
 
 if TYPE_CHECKING:
     from mqinfer.flow.ledger import Ledger
@@ -170,11 +171,19 @@ class Settler:
         if self.holds(job):
             self._broker.ack(job.delivery)
             self._metrics.skipped()
+            log.info(
+                "passed over: it is for another consumer",
+                stage=self._stage,
+                id=job.id,
+                sequence=job.delivery.sequence,
+                only=job.delivery.headers.get(ONLY),
+            )
             self._leave(job)
 
     def passed_over(self, delivery: Delivery) -> None:
         """The policy does not admit the message: acknowledge it, it never was a job."""
         self._broker.ack(delivery)
+        self._metrics.skipped()
 
     # --- not answered ---------------------------------------------------------------------------
 
@@ -255,6 +264,7 @@ class Settler:
             self._leave(job)
 
         if self._dead_subject is None:
+            self._metrics.dropped += 1
             stored(None, False)
         else:
             self._broker.publish(self._dead_subject, header, payload, stored)

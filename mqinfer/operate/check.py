@@ -24,6 +24,7 @@ from mqinfer.ports import (
 from mqinfer.readable import unreadable
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import schema_of
+from mqinfer.worker.survey import survey
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -38,10 +39,12 @@ class Report:
     Attributes:
         problems: a line each.
         checked: what was looked at and is sound, for the user's trust.
+        notes: what a user should know, and is no problem.
     """
 
     problems: list[str] = field(default_factory=list)
     checked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def found(self, where: str, problem: object) -> None:
         """Add a problem, on one line, once."""
@@ -62,6 +65,7 @@ class Report:
         for problem in other.problems:
             self.found("", problem)
         self.checked += other.checked
+        self.notes += other.notes
 
 
 # A check of one server: it writes what it finds to the report that it is given.
@@ -105,6 +109,13 @@ async def check_streams(app: App, streams: Streams, report: Report) -> None:
         for consumer in plan.consumer_specs(app, task):
             for conflict in await streams.consumer_conflicts(consumer):
                 report.found(f"stage {task.name}", conflict)
+    found = await survey(app, tasks, streams)
+    if refusal := found.refusal(app):
+        report.found(f"app {app.name}", refusal)
+    for one in found.beginnings:
+        if one.messages and not one.doubtful:
+            report.notes.append(f"stage {one.name}: {one}")
+    report.notes += [str(orphan) for orphan in found.orphans]
     if len(report.problems) == before:
         report.checked.append(f"NATS: stream {app.name} and {len(tasks)} consumers")
 

@@ -24,7 +24,7 @@ from mqinfer import plan
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.flow import deadletter
 from mqinfer.flow.publishing import publish_stored
-from mqinfer.identity import IDENTITY, MSG_ID, ONLY, RUN, header_block
+from mqinfer.identity import IDENTITY, MSG_ID, ONLY, RUN, header_block, retry_id
 from mqinfer.replay import runs
 
 if TYPE_CHECKING:
@@ -307,19 +307,34 @@ class DeadLetters:
         original = await self._streams.message(stream, sequence)
         return None if original is None else original.data
 
-    async def retry(self, selection: Selection, *, dry_run: bool = False) -> Result:
+    async def retry(
+        self, selection: Selection, *, dry_run: bool = False, to: str | None = None
+    ) -> Result:
         """Send them back to the stage that gave up, then delete them.
 
+        Args:
+            selection: which.
+            dry_run: only count them.
+            to: the stage that took over from one that was renamed or taken out.
+
         Raises:
-            ConfigurationError: a run was promoted or discarded meanwhile; its letters are kept.
+            ConfigurationError: there is no stage `to`, or a run was promoted or discarded
+                meanwhile; the letters are kept.
         """
+        stages = {task.name for task in plan.tasks(self._app, None if to is None else [to])}
         found: dict[str, Run | None] = {}
         returned: dict[str, list[Letter]] = {}
 
         async def send_back(letter: Letter) -> None:
             name = letter.run
             if name is None:
-                await self._publish(letter, letter.subject, letter.stage)
+                stage = to or letter.stage
+                if stage not in stages:
+                    raise MqinferError(
+                        f"app {self._app.name} has no stage {stage} any more: name the one that "
+                        "took over with --to STAGE, or drop the letter"
+                    )
+                await self._publish(letter, letter.subject, stage)
                 await self._delete(letter)
                 return
             if name not in found:
@@ -392,7 +407,6 @@ def retry_headers(letter: Letter, consumer: str) -> Mapping[str, str]:
     pairs = {name: value for name, value in letter.original_headers.items() if name != MSG_ID}
     stamp = letter.time.isoformat()
     return pairs | {
-        # A number may come again in a stream that was made anew: the time tells them apart.
-        MSG_ID: f"retry:{letter.stored.subject}:{letter.sequence}:{stamp}",
+        MSG_ID: retry_id(letter.stored.subject, letter.sequence, stamp),
         ONLY: consumer,
     }

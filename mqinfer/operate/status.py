@@ -10,8 +10,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mqinfer import plan
 from mqinfer.times import span
+from mqinfer.worker import tally
+from mqinfer.worker.survey import Beginning, Orphan, survey
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -63,6 +67,10 @@ class TaskStatus:
         settled: deliveries that have ended since the consumer was made.
         rate: of them a second, once there are two looks.
         dead: dead letters that are kept.
+        skipped: messages passed over for another consumer; this and the next two are counted by
+            workers for as long as the app keeps messages, and forgotten when nothing is added.
+        repeats: outputs that the stream had already.
+        dropped: messages that ended with a line in the log alone.
         oldest: when the oldest message that is not done was published, if that matters.
     """
 
@@ -75,6 +83,9 @@ class TaskStatus:
     settled: int = 0
     rate: float | None = None
     dead: int = 0
+    skipped: int = 0
+    repeats: int = 0
+    dropped: int = 0
     oldest: datetime.datetime | None = None
 
     @property
@@ -94,6 +105,8 @@ class AppStatus:
         stream: of messages.
         tasks: stages and sinks.
         dead: all dead letters, also those of stages that are no more.
+        orphans: consumers that no stage has.
+        beginnings: stages that have no consumer yet.
     """
 
     app: str
@@ -102,6 +115,8 @@ class AppStatus:
     stream: StreamStatus
     tasks: tuple[TaskStatus, ...]
     dead: int
+    orphans: tuple[Orphan, ...] = ()
+    beginnings: tuple[Beginning, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -116,6 +131,11 @@ class AppStatus:
             "stream": stream,
             "stages": tasks,
             "dead": self.dead,
+            "orphans": [
+                {"consumer": one.name, "stream": one.stream, "waiting": one.waiting}
+                for one in self.orphans
+            ],
+            "beginnings": {one.name: one.messages for one in self.beginnings},
             "warnings": warnings(self),
         }
 
@@ -131,14 +151,39 @@ async def gather(app: App, streams: Streams) -> AppStatus:
     dead_stream = plan.dead_stream_spec(app).name
     stream = await _stream(app.name, streams)
     dead = await streams.subjects(dead_stream)
+    counts = await _counts(app, streams)
+    found = await survey(app, tasks, streams)
     states = []
     for task in tasks:
-        state = TaskStatus(task.name, dead=dead.get(plan.dead_subject(app, task.name), 0))
+        state = TaskStatus(
+            task.name,
+            dead=dead.get(plan.dead_subject(app, task.name), 0),
+            **msgspec.structs.asdict(counts.get(task.name, tally.Counts())),
+        )
         if stream.exists:
             state = await _task(app, streams, task, state, stream)
         states.append(state)
     now = datetime.datetime.now(datetime.UTC)
-    return AppStatus(app.name, time.monotonic(), now, stream, tuple(states), sum(dead.values()))
+    return AppStatus(
+        app.name,
+        time.monotonic(),
+        now,
+        stream,
+        tuple(states),
+        sum(dead.values()),
+        found.orphans,
+        found.beginnings,
+    )
+
+
+async def _counts(app: App, streams: Streams) -> dict[str, tally.Counts]:
+    """What workers counted, by consumer."""
+    bucket = plan.state_bucket(app)
+    prefix, suffix = f"$KV.{bucket}.", f".{tally.KEY}"
+    return {
+        stored.subject.removeprefix(prefix).removesuffix(suffix): tally.read(stored.data)
+        async for stored in streams.messages(f"KV_{bucket}", f"{prefix}*{suffix}")
+    }
 
 
 async def _stream(name: str, streams: Streams) -> StreamStatus:
@@ -234,14 +279,17 @@ def warnings(status: AppStatus) -> list[str]:
         )
     for task in status.tasks:
         found.extend(_task_warnings(task, stream))
+    found += [f"stage {one.name}: {one}" for one in status.beginnings]
+    found += [
+        f"{orphan}: `mqinfer rename` if a stage goes on as another, else delete it"
+        for orphan in status.orphans
+    ]
     return found
 
 
 def _task_warnings(task: TaskStatus, stream: StreamStatus) -> list[str]:
     found = []
-    if not task.exists:
-        found.append(f"stage {task.name}: never started; its consumer begins at the oldest message")
-    elif task.waiting and not task.pulling and not task.rate and task.in_flight == 0:
+    if task.exists and task.waiting and not task.pulling and not task.rate and task.in_flight == 0:
         found.append(
             f"stage {task.name}: {task.waiting:,} messages wait and nobody asks for them: no "
             "worker runs it, or a server that it needs is down (see /readyz)"
@@ -251,6 +299,16 @@ def _task_warnings(task: TaskStatus, stream: StreamStatus) -> list[str]:
         found.append(
             f"stage {task.name}: its oldest message is dropped unprocessed in {span(left)} "
             "(max_age): start more workers, or raise the app's max_age"
+        )
+    if task.skipped:
+        found.append(
+            f"stage {task.name}: {task.skipped:,} messages were passed over, for they were sent "
+            "back to another stage (the log names them)"
+        )
+    if task.dropped:
+        found.append(
+            f"stage {task.name}: {task.dropped:,} messages ended without a dead letter, for they "
+            "are none themselves (the log says why)"
         )
     if task.dead:
         letters = "dead letter" if task.dead == 1 else "dead letters"

@@ -101,6 +101,9 @@ class RunWork:
         elif run.models:
             raise ConfigurationError(f"run {run.name} names models, and there is no inference")
 
+    async def survey(self) -> None:
+        """A run begins where its definition says."""
+
     async def ensure(self, task: Task) -> None:
         """Make a consumer; where it is gone since the run was stopped or discarded, end."""
         await self.recreate(task)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import plan
-from mqinfer.errors import ConflictError, Unavailable
+from mqinfer.errors import ConflictError, PermissionDenied, Unavailable
 from mqinfer.flow.ordered import Leases, OneEach, Partitions
+from mqinfer.worker.survey import survey
 from mqinfer.worker.work import Binding, Running
 
 if TYPE_CHECKING:
@@ -50,6 +51,31 @@ class LiveWork:
         self._created: dict[str, str | None] = {}  # stream -> when it was made
 
     # --- consumers ------------------------------------------------------------------------------
+
+    async def survey(self) -> None:
+        """Tell of stages that never ran, and refuse to begin with what one has handled.
+
+        Raises:
+            ConflictError: a stage may have been renamed.
+        """
+        new = [task for task in self.tasks if await self._is_new(task)]
+        if not new:
+            return  # an ordinary start
+        try:
+            found = await survey(self.app, new, self._broker)
+        except PermissionDenied:
+            return  # then the consumers cannot be made either, which says what is missing
+        if refusal := found.refusal(self.app):
+            raise ConflictError(refusal)
+        for one in found.beginnings:
+            if one.messages:
+                log.info("a stage begins with what the stream keeps", stage=one.name, says=str(one))
+        for orphan in found.orphans:
+            log.warning("a consumer without a stage", says=str(orphan))
+
+    async def _is_new(self, task: plan.Task) -> bool:
+        spec = plan.consumer_specs(self.app, task)[0]
+        return await self._broker.consumer_state(spec.stream, spec.name) is None
 
     async def ensure(self, task: plan.Task) -> None:
         """Make the consumers of a task, and the partitions of an ordered one.
@@ -92,7 +118,9 @@ class LiveWork:
             floor = self.floors.get(spec.name, 0)
             if floor and await self._is_gone(spec):
                 spec = replace(spec, start_sequence=floor + 1)
-            await self._broker.ensure_consumer(spec)
+            state = await self._broker.ensure_consumer(spec)
+            # One that began later than at the oldest message is not made again from there.
+            self.floors[spec.name] = max(floor, state.acknowledged_floor)
 
     async def _is_gone(self, spec: ConsumerSpec) -> bool:
         """Whether the consumer was deleted, and not its whole stream, whose numbers begin anew."""

@@ -73,6 +73,13 @@ class Work(Protocol):
     def waiting(self) -> Mapping[str, int]:
         """Name of a task -> messages that wait for its consumer, as last seen."""
 
+    async def survey(self) -> None:
+        """Look at what is there, before anything is made.
+
+        Raises:
+            ConflictError: where a stage begins is for a person to say.
+        """
+
     async def ensure(self, task: Task) -> None:
         """Make the consumers of a task, where they do not exist.
 

@@ -8,7 +8,7 @@ stops the worker, and no task outlives it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,11 @@ from mqinfer.model import inference as current_inference
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
 from mqinfer.worker.assembly import Assembly
+from mqinfer.worker.tally import Tally
 from mqinfer.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from mqinfer.observe import StageMetrics
     from mqinfer.plan import Task
     from mqinfer.worker.services import Services
     from mqinfer.worker.work import Work
@@ -130,18 +132,29 @@ class Worker:
         await broker.bucket(
             plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
         ).ensure()
+        await self.work.survey()
 
     async def _work_beside(self) -> None:
         async with asyncio.TaskGroup() as beside:
-            helpers = self._start_beside(beside)
+            bucket = self._services.broker.bucket(plan.state_bucket(self.app))
+            tally = Tally(bucket, self._counted)
+            helpers = self._start_beside(beside, tally)
             try:
                 await self._work()
+                await tally.end()
             finally:
                 for helper in helpers:
                     helper.cancel()
 
-    def _start_beside(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
-        helpers = [group.create_task(self.work.watch(self), name="how far")]
+    def _counted(self) -> Iterator[tuple[str, StageMetrics]]:
+        for runner in self.runners:
+            yield runner.source.consumer, self._services.metrics.stage(runner.name)
+
+    def _start_beside(self, group: asyncio.TaskGroup, tally: Tally) -> list[asyncio.Task[None]]:
+        helpers = [
+            group.create_task(self.work.watch(self), name="how far"),
+            group.create_task(tally.run(), name="tally"),
+        ]
         if self._services.inference is not None:
             helpers.append(group.create_task(self._services.inference.run(), name="inference"))
         return helpers

@@ -87,7 +87,8 @@ def test_the_whole_way_back(served: Shell) -> None:
     (story,) = served.json("dead", "show", served.app, str(seq))
     assert json.loads(story["payload"]) == {"text": "fail", "id": "fail"}
     assert "ValueError: it fails" in story["traceback"]
-    assert story["headers"]["Nats-Msg-Id"] == "fail"
+    assert story["headers"]["Mq-Id"] == "fail"
+    assert story["headers"]["Nats-Msg-Id"] == f"{served.name}.word:fail"
     _, out, _ = served.run("dead", "show", served.app, str(seq))
     assert "ValueError: it fails" in out
     assert "payload:     " in out
@@ -207,6 +208,18 @@ def test_killed_between_publish_and_delete_it_can_run_again(buried: Shell) -> No
         "measure",
         "measure",
     ]
+
+
+def test_letters_of_a_stage_that_is_no_more_go_to_the_one_that_took_over(served: Shell) -> None:
+    bury(served, {"stage": "gone"})
+    code, _, err = served.run("dead", "retry", served.app, "--all")
+    assert code == 1
+    assert "has no stage gone any more: name the one that took over with --to STAGE" in err
+    code, _, err = served.run("dead", "retry", served.app, "--all", "--to", "nobody")
+    assert code == 2
+    assert "no stage nobody" in err
+    assert served.json("dead", "retry", served.app, "--all", "--to=measure")["done"] == 1
+    assert [message.headers["Mq-Only"] for message in scan(served, served.name)] == ["measure"]
 
 
 # --- pure ---------------------------------------------------------------------------------------

@@ -64,9 +64,10 @@ def test_an_id_field_makes_it_safe_to_repeat(served: Shell) -> None:
     again = served.json("publish", served.app, "word", file, "--id-field=id")
     assert (first["published"], first["repeats"]) == (2500, 0)
     assert (again["published"], again["repeats"]) == (2500, 2500)
-    assert [message.headers["Nats-Msg-Id"] for message in stored(served)] == [
-        f"i{n}" for n in range(2500)
-    ]
+    found = stored(served)
+    assert [message.headers["Mq-Id"] for message in found] == [f"i{n}" for n in range(2500)]
+    ids = [message.headers["Nats-Msg-Id"] for message in found]  # with the type: see identity.py
+    assert ids == [f"{served.name}.word:i{n}" for n in range(2500)]
 
 
 def test_a_line_without_its_id_is_refused(served: Shell) -> None:

@@ -94,6 +94,11 @@ def test_a_runs_says_whose_it_is() -> None:
     assert (headers[RUN], headers[MSG_ID]) == ("again", "dead:s:again:a:1")
 
 
+def test_a_strangers_run_is_none() -> None:
+    headers, _ = letter(Reject("no"), headers={IDENTITY: "a", RUN: "theirs"})
+    assert RUN not in headers
+
+
 def test_secrets_in_a_url_are_masked() -> None:
     headers, _ = letter(raised(ValueError("no answer from http://me:hidden@host/")))
     assert "hidden" not in headers[deadletter.REASON]

@@ -100,11 +100,11 @@ def test_its_identity_is_what_its_headers_say_or_its_place() -> None:
 
 
 def test_the_handler_sees_the_delivery() -> None:
-    headers = {"Mq-Ancestors": "x y", "Mq-Models": "leaf=3", "Mq-Run": "r"}
+    headers = {"Mq-Ancestors": "x y", "Mq-Models": "leaf=3"}
     found = job(sequence=7, attempt=2, published=5_000_000_000, headers=headers)
     context = found.context
     assert context is not None
-    assert (context.id, context.stage, context.run) == ("t:7", "s", "r")
+    assert (context.id, context.stage, context.run) == ("t:7", "s", None)
     assert (context.sequence, context.attempt, context.subject) == (7, 1, "t.number")
     context.past = Past(failures=2, tries=2, unexplained=1)
     assert (context.attempt, found.past.failures) == (4, 2)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mqinfer.errors import PublishError, Reject
 from mqinfer.flow.deadletter import KIND
+from mqinfer.identity import MSG_ID, retry_id
 from tests.support.flow import STAND_STILL, Begun, Double, Flow, Number, Owned, pass_time, turns
 
 
@@ -63,6 +64,9 @@ async def test_what_is_not_admitted_is_acknowledged_and_takes_no_slot(begun: Beg
         assert flow.metrics.completed == 1
 
 
+SENT_BACK = {"Mq-Only": "another", MSG_ID: retry_id("dead.t.another", 1, "2026")}
+
+
 async def test_what_cannot_be_read_is_rejected_and_goes_by_without_a_handler(begun: Begun) -> None:
     async def handler(number: Number) -> None:
         await begun.begin(number.value)
@@ -70,7 +74,7 @@ async def test_what_cannot_be_read_is_rejected_and_goes_by_without_a_handler(beg
     flow = Flow(handler)
     async with flow.running():
         flow.broker.on_message(flow.job(3, data=b"?").delivery)
-        flow.broker.on_message(flow.job(4, headers={"Mq-Only": "another"}).delivery)
+        flow.broker.on_message(flow.job(4, headers=SENT_BACK).delivery)
         await turns()
         flow.broker.answer_all()
         assert flow.broker.heard() == [("ack", 4), ("term", 3)]

@@ -221,7 +221,11 @@ class Flow:
             "s",
             source=Source("t", "s", self.broker, _nothing, gates=[lambda: self.gate]),
             reader=Reader(
-                "s", "s", lambda delivery: codec.decode(self.stage.reads, delivery.data, None)
+                "s",
+                "s",
+                lambda delivery: codec.decode(self.stage.reads, delivery.data, None),
+                app="t",
+                readers=frozenset({"s", "another"}),
             ),
             limits=self.stage.limits,
             handling=self.handling,

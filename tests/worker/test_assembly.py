@@ -11,7 +11,7 @@ import pytest
 from mqinfer import App, Row, plan
 from mqinfer.flow.policy import Policy
 from mqinfer.flow.slots import Slots
-from mqinfer.identity import ONLY, RUN
+from mqinfer.identity import MSG_ID, ONLY, RUN, retry_id
 from mqinfer.observe import Metrics
 from mqinfer.worker.assembly import HEADERS_ROOM, WAITING, Assembly
 from mqinfer.worker.services import Services
@@ -159,7 +159,7 @@ async def test_a_run_writes_apart_and_only_for_its_consumer() -> None:
     assert output.headers[RUN] == "again"
     assert (runner.source.stream, runner.source.consumer) == ("elsewhere", "s-again")
     made = Assembled(declared(), run="again", consumer="s-again")
-    await answers(made, **{ONLY: "s"})
+    await answers(made, **{ONLY: "s", MSG_ID: retry_id("dead.t.s", 1, "2026")})
     assert (made.broker.published, made.broker.heard()) == ([], [("ack", 1)])
 
 

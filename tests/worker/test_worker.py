@@ -14,7 +14,7 @@ from mqinfer.adapters.pull import EXPIRES
 from mqinfer.backoff import Backoff
 from mqinfer.errors import ConflictError, PayloadTooLarge, Unavailable
 from mqinfer.flow.deadletter import ATTEMPTS, ERROR, SEQUENCE, STAGE, SUBJECT, TRACEBACK
-from mqinfer.identity import ANCESTORS, MSG_ID, ONLY
+from mqinfer.identity import ANCESTORS, MSG_ID, ONLY, retry_id
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 
@@ -496,9 +496,12 @@ async def test_messages_for_another_stage_are_passed_over(nats: Settings) -> Non
 
     async with Harness(app, nats) as harness:
         await harness.publish_bytes("only.number", b'{"value": 1}', {ONLY: "b"})
+        sent_back = {ONLY: "b", MSG_ID: retry_id("dead.only.b", 1, "2026")}
+        await harness.publish_bytes("only.number", b'{"value": 2}', sent_back)
         await harness.drain()
-        assert await harness.messages(A) == []
-        assert await harness.messages(B) == [B(1)]
+        # A stranger's header hides nothing.
+        assert await harness.messages(A) == [A(1)]
+        assert await harness.messages(B) == [B(1), B(2)]
 
 
 async def test_a_long_generator_is_published_while_it_runs(nats: Settings) -> None:
