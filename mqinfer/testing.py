@@ -95,6 +95,15 @@ async def until(
         raise AssertionError(f"{what} did not come in {timeout} s") from None
 
 
+class DeadLetter(Letter):
+    """A dead letter as it lies in its stream."""
+
+    @property
+    def subject(self) -> str:
+        """Its own, which ends in the stage that gave up; `headers` have that of the message."""
+        return self.stored.subject
+
+
 class Harness:
     """An app on a real stream; an async context manager."""
 
@@ -173,6 +182,6 @@ class Harness:
             if raw.subject == subject or raw.subject.startswith(subject + ".")
         ]
 
-    async def dead(self) -> list[Letter]:
+    async def dead(self) -> list[DeadLetter]:
         """The app's dead letters, in order."""
-        return [Letter(stored) for stored in await self.stored(f"{self.app.name}-dead")]
+        return [DeadLetter(stored) for stored in await self.stored(f"{self.app.name}-dead")]

@@ -28,7 +28,7 @@ RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 # The one file, or folder, that may import each client of a server.
 OWNERS = {
     "nats": "adapters/natsclient.py",
-    "tritonclient": "adapters/triton.py",
+    "tritonclient": "adapters/triton",
     "clickhouse_connect": "adapters/clickhouse.py",
     "obstore": "adapters/blobstores/cloud.py",
     "chdb": "stack/",

@@ -257,8 +257,10 @@ class WorkerKilled(MqinferError)
 
 mqinfer.testing
 
+class DeadLetter(stored: Stored)
+    subject: str
 class Harness(app: App, settings: Settings)
-    async dead() -> list[Letter]
+    async dead() -> list[DeadLetter]
     async drain(*stages: str) -> None
     async lag(consumer: str) -> int
     async messages(kind: type[_M]) -> list[_M]

@@ -1,0 +1,93 @@
+"""Tensors on the way to Triton and back: straight from the arrays into the bytes of a request."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import (
+    InferenceServerException,
+    deserialize_bytes_tensor,
+    np_to_triton_dtype,
+    triton_to_np_dtype,
+)
+
+from mqinfer.errors import ModelError
+
+if TYPE_CHECKING:
+    from mqinfer.model import Array
+
+# The tag of `raw_input_contents` in ModelInferRequest: field 7, length-delimited.
+_RAW_INPUT = bytes([(service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3) | 2])
+
+
+def request(model: str, version: str | None, inputs: Mapping[str, Array]) -> list[Any]:
+    """The bytes of a ModelInferRequest in parts, the arrays as they are.
+
+    The parts are joined once. The generated message would copy every tensor three times: into
+    bytes, into the message, into its serialization (measured for eight 640x480 pictures: 35 ms,
+    this way 0.2 ms). Protobuf allows fields in any order.
+    """
+    head = service_pb2.ModelInferRequest(model_name=model, model_version=version or "")
+    tensors: list[Any] = []
+    for name, array in inputs.items():
+        datatype = np_to_triton_dtype(array.dtype)
+        head.inputs.add(name=name, datatype=datatype, shape=array.shape)
+        content = _strings(array) if datatype == "BYTES" else _buffer(array)
+        tensors += (_RAW_INPUT, _varint(len(content)), content)
+    return [head.SerializeToString(), *tensors]
+
+
+def _buffer(array: Array) -> memoryview[int]:
+    # As plain bytes: memoryview knows neither float16 nor bfloat16, nor the length in bytes.
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _strings(array: Array) -> bytes:
+    """Strings as Triton wants them: each with its length in front."""
+    parts: list[bytes] = []
+    for item in array.ravel():
+        text = item.encode() if isinstance(item, str) else bytes(item)
+        parts += (struct.pack("<I", len(text)), text)
+    return b"".join(parts)
+
+
+def _varint(number: int) -> bytes:
+    """A number as protobuf writes lengths: seven bits a byte, the lowest first."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append((number & 0x7F) | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def outputs(model: str, reply: Any) -> dict[str, Array]:
+    """The arrays of a ModelInferResponse.
+
+    Raises:
+        ModelError: it is not what its own declarations say.
+    """
+    if len(reply.raw_output_contents) != len(reply.outputs):
+        raise ModelError(
+            f"model {model}: the reply declares {len(reply.outputs)} outputs "
+            f"and holds {len(reply.raw_output_contents)}"
+        )
+    found: dict[str, Array] = {}
+    for tensor, content in zip(reply.outputs, reply.raw_output_contents, strict=True):
+        dtype = triton_to_np_dtype(tensor.datatype)
+        try:
+            if tensor.datatype == "BYTES":
+                flat = deserialize_bytes_tensor(content)
+            else:
+                flat = np.frombuffer(content, dtype=dtype)
+            found[tensor.name] = flat.reshape(tuple(tensor.shape))
+        except (ValueError, TypeError, struct.error, InferenceServerException) as error:
+            raise ModelError(
+                f"model {model}: output {tensor.name!r} in the reply cannot be read as "
+                f"{tensor.datatype} {tuple(tensor.shape)}: {error}"
+            ) from error
+    return found
