@@ -3,8 +3,9 @@
 `write` returns when every row it was given is in ClickHouse or refused for a reason:
 
 * rows go as one insert, cut only where they are more than `max_bytes`;
-* an insert that was refused for its data is halved until the rows at fault stand alone; all the
-  others are stored;
+* rows whose values do not fit their columns are found before anything is sent, and the others go
+  as one insert all the same; one that the server itself refuses for its data is halved until the
+  rows at fault stand alone, and all the others are stored;
 * while ClickHouse does not answer the sink waits. An insert whose answer was lost is sent again:
   under the same deduplication token, and should that have been forgotten, the table keeps one row
   for each identity anyway (see `tables`).
@@ -170,7 +171,11 @@ class Sink:
     def _build(self, items: Sequence[tuple[Row, Origin]]) -> tuple[Block, Split[int]]:
         """The block, and the parts of it to be stored, as ranges of its rows."""
         block = build_block(self.schema, items)
-        return block, Split(range(*bounds) for bounds in block.cut(self._max_bytes))
+        try:
+            bounds = list(block.cut(self._max_bytes))
+        except Exception:  # noqa: BLE001 - a value without a size: the insert finds whose it is
+            bounds = [(0, len(block))]
+        return block, Split(range(*part) for part in bounds)
 
     async def _store(self, block: Block, name: str) -> BadRows | Unavailable | None:
         """Store one block; what is returned is a reason to try again with half of it."""

@@ -98,6 +98,9 @@ async def test_errors_of_statements_are_one_clear_line(db: ClickHouse) -> None:
         ("Int64", "Int64", None),
         ("UUID", "String", "nonsense"),
         ("Enum8('a' = 1)", "String", "b"),
+        ("IPv4", "IPv4", "1.2.3.4.5"),
+        ("DateTime('UTC')", "DateTime('UTC')", "x"),
+        ("Tuple(Int8)", "Tuple(Int8)", 5),
     ],
 )
 async def test_data_that_does_not_fit_is_told_apart(
@@ -112,6 +115,12 @@ async def test_data_that_does_not_fit_is_told_apart(
     assert "\n" not in str(caught.value)
     (found,) = await db.query("SELECT count() AS n FROM t")
     assert found["n"] == 0
+
+
+async def test_a_type_that_the_client_does_not_know_is_no_outage(db: ClickHouse) -> None:
+    await db.command("CREATE TABLE t (v Int32) ENGINE = MergeTree ORDER BY v")
+    with pytest.raises(TableError):
+        await db.insert("t", ("v",), ("INTEGER",), [[1]], token="t")
 
 
 async def test_constraints_are_data_errors(db: ClickHouse) -> None:

@@ -346,6 +346,40 @@ async def test_exactly_the_bad_rows_are_refused(count: int, bad: set[int], size:
     assert len(set(fake.tokens)) == len(fake.tokens)
 
 
+class Host(Row, frozen=True):
+    address: Annotated[str, Column("IPv4")]
+
+
+async def test_rows_that_do_not_fit_cost_the_others_no_insert() -> None:
+    fake = Fake()
+    sink = Sink(fake, Host)  # type: ignore[arg-type]
+    sink._ready = True
+    rows: list[tuple[Row, Origin]] = [
+        (Host("10.1" if i % 2 else "10.0.0.1"), Origin(id=str(i))) for i in range(1200)
+    ]
+    refused = await sink.write(rows)
+    assert sorted(refused) == list(range(1, 1200, 2))
+    assert "'10.1' is no IPv4 address" in refused[1]
+    assert fake.sizes == [600]
+
+
+async def test_rows_that_the_server_refuses_are_found_with_few_inserts() -> None:
+    fake = Fake()
+    fake.bad = {"id-5", "id-500", "id-1023"}
+    assert sorted(await fake_sink(fake).write(items(1024))) == [5, 500, 1023]
+    assert len(fake.sizes) <= 1 + 3 * 2 * 10
+
+
+async def test_a_value_that_nothing_can_be_made_of_costs_its_own_row(db: ClickHouse) -> None:
+    odd: list[Any] = [None, 5, object(), "\ud800", ["x"]]
+    rows: list[tuple[Row, Origin]] = [
+        (Word(value), Origin(id=str(i))) for i, value in enumerate(["a", *odd, "b"])
+    ]
+    assert sorted(await Sink(db, Word).write(rows)) == [1, 2, 3, 4, 5]
+    found = await db.query("SELECT word FROM word ORDER BY word")
+    assert found == [{"word": "a"}, {"word": "b"}]
+
+
 async def test_an_insert_holds_a_bounded_number_of_bytes() -> None:
     class Picture(Row, frozen=True):
         data: bytes
