@@ -6,6 +6,8 @@ what is there is read again after a step, and columns of the other version are k
 
 from __future__ import annotations
 
+import re
+
 from mqinfer.errors import ConflictError, TableError
 from mqinfer.message import Row
 from mqinfer.ports import Database
@@ -24,8 +26,8 @@ _ATTEMPTS = 8
 async def ensure_table(db: Database, row_type: type[Row]) -> TableSchema:
     """Create the table and view of `row_type`, or change them to match where nothing is lost.
 
-    A new field that has a default is added, a wider type is taken over, the column of a field that
-    is no more is kept. Safe to call from many workers at once.
+    A new field that has a default is added, a wider type is taken over (an Enum gains members), the
+    column of a field that is no more is kept. Safe to call from many workers at once.
 
     Raises:
         WiringError: `row_type` cannot be a table.
@@ -130,16 +132,21 @@ async def _change(
     wants = str(canonical[0]["type"])
     if same_type(has, wants):
         return None
-    if widens(has, wants) and name not in schema.sorting_key and name not in dict(FRAMEWORK):
+    # The numbers by which an Enum sorts stay what they are when it gains members.
+    enumeration = re.match(r"Enum(8|16)\(", wants)
+    movable = name not in schema.sorting_key or (enumeration and has.startswith(enumeration[0]))
+    if widens(has, wants) and movable and name not in dict(FRAMEWORK):
         return schema.modify_column(name)
     if widens(wants, has):
         return None  # a worker of an older version: its values fit into the wider column
     advice = (
-        "ClickHouse cannot change a column that the table is sorted by"
-        if name in schema.sorting_key
-        else f"keep the type with Annotated[..., Column({literal(has)})], or add a field with "
-        "another name"
+        f"keep the type with Annotated[..., Column({literal(has)})], or add a field with another "
+        "name"
     )
+    if enumeration and has.startswith("Enum"):
+        advice = "an Enum may gain members, but not lose, rename or renumber any; " + advice
+    elif name in schema.sorting_key:
+        advice = "ClickHouse cannot change a column that the table is sorted by"
     raise ConflictError(
         f"table {schema.name}, column {name!r}: it has {has}, the field wants {wants}; {advice}"
     )

@@ -34,6 +34,7 @@ from mqinfer.message import Row
 from mqinfer.ports import Origin
 from mqinfer.tables.columns import ColumnSpec, columns_of
 from mqinfer.tables.sql import literal, quoted
+from mqinfer.tables.types import Type, parse
 
 STORAGE_SUFFIX = "__storage"
 # Of the 64 bits of a version: generation, then what is left of the time in milliseconds (until the
@@ -233,6 +234,8 @@ def widens(old: str, new: str) -> bool:
     old, new = _plain(old), _plain(new)
     if old == new:
         return True
+    if "Enum" in old and "Enum" in new:
+        return _gains(old, new)
     for wrapper in ("LowCardinality", "Array"):
         inner_old, inner_new = _inner(wrapper, old), _inner(wrapper, new)
         if inner_old and inner_new:
@@ -261,6 +264,27 @@ def widens(old: str, new: str) -> bool:
     times = re.compile(r"DateTime64\((\d)(,.*)?\)")
     a, b = times.fullmatch(old), times.fullmatch(new)
     return bool(a and b and a[2] == b[2] and int(a[1]) <= int(b[1]))
+
+
+def _gains(old: str, new: str) -> bool:
+    """Whether types with enumerations in them differ only by members that are new in `new`."""
+    try:
+        return _gains_members(parse(old), parse(new))
+    except ValueError:  # a type that we do not know
+        return False
+
+
+def _gains_members(old: Type, new: Type) -> bool:
+    if new.name == "Nullable" and old.name != "Nullable":
+        return _gains_members(old, new.inner[0])
+    if old.members and new.members:
+        roomy = new.name in (old.name, "Enum16")
+        return roomy and set(old.members) <= set(new.members)
+    alike = (old.name, old.names, len(old.inner)) == (new.name, new.names, len(new.inner))
+    if old.inner and alike:
+        return all(map(_gains_members, old.inner, new.inner))
+    both = "Enum" in str(old) and "Enum" in str(new)
+    return old == new if both else widens(str(old), str(new))
 
 
 def _inner(wrapper: str, text: str) -> str | None:

@@ -93,9 +93,12 @@ class Type:
 
     @property
     def sent(self) -> str:
-        """The type as which it is sent: enumerations go as their codes, whatever their names."""
+        """The type as which it is sent: an enumeration goes as text, which the server checks.
+
+        Of the codes it stores any, also one that it has no name for; then no query can be read.
+        """
         if self.members:
-            return "Int8" if self.name == "Enum8" else "Int16"
+            return "String"
         return self._text([part.sent for part in self.inner])
 
     def as_nullable(self) -> Type:

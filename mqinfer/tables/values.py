@@ -216,17 +216,16 @@ def _micros(delta: datetime.timedelta) -> int:
 
 
 def member(members: Mapping[str, int]) -> Convert:
-    """The code of an enumeration's member, of its name or of the code."""
-    codes = frozenset(members.values())
+    """The name of an enumeration's member, of its name or of its code."""
+    names = {code: name for name, code in members.items()}
     known = ", ".join(map(repr, members))
     known = known if len(known) <= 300 else f"{known[:297]}..."
 
-    def convert(value: str | int) -> int:
-        code = members.get(value) if isinstance(value, str) else value
-        if code not in codes:
+    def convert(value: str | int) -> str:
+        name = value if isinstance(value, str) else names.get(value)
+        if name is None or name not in members:
             raise ValueError(f"{shown(value)} is none of the column's members: {known}")
-        assert code is not None
-        return code
+        return name
 
     return convert
 

@@ -191,8 +191,8 @@ def test_a_type_that_rows_cannot_be_sent_to_is_refused_with_what_to_write(
         ("DateTime64", "DateTime64(3)", "DateTime64(3)"),
         ("Decimal64(4)", "Decimal(18, 4)", "Decimal(18, 4)"),
         ("Decimal( 10 )", "Decimal(10, 0)", "Decimal(10, 0)"),
-        ("Enum8('b', 'a'=-1)", "Enum8('a' = -1, 'b' = 1)", "Int8"),
-        (r"Array(Enum16('it''s', '\\'))", r"Array(Enum16('it\'s' = 1, '\\' = 2))", "Array(Int16)"),
+        ("Enum8('b', 'a'=-1)", "Enum8('a' = -1, 'b' = 1)", "String"),
+        (r"Array(Enum16('it''s', '\\'))", r"Array(Enum16('it\'s' = 1, '\\' = 2))", "Array(String)"),
         ("Tuple(a Int8,`b c` String)", "Tuple(`a` Int8, `b c` String)", None),
         ("Map(String,Nullable(DateTime('UTC')))", "Map(String, Nullable(DateTime('UTC')))", None),
     ],
@@ -243,7 +243,8 @@ def test_the_first_answer_has_the_greatest_version_all_in_generation_0(times: li
 _SIMPLE = st.sampled_from(
     ["Int8", "Int16", "Int64", "UInt8", "UInt16", "UInt64", "Float32", "Float64", "String",
      "Bool", "Date", "Date32", "DateTime64(3, 'UTC')", "DateTime64(6, 'UTC')", "Decimal(18, 4)",
-     "Decimal(38, 4)", "UUID"]
+     "Decimal(38, 4)", "UUID", "Enum8('a' = 1)", "Enum8('a' = 1, 'b' = 2)", "Enum8('b' = 1)",
+     "Enum16('a' = 1, 'b' = 2)"]
 )  # fmt: skip
 _TYPES = st.one_of(
     _SIMPLE,
@@ -371,6 +372,50 @@ async def test_a_table_follows_its_row_type_without_losing_rows(db: ClickHouse) 
     await ensure_table(counting, first)
     assert counting.commands == []
     assert not await write(db, first, first(a="4", n=4, gone="x"), ancestors=("b",))
+
+
+async def test_an_enum_gains_members_and_nothing_else(db: ClickHouse) -> None:
+    def kind(members: str, bits: int = 8) -> Any:
+        enumeration = f"Enum{bits}({members})"
+        return row(
+            {
+                "key": Annotated[str, Column(f"Enum8({members})")],
+                "one": Annotated[str, Column(enumeration)],
+                "maybe": Annotated[str | None, Column(f"Nullable({enumeration})")],
+                "many": Annotated[list[str], Column(f"Array({enumeration})")],
+                "by_name": Annotated[dict[str, str], Column(f"Map(String, {enumeration})")],
+            },
+            order_by="key",
+        )
+
+    def of(row_type: Any, member: str) -> Any:
+        return row_type(key=member, one=member, maybe=member, many=[member], by_name={"x": member})
+
+    old, new = kind("'rust' = 1, 'it\\'s' = 2"), kind("'it\\'s'=2, 'rust'=1, 'blight'=-3")
+    assert await write(db, old, of(old, "rust"), of(old, "blight")) == {
+        1: "column 'key' (Enum8('rust' = 1, 'it\\'s' = 2)): 'blight' is none of the column's "
+        "members: 'rust', \"it's\""
+    }
+    assert not await write(db, new, of(new, "blight"), of(new, "it's"))
+    counting: Any = Statements(db)
+    await ensure_table(counting, old)  # a worker of the older version takes nothing away
+    assert counting.commands == []
+    assert not await write(db, old, of(old, "it's"), ancestors=("b",))
+    wide = kind("'rust' = 1, 'it\\'s' = 2, 'blight' = -3", 16)
+    await ensure_table(counting, wide)
+    assert len(counting.commands) == 5  # all but the key, and the view
+    assert not await write(db, wide, of(wide, "rust"))
+    found = await db.query("SELECT key, one, maybe, many, by_name FROM t ORDER BY key")
+    for shown in found:
+        member = shown["key"]
+        assert shown == {
+            "key": member, "one": member, "maybe": member, "many": [member],
+            "by_name": {"x": member},
+        }  # fmt: skip
+    assert {shown["key"] for shown in found} == {"rust", "blight", "it's"}
+    for members in ("'rust' = 2, 'it\\'s' = 1", "'rost' = 1, 'it\\'s' = 2, 'blight' = -3"):
+        with pytest.raises(ConflictError, match="may gain members, but not lose, rename or renumb"):
+            await ensure_table(db, kind(members))
 
 
 async def test_what_cannot_be_changed_is_said(db: ClickHouse) -> None:
