@@ -15,6 +15,7 @@ from mqinfer.codec import Codec
 from mqinfer.errors import DecodeError, WiringError
 from mqinfer.operate.check import check_wiring
 from mqinfer.readable import unreadable
+from tests.support.names import named
 
 
 class Loose(msgspec.Struct):
@@ -74,7 +75,7 @@ def message(hint: Any, wire: str = "json") -> type[Message]:
         (dict[tuple[int, int], int], "wire='msgpack'"),
         ("Nowhere", "at the top of its module"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_cannot_be_read_is_a_mistake_in_the_wiring(hint: Any, advice: str) -> None:
     kind = message(hint)
@@ -109,7 +110,7 @@ def test_what_cannot_be_read_is_a_mistake_in_the_wiring(hint: Any, advice: str) 
         (dict[decimal.Decimal, Data], {"1.5": {"x": 1}}),
         (int | str | list[int] | dict[str, int] | None, "x"),
     ],
-    ids=str,
+    ids=named,
 )
 @pytest.mark.parametrize("wire", ["json", "msgpack"])
 def test_what_passes_is_read(hint: Any, value: Any, wire: str) -> None:

@@ -23,6 +23,7 @@ from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.errors import DecodeError, EncodeError
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness
+from tests.support.names import named
 
 codec = Codec()
 
@@ -91,7 +92,7 @@ def back(value: Any) -> Any:
         (str, "\ud800", "Sample.value cannot be written: .*surrogates"),
         (list[Any], [np.datetime64("2026-01-01")], "Sample.value"),
     ],
-    ids=str,
+    ids=named,
 )
 @pytest.mark.parametrize("wire", ["json", "msgpack"])
 def test_another_value_than_the_type_says_is_refused(
@@ -131,7 +132,7 @@ def test_another_value_than_the_type_says_is_refused(
         (set[Blob], {Blob(b"x"), Blob(b"y")}, {Blob(b"x"), Blob(b"y")}),
         (Any, [Blob.at("a/b.png")], ["a/b.png"]),
     ],
-    ids=str,
+    ids=named,
 )
 @pytest.mark.parametrize("wire", ["json", "msgpack"])
 def test_the_same_value_in_another_dress_is_kept(
@@ -140,7 +141,7 @@ def test_the_same_value_in_another_dress_is_kept(
     assert back(message(hint, wire=wire)(value)) == want
 
 
-@pytest.mark.parametrize("array", [[1.0, 2.0], np.array([math.nan, 1.0], np.float32)], ids=str)
+@pytest.mark.parametrize("array", [[1.0, 2.0], np.array([math.nan, 1.0], np.float32)], ids=named)
 @pytest.mark.parametrize("wire", ["json", "msgpack"])
 def test_arrays_are_kept(array: Any, wire: str) -> None:
     found = back(message(NDArray[np.float32], wire=wire)(array))
@@ -160,7 +161,7 @@ NESTS: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "put", "place"), NESTS, ids=str)
+@pytest.mark.parametrize(("hint", "put", "place"), NESTS, ids=named)
 @pytest.mark.parametrize("number", NUMBERS)
 def test_json_cannot_say_nan_and_never_says_null_instead(
     hint: Any, put: Any, place: str, number: float
