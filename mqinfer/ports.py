@@ -382,18 +382,10 @@ class Broker(Feed, Protocol):
         """
 
     async def consumers(self, stream: str) -> list[dict[str, Any]]:
-        """Configuration and state of every consumer of a stream; none if there is no stream.
-
-        Raises:
-            Unavailable: the server does not answer.
-        """
+        """Configuration and state of every consumer of a stream; or raises Unavailable."""
 
     async def pending(self, spec: ConsumerSpec) -> int:
-        """Messages that a consumer would begin with; 0 if there is no stream.
-
-        Raises:
-            Unavailable: the server does not answer.
-        """
+        """Messages that a consumer would begin with; or raises Unavailable."""
 
     async def uncopied(self, spec: StreamSpec) -> bool:
         """Whether the stream that `spec` copies holds messages that the copy does not have yet.
