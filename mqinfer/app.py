@@ -235,6 +235,8 @@ class App:
         inputs: Mapping[str, Tensor] | None = None,
         timeout: float | None = None,
         priority: Priority = "live",
+        max_batch: int | None = None,
+        pad: Mapping[str, bool | float | str | bytes] | None = None,
     ) -> Model:
         """A handle on a model of the inference server.
 
@@ -248,9 +250,13 @@ class App:
                 minutes. In a handler its stage's timeout bounds it.
             priority: "bulk" lets the live calls of the same process go before, as those of a replay
                 do; a quarter of the requests is left to bulk calls while live ones wait.
+            max_batch: the most items of one request, where that is to be less than the model's own
+                bound.
+            pad: by input, the value that it is filled up with at its end, so that items of
+                different lengths go together in one request: `pad={"tokens": 0, "mask": 0}`.
 
         Raises:
-            WiringError: the alias, the timeout or the priority cannot be one.
+            WiringError: one of these cannot be used.
         """
         if alias is not None and not _NAME.fullmatch(alias):
             raise WiringError(f"model {name}: an alias is letters, digits, - and _: {alias!r}")
@@ -258,9 +264,24 @@ class App:
             raise WiringError(f"model {name}: timeout={timeout!r} must be more than 0 seconds")
         if priority not in ("live", "bulk"):
             raise WiringError(f"model {name}: priority={priority!r} must be 'live' or 'bulk'")
+        if max_batch is not None and (type(max_batch) is not int or max_batch < 1):
+            raise WiringError(f"model {name}: max_batch is at least 1, not {max_batch!r}")
+        for one, value in dict(pad or {}).items():
+            if not isinstance(one, str) or not isinstance(value, bool | int | float | str | bytes):
+                raise WiringError(
+                    f"model {name}: pad is an input's name and a number or text, "
+                    f'such as {{"tokens": 0}}, not {one!r}: {value!r}'
+                )
         pinned = None if version is None else str(version)
         model = Model(
-            name, version=pinned, alias=alias, inputs=inputs, timeout=timeout, priority=priority
+            name,
+            version=pinned,
+            alias=alias,
+            inputs=inputs,
+            timeout=timeout,
+            priority=priority,
+            max_batch=max_batch,
+            pad=pad,
         )
         model.app = self
         key = name if pinned is None else f"{name}:{pinned}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -43,6 +43,24 @@ class Answer(dict[str, "Array"]):
         self.version = version
 
 
+Pad = tuple[tuple[str, bool | float | str | bytes], ...]  # the input, and what it is padded with
+
+
+class Together(NamedTuple):
+    """How the calls of a handle may go together in one request.
+
+    Attributes:
+        max_batch: the most of them; None is the model's own bound.
+        pad: inputs that are made equally long, and with what.
+    """
+
+    max_batch: int | None = None
+    pad: Pad = ()
+
+
+FREELY = Together()
+
+
 class Inference(Protocol):
     """What a model handle needs of the process it runs in; the engine's `Inference`."""
 
@@ -59,6 +77,7 @@ class Inference(Protocol):
         *,
         timeout: float | None = None,
         bulk: bool = False,
+        together: Together = FREELY,
     ) -> Answer:
         """Run one item; waits while the model is unavailable."""
 
@@ -86,10 +105,13 @@ class ClientInference:
         *,
         timeout: float | None = None,
         bulk: bool = False,
+        together: Together = FREELY,
     ) -> Answer:
         """Run one item."""
         return await self._opened.run(
-            lambda run: run(model, version, inputs, alias, timeout=timeout, bulk=bulk)
+            lambda run: run(
+                model, version, inputs, alias, timeout=timeout, bulk=bulk, together=together
+            )
         )
 
 
@@ -109,9 +131,22 @@ class Model:
         timeout: seconds a call may take outside of a handler, outages included; None is ten
             minutes. In a handler its stage's timeout bounds it.
         priority: "bulk" lets the live calls of this process go before, as those of a replay do.
+        max_batch: the most items of one request; None is the model's own bound.
+        pad: inputs to make equally long, so that items of different lengths go together, and the
+            value they are filled up with (see `mqinfer.inference.padding`).
     """
 
-    __slots__ = ("alias", "app", "client", "inputs", "name", "priority", "timeout", "version")
+    __slots__ = (
+        "alias",
+        "app",
+        "client",
+        "inputs",
+        "name",
+        "priority",
+        "timeout",
+        "together",
+        "version",
+    )
 
     def __init__(
         self,
@@ -122,6 +157,8 @@ class Model:
         inputs: Mapping[str, Tensor] | None = None,
         timeout: float | None = None,
         priority: Priority = "live",
+        max_batch: int | None = None,
+        pad: Mapping[str, bool | float | str | bytes] | None = None,
     ):
         self.name = name
         self.version = version
@@ -131,6 +168,7 @@ class Model:
         self.priority = priority
         self.app: object = None  # that declared it
         self.client: Inference | None = None  # that always answers it, `client.model`
+        self.together = Together(max_batch, tuple((pad or {}).items()))
 
     async def __call__(self, **inputs: Array) -> Answer:
         """Run the model on one item, batched with every other call in flight.
@@ -151,9 +189,14 @@ class Model:
         run = self.client or inference.get()
         if run is None or run.closed:
             run = self._open(run)
-        bulk = self.priority == "bulk"
         answer = await run(
-            self.name, self.version, inputs, self.alias, timeout=self.timeout, bulk=bulk
+            self.name,
+            self.version,
+            inputs,
+            self.alias,
+            timeout=self.timeout,
+            bulk=self.priority == "bulk",
+            together=self.together,
         )
         context = current.get()
         if context is not None:

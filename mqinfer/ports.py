@@ -45,6 +45,7 @@ class ModelInfo:
         outputs: tensors that come back.
         max_batch_size: the most items a request may hold; 0: it takes no batch dimension.
         instances: requests that it runs at once; 0 is not known.
+        refusal: why it cannot be called with one item for one answer, and what to do; None: it can.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ModelInfo:
     outputs: tuple[TensorInfo, ...]
     max_batch_size: int
     instances: int = 0
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,8 @@ class App(
         inputs: Mapping[str, Tensor] | None = None,
         timeout: float | None = None,
         priority: Priority = 'live',
+        max_batch: int | None = None,
+        pad: Mapping[str, bool | float | str | bytes] | None = None,
     ) -> Model
     resolve() -> tuple[dict[str, Stage], list[WiringError]]
     rows: dict[str, type[Row]]
@@ -164,6 +166,8 @@ class Model(
     inputs: Mapping[str, Tensor] | None = None,
     timeout: float | None = None,
     priority: Priority = 'live',
+    max_batch: int | None = None,
+    pad: Mapping[str, bool | float | str | bytes] | None = None,
 )
 class MqinferError(Exception)
 class Reject(MqinferError)

@@ -7,10 +7,9 @@ those go straight from the arrays into the bytes of the request (see `tritonwire
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc  # type: ignore[import-untyped]
 import numpy as np
@@ -21,9 +20,10 @@ from tritonclient.utils import (
 
 from mqinfer.adapters import tritonwire
 from mqinfer.adapters.addresses import Addresses
+from mqinfer.adapters.refusal import refusal
 from mqinfer.adapters.spread import Spread
+from mqinfer.adapters.tritonerrors import meaning
 from mqinfer.errors import ConfigurationError, ModelError, ModelUnavailable, Unavailable
-from mqinfer.inference.calls import ModelDied
 from mqinfer.ports import ModelInfo, ModelReply, ModelVersion, TensorInfo
 
 if TYPE_CHECKING:
@@ -47,35 +47,6 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
 )
-
-# What Triton itself says, under these codes, when a model (not the server) cannot answer now. Both
-# must fit: a model may use any words in errors of its own, and those are no outage to wait out.
-_MODEL_NOT_READY = re.compile(
-    r"request for unknown model|is not ready|is not available|no available versions|unloading"
-    r"|exceeds maximum queue size|request timeout expired",
-    re.IGNORECASE,
-)
-_MODEL_CODES = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE}
-# Codes that mean the server or the way to it, whatever the text.
-_OUTAGE = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.ABORTED,
-}
-# A connection reset in the middle of a call comes as INTERNAL or UNKNOWN.
-_CONNECTION_LOST = re.compile(
-    r"rst_stream|connection reset|socket closed|broken pipe", re.IGNORECASE
-)
-# The repository may not be changed by requests: how the server was started forbids it, or a header
-# is wanted.
-_NO_CONTROL = re.compile(
-    r"explicit model load / unload is not allowed|protocol is restricted", re.IGNORECASE
-)
-# A process of the Python backend died. Triton calls the model ready all the same, and does not
-# start the process again before the model is loaded anew.
-_MODEL_DIED = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
-
 
 # Seconds that loading a model may take.
 _LOAD_SECONDS = 600.0
@@ -199,6 +170,11 @@ class TritonClient:
             max_batch_size=config.max_batch_size,
             # A group without GPUs is on all of them; then there are more than these.
             instances=sum(group.count * max(1, len(group.gpus)) for group in config.instance_group),
+            refusal=refusal(
+                model,
+                decoupled=config.model_transaction_policy.decoupled,
+                sequence=config.HasField("sequence_batching"),
+            ),
         )
 
     async def _served(self, model: str) -> tuple[str, ...]:
@@ -306,31 +282,13 @@ class TritonClient:
             async with asyncio.timeout(None if timeout is None else timeout + 5.0):
                 return await method(request, timeout=timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
-            self._raise(error, model)
+            raise meaning(error, model, self.url) from None
         except TimeoutError:
             raise Unavailable(
                 f"triton at {self.url} does not answer within {timeout:g} s"
             ) from None
         except grpc.aio.UsageError as error:
             raise Unavailable(f"triton at {self.url}: the connection was closed: {error}") from None
-
-    def _raise(self, error: grpc.aio.AioRpcError, model: str | None) -> NoReturn:
-        code, text = error.code(), (error.details() or "no details").strip()
-        if _NO_CONTROL.search(text):
-            raise ConfigurationError(
-                f"triton at {self.url} does not let clients load models ({text}): start it with "
-                "--model-control-mode=explicit --load-model=*, or restart it when a model's "
-                "process died"
-            ) from None
-        if model is not None and code in _MODEL_CODES and _MODEL_NOT_READY.search(text):
-            raise ModelUnavailable(f"model {model} at {self.url}: {text}") from None
-        if model is not None and _MODEL_DIED.search(text):
-            raise ModelDied(f"model {model} at {self.url}: {text}") from None
-        if code in _OUTAGE or _CONNECTION_LOST.search(text):
-            raise Unavailable(f"triton at {self.url}: {text} ({code.name})") from None
-        if model is None:
-            raise Unavailable(f"triton at {self.url}: {text} ({code.name})") from None
-        raise ModelError(f"model {model}: triton refused the request: {text}") from None
 
 
 def _absent(model: str, version: str | None, url: str, served: tuple[str, ...]) -> str:

@@ -22,6 +22,7 @@ from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.link import Link
 from mqinfer.inference.queue import ModelQueue
 from mqinfer.inference.share import Share
+from mqinfer.model import FREELY, Together
 from mqinfer.ports import InferenceServer
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class InferenceStatistics:
     blocked: str | None
     tasks: int
     queues: tuple[QueueStatistics, ...]
+
+    @property
+    def lanes(self) -> tuple[QueueStatistics, ...]:
+        """The name that `queues` had; stays for a release."""
+        return self.queues
 
 
 class Inference:
@@ -85,8 +91,9 @@ class Inference:
     ):
         self._link = Link(server, clock=clock)
         self._timeout = timeout
-        # By what is followed: the model, a version (None: the latest), and an alias before that.
-        self._queues: dict[tuple[str, str | None, str | None], ModelQueue] = {}
+        # By what is followed: the model, a version (None: the latest), and an alias before that;
+        # and by how calls go together.
+        self._queues: dict[tuple[str, str | None, str | None, Together], ModelQueue] = {}
         self._aliases = aliases
         self._refresh = refresh
         self._bounds = (request_bytes, max_calls, max_bytes)
@@ -120,6 +127,7 @@ class Inference:
         *,
         timeout: float | None = None,
         bulk: bool = False,
+        together: Together = FREELY,
     ) -> Answer:
         """Run one item, in a request with others; waits while the model is unavailable.
 
@@ -130,6 +138,7 @@ class Inference:
             alias: takes the version that it names, if it is set, rather than `version`.
             timeout: seconds outside of a handler, outages included.
             bulk: let live calls go before; those of a replay always do.
+            together: how calls may share a request; only calls that say the same do.
 
         Raises:
             BadTensor: a name, dtype or shape does not fit the model.
@@ -140,7 +149,7 @@ class Inference:
         self._link.require_open()
         if alias is not None and self._aliases is not None and not self._aliases.known:
             await self._aliases.load()
-        queue = self._queue(model, version, alias)
+        queue = self._queue(model, version, alias, together)
         context = current.get()
         if context is not None:
             return await queue.call(inputs, context, bulk=bulk or context.run is not None)
@@ -170,7 +179,7 @@ class Inference:
             if self._link.availability.reason is not None:
                 return self._link.availability.blocked
             if not self._link.closed:
-                queue = self._queue(model.name, model.version, model.alias)
+                queue = self._queue(model.name, model.version, model.alias, model.together)
                 if queue.followed.availability.reason is not None:
                     return queue.followed.availability.blocked
         return None
@@ -218,13 +227,15 @@ class Inference:
         queues = ", ".join(map(repr, self._queues.values())) or "no models yet"
         return f"Inference({self._link!r}, {queues})"
 
-    def _queue(self, model: str, version: str | None, alias: str | None) -> ModelQueue:
+    def _queue(
+        self, model: str, version: str | None, alias: str | None, together: Together
+    ) -> ModelQueue:
         if self._pins and (pin := self._pins.get(model)) is not None:
             version, alias = pin, None
-        queue = self._queues.get((model, version, alias))
+        queue = self._queues.get((model, version, alias, together))
         if queue is None:
             request_bytes, max_calls, max_bytes = self._bounds
-            queue = self._queues[model, version, alias] = ModelQueue(
+            queue = self._queues[model, version, alias, together] = ModelQueue(
                 self._link,
                 model,
                 self._resolved(model, version, alias),
@@ -236,6 +247,7 @@ class Inference:
                 refresh=self._refresh,
                 observer=self._observer,
                 share=Share(self._share),
+                together=together,
             )
         return queue
 
@@ -252,8 +264,8 @@ class Inference:
     async def _look_again(self) -> None:
         if self._aliases is not None:
             await self._aliases.refresh()
-            for followed, queue in self._queues.items():
-                queue.followed.follow(self._resolved(*followed))
+            for (model, version, alias, _), queue in self._queues.items():
+                queue.followed.follow(self._resolved(model, version, alias))
         for queue in tuple(self._queues.values()):
             # What is down is being asked already.
             down = self._link.availability.reason or queue.followed.availability.reason

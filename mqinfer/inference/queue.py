@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
 
 from mqinfer.context import Context
 from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError, Unavailable
-from mqinfer.inference import tensors
+from mqinfer.inference import padding, tensors
 from mqinfer.inference.batcher import Batcher, Entry
 from mqinfer.inference.calls import (
     BLOCKED,
@@ -35,7 +35,7 @@ from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.link import Link
 from mqinfer.inference.share import Share
 from mqinfer.inference.version import FollowedVersion
-from mqinfer.model import Answer
+from mqinfer.model import FREELY, Answer, Together
 from mqinfer.ports import ModelInfo
 from mqinfer.split import Split
 
@@ -61,6 +61,7 @@ class ModelQueue:
         refresh: seconds for which metadata is trusted when a call does not fit it.
         observer: is told of every request.
         share: of the slots that may be used.
+        together: how calls may share a request.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class ModelQueue:
         refresh: float,
         observer: InferenceObserver | None,
         share: Share,
+        together: Together = FREELY,
     ):
         self.model = model
+        self._together = together
         self._link = link
         self._batcher = batcher
         self._limit = limit
@@ -103,14 +106,14 @@ class ModelQueue:
         """Run one item; see `mqinfer.inference.inference.Inference`."""
         info = self.followed.info or await self.followed.first_info(context)
         try:
-            checked = tensors.check(info, inputs)
+            checked = self._fit(info, inputs)
         except BadTensor:
             # A newer version may want other tensors: look again before refusing.
             fresh = self._link.clock() - self.followed.described < self._refresh
             if fresh or not await self.followed.describe() or self.followed.info is None:
                 raise
             info = self.followed.info
-            checked = tensors.check(info, inputs)
+            checked = self._fit(info, inputs)
         self._link.require_open()
         call = Call(info, checked, context, bulk=bulk)
         self._calls.add(call)
@@ -171,7 +174,8 @@ class ModelQueue:
         )
 
     def _learned(self, info: ModelInfo) -> None:
-        self._batcher.max_batch = self._share.items(max(info.max_batch_size, 1))
+        most = max(info.max_batch_size, 1)
+        self._batcher.max_batch = self._share.items(min(most, self._together.max_batch or most))
         self._limit.instances = info.instances
 
     def _changed(self) -> None:
@@ -186,8 +190,22 @@ class ModelQueue:
 
     # --- waiting --------------------------------------------------------------------------------
 
+    def _fit(self, info: ModelInfo, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """One item's inputs as they can be sent."""
+        if info.refusal is not None:
+            raise ModelError(info.refusal)
+        if self._together.pad:
+            padding.require(info, self._together.pad)
+        return tensors.check(info, inputs)
+
+    def _signature(self, call: Call) -> Hashable:
+        """What calls must share to be in one request."""
+        if self._together.pad:
+            return padding.signature(call.info, call.inputs, self._together.pad)
+        return tensors.signature(call.inputs)
+
     def _enter(self, call: Call) -> None:
-        signature = tensors.signature(call.inputs)
+        signature = self._signature(call)
         call.entry = self._batcher.add(
             signature, call, call.size, self._link.clock(), bulk=call.bulk
         )
@@ -309,12 +327,16 @@ class ModelQueue:
 
     async def _send(self, batch: Batch, full: bool) -> list[Answer]:
         info, link = batch[0].item.info, self._link
-        arrays = tensors.assemble(info, [entry.item.inputs for entry in batch])
+        items = [entry.item.inputs for entry in batch]
+        padded = padding.padded(items, self._together.pad) if self._together.pad else items
+        arrays = tensors.assemble(info, padded)
         started = link.clock()
         try:
             reply = await link.watch.infer(self.model, self.followed.version, arrays)
             seconds = link.clock() - started
             outputs = tensors.split(info, reply, len(batch))
+            if padded is not items:
+                outputs = padding.cut(info, items, padded, outputs, self._together.pad)
         except Exception:
             if self._observer is not None:
                 self._observer.failed(self.model, self.followed.expected)
@@ -355,13 +377,13 @@ class ModelQueue:
         for entry in batch:
             call = entry.item
             try:
-                call.inputs = tensors.check(info, call.inputs)
-            except BadTensor as error:
+                call.inputs = self._fit(info, call.inputs)
+            except (BadTensor, ModelError) as error:
                 self._refused += 1
                 call.fail(error)
             else:
                 call.info = info
-                entry.signature = tensors.signature(call.inputs)
+                entry.signature = self._signature(call)
         return True
 
     def _lose(self, batch: Batch, error: Unavailable) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
-from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
+from mqinfer.errors import BadTensor, ConfigurationError, MqinferError, Unavailable
+from mqinfer.inference import padding
 from mqinfer.inference.callsites import model_calls
 from mqinfer.message import Row
 from mqinfer.model import Model, Tensor
@@ -267,7 +268,13 @@ def _is_outage(error: MqinferError) -> bool:
 
 
 def _declared(model: Model, info: ModelInfo) -> Iterable[str]:
-    """What `app.model(inputs=...)` says against what the server wants."""
+    """What `app.model(...)` says against what the server wants."""
+    if info.refusal is not None:
+        yield info.refusal
+    try:
+        padding.require(info, model.together.pad)
+    except BadTensor as error:
+        yield str(error)
     wanted = {tensor.name: tensor for tensor in info.inputs}
     for name, tensor in model.inputs.items():
         if name not in wanted:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from onnx import TensorProto
 
+from mqinfer import App, Message
 from mqinfer.adapters.triton import TritonClient
 from mqinfer.context import Context, current
 from mqinfer.errors import (
@@ -27,6 +28,7 @@ from mqinfer.errors import (
 from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.model import Answer, Model
+from mqinfer.operate import check
 from mqinfer.stack.triton import TritonServer
 from mqinfer.testing import until
 from tests.support.models import config, save_echo, save_table, tensor
@@ -117,13 +119,13 @@ def slow(repository: Path) -> Iterator[SlowModel]:
         (model.folder / name).unlink(missing_ok=True)
 
 
-def save_fragile(root: Path) -> None:
+def save_fragile(root: Path, name: str = "fragile", more: str = "") -> None:
     """Gives back what it gets; refuses 55 in words of its own and dies of 66."""
-    (root / "fragile" / "1").mkdir(parents=True)
-    (root / "fragile" / "1" / "model.py").write_text(FRAGILE)
-    asked, told = (tensor(name, TensorProto.INT64, ["n", 1]) for name in ("in", "out"))
-    text = config([asked], [told], batch=8, backend="python")
-    (root / "fragile" / "config.pbtxt").write_text(text)
+    (root / name / "1").mkdir(parents=True)
+    (root / name / "1" / "model.py").write_text(FRAGILE)
+    asked, told = (tensor(side, TensorProto.INT64, ["n", 1]) for side in ("in", "out"))
+    text = config([asked], [told], batch=8, backend="python", more=more)
+    (root / name / "config.pbtxt").write_text(text)
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_table(root, "1", 1.0)
     save_table(root, "2", 10.0)
     save_fragile(root)
+    save_fragile(root, "tokens", "model_transaction_policy { decoupled: true }")
+    save_fragile(root, "talk", "sequence_batching { max_sequence_idle_microseconds: 1000000 }")
     save_slow(root)
     save_echo(root, "words", TensorProto.STRING, ["n", "w"])
     save_echo(root, "half", TensorProto.FLOAT16, ["n", 2, 3])
@@ -447,6 +451,29 @@ async def test_many_processes_on_a_slow_model_have_each_call_executed_once(
         for worker in workers:
             [queue] = worker.statistics().queues
             assert (queue.limit.slots, queue.resent, worker.statistics().blocked) == (1, 0, None)
+
+
+class Ask(Message, subject="ask"):
+    value: int
+
+
+@pytest.mark.parametrize(("model", "text"), [("tokens", "decoupled"), ("talk", "sequence model")])
+async def test_a_model_that_no_call_fits_is_named_by_check_and_by_the_call(
+    server: TritonClient, inference: Inference, model: str, text: str
+) -> None:
+    app = App("refused")
+    handle = app.model(model)
+
+    @app.stage
+    async def ask(message: Ask) -> None:
+        await handle(**{"in": index(message.value)})
+
+    report, stages = check.check_wiring(app)
+    await check.check_models(stages, server, report)
+    assert [f"stage ask: model {model} is " in problem for problem in report.problems] == [True]
+    assert text in report.problems[0]
+    with pytest.raises(ModelError, match=text):
+        await inference(model, None, {"in": index(1)})
 
 
 async def test_strings_and_models_without_batch_dimension(inference: Inference) -> None:

@@ -1,0 +1,68 @@
+"""What an error of Triton means: of the request, the model or the server; by code and words."""
+
+from __future__ import annotations
+
+import re
+
+import grpc  # type: ignore[import-untyped]
+
+from mqinfer.errors import (
+    ConfigurationError,
+    ModelError,
+    ModelUnavailable,
+    MqinferError,
+    Unavailable,
+)
+from mqinfer.inference.calls import ModelDied
+
+# What Triton itself says, under these codes, when a model (not the server) cannot answer now. Both
+# must fit: a model may use any words in errors of its own, and those are no outage to wait out.
+_MODEL_NOT_READY = re.compile(
+    r"request for unknown model|is not ready|is not available|no available versions|unloading"
+    r"|exceeds maximum queue size|request timeout expired",
+    re.IGNORECASE,
+)
+_MODEL_CODES = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE}
+# Codes that mean the server or the way to it, whatever the text.
+_OUTAGE = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.ABORTED,
+}
+# A connection reset in the middle of a call comes as INTERNAL or UNKNOWN.
+_CONNECTION_LOST = re.compile(
+    r"rst_stream|connection reset|socket closed|broken pipe", re.IGNORECASE
+)
+# The repository may not be changed by requests: how the server was started forbids it, or a header
+# is wanted.
+_NO_CONTROL = re.compile(
+    r"explicit model load / unload is not allowed|protocol is restricted", re.IGNORECASE
+)
+# A process of the Python backend died. Triton calls the model ready all the same, and does not
+# start the process again before the model is loaded anew.
+_MODEL_DIED = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
+
+
+def meaning(error: grpc.aio.AioRpcError, model: str | None, url: str) -> MqinferError:
+    """The error to raise.
+
+    Args:
+        error: of gRPC.
+        model: that was asked for; None for a question about the server.
+        url: of the server.
+    """
+    code, text = error.code(), (error.details() or "no details").strip()
+    if _NO_CONTROL.search(text):
+        return ConfigurationError(
+            f"triton at {url} does not let clients load models ({text}): start it with "
+            "--model-control-mode=explicit --load-model=*, or restart it when a model's "
+            "process died"
+        )
+    if model is not None and code in _MODEL_CODES and _MODEL_NOT_READY.search(text):
+        return ModelUnavailable(f"model {model} at {url}: {text}")
+    if model is not None and _MODEL_DIED.search(text):
+        return ModelDied(f"model {model} at {url}: {text}")
+    if model is None or code in _OUTAGE or _CONNECTION_LOST.search(text):
+        return Unavailable(f"triton at {url}: {text} ({code.name})")
+    return ModelError(f"model {model}: triton refused the request: {text}")
