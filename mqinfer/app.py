@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mqinfer.backoff import Backoff
+from mqinfer.collisions import collisions
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Priority, Tensor
@@ -336,7 +337,7 @@ class App:
                     WiringError(f"stage {stage.name}: declared twice; give one a name=")
                 )
             stages[stage.name] = stage
-        problems.extend(_collisions(stages))
+        problems.extend(collisions(stages))
         problems.extend(_unreadable(stages))
         return stages, problems
 
@@ -411,45 +412,3 @@ def _unreadable(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
             if kind not in seen:
                 yield from (WiringError(f"stage {stage.name}: {why}") for why in unreadable(kind))
             seen.add(kind)
-
-
-def _collisions(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
-    """Two types with one subject or table, and subjects that contain one another."""
-    kinds: dict[type[Message], str] = {}
-    for stage in stages.values():
-        for kind in (stage.reads, *stage.writes):
-            kinds.setdefault(kind, stage.name)
-    seen: list[tuple[type[Message], str]] = []
-    for kind, stage_name in kinds.items():
-        info = kind.__mqinfer__
-        if info.subject.split(".")[0] == "run":
-            yield WiringError(
-                f"stage {stage_name}: {kind.__name__} has subject {info.subject!r}; "
-                "'run' belongs to replays"
-            )
-        writers = [stage.name for stage in stages.values() if kind in stage.writes]
-        if writers and not info.foreign_ids:
-            yield WiringError(
-                f"stage {writers[0]}: writes {kind.__name__}, which has foreign_ids=False: the ids "
-                "of its outputs would not count; leave that out, or write another type"
-            )
-        for other, other_stage in seen:
-            theirs = other.__mqinfer__
-            if info.table is not None and info.table == theirs.table:
-                yield WiringError(
-                    f"stage {stage_name}: {kind.__name__} and {other.__name__} (stage "
-                    f"{other_stage}) both have table {info.table!r}; rename one with table="
-                )
-            elif info.subject == theirs.subject:
-                yield WiringError(
-                    f"stage {stage_name}: {kind.__name__} and {other.__name__} (stage "
-                    f"{other_stage}) both have subject {info.subject!r}; rename one with subject="
-                )
-            elif (theirs.key and info.subject.startswith(theirs.subject + ".")) or (
-                info.key and theirs.subject.startswith(info.subject + ".")
-            ):
-                yield WiringError(
-                    f"stage {stage_name}: the subjects {info.subject!r} and {theirs.subject!r} "
-                    "overlap, since a key is a further token; rename one with subject="
-                )
-        seen.append((kind, stage_name))
