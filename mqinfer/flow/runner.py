@@ -96,12 +96,13 @@ class Runner:
             clock,
             self._starved,
         )
-        self._ahead = Ahead(
-            handling.concurrency * handling.batch_size,
-            slots.max_unhandled - handling.concurrency * handling.batch_size,
-        )
+        handlers = handling.concurrency * handling.batch_size
+        beside = min(slots.max_unhandled, slots.max_messages) - handlers
+        # None where handlers take all that may be in flight: nothing can wait beside them.
+        self._ahead = Ahead(handlers, beside) if beside > 0 else None
+        if self._ahead is not None:
+            slots.max_unhandled = self._ahead.allowed
         self._handled = self._pending = 0
-        slots.max_unhandled = min(slots.max_unhandled, self._ahead.allowed)
         self._stopping = False
         self._late: list[Job] | None = []  # that arrive while the pull is being closed
         self._empty = asyncio.Event()
@@ -191,12 +192,12 @@ class Runner:
 
     def _starved(self) -> None:
         """A handler waits: it is to hold more, if the stream has more."""
-        if self._pending and not self._mailbox:
+        if self._ahead is not None and self._pending and not self._mailbox:
             self._ahead.starved()
             self._allow()
 
     def _allow(self) -> None:
-        if self.slots.max_unhandled != self._ahead.allowed:
+        if self._ahead is not None and self.slots.max_unhandled != self._ahead.allowed:
             self.slots.max_unhandled = self._ahead.allowed
             self._intake.ask_soon()
 
@@ -346,9 +347,10 @@ class Runner:
 
     def tick(self, now: float) -> None:
         """Pulse what is being worked on, and interrupt what takes too long or is not ours."""
-        self._ahead.measured(self._handled, now)
+        if self._ahead is not None:
+            self._ahead.measured(self._handled, now)
+            self._allow()
         self._handled = 0
-        self._allow()
         pulse_before = now - self._limits.ack_wait / 3
         busy: dict[asyncio.Task[object], float] = {}
         late: dict[asyncio.Task[object], Interruption] = {}

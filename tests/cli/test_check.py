@@ -319,7 +319,7 @@ def test_a_consumer_with_other_settings(served: Shell) -> None:
     asyncio.run(disturb())
     _, out, _ = served.run("check", served.app)
     assert "problem  stage count: consumer count of stream" in out
-    assert "deliver_policy='new'" in out
+    assert "mqinfer needs 'explicit'" in out
 
 
 def test_a_report_tells_each_problem_once() -> None:

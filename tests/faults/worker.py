@@ -85,12 +85,12 @@ def install(fuse: Fuse, counters: Counters) -> None:
             if left[point] <= 0:
                 fuse.burn()
 
-    def on_answered(self: Any, job: Any, outputs: Any, first: int = 0) -> None:
+    def on_answered(self: Any, job: Any, *outputs: Any) -> None:
         counters.add("handled")
         if not self._stage.startswith("sink-"):
             fuse.passes("after handling, before publish")
             counting_down("in the middle of a batch")
-        answered(self, job, outputs, first)
+        answered(self, job, *outputs)
 
     def on_done(self: Any, job: Any) -> None:
         if self._stage.startswith("sink-"):
