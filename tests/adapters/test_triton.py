@@ -491,7 +491,7 @@ async def test_a_cancelled_caller_leaves_its_neighbours(inference: Inference) ->
         for number in range(90)
     ]
     # Not `until`: on a quick machine all are answered by the time of its second look.
-    while not any(queue.calls for queue in inference.statistics().queues):
+    while not any(queue.calls for queue in inference.statistics().queues):  # noqa: ASYNC110
         await asyncio.sleep(0)
     for call in calls[::3]:
         call.cancel()
