@@ -79,8 +79,9 @@ def test_a_slot_is_busy_for_no_more_than_its_part_of_the_time(
         share.used(request, limit, now)
         rest = share.rest(now)
         assert (share.slots(limit, now) == 0) == (rest > 0)
-        assert rest <= MAX_REST
-        bounded = bounded or rest == MAX_REST
+        # A sum with the clock and back again costs the last digits.
+        assert rest <= MAX_REST or rest == pytest.approx(MAX_REST)
+        bounded = bounded or rest == pytest.approx(MAX_REST)
         now += rest
         while share.rest(now):  # what is left of a float's last digit
             now = float(np.nextafter(now, np.inf))
