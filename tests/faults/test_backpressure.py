@@ -128,7 +128,8 @@ async def test_a_producer_a_hundred_times_faster(
                 await harness.publish(*(Data(start + i, body) for i in range(50)))
             await done(harness, "measure", timeout=120)
             watching.cancel()
-        assert 1 < most <= (100 if size < MIB else 25)
+        # By the server's count, which may still hold what was acknowledged when more was asked for.
+        assert 1 < most <= 2 * (100 if size < MIB else 25)
         # The bytes in flight (at least two of the largest messages the server takes, here 16 MiB,
         # and half of that once more: see Slots), as they came and decoded, and some buffers.
         assert memory.most - idle < 64 * MIB, f"{(memory.most - idle) / MIB:.0f} MiB"
