@@ -59,7 +59,7 @@ class Codec:
             "msgpack": msgspec.msgpack.Encoder(enc_hook=_encode_msgpack).encode,
         }
         self._decoders: dict[tuple[type, Wire], Callable[[bytes], Any]] = {}
-        self._plain: dict[type, tuple[type, ...]] = {}
+        self._writers: dict[type, tuple[Wire, Callable[[Any], bytes], tuple[type, ...]]] = {}
         self._checks: dict[tuple[type, Wire], Callable[[bytes], Any]] = {}
 
     def encode(self, message: Message) -> bytes:
@@ -78,12 +78,13 @@ class Codec:
             BlobError: a blob in it is not stored.
         """
         kind = type(message)
-        wire = kind.__mqinfer__.wire
+        found = self._writers.get(kind)
+        if found is None:
+            wire = kind.__mqinfer__.wire
+            found = self._writers[kind] = wire, self._encode[wire], _plain_types(kind)
+        wire, encode, plain = found
         try:
-            data = self._encode[wire](message)
-            plain = self._plain.get(kind)
-            if plain is None:
-                plain = self._plain[kind] = _plain_types(kind)
+            data = encode(message)
             if plain and tuple(map(type, astuple(message))) == plain:
                 return data, wire
             if self._check(kind, wire)(data) == message:
@@ -143,7 +144,8 @@ class Codec:
         Raises:
             DecodeError: what is wrong, and where in the payload.
         """
-        wire = self._wire(kind, data, content_type)
+        # Most name it just so: what else a name may be is looked at where it is none of these.
+        wire = _WIRES.get(content_type or "") or self._wire(kind, data, content_type)
         try:
             return self.decoder(kind, wire)(data)
         except msgspec.ValidationError as error:

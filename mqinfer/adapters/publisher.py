@@ -100,6 +100,7 @@ class Publisher:
         self._bytes = 0
         self._room = asyncio.Event()
         self._room.set()
+        self.full = False  # whether a polite caller waits for `room`
         self.max_payload = 1024 * 1024
         self.duplicates = 0
         self.resent = 0
@@ -145,6 +146,7 @@ class Publisher:
         self._pending[self._number] = entry
         self._bytes += size
         if len(self._pending) >= MAX_OUTSTANDING or self._bytes >= MAX_OUTSTANDING_BYTES:
+            self.full = True
             self._room.clear()
         self._send(self._number, entry)
 
@@ -169,11 +171,6 @@ class Publisher:
     async def room(self) -> None:
         """Return once fewer publishes than the bound are unacknowledged."""
         await self._room.wait()
-
-    @property
-    def full(self) -> bool:
-        """Whether a polite caller waits for `room`."""
-        return not self._room.is_set()
 
     # --- acknowledgements -----------------------------------------------------------------------
 
@@ -232,10 +229,11 @@ class Publisher:
             self.trouble = None  # nothing is left that could show its end
         self._bytes -= len(entry.header) + len(entry.payload)
         if (
-            not self._room.is_set()
+            self.full
             and len(self._pending) < MAX_OUTSTANDING
             and self._bytes < MAX_OUTSTANDING_BYTES
         ):
+            self.full = False
             self._room.set()
         entry.done(error, repeat)
 

@@ -183,13 +183,17 @@ class Emitter:
         """The header lines that the children of one message share."""
         context = job.context
         assert context is not None
-        tail = header_line(ANCESTORS, " ".join(extend_ancestors(job.ancestors, context.id)))
+        # Ids can end no line, and neither can what is printable: these are not through header_line.
+        lineage = context.id
+        if job.ancestors:
+            lineage = " ".join(extend_ancestors(job.ancestors, context.id))
+        tail = f"{ANCESTORS}: {lineage}\r\n"
         if context.models:
             tail += header_line(MODELS, format_models(context.models))
         trace = context.headers.get(TRACE)
         if trace and len(trace) <= MAX_ID and trace.isprintable():
-            tail += header_line(TRACE, trace)
+            tail += f"{TRACE}: {trace}\r\n"
             state = context.headers.get(TRACE_STATE)
             if state and len(state) <= MAX_TRACE_STATE and state.isprintable():
-                tail += header_line(TRACE_STATE, state)
+                tail += f"{TRACE_STATE}: {state}\r\n"
         return tail

@@ -86,7 +86,8 @@ class DeliveryContext(Context):
     def models(self) -> dict[str, str]:  # type: ignore[override]
         """Models that answered so far, ancestors' included."""
         if self._models is None:
-            self._models = parse_models(self.headers.get(MODELS))
+            told = self.headers.get(MODELS)
+            self._models = parse_models(told) if told else {}
         return self._models
 
     @property
@@ -180,8 +181,8 @@ class Job:
     ) -> DeliveryContext:
         """Read the headers and make the context; once, when the message's turn has come."""
         headers = self.delivery.headers
-        if headers:
-            self.ancestors = parse_ancestors(headers.get(ANCESTORS))
+        if headers and (ancestors := headers.get(ANCESTORS)):
+            self.ancestors = parse_ancestors(ancestors)
         self.context = DeliveryContext(self.delivery, headers, stage, state, blobs, run)
         return self.context
 
