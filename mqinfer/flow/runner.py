@@ -224,13 +224,8 @@ class Runner:
         assert task is not None
         while not self._stopping:  # a handler may swallow the cancellation at the end
             batch = mailbox.pop() or await mailbox.take()
-            ready, again = [], False
-            for job in batch:
-                if self._open(job):
-                    ready.append(job)
-                    again |= job.delivery.attempt > 1
-            # A sink spends no attempts and is never killed.
-            if again and self._handling.runs_user_code:
+            ready = [job for job in batch if self._open(job)]
+            if self._any_came_again(ready):
                 await self._ledger.explain(ready, self._clock)
                 ready = await self._without_suspects(ready, task)
             if ready:
@@ -248,6 +243,13 @@ class Runner:
             self._settler.skipped(job)
         except Reject as error:
             self._settler.failed(job, error)
+        return False
+
+    def _any_came_again(self, jobs: Sequence[Job]) -> bool:
+        """Whether one was delivered before; a sink spends no attempts and is never killed."""
+        for job in jobs:  # noqa: SIM110 - a generator would cost more than the rest of the loop
+            if job.delivery.attempt > 1 and self._handling.runs_user_code:
+                return True
         return False
 
     async def _without_suspects(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> list[Job]:
