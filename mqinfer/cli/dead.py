@@ -311,3 +311,11 @@ def preview(payload: bytes, most: int = 500) -> str:
         text = head[: error.start].decode() if error.start > len(head) - 4 > 0 else repr(head)
     text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return text + (" ..." if len(payload) > most else "")
+
+
+COMMANDS = {
+    "list": list_letters,
+    "show": show,
+    "retry": retry,
+    "drop": drop,
+}

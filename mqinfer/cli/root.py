@@ -1,29 +1,33 @@
-"""The tree of commands."""
+"""The tree of commands. Each is in a file of its name, which is imported when it is asked for."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from mqinfer.cli import (
-    check,
-    dead,
-    graph,
-    models,
-    permissions,
-    publish,
-    rename,
-    replay,
-    runs,
-    settings,
-    status,
-    up,
-    worker,
-)
 from mqinfer.cli.bundles import unfolded
+
+# In the order of the help.
+_COMMANDS = (
+    "up",
+    "worker",
+    "publish",
+    "status",
+    "replay",
+    "models",
+    "check",
+    "rename",
+    "graph",
+    "permissions",
+    "settings",
+    "dead",
+    "runs",
+)
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
@@ -35,8 +39,40 @@ A first run, in three shells:
   mqinfer publish examples.plants.app:app drone_image photos.jsonl
 """
 
+
+class _Commands(TyperGroup):
+    """Imports a command when it is asked for: a worker, or a job of cron, needs one of them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command; None where there is none of this name."""
+        # For an unknown name all are loaded: advice on typing errors is made of what is there.
+        for name in [cmd_name] if cmd_name in _COMMANDS else _COMMANDS:
+            if name not in self.commands:
+                self.add_command(_load(name), name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _load(name: str) -> Any:
+    """The command in a file, which is a function of its name, or a group with `COMMANDS`."""
+    module = importlib.import_module(f"mqinfer.cli.{name}")
+    commands = getattr(module, "COMMANDS", None)
+    if commands is None:
+        alone = typer.Typer(rich_markup_mode=None, add_completion=False)
+        _add(name, getattr(module, name), alone)
+        return typer.main.get_command(alone)
+    for command, function in commands.items():
+        _add(command, function, module.group)
+    return typer.main.get_group(module.group)
+
+
 cli = typer.Typer(
     name="mqinfer",
+    cls=_Commands,
     help=_HELP,
     epilog="Exit codes: 0 done, 1 failed, 2 usage or configuration, 130 interrupted.",
     no_args_is_help=True,
@@ -69,35 +105,7 @@ def _root(
     """The options before a command."""
 
 
-def _add(name: str, command: Callable[..., None], group: typer.Typer = cli) -> None:
+def _add(name: str, command: Callable[..., None], group: typer.Typer) -> None:
     # Docstrings are raw, as the linter wants; click knows a block by the character itself.
     text = inspect.cleandoc(command.__doc__ or "").replace("\\b\n", "\b\n")
     group.command(name, help=text)(unfolded(command))
-
-
-_add("up", up.up)
-_add("worker", worker.worker)
-_add("publish", publish.publish)
-_add("status", status.status)
-_add("replay", replay.replay)
-_add("models", models.models)
-_add("check", check.check)
-_add("rename", rename.rename)
-_add("graph", graph.graph)
-_add("permissions", permissions.permissions)
-_add("settings", settings.settings)
-
-cli.add_typer(dead.group, name="dead")
-_add("list", dead.list_letters, dead.group)
-_add("show", dead.show, dead.group)
-_add("retry", dead.retry, dead.group)
-_add("drop", dead.drop, dead.group)
-
-cli.add_typer(runs.group, name="runs")
-_add("list", runs.list_runs, runs.group)
-_add("show", runs.show, runs.group)
-_add("stop", runs.stop, runs.group)
-_add("compare", runs.compare, runs.group)
-_add("promote", runs.promote, runs.group)
-_add("undo", runs.undo, runs.group)
-_add("discard", runs.discard, runs.group)

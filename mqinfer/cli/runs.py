@@ -329,3 +329,14 @@ def _said(run: Run, as_json: bool, warning: str | None = None) -> None:
     print(f"run {run.name} is {run.state}")
     if warning:
         print(f"warning: {warning}")
+
+
+COMMANDS = {
+    "list": list_runs,
+    "show": show,
+    "stop": stop,
+    "compare": compare,
+    "promote": promote,
+    "undo": undo,
+    "discard": discard,
+}
