@@ -42,7 +42,6 @@ MAX_ANCESTORS: Final = 16
 MAX_ID: Final = 128
 # Models that a header names; more than any pipeline has, and few enough for the server's limit.
 MAX_MODELS: Final = 64
-_BLANK = " \t\n\r\v\f"  # around names and values; other characters that look blank are their own
 _NAME_UNSAFE = re.compile(r"[:\r\n]")
 _ID_UNSAFE = re.compile(rb"[^!-$&-~]")  # all but printable ASCII without % and space
 
@@ -200,12 +199,11 @@ def parse_header_block(block: bytes) -> dict[str, str]:
     `parse_status`.
     """
     pairs: dict[str, str] = {}
-    for line in block.decode("utf-8", "surrogateescape").split("\r\n")[1:]:
-        name, colon, value = line.partition(":")
+    for line in block.split(b"\r\n")[1:]:
+        name, colon, value = line.partition(b":")
         if colon:
-            key = name.strip(_BLANK)
-            if key not in pairs:
-                pairs[key] = value.strip(_BLANK)
+            key = name.strip().decode("ascii", "replace")
+            pairs.setdefault(key, value.strip().decode("utf-8", "surrogateescape"))
     return pairs
 
 
