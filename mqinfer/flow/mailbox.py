@@ -44,6 +44,12 @@ class Mailbox:
         if self._idle:
             self._wake()
 
+    def put_first(self, job: Job) -> None:
+        """A job has waited elsewhere: it goes before the others."""
+        self._jobs.appendleft(job)
+        if self._idle:
+            self._wake()
+
     def pop(self) -> list[Job]:
         """The next job, if one is here and none is to be waited for; else nothing."""
         if not self._jobs or self._batch_size != 1:
@@ -65,6 +71,13 @@ class Mailbox:
         finally:
             if self._jobs:
                 self._wake()  # in case this handler has to wait, or was cancelled when woken
+
+    def take_last(self, count: int) -> list[Job]:
+        """Take out as many of the newest, in their order, that nobody has looked at yet."""
+        taken: list[Job] = []
+        while len(taken) < count and self._jobs and self._jobs[-1].context is None:
+            taken.append(self._jobs.pop())
+        return taken[::-1]
 
     def empty(self) -> list[Job]:
         """Take out all that no handler has begun with."""

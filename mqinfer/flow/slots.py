@@ -25,8 +25,12 @@ class Slots:
             up to twice as many while as many are being stored. None is no bound of its own.
 
     Attributes:
+        adaptive: whether to ask for less where handlers are slow; else every slot is asked for.
         storing: those that are handled, and whose outputs are being stored.
+        aside: those that wait for something else than a handler.
     """
+
+    adaptive = True
 
     def __init__(
         self, max_messages: int, max_bytes: int, largest: int, *, max_unhandled: int | None = None
@@ -37,6 +41,7 @@ class Slots:
         self.largest = largest
         self.in_flight = 0
         self.storing = 0
+        self.aside = 0
         self.bytes_in_flight = 0
         self.asked = 0
         self.bytes_asked = 0
@@ -48,9 +53,13 @@ class Slots:
         Each message that is being stored lets another one wait: where handlers are quicker than
         the stream, more on the way hides the distance; where they are slow, nothing is hoarded.
         """
-        unhandled = self.in_flight - self.storing
-        ahead = self.max_unhandled + min(self.storing, self.max_unhandled)
-        return max(0, min(self.max_messages - self.in_flight, ahead - unhandled) - self.asked)
+        return max(0, min(self.max_messages - self.in_flight, -self.beyond) - self.asked)
+
+    @property
+    def beyond(self) -> int:
+        """Messages here beyond those that may wait or be handled; negative: so many may come."""
+        unhandled = self.in_flight - self.storing - self.aside
+        return unhandled - self.max_unhandled - min(self.storing, self.max_unhandled)
 
     def available(self) -> tuple[int, int] | None:
         """What to ask for now: messages and bytes; None when there is no room.
