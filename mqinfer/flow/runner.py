@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +19,8 @@ import structlog
 from mqinfer.context import current
 from mqinfer.errors import HandlerTimeout, Reject, WorkerKilled
 from mqinfer.flow.ahead import Ahead
+from mqinfer.flow.beat import Beat
+from mqinfer.flow.claims import Claims
 from mqinfer.flow.handling import Handling
 from mqinfer.flow.intake import Intake, Source
 from mqinfer.flow.job import HANDLING, SETTLED, Interruption, Job
@@ -55,7 +57,8 @@ class Runner:
         suspects: the lane of messages that may kill their worker.
         ledger: how earlier deliveries ended.
         policy: of ordered or replayed work; None is plain work.
-        clock: monotonic seconds.
+        beat: of the loop; None is one that never stands still.
+        clock: monotonic seconds, the beat's.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Runner:
         suspects: Suspects,
         ledger: Ledger,
         policy: Policy | None = None,
+        beat: Beat | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.name = name
@@ -88,6 +92,17 @@ class Runner:
         self._ledger = ledger
         self._policy = policy
         self._clock = clock
+        self._beat = beat or Beat()
+        self.claims = Claims(
+            name,
+            limits.ack_wait,
+            jobs=self.jobs,
+            beat=self._beat,
+            settler=settler,
+            ledger=ledger if handling.runs_user_code else None,
+            policy=policy,
+            clock=clock,
+        )
         self._intake = Intake(name, source, slots)
         self._mailbox = Mailbox(
             handling.batch_size,
@@ -151,6 +166,7 @@ class Runner:
             task.cancel()
         await asyncio.wait(handlers)
         await self._hand_back(list(self.jobs.values()))
+        await self.claims.told()
 
     async def _hand_back(self, jobs: Sequence[Job]) -> None:
         """Give to others what a stop leaves undone: it was no attempt."""
@@ -176,9 +192,10 @@ class Runner:
             # is still being worked on here: one handling serves both deliveries.
             self.slots.release(earlier.delivery.size)
             earlier.delivery = delivery
-            earlier.pulsed = self._clock()
+            earlier.pulsed = min(self._clock(), self._beat.sent_after)
             return
-        job = self.jobs[delivery.sequence] = Job(delivery, self._clock())
+        now = self._clock()
+        job = self.jobs[delivery.sequence] = Job(delivery, now)
         if self._stopping:
             if self._late is None:
                 self._settler.hand_back(job)  # the pull is closed: few come after that
@@ -187,6 +204,8 @@ class Runner:
             return
         if delivery.attempt > 1:
             self._metrics.redelivered()
+        if now - self._beat.sent_after > self.claims.due_after and not self.claims.takes(job, now):
+            return
         self._empty.clear()
         self._mailbox.put(job)
 
@@ -227,6 +246,7 @@ class Runner:
             ready = [job for job in batch if self._open(job)]
             if self._any_came_again(ready):
                 await self._ledger.explain(ready, self._clock)
+                ready = [job for job in ready if job.state is not SETTLED]  # let go meanwhile
                 ready = await self._without_suspects(ready, task)
             if ready:
                 await self._handle(ready, task)
@@ -276,7 +296,8 @@ class Runner:
                 )
                 return
             try:
-                await self._handle([job], task)
+                if job.state is not SETTLED:  # let go meanwhile
+                    await self._handle([job], task)
             finally:
                 await self._suspects.survived(job)
 
@@ -287,6 +308,13 @@ class Runner:
             if not jobs:
                 return
         now = self._clock()
+        if now - self._beat.last > self._beat.late:
+            # Another handler blocked the loop: what it led to is said before the next one may.
+            await self._beat.turns()
+            now = self._clock()
+            jobs = [job for job in jobs if job.state is not SETTLED]
+            if not jobs:
+                return
         for job in jobs:
             job.begin(task, now)
         cancelled = False
@@ -344,6 +372,20 @@ class Runner:
             await asyncio.sleep(min(TICK, self._limits.ack_wait / 6, self._limits.timeout / 2))
             self.tick(self._clock())
             self._intake.look()
+
+    def turned(self, seconds: float, blamed: Collection[asyncio.Task[object]]) -> None:
+        """The loop turns again, after it stood still.
+
+        Args:
+            seconds: how long it did; no time of handlers that could do nothing about it.
+            blamed: tasks that blocked it; none where that is not known.
+        """
+        self.claims.turned()
+        self._mailbox.forget_settled()
+        now = self._clock()
+        for job in self.jobs.values():
+            if blamed and job.started is not None and job.task not in blamed:
+                job.started = min(now, job.started + seconds)
 
     def tick(self, now: float) -> None:
         """Pulse what is being worked on, and interrupt what takes too long or is not ours."""
