@@ -219,6 +219,7 @@ class Worker(
     run: str | None = None,
     wait: bool = True,
 )
+    blocked(seconds: float) -> str | None
     not_ready() -> list[str]
     async reach() -> None
     async run() -> None
@@ -240,6 +241,7 @@ class ConflictError(ConfigurationError)
 class ConnectionClosed(Unavailable)
 class DecodeError(Reject)
 class EncodeError(MqinferError)
+class HandlerHangs(MqinferError)
 class HandlerTimeout(MqinferError)
 class ModelError(MqinferError)
 class ModelTimeout(MqinferError)

@@ -21,6 +21,7 @@ from mqinfer.errors import HandlerTimeout, Reject, WorkerKilled
 from mqinfer.flow.ahead import Ahead
 from mqinfer.flow.beat import Beat
 from mqinfer.flow.claims import Claims
+from mqinfer.flow.handlers import Handlers
 from mqinfer.flow.handling import Handling
 from mqinfer.flow.intake import Intake, Source
 from mqinfer.flow.job import HANDLING, SETTLED, Interruption, Job
@@ -117,6 +118,7 @@ class Runner:
         self._ahead = Ahead(handlers, beside) if beside > 0 else None
         if self._ahead is not None:
             slots.max_unhandled = self._ahead.allowed
+        self.hanging: list[str] = []  # handlers that did not end when the stage did
         self._handled = self._pending = 0
         self._stopping = False
         self._late: list[Job] | None = []  # that arrive while the pull is being closed
@@ -137,21 +139,27 @@ class Runner:
             stop: set by the worker.
             grace: seconds that handlers may take to finish.
         """
-        async with asyncio.TaskGroup() as group:
-            handlers = [
-                group.create_task(self._handler(), name=f"{self.name} {number}")
-                for number in range(self._handling.concurrency)
-            ]
-            watch = group.create_task(self._watch(), name=f"{self.name} watch")
-            try:
-                await self._intake.open(self._arrived)
-                await stop.wait()
-            finally:
-                await self._drain(grace, handlers)
-                watch.cancel()
-                self._handling.close()
+        count = self._handling.concurrency
+        handlers = Handlers(self.name, [self._handler() for _ in range(count)])
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [
+                    group.create_task(self._watch(), name=f"{self.name} watch"),
+                    group.create_task(handlers.watch(), name=f"{self.name} handlers"),
+                ]
+                try:
+                    await self._intake.open(self._arrived)
+                    await stop.wait()
+                finally:
+                    await self._drain(grace, handlers)
+                    for task in beside:
+                        task.cancel()
+                    self._handling.close()
+        finally:
+            await handlers.end(self.jobs)  # of a stop that was itself cancelled
+            self.hanging = handlers.hanging
 
-    async def _drain(self, grace: float, handlers: Sequence[asyncio.Task[None]]) -> None:
+    async def _drain(self, grace: float, handlers: Handlers) -> None:
         """Promise 5: stop pulling, finish, publish, acknowledge, hand back the rest."""
         self._stopping = True
         await self._intake.close()
@@ -162,9 +170,7 @@ class Runner:
                 await self._empty.wait()
         except TimeoutError:
             log.warning("grace is over", stage=self.name, unfinished=len(self.jobs))
-        for task in handlers:
-            task.cancel()
-        await asyncio.wait(handlers)
+        await handlers.end(self.jobs)
         await self._hand_back(list(self.jobs.values()))
         await self.claims.told()
 

@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import linecache
-import os
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import structlog
 
 from mqinfer.flow.beat import EVERY
+from mqinfer.flow.frames import user_frame
 
 if TYPE_CHECKING:
     from mqinfer.flow.beat import Beat
@@ -36,13 +34,6 @@ log = structlog.get_logger("mqinfer.worker")
 LATE = 0.7  # seconds without one from which on the loop counts as blocked
 # The bound of a block by what has no timeout of its own: a lifespan, a sink.
 PATIENCE = 60.0
-
-_OURS = str(Path(__file__).parents[1]) + os.sep
-_LIBRARIES = tuple(
-    {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
-# Below these frames there is the program that started the loop, not what the loop runs.
-_LOOP = ("asyncio.events", "asyncio.base_events", "asyncio.runners")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,15 +218,3 @@ class Watchdog:
             return name, ""
         # A task that a handler started, if only one stage has handlers at work.
         return (at_work.pop(), "") if len(at_work) == 1 else ("", "")
-
-
-def user_frame(frame: FrameType) -> FrameType:
-    """The innermost frame that is neither a library's nor ours; without one, the innermost."""
-    innermost: FrameType = frame
-    found: FrameType | None = frame
-    while found is not None and found.f_globals.get("__name__") not in _LOOP:
-        file = found.f_code.co_filename
-        if not file.startswith((_OURS, *_LIBRARIES, "<frozen")):
-            return found
-        found = found.f_back
-    return innermost

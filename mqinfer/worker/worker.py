@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import plan
-from mqinfer.errors import Unavailable
+from mqinfer.errors import HandlerHangs, Unavailable
 from mqinfer.flow.beat import EVERY, Beat
 from mqinfer.flow.runner import Runner
 from mqinfer.model import inference as current_inference
@@ -120,6 +120,7 @@ class Worker:
             ConflictError: the stream or a consumer exists with settings that do not fit.
             Unavailable: the broker does not answer and is not waited for, or closed the
                 connection for good.
+            HandlerHangs: it was stopped, and a handler did not end.
             ExceptionGroup: a part of the worker failed.
         """
         async with AsyncExitStack() as stack:
@@ -146,6 +147,11 @@ class Worker:
             log.warning("stopped without the broker", app=self.app.name, reason=str(error))
         else:
             log.info("stopped", app=self.app.name)
+        if hanging := [where for runner in self.runners for where in runner.hanging]:
+            raise HandlerHangs(
+                f"handlers did not end when they were cancelled: {', '.join(hanging)}; what they "
+                "had is given to others"
+            )
 
     def _turned(self, seconds: float) -> None:
         """The event loop turns again."""
