@@ -282,6 +282,13 @@ class Worker:
         """
         return None if self.engine is None else self.engine.watchdog.stuck
 
+    def blocked(self, seconds: float) -> str | None:
+        """Who has blocked the event loop for longer than so many seconds; None where nobody has."""
+        engine = self.engine
+        if engine is None or engine.beat.missing() <= seconds:
+            return None
+        return engine.watchdog.blocked
+
     async def run(self) -> None:
         """Work until `stop` is called (or, with `drain`, until nothing is left).
 
@@ -289,6 +296,7 @@ class Worker:
             Unavailable: a server does not answer at the start and is not waited for, or NATS
                 closed the connection for good.
             ConfigurationError: the app's wiring or a setting is wrong.
+            HandlerHangs: it was stopped, and a handler did not end, whatever cancelled it.
         """
         from mqinfer import image
 

@@ -89,6 +89,13 @@ class HandlerTimeout(MqinferError):
     """A handler ran longer than its stage's `timeout`."""
 
 
+class HandlerHangs(MqinferError):
+    """A worker stopped, and a handler of it did not end, whatever cancelled it.
+
+    What it had is given to others. Its task runs on, and ends with the process.
+    """
+
+
 class SnoozedTooLong(MqinferError):
     """A message asked for more time again and again, for longer than its stage's `snooze_for`."""
 

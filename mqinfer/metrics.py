@@ -88,6 +88,7 @@ class StageMetrics:
         "dropped",
         "duplicate_publishes",
         "handling",
+        "lapses",
         "outputs_published",
         "redeliveries",
         "retries",
@@ -99,6 +100,7 @@ class StageMetrics:
         self.retries = 0
         self.skips = 0
         self.redeliveries = 0
+        self.lapses = 0
         self.outputs_published = 0
         self.duplicate_publishes = 0
         self.deaths: dict[str, int] = {}
@@ -141,6 +143,10 @@ class StageMetrics:
     def skipped(self) -> None:
         """A message was acknowledged without an answer, for it is meant for another consumer."""
         self.skips += 1
+
+    def lapsed(self) -> None:
+        """A message was let go before it was begun with: it may be another worker's by now."""
+        self.lapses += 1
 
     def dead(self, kind: str) -> None:
         """A message ended as a dead letter of this kind."""
@@ -333,6 +339,7 @@ class Metrics:
             ("outputs", "outputs_published", "Messages published and stored."),
             ("duplicates", "duplicate_publishes", "Publishes that the stream had already."),
             ("redelivered", "redeliveries", "Deliveries of messages delivered before."),
+            ("lapsed", "lapses", "Deliveries let go, since the event loop stood still too long."),
         ):
             counter = Counter(f"mqinfer_{metric}", text, labels=labels)
             for name, stage in stages:

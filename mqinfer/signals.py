@@ -84,10 +84,15 @@ def hold() -> None:
 
 
 @contextmanager
-def handed_to(stop: Callable[[], object], abort: Callable[[], object]) -> Iterator[None]:
+def handed_to(
+    stop: Callable[[], object],
+    abort: Callable[[], object],
+    at_once: Callable[[], object] = lambda: None,
+) -> Iterator[None]:
     """Inside, the first signal calls `stop` on the running event loop, every other one `abort`.
 
-    One that was held counts.
+    One that was held counts. `at_once` is called by the first, in the signal's handler, whatever
+    the loop does.
     """
     loop = asyncio.get_running_loop()
     signals = _process or _Signals()
@@ -95,8 +100,9 @@ def handed_to(stop: Callable[[], object], abort: Callable[[], object]) -> Iterat
     # or count twice.
     before = {number: signal.getsignal(number) for number in NUMBERS}
     signals.second = lambda: loop.call_soon_threadsafe(abort)
-    signals.first = lambda: loop.call_soon_threadsafe(stop)
+    signals.first = lambda: (at_once(), loop.call_soon_threadsafe(stop))
     if signals.count:
+        at_once()
         stop()
     for number in NUMBERS:
         signal.signal(number, signals.received)

@@ -163,4 +163,5 @@ async def services(
             metrics=metrics,
             inline_limit=settings.inline_blob_bytes,
             patience=patience,
+            lines=broker,
         )

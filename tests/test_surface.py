@@ -220,6 +220,7 @@ class Worker(
     run: str | None = None,
     wait: bool = True,
 )
+    blocked(seconds: float) -> str | None
     not_ready() -> list[str]
     async reach() -> None
     async run() -> None
@@ -241,6 +242,7 @@ class ConflictError(ConfigurationError)
 class ConnectionClosed(Unavailable)
 class DecodeError(Reject)
 class EncodeError(MqinferError)
+class HandlerHangs(MqinferError)
 class HandlerTimeout(MqinferError)
 class ModelError(MqinferError)
 class ModelTimeout(MqinferError)

@@ -14,6 +14,7 @@ import structlog
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.bucket import JetStreamBucket
+from mqinfer.adapters.line import Line
 from mqinfer.adapters.natsclient import LeanClient, Subscription, open_client
 from mqinfer.adapters.publisher import Publisher
 from mqinfer.adapters.pull import ContinuousPull
@@ -329,6 +330,15 @@ class JetStream:
         task = asyncio.create_task(ask(), name="renewal")
         self._renewals.add(task)
         task.add_done_callback(self._renewals.discard)
+
+    def line(self) -> Line:
+        """A second connection; see `worker.renewals.Lines`."""
+        return Line(self._settings, f"{self._name} renewals")
+
+    def unsent(self) -> list[bytes]:
+        """Deliveries of which something waits to leave; see `Lines.unsent`."""
+        start = b"PUB $JS.ACK."
+        return [said.split(b" ", 2)[1] for said in self.client.unsent() if said.startswith(start)]
 
     def _reply(self, delivery: Delivery, body: bytes) -> None:
         self.client.write(b"PUB %b %d\r\n%b\r\n" % (delivery.reply, len(body), body))

@@ -136,6 +136,10 @@ class LeanClient(Client):
             queue.put_nowait(asyncio.get_running_loop().create_future())
             self.socket_writes += 1
 
+    def unsent(self) -> tuple[bytes, ...]:
+        """What was written and has not left; from any thread."""
+        return tuple(self._pending)
+
     async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has taken all that was written before.
 

@@ -7,10 +7,13 @@ import sys
 import traceback
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import TypeVar
 
 import typer
 
 from mqinfer.errors import ConfigurationError, MqinferError
+
+E = TypeVar("E", bound=BaseException)
 
 
 class ExitCode(IntEnum):
@@ -62,6 +65,11 @@ def report(error: BaseException, *, debug: bool) -> ExitCode:
         )
     configuration = all(isinstance(leaf, ConfigurationError) for leaf in leaves)
     return ExitCode.USAGE if configuration else ExitCode.FAILED
+
+
+def find(error: BaseException, kind: type[E]) -> E | None:
+    """The first error of a kind, also in a group of errors."""
+    return next((leaf for leaf in _leaves(error) if isinstance(leaf, kind)), None)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

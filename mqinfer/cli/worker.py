@@ -13,10 +13,11 @@ import typer
 
 from mqinfer import signals
 from mqinfer.cli import options
-from mqinfer.cli.errors import ExitCode
+from mqinfer.cli.deadline import Deadline, leave
+from mqinfer.cli.errors import ExitCode, find
 from mqinfer.cli.load import load_app
 from mqinfer.cli.processes import Supervisor, bind_to_supervisor
-from mqinfer.errors import ConfigurationError
+from mqinfer.errors import ConfigurationError, HandlerHangs
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -184,8 +185,9 @@ async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> 
         timer.daemon = True
         timer.start()
 
+    deadline = Deadline(running.settings.grace, running.blocked)
     try:
-        with signals.handed_to(running.stop, abort):
+        with deadline.kept(), signals.handed_to(running.stop, abort, deadline.begin):
             if listen is None:
                 await work
             else:
@@ -194,6 +196,10 @@ async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> 
         if not aborted:
             raise
         return ExitCode.INTERRUPTED
+    except Exception as error:
+        if hangs := find(error, HandlerHangs):
+            leave(str(hangs))  # asyncio would wait for the handler before the process ends
+        raise
     return ExitCode.DONE
 
 

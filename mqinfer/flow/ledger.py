@@ -93,18 +93,20 @@ class Ledger:
         self._broker.publish(key, header_block({}), _encode(past), stored, timeout=PATIENCE)
 
     async def handed_back(self, jobs: Sequence[Job]) -> bool:
-        """Write down that these deliveries are handed back; a stop does not wait long for it.
+        """Write down that these deliveries are handed back, or let go unbegun.
+
+        A stop does not wait long for it.
 
         Returns:
             Whether it is written.
         """
-        new = {str(job.delivery.sequence): job.delivery.attempt for job in jobs}
+        new = [(str(job.delivery.sequence), job.delivery.attempt) for job in jobs]
         if not new:
             return True
 
         def added(value: bytes | None) -> bytes:
             known = _handed_back.decode(value) if value else {}
-            for sequence, attempt in new.items():
+            for sequence, attempt in new:
                 known[sequence] = [*known.get(sequence, ()), attempt]
             newest = sorted(known, key=int)[-REMEMBERED:]
             return _encode({sequence: known[sequence] for sequence in newest})

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from mqinfer.flow.job import Job
+from mqinfer.flow.job import SETTLED, Job
 
 
 class Mailbox:
@@ -84,6 +84,12 @@ class Mailbox:
         left = list(self._jobs)
         self._jobs.clear()
         return left
+
+    def forget_settled(self) -> None:
+        """Take out what was let go meanwhile."""
+        left = [job for job in self._jobs if job.state is not SETTLED]
+        self._jobs.clear()
+        self._jobs.extend(left)
 
     def _wake(self) -> None:
         """Wake one idle handler; it wakes the next, if there is still work when it has its own.

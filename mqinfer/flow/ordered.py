@@ -19,6 +19,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
+from mqinfer.flow.claims import HOLD
 from mqinfer.flow.policy import Policy
 from mqinfer.flow.slots import Slots
 from mqinfer.identity import SOURCE, header_number
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from mqinfer.flow.job import Job
     from mqinfer.ports import Broker, Delivery, Pull
 
-# The part of `ack_wait` after which a lease that was not renewed counts as lost. The rest is for
-# clocks that differ in pace and for the way of the delivery.
-HOLD = 0.8
 BEAT = 0.25  # seconds between looks whether this process stands still
 
 
@@ -272,6 +270,11 @@ class Leases(Policy):
         """When the lease was last renewed; a renewal that was not confirmed is tried again."""
         delivery = job.delivery
         return delivery.renewed if isinstance(delivery, Held) else job.pulsed
+
+    def renewed(self, job: Job, asked: float) -> None:
+        """The lease begins anew."""
+        if isinstance(job.delivery, Held):
+            job.delivery.renewed = max(job.delivery.renewed, asked)
 
     def left(self, job: Job) -> None:
         """Its partition may be asked again."""

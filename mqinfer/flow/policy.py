@@ -1,4 +1,4 @@
-"""Policy: how ordered and replayed work differs from plain live work, at four places.
+"""Policy: how ordered and replayed work differs from plain live work, at a few places.
 
 A runner and its settler ask it; without one (None) the plain way is taken, which costs nothing.
 """
@@ -42,6 +42,9 @@ class Policy:
     def heard(self, job: Job) -> float:
         """When the server last heard that a message is being worked on, in monotonic seconds."""
         return job.pulsed
+
+    def renewed(self, job: Job, asked: float) -> None:
+        """The server has confirmed a renewal that it was asked for at `asked`."""
 
     def left(self, job: Job) -> None:
         """A message was settled."""

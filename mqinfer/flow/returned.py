@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from mqinfer.errors import WorkerKilled
+from mqinfer.flow.job import SETTLED
 
 if TYPE_CHECKING:
     from mqinfer.flow.job import Job
@@ -66,6 +67,7 @@ class Returned:
             batch = [job for job in batch if job not in handled]
         jobs = [job for job in batch if self._read(job)]
         await self._ledger.explain(jobs, self._clock)
+        jobs = [job for job in jobs if job.state is not SETTLED]  # let go meanwhile
         suspects = {job for job in jobs if self._suspects.suspects(job)}
         await asyncio.gather(*(self._put_aside(job) for job in jobs if job in suspects))
         return [job for job in jobs if job not in suspects]
@@ -79,12 +81,16 @@ class Returned:
         """Handle messages that may kill their worker, with marks by which that is noticed."""
         try:
             await self._suspects.begin(suspects)
-            await self._run([suspect.job for suspect in suspects], task)
+            jobs = [one.job for one in suspects if one.job.state is not SETTLED]
+            if jobs:
+                await self._run(jobs, task)
         finally:
             await self._suspects.ended(suspects)
 
     async def _put_aside(self, job: Job) -> None:
         suspect = await self._suspects.weigh(job, self._mailbox.put_first)
+        if job.state is SETTLED:
+            return  # let go meanwhile
         if suspect is None:
             self._settler.dead(
                 job,

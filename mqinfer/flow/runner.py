@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +19,9 @@ import structlog
 from mqinfer.context import current
 from mqinfer.errors import HandlerTimeout, Reject
 from mqinfer.flow.ahead import Ahead
+from mqinfer.flow.beat import Beat
+from mqinfer.flow.claims import Claims
+from mqinfer.flow.handlers import Handlers
 from mqinfer.flow.handling import Handling
 from mqinfer.flow.intake import Intake, Source
 from mqinfer.flow.job import HANDLING, SETTLED, Interruption, Job
@@ -56,7 +59,8 @@ class Runner:
         suspects: messages that may kill their worker.
         ledger: how earlier deliveries ended.
         policy: of ordered or replayed work; None is plain work.
-        clock: monotonic seconds.
+        beat: of the loop; None is one that never stands still.
+        clock: monotonic seconds, the beat's.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Runner:
         suspects: Suspects,
         ledger: Ledger,
         policy: Policy | None = None,
+        beat: Beat | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         self.name = name
@@ -89,6 +94,17 @@ class Runner:
         self._ledger = ledger
         self._policy = policy
         self._clock = clock
+        self._beat = beat or Beat()
+        self.claims = Claims(
+            name,
+            limits.ack_wait,
+            jobs=self.jobs,
+            beat=self._beat,
+            settler=settler,
+            ledger=ledger if handling.runs_user_code else None,
+            policy=policy,
+            clock=clock,
+        )
         self._intake = Intake(name, source, slots)
         self._mailbox = Mailbox(
             handling.batch_size,
@@ -113,6 +129,7 @@ class Runner:
         self._ahead = Ahead(handlers, beside) if beside > 0 and slots.adaptive else None
         if self._ahead is not None:
             slots.max_unhandled = self._ahead.allowed
+        self.hanging: list[str] = []  # handlers that did not end when the stage did
         self._handled = self._pending = 0
         self._stopping = False
         self._late: list[Job] | None = []  # that arrive while the pull is being closed
@@ -133,21 +150,27 @@ class Runner:
             stop: set by the worker.
             grace: seconds that handlers may take to finish.
         """
-        async with asyncio.TaskGroup() as group:
-            handlers = [
-                group.create_task(self._handler(), name=f"{self.name} {number}")
-                for number in range(self._handling.concurrency)
-            ]
-            watch = group.create_task(self._watch(), name=f"{self.name} watch")
-            try:
-                await self._intake.open(self._arrived)
-                await stop.wait()
-            finally:
-                await self._drain(grace, handlers)
-                watch.cancel()
-                self._handling.close()
+        count = self._handling.concurrency
+        handlers = Handlers(self.name, [self._handler() for _ in range(count)])
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [
+                    group.create_task(self._watch(), name=f"{self.name} watch"),
+                    group.create_task(handlers.watch(), name=f"{self.name} handlers"),
+                ]
+                try:
+                    await self._intake.open(self._arrived)
+                    await stop.wait()
+                finally:
+                    await self._drain(grace, handlers)
+                    for task in beside:
+                        task.cancel()
+                    self._handling.close()
+        finally:
+            await handlers.end(self.jobs)  # of a stop that was itself cancelled
+            self.hanging = handlers.hanging
 
-    async def _drain(self, grace: float, handlers: Sequence[asyncio.Task[None]]) -> None:
+    async def _drain(self, grace: float, handlers: Handlers) -> None:
         """Promise 5: stop pulling, finish, publish, acknowledge, hand back the rest."""
         self._stopping = True
         await self._intake.close()
@@ -159,10 +182,9 @@ class Runner:
                 await self._empty.wait()
         except TimeoutError:
             log.warning("grace is over", stage=self.name, unfinished=len(self.jobs))
-        for task in handlers:
-            task.cancel()
-        await asyncio.wait(handlers)
+        await handlers.end(self.jobs)
         await self._hand_back(list(self.jobs.values()))
+        await self.claims.told()
 
     async def _hand_back(self, jobs: Sequence[Job]) -> None:
         """Give to others what a stop leaves undone: it was no attempt."""
@@ -188,9 +210,10 @@ class Runner:
             # is still being worked on here: one handling serves both deliveries.
             self.slots.release(earlier.delivery.size)
             earlier.delivery = delivery
-            earlier.pulsed = self._clock()
+            earlier.pulsed = min(self._clock(), self._beat.sent_after)
             return
-        job = self.jobs[delivery.sequence] = Job(delivery, self._clock())
+        now = self._clock()
+        job = self.jobs[delivery.sequence] = Job(delivery, now)
         if self._stopping:
             if self._late is None:
                 self._settler.hand_back(job)  # the pull is closed: few come after that
@@ -199,6 +222,8 @@ class Runner:
             return
         if delivery.attempt > 1:
             self._metrics.redelivered()
+        if now - self._beat.sent_after > self.claims.due_after and not self.claims.takes(job, now):
+            return
         self._empty.clear()
         self._mailbox.put(job)
 
@@ -271,6 +296,13 @@ class Runner:
             if not jobs:
                 return
         now = self._clock()
+        if now - self._beat.last > self._beat.late:
+            # Another handler blocked the loop: what it led to is said before the next one may.
+            await self._beat.turns()
+            now = self._clock()
+            jobs = [job for job in jobs if job.state is not SETTLED]
+            if not jobs:
+                return
         for job in jobs:
             job.begin(task, now)
         cancelled = False
@@ -346,7 +378,23 @@ class Runner:
             log.info("slower than before: gives back", stage=self.name, messages=len(jobs))
         else:
             for job in jobs:
-                self._mailbox.put(job)
+                if job.state is not SETTLED:  # let go meanwhile
+                    self._mailbox.put(job)
+
+    def turned(self, seconds: float, blamed: Collection[asyncio.Task[object]]) -> None:
+        """The loop turns again, after it stood still.
+
+        Args:
+            seconds: how long it did; no time of handlers that could do nothing about it.
+            blamed: tasks that blocked it; none where that is not known.
+        """
+        self.claims.turned()
+        self._mailbox.forget_settled()
+        self._suspects.forget_settled()
+        now = self._clock()
+        for job in self.jobs.values():
+            if blamed and job.started is not None and job.task not in blamed:
+                job.started = min(now, job.started + seconds)
 
     def tick(self, now: float) -> None:
         """Pulse what is being worked on, and interrupt what takes too long or is not ours."""

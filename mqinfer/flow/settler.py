@@ -275,6 +275,11 @@ class Settler:
             self._broker.nak(job.delivery, 0)
             self._leave(job)
 
+    def let_go(self, job: Job) -> None:
+        """The message may be another worker's by now: nothing is said about it, but counted."""
+        self._metrics.lapsed()
+        self._leave(job)
+
     def _leave(self, job: Job) -> None:
         storing = job.settle() is STORING
         if self._policy is not None:

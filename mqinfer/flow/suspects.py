@@ -28,6 +28,7 @@ import structlog
 from mqinfer.backoff import Attempts, Backoff
 from mqinfer.bucket import change
 from mqinfer.errors import MqinferError
+from mqinfer.flow.job import SETTLED
 from mqinfer.flow.lane import WIDE, Lane, Room, Suspect
 
 if TYPE_CHECKING:
@@ -138,6 +139,12 @@ class Suspects:
             while waiting:
                 self.lane.leave(waiting.popitem()[1])
         return aside
+
+    def forget_settled(self) -> None:
+        """Let go of those that wait here and are no longer this worker's."""
+        for waiting in (self._aside, self._turns):
+            for job in [job for job in waiting if job.state is SETTLED]:
+                self.lane.leave(waiting.pop(job))
 
     async def begin(self, suspects: Sequence[Suspect]) -> None:
         """Mark that their handler begins."""

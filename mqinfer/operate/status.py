@@ -69,10 +69,11 @@ class TaskStatus:
         settled: deliveries that have ended since the consumer was made.
         rate: of them a second, once there are two looks.
         dead: dead letters that are kept.
-        skipped: messages passed over for another consumer; this and the next two are counted by
+        skipped: messages passed over for another consumer; this and the next three are counted by
             workers for as long as the app keeps messages, and forgotten when nothing is added.
         repeats: outputs that the stream had already.
         dropped: messages that ended with a line in the log alone.
+        lapsed: deliveries that a worker let go, since its event loop stood still for too long.
         oldest: when the oldest message that is not done was published, if that matters.
     """
 
@@ -88,6 +89,7 @@ class TaskStatus:
     skipped: int = 0
     repeats: int = 0
     dropped: int = 0
+    lapsed: int = 0
     oldest: datetime.datetime | None = None
 
     @property
@@ -311,6 +313,11 @@ def _task_warnings(task: TaskStatus, stream: StreamStatus) -> list[str]:
         found.append(
             f"stage {task.name}: {task.dropped:,} messages ended without a dead letter, for they "
             "are none themselves (the log says why)"
+        )
+    if task.lapsed:
+        found.append(
+            f"stage {task.name}: {task.lapsed:,} deliveries were let go unbegun, to be handled by "
+            "another worker: the event loop was blocked for too long (the log names by whom)"
         )
     if task.dead:
         letters = "dead letter" if task.dead == 1 else "dead letters"

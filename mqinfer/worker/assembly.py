@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mqinfer import plan
 from mqinfer.codec import Codec
+from mqinfer.flow.beat import Beat
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import Handling, InBatches, OneByOne
 from mqinfer.flow.intake import Gate, Source
@@ -43,11 +44,13 @@ class Assembly:
     Attributes:
         services: connections.
         work: what the worker works on.
+        beat: of the loop.
         lane: of the suspects of all stages.
     """
 
     services: Services
     work: Work
+    beat: Beat = field(default_factory=Beat)
     lane: Lane = field(default_factory=Lane)
 
     def runner(self, task: plan.Task, sink: Sink | None, state: object) -> Runner:
@@ -59,7 +62,8 @@ class Assembly:
             state: what the stage's lifespan yielded.
         """
         app, services = self.work.app, self.services
-        clock = asyncio.get_running_loop().time
+        # Not the loop's own time, which stands still together with it in uvloop.
+        clock = time.monotonic
         binding = self.work.binding(task, clock)
         metrics = services.metrics.stage(task.name)
         codec = Codec(services.store)
@@ -128,6 +132,7 @@ class Assembly:
             ),
             ledger=ledger,
             policy=binding.policy,
+            beat=self.beat,
             clock=clock,
         )
         metrics.watch(slots, lambda: self.work.waiting.get(task.name), lambda: runner.blocked)

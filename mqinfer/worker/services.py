@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mqinfer.inference.inference import Inference
     from mqinfer.observe import Metrics
     from mqinfer.ports import Broker, Database
+    from mqinfer.worker.renewals import Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Services:
         metrics: of this process.
         inline_limit: bytes of a blob that may ride in its message.
         patience: how the start waits for the broker.
+        lines: further connections to the broker; None renews nothing while a handler blocks the
+            event loop.
     """
 
     broker: Broker
@@ -35,3 +38,4 @@ class Services:
     metrics: Metrics
     inline_limit: int = 65536
     patience: Patience = field(default_factory=Patience)
+    lines: Lines | None = None

@@ -1,8 +1,8 @@
 """Tally: what left a consumer without an answer or a dead letter of its own, told to `status`.
 
 A message that was passed over, an output that the stream had already, a dead letter that nobody can
-read: each is counted in the process, and what is new is added to the app's state bucket once a
-second and at the end. Where nothing of it happens nothing is written.
+read, a delivery that was let go: each is counted in the process, and what is new is added to the
+app's state bucket once a second and at the end. Where nothing of it happens nothing is written.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ class Counts(msgspec.Struct, omit_defaults=True):
         skipped: messages acknowledged without a handler: they were for another consumer.
         repeats: outputs that JetStream dropped, since it had one of their id.
         dropped: messages that ended with a line in the log alone.
+        lapsed: deliveries let go unbegun, since the event loop stood still for too long.
     """
 
     skipped: int = 0
     repeats: int = 0
     dropped: int = 0
+    lapsed: int = 0
 
     def plus(self, other: Counts, sign: int = 1) -> Counts:
         """The sum, or with -1 the difference."""
@@ -47,6 +49,7 @@ class Counts(msgspec.Struct, omit_defaults=True):
             self.skipped + sign * other.skipped,
             self.repeats + sign * other.repeats,
             self.dropped + sign * other.dropped,
+            self.lapsed + sign * other.lapsed,
         )
 
 
@@ -89,7 +92,9 @@ class Tally:
 
     async def _tell(self) -> None:
         for consumer, metrics in self._sources():
-            now = Counts(metrics.skips, metrics.duplicate_publishes, metrics.dropped)
+            now = Counts(
+                metrics.skips, metrics.duplicate_publishes, metrics.dropped, metrics.lapses
+            )
             new = now.plus(self._told.get(consumer, Counts()), -1)
             if new == Counts():
                 continue

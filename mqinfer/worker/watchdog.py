@@ -2,45 +2,38 @@
 
 The everyday mistake of async programs: an `async def` handler that sleeps, computes or asks a
 server without awaiting. Then nothing else of the process runs, also nothing that could say so. The
-loop leaves a sign of life a few times a second; where none comes, this thread looks where the
-loop's thread is, and says it once while it lasts and once when it is over.
+loop leaves a sign of life a few times a second (`flow.beat`); where none comes, this thread looks
+where the loop's thread is, and says it once while it lasts and once when it is over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import linecache
-import os
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import structlog
 
+from mqinfer.flow.beat import EVERY
+from mqinfer.flow.frames import user_frame
+
 if TYPE_CHECKING:
+    from mqinfer.flow.beat import Beat
     from mqinfer.flow.runner import Runner
     from mqinfer.observe import Metrics
 
 log = structlog.get_logger("mqinfer.worker")
 
-BEAT = 0.2  # seconds between signs of life, and between looks at them
 LATE = 0.7  # seconds without one from which on the loop counts as blocked
 # The bound of a block by what has no timeout of its own: a lifespan, a sink.
 PATIENCE = 60.0
-
-_OURS = str(Path(__file__).parents[1]) + os.sep
-_LIBRARIES = tuple(
-    {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
-# Below these frames there is the program that started the loop, not what the loop runs.
-_LOOP = ("asyncio.events", "asyncio.base_events", "asyncio.runners")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +64,13 @@ class Watchdog:
         runners: the stages that it runs, now.
         names: of all of them, also of those that do not run yet.
         metrics: of this process; blocks are counted there.
-        clock: monotonic seconds.
+        beat: of the loop.
+        also: called in the watchdog's thread at each look.
+        clock: monotonic seconds, the beat's.
 
     Attributes:
-        beat: when the loop last gave a sign of life.
         culprit: who blocks the loop; None while it runs.
+        blamed: tasks that were seen to block it, until the end of a block was noticed.
     """
 
     def __init__(
@@ -83,10 +78,18 @@ class Watchdog:
         runners: Callable[[], Sequence[Runner]],
         names: Sequence[str],
         metrics: Metrics,
+        beat: Beat,
+        *,
+        also: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self.beat = self._looked = clock()
         self.culprit: Culprit | None = None
+        self._beat = beat
+        self._also = also
+        self._looked = clock()
+        self.blamed: set[asyncio.Task[object]] = set()
+        self._task: asyncio.Task[object] | None = None  # the culprit's
+        self._since = 0.0  # when it was first seen to block, or the loop's last sign of life
         self._runners = runners
         self._names = frozenset(names)
         self._metrics = metrics
@@ -98,19 +101,13 @@ class Watchdog:
         """Watch the running loop while inside; enter it on the loop's own thread."""
         loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._loop = loop
-        self._beat_on()
         thread = threading.Thread(target=self._watch, name="mqinfer-watchdog", daemon=True)
         thread.start()
         try:
             yield
         finally:
             self._ended.set()
-            self._timer.cancel()
-            thread.join(BEAT)
-
-    def _beat_on(self) -> None:
-        self.beat = self._clock()
-        self._timer = self._loop.call_later(BEAT, self._beat_on)
+            thread.join(EVERY)
 
     # --- what it says ---------------------------------------------------------------------------
 
@@ -120,16 +117,19 @@ class Watchdog:
         culprit = self.culprit
         if culprit is None:
             return None
-        return f"the event loop has been blocked for {self.late():.1f} s by {culprit}"
+        return f"the event loop has been blocked for {self._beat.missing():.1f} s by {culprit}"
 
     @property
     def stuck(self) -> str | None:
-        """Why only a new process helps: the loop is blocked for longer than a handler may take."""
-        return self.blocked if self.late() > self.bound() else None
+        """Why only a new process helps: one blocks the loop for longer than a handler may take."""
+        return self.blocked if self.given_up else None
 
-    def late(self) -> float:
-        """Seconds since the last sign of life."""
-        return self._clock() - self.beat
+    @property
+    def given_up(self) -> str | None:
+        """Why the loop is not waited for any more: one task blocks it for longer than it may."""
+        if self._clock() - max(self._beat.last, self._since) <= self.bound():
+            return None
+        return self.blocked or f"the event loop has been blocked for {self._beat.missing():.1f} s"
 
     def bound(self) -> float:
         """Seconds that a block may last: the timeout of the stage that blocks."""
@@ -140,27 +140,37 @@ class Watchdog:
     # --- its thread -----------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        while not self._ended.wait(BEAT):
+        while not self._ended.wait(self._beat.every):
             self.look()
+            self._also()
 
     def look(self) -> None:
         """Look whether the loop runs."""
         now = self._clock()
         slept, self._looked = now - self._looked, now
-        late = now - self.beat
-        if self.culprit is not None:
-            if late < LATE:
-                self._over(now)
+        late = now - self._beat.last
+        if self.culprit is not None and late < LATE:
+            self._over(now)
             return
         # Where this thread did not run either, the whole process stood still (it was stopped, the
         # machine is busy): the loop gets the time to say that it is alive.
         if late < LATE or slept >= LATE:
             return
+        task = asyncio.current_task(self._loop)
         frame = sys._current_frames().get(self._thread)
-        culprit = None if frame is None else self._find(frame)
-        if culprit is None:
+        if task is None or frame is None:  # the loop waits, or is between two tasks
             return
-        self._began, self.culprit = self.beat, culprit
+        earlier, culprit = self.culprit, self._find(task, frame)
+        if earlier is None:
+            self._began = self._since = self._beat.last
+        elif task is not self._task:  # several one after the other, each with a time of its own
+            self._since = now
+        self.blamed.add(task)
+        self._task, self.culprit = task, culprit
+        if earlier is None or (earlier.stage, earlier.file) != (culprit.stage, culprit.file):
+            self._say(culprit, late)
+
+    def _say(self, culprit: Culprit, late: float) -> None:
         log.warning(
             "the event loop is blocked",
             stage=culprit.stage or None,
@@ -175,9 +185,10 @@ class Watchdog:
         )
 
     def _over(self, now: float) -> None:
-        culprit, self.culprit = self.culprit, None
+        culprit, self.culprit, self._task = self.culprit, None, None
+        self.blamed = set()
         assert culprit is not None
-        seconds = min(self.beat, now) - self._began
+        seconds = min(self._beat.last, now) - self._began
         self._metrics.loop_blocked(culprit.stage, seconds)
         log.warning(
             "the event loop was blocked",
@@ -187,11 +198,8 @@ class Watchdog:
             seconds=round(seconds, 1),
         )
 
-    def _find(self, frame: FrameType) -> Culprit | None:
-        """Who runs on the loop; None where it waits, or is between two tasks."""
-        task = asyncio.current_task(self._loop)
-        if task is None:
-            return None
+    def _find(self, task: asyncio.Task[object], frame: FrameType) -> Culprit:
+        """Who runs on the loop."""
         user = user_frame(frame)
         stage, identity = self._stage_of(task)
         return Culprit(stage, identity, user.f_code.co_filename, user.f_lineno, user.f_code.co_name)
@@ -210,15 +218,3 @@ class Watchdog:
             return name, ""
         # A task that a handler started, if only one stage has handlers at work.
         return (at_work.pop(), "") if len(at_work) == 1 else ("", "")
-
-
-def user_frame(frame: FrameType) -> FrameType:
-    """The innermost frame that is neither a library's nor ours; without one, the innermost."""
-    innermost: FrameType = frame
-    found: FrameType | None = frame
-    while found is not None and found.f_globals.get("__name__") not in _LOOP:
-        file = found.f_code.co_filename
-        if not file.startswith((_OURS, *_LIBRARIES, "<frozen")):
-            return found
-        found = found.f_back
-    return innermost

@@ -8,6 +8,7 @@ stops the worker, and no task outlives it.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -15,12 +16,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import plan
-from mqinfer.errors import Unavailable
+from mqinfer.errors import HandlerHangs, Unavailable
+from mqinfer.flow.beat import EVERY, Beat
 from mqinfer.flow.runner import Runner
 from mqinfer.model import inference as current_inference
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
 from mqinfer.worker.assembly import Assembly
+from mqinfer.worker.renewals import Renewals
 from mqinfer.worker.tally import Tally
 from mqinfer.worker.watchdog import Watchdog
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from mqinfer.worker.work import Work
 
 log = structlog.get_logger("mqinfer.worker")
+
+BEATS = 16  # in the shortest ack_wait, at least
 
 
 class Worker:
@@ -47,13 +52,27 @@ class Worker:
         self.work = work
         self.runners: list[Runner] = []
         self._services = services
-        self._assembly = Assembly(services, work)
+        shortest = min((task.limits.ack_wait for task in work.tasks), default=math.inf)
+        self.beat = Beat(
+            min(EVERY, shortest / BEATS), turned=self._turned, catch_up=services.broker.flush
+        )
+        self._assembly = Assembly(services, work, self.beat)
         self._grace = grace
         self._stop = asyncio.Event()
         self._beginning: dict[str, Callable[[], str | None]] = {}  # task -> what it waits for
         self._started = False
+        self._renewals = services.lines and Renewals(
+            services.lines,
+            lambda: tuple(self.runners),
+            self.beat,
+            lambda: self.watchdog.given_up,
+        )
         self.watchdog = Watchdog(
-            lambda: tuple(self.runners), [task.name for task in work.tasks], services.metrics
+            lambda: tuple(self.runners),
+            [task.name for task in work.tasks],
+            services.metrics,
+            self.beat,
+            also=self._renewals.look if self._renewals else lambda: None,
         )
 
     def stop(self) -> None:
@@ -101,9 +120,13 @@ class Worker:
             ConflictError: the stream or a consumer exists with settings that do not fit.
             Unavailable: the broker does not answer and is not waited for, or closed the
                 connection for good.
+            HandlerHangs: it was stopped, and a handler did not end.
             ExceptionGroup: a part of the worker failed.
         """
         async with AsyncExitStack() as stack:
+            stack.enter_context(self.beat.beating())
+            if self._renewals:
+                stack.callback(self._renewals.end)
             stack.enter_context(self.watchdog.watching())
             async with unless(self._stop):
                 await self._services.patience.answer(self._ensure_streams)
@@ -124,6 +147,20 @@ class Worker:
             log.warning("stopped without the broker", app=self.app.name, reason=str(error))
         else:
             log.info("stopped", app=self.app.name)
+        if hanging := [where for runner in self.runners for where in runner.hanging]:
+            raise HandlerHangs(
+                f"handlers did not end when they were cancelled: {', '.join(hanging)}; what they "
+                "had is given to others"
+            )
+
+    def _turned(self, seconds: float) -> None:
+        """The event loop turns again."""
+        blamed = frozenset(self.watchdog.blamed)
+        handling = {job.task for runner in self.runners for job in runner.jobs.values()}
+        if not blamed <= handling:
+            blamed = frozenset()  # a task that somebody started: nobody knows for which message
+        for runner in self.runners:
+            runner.turned(seconds, blamed)
 
     async def _ensure_streams(self) -> None:
         broker = self._services.broker

@@ -15,6 +15,7 @@ from typing import Any
 
 from mqinfer import App, Message, plan
 from mqinfer.codec import Codec
+from mqinfer.flow.beat import Beat
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import InBatches, OneByOne
 from mqinfer.flow.intake import Source
@@ -198,10 +199,18 @@ class Flow:
     Args:
         handler: of the stage, as a user writes it.
         policy: of its messages.
+        beat: of the loop; its clock is to be this one's.
         limits: of the stage.
     """
 
-    def __init__(self, handler: Any, *, policy: Policy | None = None, **limits: Any):
+    def __init__(
+        self,
+        handler: Any,
+        *,
+        policy: Policy | None = None,
+        beat: Beat | None = None,
+        **limits: Any,
+    ):
         self.app = App("t")
         self.app.stage(name="s", **limits)(handler)
         self.stage = self.app.stages["s"]
@@ -242,6 +251,7 @@ class Flow:
             ),
             ledger=self.ledger,
             policy=policy,
+            beat=beat,
             clock=self.clock,
         )
 

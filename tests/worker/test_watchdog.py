@@ -16,10 +16,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from mqinfer import App, Message, Settings, Worker
+from mqinfer.flow.beat import EVERY as BEAT
+from mqinfer.flow.beat import Beat
 from mqinfer.http import serve_http
 from mqinfer.observe import Metrics
 from mqinfer.testing import Harness, until
-from mqinfer.worker.watchdog import BEAT, LATE, PATIENCE, Culprit, Watchdog
+from mqinfer.worker.watchdog import LATE, PATIENCE, Culprit, Watchdog
 
 LONG = 60.0  # seconds; only a test that fails waits so long
 
@@ -135,7 +137,11 @@ class Look:
         self.now = 100.0
         runners = [SimpleNamespace(name="s", jobs={}, **runner)] if runner else []
         runners_: Any = runners
-        self.dog = Watchdog(lambda: runners_, ["s"], Metrics("t"), lambda: self.now)
+        self.beat = Beat(clock=lambda: self.now)
+        self.beat.last = self.now
+        self.dog = Watchdog(
+            lambda: runners_, ["s"], Metrics("t"), self.beat, clock=lambda: self.now
+        )
         self.dog._thread = threading.get_ident()
         self.dog._loop = asyncio.get_running_loop()
 
@@ -148,14 +154,14 @@ class Look:
 async def test_a_loop_that_gives_signs_of_life_is_left_alone() -> None:
     one = Look()
     for _ in range(20):
-        one.dog.beat = one.now
+        one.beat.last = one.now
         assert one.look(BEAT) is None
 
 
 async def test_a_process_that_stood_still_is_not_blamed_on_who_ran() -> None:
     one = Look()
     assert one.look(5.0) is None  # the watchdog itself did not run
-    one.dog.beat = one.now
+    one.beat.last = one.now
     assert one.look(BEAT) is None
 
 
@@ -163,19 +169,19 @@ async def test_it_is_said_within_a_second_and_stuck_after_the_timeout() -> None:
     one = Look(timeout=5.0)
     with capture_logs() as logs:
         while one.look(BEAT) is None:
-            assert one.dog.late() < 1.0
+            assert one.beat.missing() < 1.0
         assert one.dog.culprit is not None
         assert (one.dog.culprit.file, one.dog.culprit.function) == (__file__, "look")
         one.dog.culprit = Culprit("s", "", "f.py", 1, "handler")
         one.look(1.0)
         assert one.dog.blocked == (
-            f"the event loop has been blocked for {one.dog.late():.1f} s "
+            f"the event loop has been blocked for {one.beat.missing():.1f} s "
             "by stage s at f.py:1 (handler)"
         )
         assert one.dog.stuck is None
         one.look(4.0)
         assert one.dog.stuck == one.dog.blocked
-        one.dog.beat = one.now
+        one.beat.last = one.now
         assert one.look(BEAT) is None
     assert [line["event"] for line in logs] == [
         "the event loop is blocked",

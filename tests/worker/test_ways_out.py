@@ -167,23 +167,55 @@ def test_what_is_no_count_counts_nothing(value: bytes | None) -> None:
     assert read(value) == Counts()
 
 
-def test_no_other_place_acknowledges_or_ends_a_message() -> None:
+def callers(*methods: str) -> set[tuple[str, str]]:
+    """File and function of every call of a method of such a name."""
     found = set()
-    package = Path(mqinfer.__file__).parent
-    for path in package.rglob("*.py"):
+    for path in Path(mqinfer.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 for call in ast.walk(node):
                     if (
                         isinstance(call, ast.Call)
                         and isinstance(call.func, ast.Attribute)
-                        and call.func.attr in ("ack", "term")
+                        and call.func.attr in methods
                     ):
                         found.add((path.name, node.name))
-    assert found == {
+    return found
+
+
+def test_no_other_place_acknowledges_or_ends_a_message() -> None:
+    assert callers("ack", "term") == {
         ("settler.py", "_done"),  # its outputs are stored; repeats are counted
         ("settler.py", "skipped"),  # a line and a count
         ("settler.py", "passed_over"),  # beyond the end of a run, counted: live work has it
         ("settler.py", "dead"),  # a dead letter; one that cannot be, a line and a count
         ("settler.py", "stored"),
+    }
+
+
+def test_nothing_else_says_that_to_the_server() -> None:
+    saying = {
+        path.name
+        for path in Path(mqinfer.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, bytes)
+        and any(word in node.value for word in (b"+ACK", b"+TERM", b"+NXT"))
+    }
+    assert saying == {"jetstream.py"}
+
+
+def test_a_message_that_leaves_without_that_comes_again_and_is_told() -> None:
+    assert callers("_leave") == {
+        *(("settler.py", name) for name in ("_done", "skipped", "dead", "stored")),  # as above
+        ("settler.py", "_give_back"),  # a line, a count, and what it was in the ledger
+        ("settler.py", "written"),
+        ("settler.py", "hand_back"),  # given back by a stop; the ledger has it
+        ("settler.py", "let_go"),  # a line and a count; the ledger has it
+        ("settler.py", "holds"),  # its lease is lost, a line: another worker has it
+    }
+    assert callers("let_go") == {
+        ("claims.py", "let_go"),
+        ("claims.py", "takes"),
+        ("claims.py", "turned"),
     }
