@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mqinfer.backoff import Backoff
 from mqinfer.errors import Unavailable
 from mqinfer.flow import suspects as module
+from mqinfer.flow.job import SETTLED, WAITING
 from mqinfer.flow.lane import WIDE, Lane, Suspect
 from mqinfer.flow.past import Past
 from mqinfer.flow.suspects import Suspects
@@ -29,6 +30,7 @@ class Job:
     def __init__(self, sequence: int, unexplained: int):
         self.delivery = SimpleNamespace(sequence=sequence)
         self.past = Past(unexplained=unexplained)
+        self.state = WAITING
 
 
 def a_job(attempt: int = 3, sequence: int = 7) -> Any:
@@ -146,6 +148,19 @@ async def test_stops_let_go_of_all_that_has_not_begun() -> None:
     assert repr(worker.suspects.lane) == "Lane(2 at work, 0 wait)"
     await worker.suspects.ended(begun)
     assert repr(worker.suspects.lane) == "Lane(0 at work, 0 wait)"
+
+
+async def test_what_was_let_go_of_while_it_waited_leaves_its_place_to_others() -> None:
+    """The event loop stood still; see `claims`."""
+    worker = Worker(Memory(), handlers=1)
+    first, second, third = (a_job(sequence=sequence) for sequence in range(3))
+    for job in (first, second, third):
+        await worker.arrives(job)
+    worker.suspects.lane.gathered()  # the first has its turn, the others wait for a handler
+    first.state = second.state = SETTLED
+    worker.suspects.forget_settled()
+    assert worker.suspects.aside == 0
+    assert [one.job for one in worker.suspects.turns(worker.turn)] == [third]
 
 
 async def test_two_workers_that_hold_one_message_blame_it_for_nothing() -> None:
