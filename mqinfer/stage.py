@@ -20,6 +20,7 @@ from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError, WiringError
 from mqinfer.message import Message, Rejected
 from mqinfer.model import Model
+from mqinfer.referred import referred
 from mqinfer.times import parse_duration, parse_size, parse_time
 
 # Where a stage begins that has no consumer yet; what was stored before is not handled.
@@ -143,8 +144,8 @@ class Stage:
         models: that the handler's code refers to, or that were named with `models=`.
         lifespan: makes `ctx.state`, once a process.
         early: each output leaves as it is yielded, not when the handler is done.
-        start: where it begins when its consumer is made; None is at the oldest message, unless it
-            may have been renamed. Without effect on a consumer that exists.
+        start: where it begins; None is at the oldest message in a new app, and asked about in one
+            that ran before. Without effect once it has begun.
 
     Raises:
         WiringError: nothing is yielded that could leave early.
@@ -250,8 +251,7 @@ def models_in(handler: Callable[..., Any]) -> Iterator[Model]:
         if code is None or code in seen:
             continue
         seen.add(code)
-        closure = inspect.getclosurevars(function)
-        for value in (*closure.globals.values(), *closure.nonlocals.values()):
+        for value in referred(function).values():
             if isinstance(value, Model):
                 yield value
             elif isinstance(value, (list, tuple, dict)):

@@ -11,9 +11,9 @@ from tests import rooms
 
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
-    "errors identity times split backoff hints opened context message row column blob blobfields "
-    "readable codec written model stage collisions app settings observe metrics image imageheader "
-    "collector http bucket streams ports signals starting headers",
+    "errors identity times split backoff hints opened referred context message row column blob "
+    "blobfields readable codec written model stage collisions app settings observe metrics image "
+    "imageheader collector http bucket streams ports signals starting headers",
     "flow",
     "inference tables",
     "plan",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mqinfer.model import Model
+from mqinfer.referred import referred
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,9 @@ def model_calls(handler: Callable[..., Any]) -> Iterator[ModelCall]:
         try:
             lines, first = inspect.getsourcelines(function)
             tree = ast.parse(textwrap.dedent("".join(lines)))
-            closure = inspect.getclosurevars(function)
         except (OSError, TypeError, SyntaxError, ValueError):
             continue  # no source to look at: the server checks each call anyway
-        names = {**closure.globals, **closure.nonlocals}
+        names = referred(function)
         todo += [
             value
             for value in names.values()
