@@ -173,8 +173,8 @@ class App:
             early: of a handler that yields: each output leaves at once, and stays on the stream
                 also when the handler fails later.
             start: where a stage begins that never ran: "oldest", "new" (what is published from
-                then on), a datetime, or "2h" (ago). None is "oldest", unless it may have been
-                renamed: then a worker asks. Without effect once its consumer is there.
+                then on), a datetime, or "2h" (ago). None is "oldest" in a new app; in one that ran
+                before a worker asks, if there is anything old. Without effect once it has begun.
             max_in_flight: messages taken and not yet acknowledged; 2048.
             max_bytes: of their payloads and headers (bytes or "64MB"); 64 MiB.
             concurrency: handlers that run at once; None is 512 for `async def`, and twice the

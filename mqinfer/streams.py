@@ -41,6 +41,9 @@ class Streams(Protocol):
     async def stream_info(self, stream: str) -> dict[str, Any] | None:
         """Configuration and state as JetStream gives them, or None if there is no such stream."""
 
+    async def stream_created(self, stream: str) -> str | None:
+        """When the stream was made, which tells it from a later one of the same name, or None."""
+
     async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
         """Configuration and state of a consumer, or None."""
 

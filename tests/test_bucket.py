@@ -8,40 +8,7 @@ from mqinfer import bucket as module
 from mqinfer.backoff import Backoff
 from mqinfer.bucket import change
 from mqinfer.errors import ConflictError
-
-
-class Memory:
-    """A bucket in this process; `quicker` others get in before each write."""
-
-    def __init__(self, quicker: int = 0) -> None:
-        self.values: dict[str, tuple[bytes, int]] = {}
-        self.quicker = quicker
-        self.writes = 0
-
-    async def ensure(self) -> None:
-        """There is one."""
-
-    async def load(self, key: str) -> tuple[bytes, int] | None:
-        return self.values.get(key)
-
-    async def save(self, key: str, value: bytes, revision: int) -> bool:
-        if self.quicker:
-            self.quicker -= 1
-            self._write(key, b"%d" % (int(self.values.get(key, (b"", 0))[0] or b"0") + 100))
-        if self.values.get(key, (b"", 0))[1] != revision:
-            return False
-        self.writes += 1
-        self._write(key, value)
-        return True
-
-    async def delete(self, key: str, revision: int) -> bool:
-        return await self.save(key, b"", revision)
-
-    async def names(self) -> list[str]:
-        return sorted(self.values)
-
-    def _write(self, key: str, value: bytes) -> None:
-        self.values[key] = (value, self.values.get(key, (b"", 0))[1] + 1)
+from tests.support.bucket import Memory
 
 
 def one_more(value: bytes | None) -> bytes:

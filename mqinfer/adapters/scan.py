@@ -49,6 +49,11 @@ class Scanner:
         """Configuration and state as JetStream gives them, or None if there is no such stream."""
         return await admin.stream_info(self._client, stream)
 
+    async def stream_created(self, stream: str) -> str | None:
+        """When the stream was made, or None if there is no such stream."""
+        info = await self.stream_info(stream)
+        return None if info is None else str(info["created"])
+
     async def consumer_info(self, stream: str, consumer: str) -> dict[str, Any] | None:
         """Configuration and state of a consumer, or None."""
         return await admin.consumer_info(self._client, stream, consumer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
@@ -25,6 +26,7 @@ from mqinfer.ports import (
 from mqinfer.readable import unreadable
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.tables import schema_of
+from mqinfer.worker import known
 from mqinfer.worker.survey import survey
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ async def check_streams(app: App, streams: Streams, report: Report) -> None:
         for consumer in plan.consumer_specs(app, task):
             for conflict in await streams.consumer_conflicts(consumer):
                 report.found(f"stage {task.name}", conflict)
-    found = await survey(app, tasks, streams)
+    found = await survey(app, streams, partial(known.look, app, streams))
     if refusal := found.refusal(app):
         report.found(f"app {app.name}", refusal)
     for one in found.beginnings:

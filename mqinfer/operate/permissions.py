@@ -14,6 +14,7 @@ from mqinfer import plan
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
 from mqinfer.replay import coverage, runs
+from mqinfer.worker import known
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,6 +71,7 @@ def permissions(
     for stream in (app.name, f"{app.name}-dead", f"KV_{bucket}"):
         publish[f"$JS.API.STREAM.INFO.{stream}"] = None
     publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
+    publish[f"$KV.{bucket}.{known.KEY}"] = None
     tasks = plan.tasks(app, names)
     for task in tasks:
         for spec in plan.consumer_specs(app, task):

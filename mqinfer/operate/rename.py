@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer import plan
 from mqinfer.errors import ConfigurationError, ConflictError
+from mqinfer.worker import known
 from mqinfer.worker.survey import Server, filters_of
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.bucket import Bucket
     from mqinfer.ports import ConsumerSpec, ConsumerState
 
 
@@ -31,6 +33,9 @@ class Renamer(Server, Protocol):
 
     async def delete_consumer(self, stream: str, consumer: str) -> None:
         """Delete a consumer, if it is there."""
+
+    def bucket(self, name: str) -> Bucket:
+        """A key-value bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,9 @@ async def rename(app: App, old: str, new: str, server: Renamer) -> Renamed:
         waiting += begins
         again += max(0, begins - move.old["num_pending"] - move.old["num_ack_pending"])
         await server.ensure_consumer(move.spec)
+    created = await server.stream_created(app.name)
+    if created is not None:
+        await known.forget(server.bucket(plan.state_bucket(app)), created, old)
     for move in moves:
         await server.delete_consumer(move.spec.stream, move.old["name"])
     return Renamed(old, new, waiting, again)

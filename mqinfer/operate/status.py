@@ -8,13 +8,14 @@ from __future__ import annotations
 import datetime
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mqinfer import plan
 from mqinfer.times import span
-from mqinfer.worker import tally
+from mqinfer.worker import known, tally
 from mqinfer.worker.survey import Beginning, Orphan, survey
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Parts of a limit from which on it is worth a word.
 _NEAR_AGE = 0.7
 _NEAR_BYTES = 0.8
+_ASKED = "; a worker asks before it does (see: mqinfer check)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ async def gather(app: App, streams: Streams) -> AppStatus:
     stream = await _stream(app.name, streams)
     dead = await streams.subjects(dead_stream)
     counts = await _counts(app, streams)
-    found = await survey(app, tasks, streams)
+    found = await survey(app, streams, partial(known.look, app, streams))
     states = []
     for task in tasks:
         state = TaskStatus(
@@ -279,7 +281,7 @@ def warnings(status: AppStatus) -> list[str]:
         )
     for task in status.tasks:
         found.extend(_task_warnings(task, stream))
-    found += [f"stage {one.name}: {one}" for one in status.beginnings]
+    found += [f"stage {one.name}: {one}{_ASKED * one.doubtful}" for one in status.beginnings]
     found += [
         f"{orphan}: `mqinfer rename` if a stage goes on as another, else delete it"
         for orphan in status.orphans

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import plan
-from mqinfer.errors import ConflictError, PermissionDenied, Unavailable
+from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.flow.ordered import Leases, OneEach, Partitions
+from mqinfer.worker import known
+from mqinfer.worker.known import Known, Place
 from mqinfer.worker.survey import survey
 from mqinfer.worker.work import Binding, Running
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.ports import Broker, ConsumerSpec
+    from mqinfer.ports import Broker, ConsumerSpec, ConsumerState
 
 log = structlog.get_logger("mqinfer.worker")
 
 LAG_EVERY = 1.0  # seconds between looks at how far consumers are
+NOTE_EVERY = 60.0  # seconds between notes of it, for whoever comes when a consumer is gone
 
 
 class LiveWork:
@@ -44,34 +47,63 @@ class LiveWork:
     ):
         self.app = app
         self.tasks = plan.tasks(app, stages)
+        self._names = {task.name for task in self.tasks}
         self.waiting: dict[str, int] = {}
         self.floors: dict[str, int] = {}  # consumer -> all up to this sequence is done
         self._broker = broker
         self._drain = drain
         self._created: dict[str, str | None] = {}  # stream -> when it was made
+        self._bucket = broker.bucket(plan.state_bucket(app))
+        self._places: dict[str, Place] = {}  # of the tasks here
+        self._noted: set[str] = set()  # tasks whose place was written down
+        self._note_at = 0.0  # when they are next, in the loop's time
 
     # --- consumers ------------------------------------------------------------------------------
 
     async def survey(self) -> None:
-        """Tell of stages that never ran, and refuse to begin with what one has handled.
+        """Refuse to begin with the past unasked, and write down which stages there are.
 
         Raises:
-            ConflictError: a stage may have been renamed.
+            ConflictError: a stage is new in an app that ran before, or may have been renamed.
         """
+        before = await self._recall()
+        if before is not None:
+            await self._take_over(before)
+        everything = [task.name for task in plan.tasks(self.app)]
         new = [task for task in self.tasks if await self._is_new(task)]
-        if not new:
+        if not new and before is not None and all(name in before.stages for name in everything):
             return  # an ordinary start
         try:
-            found = await survey(self.app, new, self._broker)
+            found = await survey(self.app, self._broker, self._recall)
         except PermissionDenied:
             return  # then the consumers cannot be made either, which says what is missing
-        if refusal := found.refusal(self.app):
+        doubtful = {one.name for one in found.beginnings if one.doubtful}
+        created = self._created[self.app.name]
+        if created is not None:
+            names = [name for name in everything if name not in doubtful]
+            await known.add(self._bucket, created, names, {})
+        if refusal := found.refusal(self.app, self._names):
             raise ConflictError(refusal)
         for one in found.beginnings:
-            if one.messages:
+            if one.messages and one.name in self._names:
                 log.info("a stage begins with what the stream keeps", stage=one.name, says=str(one))
         for orphan in found.orphans:
             log.warning("a consumer without a stage", says=str(orphan))
+
+    async def _recall(self) -> Known | None:
+        self._created[self.app.name] = created = await self._broker.stream_created(self.app.name)
+        return await known.load(self._bucket, created)
+
+    async def _take_over(self, before: Known) -> None:
+        """Where the stages were, in case a consumer is gone."""
+        for task in self.tasks:
+            place, stream = before.stages.get(task.name), plan.stream_of(self.app, task)
+            if place is None or not place.floors:
+                continue
+            if stream not in self._created:
+                self._created[stream] = await self._broker.stream_created(stream)
+            if self._created[stream] == place.created:
+                self.floors.update(place.floors)
 
     async def _is_new(self, task: plan.Task) -> bool:
         spec = plan.consumer_specs(self.app, task)[0]
@@ -89,7 +121,7 @@ class LiveWork:
         else:
             await self.recreate(task)
         stream = plan.stream_of(self.app, task)
-        if stream not in self._created:
+        if self._created.get(stream) is None:
             self._created[stream] = await self._broker.stream_created(stream)
 
     async def _ensure_partitions(self, task: plan.Task) -> None:
@@ -106,8 +138,7 @@ class LiveWork:
                 f"message), or delete consumer {task.name} of stream {stream}"
             )
         await self._broker.ensure_stream(copy)
-        for spec in specs:
-            await self._broker.ensure_consumer(spec)
+        await self.recreate(task)
 
     async def recreate(self, task: plan.Task) -> None:
         """Make what an operator deleted (or nobody made yet), from where it last was.
@@ -158,7 +189,9 @@ class LiveWork:
             else:
                 done = not any(lags[task.name] for task in upstream)
                 quiet = quiet + 1 if done and worker.complete and worker.idle else 0
-                if self._drain and quiet >= 2:
+                ends = self._drain and quiet >= 2
+                await self._note(last=ends)
+                if ends:
                     log.info("nothing is left to do", app=self.app.name)
                     worker.stop()
             await asyncio.sleep(LAG_EVERY if not self._drain else LAG_EVERY / 4)
@@ -169,6 +202,8 @@ class LiveWork:
             for spec in plan.consumer_specs(self.app, task)
         ]
         states = [state for state in found if state is not None]
+        if states and len(states) == len(found) and task.name in self._names:
+            self._places[task.name] = self._place(task, states)
         for state in states:
             floor = max(self.floors.get(state.name, 0), state.acknowledged_floor)
             self.floors[state.name] = floor
@@ -178,3 +213,22 @@ class LiveWork:
             # What is published is not in a partition yet, but it is left to do.
             lag = int(await self._broker.uncopied(plan.copy_spec(self.app, task.reads)))
         return lag
+
+    def _place(self, task: plan.Task, states: Sequence[ConsumerState]) -> Place:
+        created = self._created.get(plan.stream_of(self.app, task))
+        return Place(created or "", {state.name: state.acknowledged_floor for state in states})
+
+    async def _note(self, *, last: bool = False) -> None:
+        """Write down where the stages are, now and then."""
+        now = asyncio.get_running_loop().time()
+        created = self._created.get(self.app.name)
+        begun = self._places.keys() - self._noted
+        if created is None or not (last or begun or now >= self._note_at):
+            return
+        # The bucket keeps a value no longer than the stream keeps a message.
+        self._note_at = now + min(NOTE_EVERY, (self.app.max_age or NOTE_EVERY * 4) / 4)
+        self._noted |= begun
+        try:
+            await known.add(self._bucket, created, (), self._places)
+        except MqinferError as error:
+            log.debug("where the stages are was not written down", reason=str(error))

@@ -1,24 +1,24 @@
-"""Survey: consumers that no stage has, and stages that have no consumer yet.
+"""Survey: consumers that no stage has, and stages that have no consumer.
 
-A consumer is called as its stage is. So a stage that was renamed begins anew, at the oldest message
-that retention kept, and handles everything again, while its old consumer lies there: from outside
-that looks like a stage that was taken out and another that was added. Where the old consumer has
-handled messages that the new stage would begin with, a worker asks (`refusal`) rather than guesses.
+A stage without a consumer may be one of a new app, one that nobody has run yet, a new one of an app
+that ran before, one that was renamed, or one whose consumer was deleted. Where that leaves it open
+whether it should handle what the stream keeps, a worker asks (`refusal`) rather than guesses.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer import plan
+from mqinfer.ports import ConsumerSpec
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.ports import ConsumerSpec
-    from mqinfer.stage import Start
+    from mqinfer.worker.known import Known
 
 _PARTITION = re.compile(r"-p\d+$")
 _MAX_NAMED = 5
@@ -32,6 +32,9 @@ class Server(Protocol):
 
     async def pending(self, spec: ConsumerSpec) -> int:
         """Messages that a consumer would begin with; 0 if there is no stream."""
+
+    async def stream_created(self, stream: str) -> str | None:
+        """When the stream was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,91 +66,166 @@ class Orphan:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """A stage or sink that has no consumer yet.
+    """A stage or sink that has no consumer.
 
     Attributes:
-        name: of it.
+        task: the stage or sink.
         messages: that it would begin with.
-        start: where, if its declaration says so.
         renamed: consumers that it may have been called before.
+        late: it is new in an app that ran before, or where it was cannot be told any more.
+        resumes: its consumer is gone, and is made again where it was.
     """
 
-    name: str
+    task: plan.Task
     messages: int
-    start: Start | None
-    renamed: tuple[Orphan, ...]
+    renamed: tuple[Orphan, ...] = ()
+    late: bool = False
+    resumes: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the stage or sink."""
+        return self.task.name
 
     @property
     def doubtful(self) -> bool:
         """Whether a worker must not guess where it begins."""
-        return bool(self.messages and self.start is None and self.renamed)
+        said = self.task.start is not None
+        return bool(self.messages and not said and (self.late or self.renamed))
 
     def __str__(self) -> str:
-        if self.start == "new":
+        start = self.task.start
+        if self.resumes:
+            return f"its consumer is gone, and goes on where it was; {self.messages:,} wait for it"
+        if start == "new":
             where = "with what is published from then on"
-        elif self.start in (None, "oldest"):
+        elif start in (None, "oldest"):
             where = f"at the oldest message; {self.messages:,} are kept for it"
         else:
-            where = f"at {self.start:%Y-%m-%d %H:%M:%S} UTC; {self.messages:,} are kept for it"
+            where = f"at {start:%Y-%m-%d %H:%M:%S} UTC; {self.messages:,} are kept for it"
         return f"never started; its consumer begins {where}"
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """One look at the consumers of an app."""
+    """One look at the consumers of an app.
+
+    Attributes:
+        orphans: consumers that no stage has.
+        beginnings: stages and sinks without a consumer.
+    """
 
     orphans: tuple[Orphan, ...]
     beginnings: tuple[Beginning, ...]
 
-    def refusal(self, app: App) -> str | None:
-        """Why a worker does not begin, and what to do; None if nothing speaks against it."""
-        doubtful = [one for one in self.beginnings if one.doubtful]
+    def refusal(self, app: App, names: Collection[str] | None = None) -> str | None:
+        """Why a worker does not begin, and what to do; None if nothing speaks against it.
+
+        Args:
+            app: whose stages they are.
+            names: of the stages and sinks that it would run; None is all.
+        """
+        doubtful = [
+            one for one in self.beginnings if one.doubtful and (names is None or one.name in names)
+        ]
         if not doubtful:
             return None
         return "; ".join(_question(app, one) for one in doubtful[:_MAX_NAMED])
 
 
 def _question(app: App, one: Beginning) -> str:
+    what, name = "stage" if one.task.stage else "sink", one.name
+    begin = f"`mqinfer begin <module>:<app> {name} {'oldest' if one.task.ordered else 'new'}`"
+    if one.task.stage is None:
+        choices = begin
+    elif one.task.ordered:
+        choices = f'start="oldest", or {begin}'
+    else:
+        choices = f'start="new" or start="oldest", or {begin} (or oldest, or 2h)'
+    kept = f"{one.messages:,} messages that the stream keeps"
+    if not one.renamed:
+        return (
+            f"{what} {name} is new in app {app.name}, which ran before, and would handle {kept}. "
+            f"Say where it begins: {choices}"
+        )
     old = " or ".join(orphan.name for orphan in one.renamed)
     return (
-        f"stage {one.name} has no consumer, and consumer {old}, which no stage has any more, has "
-        f"read the same messages. If the stage was renamed: `mqinfer rename <module>:<app> "
-        f"{one.renamed[0].name} {one.name}` goes on where it was (app {app.name}). If it is new, "
-        f'say where it begins: start="new", or start="oldest" for the {one.messages:,} messages '
-        "that the stream keeps"
+        f"{what} {name} has no consumer, and consumer {old}, which no stage has any more, has "
+        f"read the same messages. If it was renamed: `mqinfer rename <module>:<app> "
+        f"{one.renamed[0].name} {name}` goes on where it was (app {app.name}). If it is new, it "
+        f"would handle {kept}: say where it begins: {choices}"
     )
 
 
-async def survey(app: App, tasks: Sequence[plan.Task], server: Server) -> Survey:
-    """Look at the consumers of the streams that `tasks` read. Changes nothing.
+async def survey(app: App, server: Server, recall: Callable[[], Awaitable[Known | None]]) -> Survey:
+    """Look at the consumers of the app's streams. Changes nothing.
+
+    Args:
+        app: whose.
+        server: that is asked.
+        recall: gives the stages that the app is known to have had; None if it never ran.
 
     Raises:
         Unavailable: NATS does not answer.
         PermissionDenied: these credentials may not ask.
     """
-    known: dict[str, set[str]] = {}
-    for task in plan.tasks(app):
-        for spec in plan.consumer_specs(app, task):
-            known.setdefault(spec.stream, set()).add(spec.name)
+    specs = {task.name: plan.consumer_specs(app, task) for task in plan.tasks(app)}
+    names: dict[str, set[str]] = {}
+    for spec in itertools.chain.from_iterable(specs.values()):
+        names.setdefault(spec.stream, set()).add(spec.name)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     orphans: list[Orphan] = []
-    for stream in dict.fromkeys(plan.stream_of(app, task) for task in tasks):
+    for stream, known in names.items():
         infos = {info["name"]: info for info in await server.consumers(stream)}
         found[stream] = infos
-        orphans += _orphans(stream, infos, known[stream])
+        orphans += _orphans(stream, infos, known)
+    # After the consumers: whoever makes the first one has written down its stages before.
+    before = await recall()
+    ran = before is not None or any(names[stream] & set(found[stream]) for stream in names)
     beginnings = []
-    for task in tasks:
-        specs = plan.consumer_specs(app, task)
-        if any(spec.name in found[spec.stream] for spec in specs):
+    for task in plan.tasks(app):
+        wanted = specs[task.name]
+        if any(spec.name in found[spec.stream] for spec in wanted):
             continue
-        renamed = tuple(
-            orphan
-            for orphan in orphans
-            if orphan.used and orphan.stream == specs[0].stream and _same(orphan, task, specs)
-        )
-        messages = sum([await server.pending(spec) for spec in specs])
-        beginnings.append(Beginning(task.name, messages, task.start, renamed))
+        beginnings.append(await _beginning(app, task, server, orphans, before, ran=ran))
     return Survey(tuple(orphans), tuple(beginnings))
+
+
+async def _beginning(
+    app: App,
+    task: plan.Task,
+    server: Server,
+    orphans: Sequence[Orphan],
+    known: Known | None,
+    *,
+    ran: bool,
+) -> Beginning:
+    specs = plan.consumer_specs(app, task)
+    place = known.stages.get(task.name) if known else None
+    if place is not None and place.floors:
+        floors = [place.floors.get(spec.name) for spec in specs]
+        there = place.created == await server.stream_created(specs[0].stream)
+        if there and None not in floors:
+            specs = [
+                replace(spec, start=None, start_sequence=(floor or 0) + 1)
+                for spec, floor in zip(specs, floors, strict=True)
+            ]
+            return Beginning(task, await _pending(server, specs), resumes=True)
+        place = None
+    # The dead letters of an app are its record: a table of them wants them all.
+    asked = place is None and not task.dead
+    renamed = tuple(
+        orphan
+        for orphan in orphans
+        if asked and orphan.used and orphan.stream == specs[0].stream and _same(orphan, task, specs)
+    )
+    if task.ordered:  # the copy may not be there yet, and will have what the app's stream has
+        specs = [ConsumerSpec(task.name, app.name, app.filters(task.reads))]
+    return Beginning(task, await _pending(server, specs), renamed, late=asked and ran)
+
+
+async def _pending(server: Server, specs: Sequence[ConsumerSpec]) -> int:
+    return sum([await server.pending(spec) for spec in specs])
 
 
 def _same(orphan: Orphan, task: plan.Task, specs: Sequence[ConsumerSpec]) -> bool:

@@ -16,6 +16,7 @@ from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 from mqinfer.worker import live
 from mqinfer.worker.live import LiveWork
+from tests.support.bucket import Memory
 from tests.support.flow import Double, Number
 
 
@@ -104,6 +105,7 @@ class Consumers:
     """Consumers and streams as the test wants them."""
 
     def __init__(self) -> None:
+        self.memory = Memory()
         self.states: dict[str, ConsumerState] = {}
         self.created: dict[str, str] = {"plants": "monday", "plants-ordered-leaf": "monday"}
         self.made: list[ConsumerSpec] = []
@@ -130,6 +132,9 @@ class Consumers:
 
     async def uncopied(self, spec: StreamSpec) -> bool:
         return self.behind
+
+    def bucket(self, name: str) -> Memory:
+        return self.memory
 
 
 def state(name: str, **changes: int) -> ConsumerState:
