@@ -34,6 +34,7 @@ class MessageInfo(Struct, frozen=True):
             that holds NaN or an infinity goes as msgpack.
         table: the ClickHouse table of a `Row`.
         order_by: the columns that sort the table (a prefix of its primary key).
+        shared: whether other apps write into the table as well.
     """
 
     subject: str
@@ -43,6 +44,7 @@ class MessageInfo(Struct, frozen=True):
     wire: Wire = "json"
     table: str | None = None
     order_by: tuple[str, ...] = ()
+    shared: bool = False
 
 
 class StructKeywords(TypedDict, total=False):
@@ -86,6 +88,7 @@ class MessageMeta(StructMeta):
         wire: Wire = "json",
         table: str | None = None,
         order_by: tuple[str, ...] | str = (),
+        shared: bool = False,
         **config: Unpack[StructKeywords],
     ) -> Any:
         """Make the type and keep what its keywords say."""
@@ -93,10 +96,11 @@ class MessageMeta(StructMeta):
         if "__is_row__" in namespace:  # Message and Row themselves
             return cls
         is_row = any(getattr(base, "__is_row__", False) for base in bases)
-        if table is not None and not is_row:
-            raise WiringError(f"{name}: table= belongs to a Row; derive {name} from mqinfer.Row")
-        if order_by and not is_row:
-            raise WiringError(f"{name}: order_by= belongs to a Row; derive {name} from mqinfer.Row")
+        for word, given in (("table", table), ("order_by", order_by), ("shared", shared)):
+            if given and not is_row:
+                raise WiringError(
+                    f"{name}: {word}= belongs to a Row; derive {name} from mqinfer.Row"
+                )
         if wire not in ("json", "msgpack"):
             raise WiringError(f"{name}: wire={wire!r} must be 'json' or 'msgpack'")
         if is_row:
@@ -124,6 +128,7 @@ class MessageMeta(StructMeta):
             wire=wire,
             table=table,
             order_by=order_by,
+            shared=shared,
         )
         return cls
 
@@ -150,7 +155,8 @@ class Message(Struct, metaclass=MessageMeta, frozen=True):
 class Row(Message, frozen=True):
     """A message that also is a row of a ClickHouse table.
 
-    Further class keywords: `table=` (default: the class name in snake case), `order_by=` (columns).
+    Further class keywords: `table=` (default: the class name in snake case), `order_by=` (columns),
+    `shared=True` (other apps write into the table as well; otherwise it belongs to the first app).
     """
 
     __is_row__: ClassVar[bool] = True

@@ -156,6 +156,7 @@ class Message, keywords of the class: (
     wire: Wire = 'json',
     table: str | None = None,
     order_by: tuple[str, ...] | str = (),
+    shared: bool = False,
     **config: Unpack[StructKeywords],
 )
 class Model(

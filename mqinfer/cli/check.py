@@ -86,7 +86,7 @@ async def _check(app: App, settings: Settings, offline: bool) -> Report:
 
             database = wiring.clickhouse(settings)
             stack.push_async_callback(database.close)
-            asked["ClickHouse"] = functools.partial(checks.check_tables, stages, database)
+            asked["ClickHouse"] = functools.partial(checks.check_tables, app, stages, database)
         await checks.gather(report, asked)
     return report
 

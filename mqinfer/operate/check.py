@@ -169,7 +169,9 @@ async def check_models(
         report.checked += _unset(used.values(), aliases)
 
 
-async def check_tables(stages: Mapping[str, Stage], database: Database, report: Report) -> None:
+async def check_tables(
+    app: App, stages: Mapping[str, Stage], database: Database, report: Report
+) -> None:
     """Whether a worker could make or change the tables that rows go to."""
     tables = _tables(stages)
     try:
@@ -180,7 +182,7 @@ async def check_tables(stages: Mapping[str, Stage], database: Database, report: 
     before = len(report.problems)
     for table, (row, _users) in tables.items():
         try:
-            await ensure_table(_LookOnly(database), row)
+            await ensure_table(_LookOnly(database), row, app.name)
         except _WouldChangeError:
             continue
         except MqinferError as error:

@@ -252,6 +252,6 @@ async def compare(
     await ensure_table(db, coverage.RunInput)
     tables = []
     for row, comparison in zip(rows, comparisons, strict=True):
-        await ensure_table(db, row)
+        await ensure_table(db, row, app.name)
         tables.append(await comparison.facts(db, examples))
     return {"run": run.name, "with": other.name if other else LIVE, "tables": tables}

@@ -189,7 +189,7 @@ class Promotions:
             return run
         promoted = promoted_of(await self._runs.all())
         for row in coverage.row_types(self._app, run).values():
-            schema = await ensure_table(self.db, row)
+            schema = await ensure_table(self.db, row, self._app.name)
             columns = await self.db.query(
                 "SELECT name FROM system.columns WHERE database = currentDatabase() "
                 "AND table = {table:String} ORDER BY position",
@@ -232,7 +232,7 @@ class Promotions:
         if written:
             written.append(coverage.RunInput)
         for row in written:
-            schema = await ensure_table(self.db, row)
+            schema = await ensure_table(self.db, row, self._app.name)
             await self.db.command(
                 f"ALTER TABLE {quoted(schema.storage)} DELETE WHERE _run = {text_literal(name)} "
                 f"AND {_own(self._app, run, row)} SETTINGS mutations_sync = 2"
@@ -255,7 +255,7 @@ class Promotions:
         """For each table: the run's rows, those shown, and the rows of others that it hides."""
         found = {}
         for table, row in coverage.row_types(self._app, run).items():
-            schema = await ensure_table(self.db, row)
+            schema = await ensure_table(self.db, row, self._app.name)
             await ensure_table(self.db, coverage.RunInput)
             mine = f"_run = {text_literal(run.name)} AND {_own(self._app, run, row)}"
             storage = quoted(schema.storage)

@@ -172,7 +172,7 @@ async def superseded(
     await ensure_table(db, coverage.RunInput)
     found = {}
     for table, row in coverage.row_types(app, run).items():
-        schema = await ensure_table(db, row)
+        schema = await ensure_table(db, row, app.name)
         ours = Succession(app, schema, run, line[:place])
         later: list[dict[str, Any]] = []
         for at in range(place + 1, len(line)):

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 
-from mqinfer.errors import ConflictError, TableError
+import structlog
+
+from mqinfer.errors import ConflictError, PermissionDenied, TableError
 from mqinfer.message import Row
 from mqinfer.ports import Database
+from mqinfer.tables.owners import foreign, has_owners, mark_table, marked, owners_of
 from mqinfer.tables.sql import literal
 from mqinfer.tables.tables import (
     FRAMEWORK,
@@ -20,25 +23,34 @@ from mqinfer.tables.tables import (
     widens,
 )
 
+log = structlog.get_logger("mqinfer.tables")
+
 _ATTEMPTS = 8
 
 
-async def ensure_table(db: Database, row_type: type[Row]) -> TableSchema:
+async def ensure_table(db: Database, row_type: type[Row], app: str | None = None) -> TableSchema:
     """Create the table and view of `row_type`, or change them to match where nothing is lost.
 
     A new field that has a default is added, a wider type is taken over (an Enum gains members), the
     column of a field that is no more is kept. Safe to call from many workers at once.
 
+    Args:
+        db: that has it.
+        row_type: of the rows.
+        app: whose table it is, or becomes if it is nobody's; None does not ask.
+
     Raises:
         WiringError: `row_type` cannot be a table.
-        ConflictError: what exists differs in what cannot be changed.
+        ConflictError: it belongs to another app, or differs in what cannot be changed.
         TableError: ClickHouse refused a statement.
         Unavailable: ClickHouse does not answer; call again.
     """
     schema = schema_of(row_type)
+    if not has_owners(schema):
+        app = None
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            if await _step(db, schema):
+            if await _step(db, schema, app, shared=row_type.__mqinfer__.shared):
                 return schema
         except TableError:
             # Two workers that change one table at once can refuse each other: look again.
@@ -50,12 +62,12 @@ async def ensure_table(db: Database, row_type: type[Row]) -> TableSchema:
     )
 
 
-async def _step(db: Database, schema: TableSchema) -> bool:
+async def _step(db: Database, schema: TableSchema, app: str | None, *, shared: bool) -> bool:
     """Change what differs; True when nothing did."""
     tables = {
         row["name"]: row
         for row in await db.query(
-            "SELECT name, engine, sorting_key, as_select FROM system.tables "
+            "SELECT name, engine, sorting_key, as_select, comment FROM system.tables "
             "WHERE database = currentDatabase() AND name IN ({view:String}, {storage:String})",
             {"view": schema.name, "storage": schema.storage},
         )
@@ -64,10 +76,14 @@ async def _step(db: Database, schema: TableSchema) -> bool:
     if view is not None:
         _check_view(schema, str(view["engine"]), str(view["as_select"]))
     if storage is None:
-        await db.command(schema.create_storage())
+        await db.command(schema.create_storage(marked("", app) if app else ""))
         return False
-    _check_storage(schema, str(storage["engine"]), str(storage["sorting_key"]))
     stored = await _columns(db, schema.storage)
+    comment = str(storage["comment"])
+    owners = owners_of(comment)
+    if app is not None and owners and app not in owners and not shared:
+        raise ConflictError(foreign(schema, app, owners, stored))
+    _check_storage(schema, str(storage["engine"]), str(storage["sorting_key"]))
     changes = [
         statement
         for name, wanted in schema.types.items()
@@ -81,6 +97,18 @@ async def _step(db: Database, schema: TableSchema) -> bool:
     # Compared without order, or workers of two versions would replace it in turns.
     if view is None or await _columns(db, schema.name) != shown:
         await db.command(schema.create_view(stored))
+        return False
+    if app is not None and app not in owners:
+        return not await _mark(db, schema, marked(comment, app))
+    return True
+
+
+async def _mark(db: Database, schema: TableSchema, comment: str) -> bool:
+    """Write whose the table is; a worker that may not change tables works all the same."""
+    try:
+        await db.command(mark_table(schema, comment))
+    except (TableError, PermissionDenied) as error:
+        log.warning("whose the table is was not written", table=schema.name, reason=str(error))
         return False
     return True
 

@@ -52,6 +52,7 @@ class Sink:
     Args:
         db: where to.
         row_type: of the rows.
+        app: whose table it is; None does not ask.
         max_bytes: one insert holds about this many bytes at most.
         metrics: of the app; None counts for itself.
         availability: shared by those who talk to the same server; None makes one.
@@ -67,6 +68,7 @@ class Sink:
         db: Database,
         row_type: type[Row],
         *,
+        app: str | None = None,
         max_bytes: int = 32 * 1024 * 1024,
         metrics: Metrics | None = None,
         availability: Availability | None = None,
@@ -77,6 +79,7 @@ class Sink:
         self.row_type = row_type
         self.metrics = SinkMetrics() if metrics is None else metrics.sink(self.schema.name)
         self._db = db
+        self._app = app
         self._max_bytes = max_bytes
         self._availability = availability or Availability("clickhouse")
         self._probe = probe
@@ -101,7 +104,7 @@ class Sink:
         """Create or check the table, waiting while ClickHouse does not answer; `write` does it too.
 
         Raises:
-            ConflictError: the table exists and differs in what cannot be changed.
+            ConflictError: the table is another app's, or differs in what cannot be changed.
             TableError: ClickHouse refused a statement.
             PermissionDenied: these credentials may not.
         """
@@ -110,7 +113,7 @@ class Sink:
                 failures = 0
                 while not self._ready:
                     try:
-                        await ensure_table(self._db, self.row_type)
+                        await ensure_table(self._db, self.row_type, self._app)
                     except Unavailable as error:
                         if not failures:
                             log.warning(
@@ -134,7 +137,7 @@ class Sink:
         """Store rows; returns index -> reason for those that can never be stored.
 
         Raises:
-            ConflictError: the table exists and differs in what cannot be changed.
+            ConflictError: the table is another app's, or differs in what cannot be changed.
             TableError: ClickHouse refused the statement, for another cause than the rows.
             PermissionDenied: these credentials may not.
         """

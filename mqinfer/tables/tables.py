@@ -33,7 +33,7 @@ from mqinfer.errors import ConflictError, WiringError
 from mqinfer.message import Row
 from mqinfer.ports import Origin
 from mqinfer.tables.columns import ColumnSpec, columns_of
-from mqinfer.tables.sql import literal, quoted
+from mqinfer.tables.sql import literal, quoted, text_literal
 from mqinfer.tables.types import Type, parse
 
 STORAGE_SUFFIX = "__storage"
@@ -125,7 +125,7 @@ class TableSchema:
         """The type of every stored column."""
         return {**{c.name: c.kind.type for c in self.columns}, **dict(FRAMEWORK)}
 
-    def create_storage(self) -> str:
+    def create_storage(self, comment: str = "") -> str:
         """The statement that makes the table behind the view."""
         lines = [f"  {quoted(name)} {type_}{_default(name)}" for name, type_ in self.types.items()]
         return (
@@ -133,6 +133,7 @@ class TableSchema:
             "ENGINE = ReplacingMergeTree(_version)\n"
             f"ORDER BY ({', '.join(map(quoted, self.sorting_key))})\n"
             "SETTINGS non_replicated_deduplication_window = 1000"
+            + (f"\nCOMMENT {text_literal(comment)}" if comment else "")
         )
 
     def view_columns(self, stored: Iterable[str] = ()) -> tuple[str, ...]:

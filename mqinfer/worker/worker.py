@@ -187,7 +187,10 @@ class Worker:
                 if task.row is not None:
                     assert self._services.database is not None
                     sink = table = Sink(
-                        self._services.database, task.row, metrics=self._services.metrics
+                        self._services.database,
+                        task.row,
+                        app=self.app.name,
+                        metrics=self._services.metrics,
                     )
                     self._beginning[task.name] = lambda: table.blocked
                     await sink.prepare()
