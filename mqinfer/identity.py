@@ -143,6 +143,16 @@ def parse_models(value: str | None) -> dict[str, str]:
     return {name: version for name, equals, version in pairs if name and equals}
 
 
+def header_number(value: str | None) -> int:
+    """A whole number in a header, of at most 18 digits; 0 for what is none."""
+    return int(value) if value and len(value) <= 18 and value.isascii() and value.isdecimal() else 0
+
+
+def header_text(value: str) -> str:
+    """A header as text that can be written anywhere: bytes that were no UTF-8 become U+FFFD."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def format_models(models: Mapping[str, str]) -> str:
     """The inverse of `parse_models`, in the order of the names."""
     return " ".join(f"{name}={version}" for name, version in sorted(models.items()))

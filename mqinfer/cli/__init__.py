@@ -8,6 +8,7 @@ the interpreter's own start, and that of this package (a tenth of a second), com
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signals.listen()
     from mqinfer.cli.errors import ExitCode, report
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A header may hold bytes that are no text, and a terminal know little of Unicode.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from mqinfer.cli.root import cli
 

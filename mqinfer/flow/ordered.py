@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from mqinfer.flow.policy import Policy
 from mqinfer.flow.slots import Slots
-from mqinfer.identity import SOURCE
+from mqinfer.identity import SOURCE, header_number
 
 if TYPE_CHECKING:
     from mqinfer.flow.job import Job
@@ -85,9 +85,9 @@ class Held:
         self._headers = {k: v for k, v in delivery.headers.items() if k != SOURCE}
         # "<stream> <sequence> <subjects> <transforms> <subject>"
         origin = delivery.headers.get(SOURCE, "").split(" ")
-        known = len(origin) > 1 and origin[1].isdigit()
-        self.stream = origin[0] if known else delivery.stream
-        self.sequence = int(origin[1]) if known else delivery.sequence
+        sequence = header_number(origin[1]) if len(origin) > 1 else 0
+        self.stream = origin[0] if sequence else delivery.stream
+        self.sequence = sequence or delivery.sequence
 
     @property
     def subject(self) -> str:

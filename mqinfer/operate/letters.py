@@ -24,7 +24,15 @@ from mqinfer import plan
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.flow import deadletter
 from mqinfer.flow.publishing import publish_stored
-from mqinfer.identity import IDENTITY, MSG_ID, ONLY, RUN, header_block, retry_id
+from mqinfer.identity import (
+    IDENTITY,
+    MSG_ID,
+    ONLY,
+    RUN,
+    header_block,
+    header_number,
+    retry_id,
+)
 from mqinfer.replay import runs
 
 if TYPE_CHECKING:
@@ -161,8 +169,7 @@ class Letter:
     @property
     def attempts(self) -> int:
         """Deliveries until it was given up."""
-        text = self._header(deadletter.ATTEMPTS)
-        return int(text) if text.isdigit() else 0
+        return header_number(self._header(deadletter.ATTEMPTS))
 
     @property
     def line(self) -> str:
@@ -195,8 +202,7 @@ class Letter:
     @property
     def origin(self) -> tuple[str, int]:
         """Stream and sequence of the message."""
-        text = self._header(deadletter.SEQUENCE)
-        return self._header(deadletter.STREAM), int(text) if text.isdigit() else 0
+        return self._header(deadletter.STREAM), header_number(self._header(deadletter.SEQUENCE))
 
     @property
     def subject(self) -> str:
@@ -218,7 +224,7 @@ class Letter:
             "subject": self.subject,
             "stream": stream,
             "stream_seq": sequence,
-            "bytes": int(self._header(deadletter.OMITTED) or len(self.stored.data)),
+            "bytes": header_number(self._header(deadletter.OMITTED)) or len(self.stored.data),
         }
 
 
@@ -304,6 +310,8 @@ class DeadLetters:
         if deadletter.OMITTED not in letter.stored.headers:
             return letter.stored.data
         stream, sequence = letter.origin
+        if not stream or not sequence:
+            return None  # a stranger's: it is nowhere
         original = await self._streams.message(stream, sequence)
         return None if original is None else original.data
 

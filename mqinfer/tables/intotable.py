@@ -12,6 +12,7 @@ import asyncio
 import datetime
 import itertools
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +22,7 @@ from mqinfer.errors import ConflictError, PermissionDenied, Reject, TableError
 from mqinfer.flow import deadletter
 from mqinfer.flow.job import Job
 from mqinfer.flow.settler import Settler
-from mqinfer.identity import IDENTITY, MSG_ID, RUN, STAGE
+from mqinfer.identity import IDENTITY, MSG_ID, RUN, STAGE, header_number, header_text, safe_id
 from mqinfer.message import Row
 from mqinfer.ports import Delivery, Origin
 from mqinfer.tables.tables import DeadLetterRow
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.sink")
 
 MEND = Backoff(initial=1.0, maximum=15.0)
+
+# What a stranger calls a stage may be of any length, and no text at all. There are few real ones.
+_stage = lru_cache(maxsize=256)(safe_id)
 
 
 class IntoTable:
@@ -89,9 +93,9 @@ def _row(job: Job) -> tuple[Row, Origin]:
     # Two stages may give up on one message: a dead letter's row goes by its own id.
     dead = isinstance(job.message, DeadLetterRow)
     return job.message, Origin(
-        id=context.headers[MSG_ID] if dead else context.id,
+        id=safe_id(context.headers[MSG_ID]) if dead else context.id,
         ancestors=job.ancestors,
-        stage=context.headers.get(STAGE, ""),
+        stage=_stage(context.headers.get(STAGE, "")),
         # A run's dead letters are shown at once: they say in a column of their own whose they are.
         run="" if dead else context.run or "",
         models=context.models,
@@ -110,21 +114,18 @@ def dead_letter_row(app: str, delivery: Delivery) -> DeadLetterRow:
     if MSG_ID not in headers or deadletter.STAGE not in headers:
         raise Reject("this message is no dead letter of mqinfer: it has no Mq-Dead headers")
     omitted = headers.get(deadletter.OMITTED)
+    text = {name: header_text(value) for name, value in headers.items()}
     return DeadLetterRow(
         app=app,
-        stage=headers[deadletter.STAGE],
+        stage=text[deadletter.STAGE],
         time=datetime.datetime.fromtimestamp(delivery.published / 1e9, tz=datetime.UTC),
-        kind=headers.get(deadletter.KIND, ""),
-        reason=headers.get(deadletter.REASON, ""),
-        error=headers.get(deadletter.ERROR, ""),
-        subject=headers.get(deadletter.SUBJECT, ""),
-        sequence=_number(headers.get(deadletter.SEQUENCE)),
-        attempts=_number(headers.get(deadletter.ATTEMPTS)),
-        message_id=headers.get(IDENTITY, ""),
-        run=headers.get(RUN, ""),
-        size=_number(omitted) if omitted else len(delivery.data),
+        kind=text.get(deadletter.KIND, ""),
+        reason=text.get(deadletter.REASON, ""),
+        error=text.get(deadletter.ERROR, ""),
+        subject=text.get(deadletter.SUBJECT, ""),
+        sequence=header_number(headers.get(deadletter.SEQUENCE)),
+        attempts=header_number(headers.get(deadletter.ATTEMPTS)),
+        message_id=text.get(IDENTITY, ""),
+        run=text.get(RUN, ""),
+        size=header_number(omitted) if omitted else len(delivery.data),
     )
-
-
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0

@@ -264,3 +264,19 @@ def test_a_preview_is_one_line_whatever_is_in_it() -> None:
     assert preview(b"\xff\xfe\x00") == r"b'\xff\xfe\x00'"
     assert preview("ä".encode() * 300).endswith("ä ...")
     assert preview(b"") == ""
+
+
+def test_letters_with_headers_that_are_no_text(served: Shell) -> None:
+    garbage = {
+        deadletter.OMITTED: "x",
+        deadletter.SEQUENCE: "\u00b2",
+        deadletter.ATTEMPTS: "9" * 5000,
+    }
+    bury(served, {"reason": "a \udcff \u00e4", "headers": {"X": "\udcfe", **garbage}})
+    (found,) = served.json("dead", "list", served.app)["letters"]
+    assert found["reason"] == "a \udcff \u00e4"
+    assert (found["stream_seq"], found["attempts"], found["bytes"]) == (0, 0, len(b'{"text": "x"}'))
+    for arguments in (("list", served.app), ("show", served.app, str(found["seq"]))):
+        code, out, err = served.run("dead", *arguments)
+        assert code == 0, err
+        assert "a \\udcff \u00e4" in out

@@ -14,7 +14,7 @@ from mqinfer.flow import suspects as module
 from mqinfer.flow.past import Past
 from mqinfer.flow.suspects import Suspects
 from mqinfer.stage import Limits
-from tests.test_bucket import Memory
+from tests.support.bucket import Memory
 
 KEY = "stage.7"
 

@@ -30,7 +30,7 @@ from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import parse_header_block
 from mqinfer.metrics import StageMetrics
 from mqinfer.ports import PublishDone
-from tests.test_bucket import Memory
+from tests.support.bucket import Memory
 
 LARGEST = 1_000  # bytes of the largest message
 STAND_STILL = 61.0  # seconds, past the timeout of a stage that says nothing

@@ -21,7 +21,7 @@ from mqinfer.operate.status import TaskStatus, gather, warnings
 from mqinfer.ports import Database
 from mqinfer.testing import Harness
 from mqinfer.worker.tally import Counts, Tally, read
-from tests.test_bucket import Memory
+from tests.support.bucket import Memory
 
 
 class Photo(Message):
