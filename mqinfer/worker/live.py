@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,7 @@ class LiveWork:
         self._places: dict[str, Place] = {}  # of the tasks here
         self._noted: set[str] = set()  # tasks whose place was written down
         self._note_at = 0.0  # when they are next, in the loop's time
+        self._denied = False  # whether these credentials may not
 
     # --- consumers ------------------------------------------------------------------------------
 
@@ -78,10 +79,7 @@ class LiveWork:
         except PermissionDenied:
             return  # then the consumers cannot be made either, which says what is missing
         doubtful = {one.name for one in found.beginnings if one.doubtful}
-        created = self._created[self.app.name]
-        if created is not None:
-            names = [name for name in everything if name not in doubtful]
-            await known.add(self._bucket, created, names, {})
+        await self._write([name for name in everything if name not in doubtful], {})
         if refusal := found.refusal(self.app, self._names):
             raise ConflictError(refusal)
         for one in found.beginnings:
@@ -221,14 +219,24 @@ class LiveWork:
     async def _note(self, *, last: bool = False) -> None:
         """Write down where the stages are, now and then."""
         now = asyncio.get_running_loop().time()
-        created = self._created.get(self.app.name)
         begun = self._places.keys() - self._noted
-        if created is None or not (last or begun or now >= self._note_at):
+        if not (last or begun or now >= self._note_at):
             return
         # The bucket keeps a value no longer than the stream keeps a message.
         self._note_at = now + min(NOTE_EVERY, (self.app.max_age or NOTE_EVERY * 4) / 4)
         self._noted |= begun
         try:
-            await known.add(self._bucket, created, (), self._places)
+            await self._write((), self._places)
         except MqinferError as error:
             log.debug("where the stages are was not written down", reason=str(error))
+
+    async def _write(self, names: Iterable[str], places: Mapping[str, Place]) -> None:
+        """Add to the list of stages; a worker that may not write it works all the same."""
+        created = self._created.get(self.app.name)
+        if created is None or self._denied:
+            return
+        try:
+            await known.add(self._bucket, created, names, places)
+        except PermissionDenied as error:
+            self._denied = True  # asking again and again would be in the way of what is allowed
+            log.warning("stages are not written down (see: mqinfer permissions)", reason=str(error))

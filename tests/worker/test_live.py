@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mqinfer import App, Message
-from mqinfer.errors import Unavailable
+from mqinfer.errors import PermissionDenied, Unavailable
 from mqinfer.flow.ordered import Leases, OneEach, Partitions
 from mqinfer.ports import ConsumerSpec, ConsumerState, StreamSpec
 from mqinfer.settings import Settings
@@ -279,3 +279,25 @@ async def test_without_a_drain_a_worker_goes_on_with_nothing_to_do(quickly: None
     assert not worker.stopping
     worker.stop()
     await watching
+
+
+async def test_a_worker_that_may_not_write_down_where_it_is_works_and_asks_once(
+    quickly: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, worker, tries = Consumers(), Worker(), list[str]()
+
+    async def denied(key: str, value: bytes, revision: int) -> bool:
+        tries.append(key)
+        raise PermissionDenied("NATS: no")
+
+    monkeypatch.setattr(broker.memory, "save", denied)
+    monkeypatch.setattr(live, "NOTE_EVERY", 0.0)
+    broker.states = {name: state(name) for name in ("follow-p0", "follow-p1", "double")}
+    work = work_of(broker)
+    for task in work.tasks:
+        await work.ensure(task)
+    watching = asyncio.create_task(work.watch(worker))
+    await until(lambda: broker.looks > 50, "looks")
+    worker.stop()
+    await watching
+    assert tries == ["stages"]
