@@ -36,6 +36,7 @@ LONGEST = (
     "faults/test_replay.py",
     "benchmarks/test_benchmarks_more.py",
     "faults/test_poison.py",
+    "faults/test_suspects.py",
     "faults/test_outages.py",
     "faults/test_backpressure.py",
     "replay/test_promote.py",

@@ -44,6 +44,12 @@ class Mailbox:
         if self._idle:
             self._wake()
 
+    def put_first(self, job: Job) -> None:
+        """A job has waited elsewhere: it goes before the others."""
+        self._jobs.appendleft(job)
+        if self._idle:
+            self._wake()
+
     def pop(self) -> list[Job]:
         """The next job, if one is here and none is to be waited for; else nothing."""
         if not self._jobs or self._batch_size != 1:

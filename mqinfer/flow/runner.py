@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer.context import current
-from mqinfer.errors import HandlerTimeout, Reject, WorkerKilled
+from mqinfer.errors import HandlerTimeout, Reject
 from mqinfer.flow.ahead import Ahead
 from mqinfer.flow.handling import Handling
 from mqinfer.flow.intake import Intake, Source
 from mqinfer.flow.job import HANDLING, SETTLED, Interruption, Job
 from mqinfer.flow.mailbox import Mailbox
+from mqinfer.flow.returned import Returned
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.slots import Slots
 
@@ -52,7 +53,7 @@ class Runner:
         settler: what becomes of them.
         slots: the account of what is in flight.
         metrics: of the stage.
-        suspects: the lane of messages that may kill their worker.
+        suspects: messages that may kill their worker.
         ledger: how earlier deliveries ended.
         policy: of ordered or replayed work; None is plain work.
         clock: monotonic seconds.
@@ -95,6 +96,16 @@ class Runner:
             lambda: slots.available() is not None or slots.asked > 0,
             clock,
             self._starved,
+        )
+        self._returned = Returned(
+            suspects,
+            ledger,
+            settler,
+            self._mailbox,
+            read=self._open,
+            handle=self._handle,
+            hand_back=self._hand_back,
+            clock=clock,
         )
         handlers = handling.concurrency * handling.batch_size
         beside = min(slots.max_unhandled, slots.max_messages) - handlers
@@ -141,7 +152,8 @@ class Runner:
         self._stopping = True
         await self._intake.close()
         late, self._late = self._late or [], None
-        await self._hand_back([*self._mailbox.empty(), *late])
+        aside = self._returned.give_up()  # first: it may put some of them into the mailbox
+        await self._hand_back([*self._mailbox.empty(), *aside, *late])
         try:
             async with asyncio.timeout(grace):
                 await self._empty.wait()
@@ -224,10 +236,10 @@ class Runner:
         assert task is not None
         while not self._stopping:  # a handler may swallow the cancellation at the end
             batch = mailbox.pop() or await mailbox.take()
-            ready = [job for job in batch if self._open(job)]
-            if self._any_came_again(ready):
-                await self._ledger.explain(ready, self._clock)
-                ready = await self._without_suspects(ready, task)
+            if self._any_came_again(batch):
+                ready = await self._returned.take(batch, task)
+            else:
+                ready = [job for job in batch if self._open(job)]
             if ready:
                 await self._handle(ready, task)
             # There may be hundreds of handlers: one that waits must not keep its last message,
@@ -251,34 +263,6 @@ class Runner:
             if job.delivery.attempt > 1 and self._handling.runs_user_code:
                 return True
         return False
-
-    async def _without_suspects(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> list[Job]:
-        """Handle the suspects among `jobs` alone; the others are left."""
-        others = []
-        for job in jobs:
-            if self._suspects.suspects(job):
-                await self._handle_alone(job, task)
-            else:
-                others.append(job)
-        return others
-
-    async def _handle_alone(self, job: Job, task: asyncio.Task[object]) -> None:
-        """Handle a message that may kill its worker, so that no other can be blamed for it."""
-        async with self._suspects.lane:
-            if not await self._suspects.may_run(job):
-                self._settler.dead(
-                    job,
-                    WorkerKilled(
-                        f"its worker died while it alone was being handled; delivered "
-                        f"{job.past.attempt - 1} times (out of memory, a crash in native "
-                        "code, os._exit?)"
-                    ),
-                )
-                return
-            try:
-                await self._handle([job], task)
-            finally:
-                await self._suspects.survived(job)
 
     async def _handle(self, jobs: Sequence[Job], task: asyncio.Task[object]) -> None:
         """Run the handler, in this task; an interruption cancels it, and that is ours to heed."""
@@ -351,6 +335,7 @@ class Runner:
             self._ahead.measured(self._handled, now)
             self._allow()
         self._handled = 0
+        self.slots.aside = self._suspects.aside
         pulse_before = now - self._limits.ack_wait / 3
         busy: dict[asyncio.Task[object], float] = {}
         late: dict[asyncio.Task[object], Interruption] = {}

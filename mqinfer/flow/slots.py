@@ -26,6 +26,7 @@ class Slots:
 
     Attributes:
         storing: those that are handled, and whose outputs are being stored.
+        aside: those that wait for something else than a handler.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Slots:
         self.largest = largest
         self.in_flight = 0
         self.storing = 0
+        self.aside = 0
         self.bytes_in_flight = 0
         self.asked = 0
         self.bytes_asked = 0
@@ -48,7 +50,7 @@ class Slots:
         Each message that is being stored lets another one wait: where handlers are quicker than
         the stream, more on the way hides the distance; where they are slow, nothing is hoarded.
         """
-        unhandled = self.in_flight - self.storing
+        unhandled = self.in_flight - self.storing - self.aside
         ahead = self.max_unhandled + min(self.storing, self.max_unhandled)
         return max(0, min(self.max_messages - self.in_flight, ahead - unhandled) - self.asked)
 

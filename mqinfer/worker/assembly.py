@@ -13,6 +13,7 @@ from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import Handling, InBatches, OneByOne
 from mqinfer.flow.intake import Gate, Source
 from mqinfer.flow.job import Job
+from mqinfer.flow.lane import Lane
 from mqinfer.flow.ledger import Ledger
 from mqinfer.flow.reader import Reader
 from mqinfer.flow.runner import Runner
@@ -42,12 +43,12 @@ class Assembly:
     Attributes:
         services: connections.
         work: what the worker works on.
-        lane: held while a suspect is handled: one at a time in the whole process.
+        lane: of the suspects of all stages.
     """
 
     services: Services
     work: Work
-    lane: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lane: Lane = field(default_factory=Lane)
 
     def runner(self, task: plan.Task, sink: Sink | None, state: object) -> Runner:
         """The runner of one task.
@@ -123,6 +124,7 @@ class Assembly:
                 bucket=bucket,
                 limits=task.limits,
                 lane=self.lane,
+                handlers=handling.concurrency * handling.batch_size,
             ),
             ledger=ledger,
             policy=binding.policy,

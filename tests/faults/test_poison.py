@@ -206,8 +206,9 @@ async def test_one_that_kills_its_worker(nats: Settings, tmp_path: Path, batch: 
         (letter,) = await harness.dead()
         assert letter.kind == "killed"
         assert b'"value":7' in letter.data
-        assert deaths == attempts
-        assert attempts_of(letter) == attempts + 1  # the delivery that found it out is one more
+        # Twice as one of many, `attempts` times alone, and by halves of all 60 in between.
+        assert attempts + 2 <= deaths <= attempts + 2 + 7
+        assert attempts_of(letter) == deaths + 1  # the delivery that found it out is one more
 
 
 # --- refused by Triton, refused by ClickHouse ----------------------------------------------------

@@ -154,29 +154,105 @@ async def test_a_timeout_during_a_stop_is_a_failure_as_ever(begun: Begun) -> Non
 # --- suspects -----------------------------------------------------------------------------------
 
 
-async def test_suspects_are_handled_alone_and_one_at_a_time(begun: Begun) -> None:
+def marked(flow: Flow) -> dict[str, bytes]:
+    """What the bucket holds of suspects."""
+    return {key: value for key, (value, _) in flow.broker.counts.values.items() if value}
+
+
+async def dead_in(flow: Flow, most: int, *sequences: int, alone: int = 0) -> None:
+    """Of these a worker died, as so many were at work."""
+    values = flow.broker.counts.values
+    values["group.g"] = (b"%d" % most, 1)
+    for sequence in sequences:
+        values[f"s.suspect.{sequence}"] = (b'{"group":"g","alone":%d}' % alone, 1)
+
+
+async def test_suspects_are_handled_together_with_marks(begun: Begun) -> None:
     async def handler(numbers: list[Number]) -> list[Double]:
         await begun.begin(*(number.value for number in numbers))
         return [Double(number.value) for number in numbers]
 
-    begun.hang |= {2, 4}
-    flow = Flow(handler, batch_size=4, concurrency=2)
+    begun.hang |= {2}
+    flow = Flow(handler, batch_size=4, batch_wait=0.0, concurrency=2)
     async with flow.running():
         for sequence, attempt in ((1, 1), (2, 3), (3, 2), (4, 3)):
             flow.deliver(sequence, attempt=attempt)
-        for sequence in (5, 6, 7, 8):
-            flow.deliver(sequence, attempt=3)
         await turns()
-        assert begun.calls == [[2]]
-        assert flow.lane.locked()
-        assert flow.broker.counts.values == {
-            "s.2": (b"1", 1)
-        }  # its start is counted before its handler runs
+        assert sorted(map(sorted, begun.calls)) == [[1, 3], [2, 4]]
+        marks = marked(flow)
+        (group,) = {key for key in marks if key.startswith("group.")}
+        assert marks.pop(group) == b"2"  # before the handler runs
+        assert set(marks) == {"s.suspect.2", "s.suspect.4"}
         begun.let_go()
         await turns(200)
         flow.broker.answer_all()
-        assert sorted(begun.calls) == [[1, 3], [2], [4], [5], [6], [7], [8]]
-        assert {count for count, _ in flow.broker.counts.values.values()} == {b"0"}
+        assert set(marked(flow)) == {group}
+        assert sorted(flow.values) == [1, 2, 3, 4]
+
+
+async def test_those_of_one_death_are_handled_by_halves(begun: Begun) -> None:
+    async def handler(number: Number) -> None:
+        await begun.begin(number.value)
+
+    begun.hang |= set(range(1, 9))
+    flow = Flow(handler)
+    await dead_in(flow, 8, *range(1, 9))
+    async with flow.running():
+        for sequence in range(1, 9):
+            flow.deliver(sequence, attempt=4)
+        await turns(50)
+        assert begun.calls == [[1], [2], [3], [4]]
+        begun.let_go()
+        await turns(50)
+        assert sorted(begun.calls) == [[value] for value in range(1, 9)]
+
+
+async def test_suspects_that_wait_take_no_handler_of_others(begun: Begun) -> None:
+    async def handler(number: Number) -> None:
+        await begun.begin(number.value)
+
+    begun.hang |= set(range(1, 20))
+    flow = Flow(handler, concurrency=3, max_in_flight=10)
+    await dead_in(flow, 2, *range(1, 5))
+    async with flow.running():
+        for sequence in range(1, 5):
+            flow.deliver(sequence, attempt=4)
+        await turns(50)
+        assert begun.calls == [[1]]
+        flow.slots.withdraw(flow.slots.asked, flow.slots.bytes_asked)
+        assert flow.slots.free == 0
+        await pass_time(flow, 0.1)
+        assert (flow.slots.aside, flow.slots.free) == (3, flow.slots.max_unhandled - 1)
+        flow.deliver(11)
+        flow.deliver(12)
+        await turns(50)
+        assert begun.calls == [[1], [11], [12]]
+        begun.let_go()
+        await turns(200)
+        await pass_time(flow, 0.1)
+        assert flow.slots.aside == 0
+    assert sorted(flow.broker.heard()) == [("ack", n) for n in (1, 2, 3, 4, 11, 12)]
+
+
+async def test_a_stop_hands_back_suspects_that_wait(begun: Begun) -> None:
+    async def handler(number: Number) -> None:
+        await begun.begin(number.value)
+
+    begun.hang |= {1, 2, 3}
+    flow = Flow(handler)
+    await dead_in(flow, 2, 1, 2, 3)
+    async with flow.running(grace=20.0) as running:
+        for sequence in (1, 2, 3):
+            flow.deliver(sequence, attempt=4)
+        await turns(50)
+        running.stop.set()
+        await turns(50)
+        assert flow.broker.heard() == [("nak", 2), ("nak", 3)]
+        begun.let_go()
+        await running.task
+    assert flow.broker.heard()[2:] == [("ack", 1)]
+    assert "s.back" in flow.broker.counts.values
+    assert repr(flow.lane) == "Lane(0 at work, 0 wait)"
 
 
 async def test_a_message_that_killed_its_workers_is_not_begun_again(begun: Begun) -> None:
@@ -184,9 +260,9 @@ async def test_a_message_that_killed_its_workers_is_not_begun_again(begun: Begun
         await begun.begin(number.value)
 
     flow = Flow(handler, attempts=3)
-    flow.broker.counts.values["s.1"] = (b"1", 1)  # it was alone when its worker died
+    await dead_in(flow, 1, 1, alone=2)  # it was alone when its worker died, for the third time
     async with flow.running():
-        flow.deliver(1, attempt=4)
+        flow.deliver(1, attempt=6)
         await turns()
         assert [one.headers[KIND] for one in flow.broker.published] == ["killed"]
         flow.broker.answer_all()

@@ -19,6 +19,7 @@ from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import InBatches, OneByOne
 from mqinfer.flow.intake import Source
 from mqinfer.flow.job import Job
+from mqinfer.flow.lane import Lane
 from mqinfer.flow.ledger import Ledger
 from mqinfer.flow.past import Past
 from mqinfer.flow.policy import Policy
@@ -208,7 +209,7 @@ class Flow:
         self.clock = Clock()
         self.metrics = StageMetrics()
         self.gate: str | None = None
-        self.lane = asyncio.Lock()
+        self.lane = Lane(gather=0.0)
         self.left: list[tuple[Job, bool]] = []  # released, and whether its outputs were stored
         self.ledger = Ledger("s", name="state", bucket=self.broker.counts, broker=self.broker)
         self.settler = self.make_settler(policy)
@@ -233,7 +234,11 @@ class Flow:
             slots=self.slots,
             metrics=self.metrics,
             suspects=Suspects(
-                "s", bucket=self.broker.counts, limits=self.stage.limits, lane=self.lane
+                "s",
+                bucket=self.broker.counts,
+                limits=self.stage.limits,
+                lane=self.lane,
+                handlers=self.handling.concurrency * self.handling.batch_size,
             ),
             ledger=self.ledger,
             policy=policy,
