@@ -236,6 +236,10 @@ class OneEach(Slots):
         largest: the largest message there can be, in bytes.
     """
 
+    adaptive = (
+        False  # a partition that is not asked for is not handled, and nobody knows which has work
+    )
+
     def __init__(self, partitions: int, largest: int):
         super().__init__(partitions, partitions * largest, largest)
 

@@ -110,7 +110,7 @@ class Runner:
         handlers = handling.concurrency * handling.batch_size
         beside = min(slots.max_unhandled, slots.max_messages) - handlers
         # None where handlers take all that may be in flight: nothing can wait beside them.
-        self._ahead = Ahead(handlers, beside) if beside > 0 else None
+        self._ahead = Ahead(handlers, beside) if beside > 0 and slots.adaptive else None
         if self._ahead is not None:
             slots.max_unhandled = self._ahead.allowed
         self._handled = self._pending = 0

@@ -25,9 +25,12 @@ class Slots:
             up to twice as many while as many are being stored. None is no bound of its own.
 
     Attributes:
+        adaptive: whether to ask for less where handlers are slow; else every slot is asked for.
         storing: those that are handled, and whose outputs are being stored.
         aside: those that wait for something else than a handler.
     """
+
+    adaptive = True
 
     def __init__(
         self, max_messages: int, max_bytes: int, largest: int, *, max_unhandled: int | None = None

@@ -196,7 +196,7 @@ async def test_one_that_kills_its_worker(nats: Settings, tmp_path: Path, batch: 
                 return [await harness.lag(name) for name in ("double", "slow")] == [0, 0]
 
             try:
-                await until(quiet, "the end", 180)
+                await until(quiet, "the end", 600)
             finally:
                 task.cancel()
         log.close()

@@ -104,6 +104,19 @@ async def test_order_by_key_with_workers_that_join_and_leave_and_handlers_that_f
         assert sorted(set(handled[key])) == expected[key]
 
 
+async def test_few_handlers_serve_every_partition(nats: Settings) -> None:
+    app, seen = App("plants", partitions=8), list[str]()
+
+    @app.stage(concurrency=1)
+    async def follow(leaf: Leaf) -> None:
+        seen.append(leaf.position)
+
+    async with Harness(app, nats) as harness, harness.worker():
+        for number in range(12):  # one at a time: the other partitions have nothing
+            await harness.publish(Leaf(f"p.{number}", number))
+            await until(lambda: len(seen) == number + 1, f"p.{number}")  # noqa: B023
+
+
 class Fleet:
     """Worker processes of `ordered_app`, and what they wrote down."""
 
