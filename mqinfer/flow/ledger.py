@@ -3,8 +3,8 @@
 JetStream counts deliveries; an attempt is one that started and failed. So where a delivery ends
 without an answer the ledger says how, before the message is given back: a failure (which is spent),
 a snooze or a server that is away (which are not), and, in one record for all of them, what a stop
-hands back. Deliveries that nothing explains died with their worker, or were forgotten by it: only
-these make a message suspect, and none of them is an attempt.
+hands back, or a stage that became slow. Deliveries that nothing explains died with their worker, or
+were forgotten by it: only these make a message suspect, and none of them is an attempt.
 
 Nothing is written for a message that is answered, and nothing is read for one that comes for the
 first time. Records live in the app's state bucket, under `<consumer>.ended.<sequence>` and
@@ -92,11 +92,15 @@ class Ledger:
         key = f"{self._subject}{self._consumer}.ended.{job.delivery.sequence}"
         self._broker.publish(key, header_block({}), _encode(past), stored, timeout=PATIENCE)
 
-    async def handed_back(self, jobs: Sequence[Job]) -> None:
-        """Write down that these deliveries are handed back; a stop does not wait long for it."""
+    async def handed_back(self, jobs: Sequence[Job]) -> bool:
+        """Write down that these deliveries are handed back; a stop does not wait long for it.
+
+        Returns:
+            Whether it is written.
+        """
         new = {str(job.delivery.sequence): job.delivery.attempt for job in jobs}
         if not new:
-            return
+            return True
 
         def added(value: bytes | None) -> bytes:
             known = _handed_back.decode(value) if value else {}
@@ -113,6 +117,8 @@ class Ledger:
             log.warning(
                 "hand-backs are not written down", consumer=self._consumer, reason=str(error)
             )
+            return False
+        return True
 
     async def _load(self, job: Job) -> Past:
         found = await self._read(f"{self._consumer}.ended.{job.delivery.sequence}")

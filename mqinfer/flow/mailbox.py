@@ -72,6 +72,13 @@ class Mailbox:
             if self._jobs:
                 self._wake()  # in case this handler has to wait, or was cancelled when woken
 
+    def take_last(self, count: int) -> list[Job]:
+        """Take out as many of the newest, in their order, that nobody has looked at yet."""
+        taken: list[Job] = []
+        while len(taken) < count and self._jobs and self._jobs[-1].context is None:
+            taken.append(self._jobs.pop())
+        return taken[::-1]
+
     def empty(self) -> list[Job]:
         """Take out all that no handler has begun with."""
         left = list(self._jobs)

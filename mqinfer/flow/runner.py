@@ -327,7 +327,26 @@ class Runner:
         while True:
             await asyncio.sleep(min(TICK, self._limits.ack_wait / 6, self._limits.timeout / 2))
             self.tick(self._clock())
+            await self._share()
             self._intake.look()
+
+    async def _share(self) -> None:
+        """Give to others what was taken while the handlers were quick, and would wait long."""
+        if self._ahead is None or self._intake.blocked or not self._handling.runs_user_code:
+            return  # what waits for a server waits here as well as anywhere
+        count = self._ahead.too_many(self.slots.beyond, self._clock())
+        jobs = self._mailbox.take_last(count) if count > 0 else []
+        if not jobs:
+            return
+        if await self._ledger.handed_back(jobs) or self._stopping:
+            handled = self._handled
+            for job in jobs:
+                self._settler.hand_back(job)
+            self._handled = handled
+            log.info("slower than before: gives back", stage=self.name, messages=len(jobs))
+        else:
+            for job in jobs:
+                self._mailbox.put(job)
 
     def tick(self, now: float) -> None:
         """Pulse what is being worked on, and interrupt what takes too long or is not ours."""

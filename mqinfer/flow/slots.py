@@ -53,9 +53,13 @@ class Slots:
         Each message that is being stored lets another one wait: where handlers are quicker than
         the stream, more on the way hides the distance; where they are slow, nothing is hoarded.
         """
+        return max(0, min(self.max_messages - self.in_flight, -self.beyond) - self.asked)
+
+    @property
+    def beyond(self) -> int:
+        """Messages here beyond those that may wait or be handled; negative: so many may come."""
         unhandled = self.in_flight - self.storing - self.aside
-        ahead = self.max_unhandled + min(self.storing, self.max_unhandled)
-        return max(0, min(self.max_messages - self.in_flight, ahead - unhandled) - self.asked)
+        return unhandled - self.max_unhandled - min(self.storing, self.max_unhandled)
 
     def available(self) -> tuple[int, int] | None:
         """What to ask for now: messages and bytes; None when there is no room.

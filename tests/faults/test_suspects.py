@@ -32,7 +32,7 @@ class Double(Message, subject="double"):
 app = App("night")
 begun = os.open("begun.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-@app.stage(ack_wait=1.5, attempts={attempts}, backoff=Backoff(initial=0.05))
+@app.stage(ack_wait=1.0, attempts={attempts}, backoff=Backoff(initial=0.05))
 async def double(number: Number) -> Double:
     os.write(begun, f"{{os.getpid()}} {{number.value}}\\n".encode())
     {body}
@@ -124,7 +124,7 @@ async def test_deaths_that_no_message_caused_leave_the_work_wide(
 
 
 async def test_killers_among_many_are_found(nats: Settings, tmp_path: Path) -> None:
-    killers, count = (3, 10), 16
+    killers, count = (1, 5), 8
     night = Night(tmp_path, nats, KILL.format(killers=killers))
     app = night.module()
     async with Harness(app.app, nats) as harness:

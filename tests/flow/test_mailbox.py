@@ -65,6 +65,27 @@ async def test_what_no_handler_has_begun_with_can_be_taken_out() -> None:
     assert "0 jobs, 0 idle handlers" in repr(box)
 
 
+async def test_the_newest_that_nobody_looked_at_can_be_taken_out() -> None:
+    box = mailbox()
+    for sequence in range(1, 6):
+        box.put(job(sequence))
+    first = job(9)
+    first.open("s", None, None)
+    box.put_first(first)
+    assert sequences(box.take_last(2)) == [4, 5]
+    assert sequences(box.take_last(9)) == [1, 2, 3]  # what was looked at waits for its turn
+    assert sequences(await box.take()) == [9]
+
+
+async def test_what_is_put_first_is_taken_first_and_wakes_a_handler() -> None:
+    box = mailbox()
+    taken = asyncio.create_task(box.take())
+    await turns()
+    box.put_first(job(1))
+    box.put_first(job(2))
+    assert sequences(await taken) == [2]
+
+
 steps = st.lists(
     st.tuples(st.sampled_from(["put", "put", "take", "cancel", "turn"]), st.integers(0, 99)),
     max_size=60,
