@@ -145,7 +145,7 @@ class Codec:
             DecodeError: what is wrong, and where in the payload.
         """
         # Most name it just so: what else a name may be is looked at where it is none of these.
-        wire = _WIRES.get(content_type or "") or self._wire(kind, data, content_type)
+        wire = _WIRES.get(content_type or "") or self.wire(kind, data, content_type)
         try:
             return self.decoder(kind, wire)(data)
         except msgspec.ValidationError as error:
@@ -157,7 +157,8 @@ class Codec:
                 + (_not_json(data, error) if wire == "json" else "")
             ) from None
 
-    def _wire(self, kind: type[Message], data: bytes, content_type: str | None) -> Wire:
+    def wire(self, kind: type[Message], data: bytes, content_type: str | None) -> Wire:
+        """The format that a payload is in; arguments and errors as in `decode`."""
         if not content_type:
             own = kind.__mqinfer__.wire
             return "json" if own == "json" or data[:1] in _JSON_STARTS else own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -75,7 +75,7 @@ class Streams(Protocol):
         first: int = 1,
         last: int | None = None,
         since: datetime.datetime | None = None,
-    ) -> AsyncIterator[Stored]:
+    ) -> AsyncGenerator[Stored]:
         """The messages that the stream holds now, in its order.
 
         What is published after the start of the scan is not part of it, so that a scan that sends

@@ -46,7 +46,7 @@ class JetStreamRuns(JetStreamBucket):
     async def sequence_at(self, stream: str, moment: datetime.datetime) -> int | None:
         """The first sequence that was stored at `moment` or later, or None."""
         scan = Scanner(self._jetstream.client).messages(stream, since=moment)
-        async with contextlib.aclosing(scan) as messages:  # type: ignore[type-var]
+        async with contextlib.aclosing(scan) as messages:
             async for message in messages:
                 return message.sequence
         return None

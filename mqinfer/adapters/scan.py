@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.adapters import admin
@@ -135,7 +135,7 @@ class Scanner:
         first: int = 1,
         last: int | None = None,
         since: datetime.datetime | None = None,
-    ) -> AsyncIterator[Stored]:
+    ) -> AsyncGenerator[Stored]:
         """The messages that the stream holds now, in its order; see `Streams.messages`."""
         info = await self.stream_info(stream)
         if info is None:

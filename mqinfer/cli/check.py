@@ -36,6 +36,8 @@ def check(
     r"""Check wiring, models and their inputs, tables, streams and servers.
 
     Changes nothing. Each problem is one line that names the stage; exit code 1 if there is any.
+    What waits in the stream is read as this code would read it, a sample for each stage, and what
+    would die of a type that changed is told; so it is with the rows that are stored.
     Input names are read from the handlers' code; dtypes and shapes are compared where the app
     declares them: app.model("m", inputs={"image": Tensor("uint8", (480, 640, 3))}).
 
@@ -126,6 +128,9 @@ async def _streams(app: App, settings: Settings, report: Report) -> None:
     from mqinfer import wiring
     from mqinfer.adapters.scan import Scanner
     from mqinfer.operate.check import check_streams
+    from mqinfer.operate.waiting import check_waiting
 
     async with wiring.jetstream(app, settings, "check") as broker:
-        await check_streams(app, Scanner(broker.client), report)
+        streams = Scanner(broker.client)
+        await check_streams(app, streams, report)
+        await check_waiting(app, streams, report)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mqinfer import plan
 from mqinfer.errors import BadTensor, ConfigurationError, MqinferError, Unavailable
@@ -24,7 +24,7 @@ from mqinfer.ports import (
     TensorInfo,
 )
 from mqinfer.readable import unreadable
-from mqinfer.tables.migrate import ensure_table
+from mqinfer.tables.foresee import foresee
 from mqinfer.tables.tables import schema_of
 from mqinfer.worker import known
 from mqinfer.worker.survey import survey
@@ -182,11 +182,13 @@ async def check_tables(
     before = len(report.problems)
     for table, (row, _users) in tables.items():
         try:
-            await ensure_table(_LookOnly(database), row, app.name)
-        except _WouldChangeError:
-            continue
+            found = await foresee(database, row, app.name)
         except MqinferError as error:
             report.found(f"stage sink-{table}", error)
+            continue
+        for conflict in found.conflicts:
+            report.found(f"stage sink-{table}", conflict)
+        report.notes += [f"stage sink-{table}: {note}" for note in found.notes]
     if tables and len(report.problems) == before:
         report.checked.append(f"ClickHouse: tables {', '.join(tables)}")
 
@@ -213,25 +215,6 @@ def _tables(stages: Mapping[str, Stage]) -> dict[str, tuple[type[Row], list[str]
             if issubclass(kind, Row) and table is not None:
                 found.setdefault(table, (kind, []))[1].append(stage.name)
     return found
-
-
-class _WouldChangeError(Exception):
-    """All checks have passed, and the next step would change the table."""
-
-
-class _LookOnly:
-    """A database that answers questions and changes nothing."""
-
-    def __init__(self, database: Database):
-        self.ping = database.ping
-        self.query = database.query
-        self.close = database.close
-
-    async def command(self, *_arguments: Any, **_named: Any) -> None:
-        raise _WouldChangeError
-
-    async def insert(self, *_arguments: Any, **_named: Any) -> None:
-        raise _WouldChangeError
 
 
 # --- models -------------------------------------------------------------------------------------

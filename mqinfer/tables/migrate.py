@@ -7,6 +7,8 @@ what is there is read again after a step, and columns of the other version are k
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
@@ -64,6 +66,39 @@ async def ensure_table(db: Database, row_type: type[Row], app: str | None = None
 
 async def _step(db: Database, schema: TableSchema, app: str | None, *, shared: bool) -> bool:
     """Change what differs; True when nothing did."""
+    view, storage = await look(db, schema)
+    if view is not None:
+        check_view(schema, view)
+    if storage is None:
+        await db.command(schema.create_storage(marked("", app) if app else ""))
+        return False
+    stored = await columns(db, schema.storage)
+    check_owner(schema, storage, stored, app, shared=shared)
+    check_storage(schema, storage)
+    changes = [
+        statement
+        for name, wanted in schema.types.items()
+        if (statement := await change(db, schema, name, stored.get(name), wanted))
+    ]
+    for statement in changes:
+        await db.command(statement)
+    if changes:
+        return False
+    shown = {name: stored[name] for name in schema.view_columns(stored)}
+    # Compared without order, or workers of two versions would replace it in turns.
+    if view is None or await columns(db, schema.name) != shown:
+        await db.command(schema.create_view(stored))
+        return False
+    comment = str(storage["comment"])
+    if app is not None and app not in owners_of(comment):
+        return not await _mark(db, schema, marked(comment, app))
+    return True
+
+
+async def look(
+    db: Database, schema: TableSchema
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """What there is of the view and of the table behind it."""
     tables = {
         row["name"]: row
         for row in await db.query(
@@ -72,35 +107,7 @@ async def _step(db: Database, schema: TableSchema, app: str | None, *, shared: b
             {"view": schema.name, "storage": schema.storage},
         )
     }
-    view, storage = tables.get(schema.name), tables.get(schema.storage)
-    if view is not None:
-        _check_view(schema, str(view["engine"]), str(view["as_select"]))
-    if storage is None:
-        await db.command(schema.create_storage(marked("", app) if app else ""))
-        return False
-    stored = await _columns(db, schema.storage)
-    comment = str(storage["comment"])
-    owners = owners_of(comment)
-    if app is not None and owners and app not in owners and not shared:
-        raise ConflictError(foreign(schema, app, owners, stored))
-    _check_storage(schema, str(storage["engine"]), str(storage["sorting_key"]))
-    changes = [
-        statement
-        for name, wanted in schema.types.items()
-        if (statement := await _change(db, schema, name, stored.get(name), wanted))
-    ]
-    for statement in changes:
-        await db.command(statement)
-    if changes:
-        return False
-    shown = {name: stored[name] for name in schema.view_columns(stored)}
-    # Compared without order, or workers of two versions would replace it in turns.
-    if view is None or await _columns(db, schema.name) != shown:
-        await db.command(schema.create_view(stored))
-        return False
-    if app is not None and app not in owners:
-        return not await _mark(db, schema, marked(comment, app))
-    return True
+    return tables.get(schema.name), tables.get(schema.storage)
 
 
 async def _mark(db: Database, schema: TableSchema, comment: str) -> bool:
@@ -113,7 +120,8 @@ async def _mark(db: Database, schema: TableSchema, comment: str) -> bool:
     return True
 
 
-async def _columns(db: Database, table: str) -> dict[str, str]:
+async def columns(db: Database, table: str) -> dict[str, str]:
+    """The types of a table's columns, in their order; none if there is no such table."""
     rows = await db.query(
         "SELECT name, type FROM system.columns "
         "WHERE database = currentDatabase() AND table = {table:String} ORDER BY position",
@@ -122,15 +130,33 @@ async def _columns(db: Database, table: str) -> dict[str, str]:
     return {str(row["name"]): str(row["type"]) for row in rows}
 
 
-def _check_view(schema: TableSchema, engine: str, select: str) -> None:
-    if engine != "View" or schema.storage not in select:
+def check_view(schema: TableSchema, view: Mapping[str, Any]) -> None:
+    """Raise ConflictError if what is called like the view is none of ours."""
+    engine = str(view["engine"])
+    if engine != "View" or schema.storage not in str(view["as_select"]):
         raise ConflictError(
             f"{schema.name} exists in ClickHouse and is not mqinfer's (it is a {engine}): rename "
             "it, or give the row type another table="
         )
 
 
-def _check_storage(schema: TableSchema, engine: str, sorting_key: str) -> None:
+def check_owner(
+    schema: TableSchema,
+    storage: Mapping[str, Any],
+    stored: Mapping[str, str],
+    app: str | None,
+    *,
+    shared: bool,
+) -> None:
+    """Raise ConflictError if the table behind the view, of columns `stored`, is another app's."""
+    owners = owners_of(str(storage["comment"]))
+    if app is not None and owners and app not in owners and not shared:
+        raise ConflictError(foreign(schema, app, owners, stored))
+
+
+def check_storage(schema: TableSchema, storage: Mapping[str, Any]) -> None:
+    """Raise ConflictError if the table behind the view differs in what cannot be changed."""
+    engine, sorting_key = str(storage["engine"]), str(storage["sorting_key"])
     # Replicated and Shared ones are as good, for those who create the table themselves.
     if not engine.endswith("ReplacingMergeTree"):
         raise ConflictError(
@@ -147,9 +173,21 @@ def _check_storage(schema: TableSchema, engine: str, sorting_key: str) -> None:
         )
 
 
-async def _change(
+async def change(
     db: Database, schema: TableSchema, name: str, has: str | None, wants: str
 ) -> str | None:
+    """The statement that makes of a column what the field wants; None where nothing is to be done.
+
+    Args:
+        db: where the table is.
+        schema: of the table.
+        name: of the column.
+        has: its type now; None if there is no such column.
+        wants: the type of its field.
+
+    Raises:
+        ConflictError: there is no such statement.
+    """
     if has is None:
         return schema.add_column(name)
     if same_type(has, wants):

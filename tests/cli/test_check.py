@@ -322,6 +322,23 @@ def test_a_consumer_with_other_settings(served: Shell) -> None:
     assert "mqinfer needs 'explicit'" in out
 
 
+def test_a_type_that_changed_while_messages_wait(served: Shell) -> None:
+    source = (served.folder / f"{served.name}.py").read_text()
+    (served.folder / "words.jsonl").write_text('{"text": "a"}\n')
+    assert served.run("publish", served.app, "word", "words.jsonl")[0] == 0
+    code, out, _ = served.run("check", served.app)
+    assert code == 0
+    assert "ok       messages: 2 of those that wait can be read" in out  # by two stages
+    app = served.write(source.replace('id: str = ""', "size: int"))
+    code, out, _ = served.run("check", app)
+    assert code == 1
+    for stage in ("measure", "count"):
+        assert (
+            f"problem  stage {stage}: 1 of 1 messages of Word that wait would be dead letters: 1 x "
+            "the payload is no Word: Object missing required field `size` (older code wrote none"
+        ) in out
+
+
 def test_a_report_tells_each_problem_once() -> None:
     report = Report()
     report.found("stage a", "x\ny")
