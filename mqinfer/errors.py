@@ -156,7 +156,17 @@ class TableError(MqinferError):
 
 
 class BadRows(TableError):
-    """ClickHouse refused a batch because of the data in it."""
+    """ClickHouse refused a batch because of the data in it.
+
+    Attributes:
+        row: which one, from 0, where the server says so of a block that was sent whole.
+        column: whose values cannot be converted, where the server says so.
+    """
+
+    def __init__(self, text: str, *, row: int | None = None, column: str | None = None):
+        super().__init__(text)
+        self.row = row
+        self.column = column
 
 
 # --- outages: wait, do not fail ------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -131,23 +132,18 @@ class InferenceServer(Protocol):
 # --- tables -------------------------------------------------------------------------------------
 
 
+# Raises BadRows if the table as it is now would refuse these columns.
+Rehearse = Callable[[Sequence[Sequence[Any]]], Awaitable[None]]
+
+
 class Database(Protocol):
     """ClickHouse."""
 
     async def ping(self) -> None:
-        """Return if the server takes statements.
-
-        Raises:
-            Unavailable: why it does not.
-        """
+        """Return if the server takes statements; or raises Unavailable, which says why not."""
 
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
-        """Run a statement that gives no rows.
-
-        Raises:
-            TableError: the server refused it.
-            Unavailable: it does not answer.
-        """
+        """Run a statement that gives no rows; or raises TableError (refused) or Unavailable."""
 
     async def query(
         self, sql: str, parameters: Mapping[str, Any] | None = None
@@ -166,7 +162,7 @@ class Database(Protocol):
         """Insert a block of rows, column by column; durable when it returns.
 
         Args:
-            table: the table's name.
+            table: its name.
             columns: their names.
             types: their ClickHouse types.
             data: one sequence of values a column, all of one length.
@@ -176,9 +172,13 @@ class Database(Protocol):
             BadRows: the data was refused.
             TableError: the statement was refused (no table, no such column).
             PermissionDenied: these credentials may not insert there.
-            Unavailable: the server does not answer, or does not take rows now; the block may
-                have been stored.
+            Unavailable: no answer, or no room now; the block may have been stored.
         """
+
+    def rehearsal(
+        self, table: str, columns: Sequence[str], types: Sequence[str]
+    ) -> AbstractAsyncContextManager[Rehearse]:
+        """Inserts into a likeness of a table that keeps nothing; raises what `insert` does."""
 
     async def close(self) -> None:
         """Release connections."""

@@ -24,6 +24,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+# So few are not halved where the first one at fault is always told.
+_KNOWN = 64
+
 
 class Split(Generic[T]):
     """Parts that are still to be tried, in order.
@@ -41,20 +44,31 @@ class Split(Generic[T]):
         """The part to try next; None when nothing is left."""
         return self._parts.popleft() if self._parts else None
 
-    def refused(self, part: Sequence[T]) -> Sequence[T]:
+    def refused(self, part: Sequence[T], at: int | None = None) -> Sequence[T]:
         """A part was refused: it is tried again in smaller ones, unless it is a single item.
 
+        Args:
+            part: which.
+            at: where in it the first item at fault stands, if that is known. Those before it are
+                not tried again.
+
         Returns:
-            The part if its one item is at fault; nothing if its parts are to be tried.
+            What is at fault: the part if it is one item, that at `at`, or nothing if its parts are
+            to be tried.
         """
         if len(part) == 1:
             return part
+        if at is not None and 0 <= at < len(part):
+            rest = part[at + 1 :]
+            self._cut(rest, max((len(rest) + 1) // 2, _KNOWN))
+            return part[at : at + 1]
         self._cut(part, 1 if len(part) <= self._few else (len(part) + 1) // 2)
         return part[:0]
 
     def again(self, part: Sequence[T]) -> None:
-        """Try a part again as it is."""
-        self._parts.appendleft(part)
+        """Try a part again as it is, or what is left of it."""
+        if len(part):
+            self._parts.appendleft(part)
 
     def _cut(self, part: Sequence[T], size: int) -> None:
         starts = range(0, len(part), size)

@@ -231,7 +231,7 @@ connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextManag
 mqinfer.errors
 
 class BadImage(Reject)
-class BadRows(TableError)
+class BadRows(text: str, *, row: int | None = None, column: str | None = None)
 class BadTensor(Reject)
 class BlobError(MqinferError)
 class BlobNotFound(BlobError)

@@ -13,12 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
+from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import (
     DataError,
@@ -27,6 +29,7 @@ from clickhouse_connect.driver.exceptions import (
     NotSupportedError,
     ProgrammingError,
 )
+from clickhouse_connect.driver.insert import InsertContext
 
 from mqinfer.errors import (
     BadRows,
@@ -36,6 +39,8 @@ from mqinfer.errors import (
     TableError,
     Unavailable,
 )
+from mqinfer.ports import Rehearse
+from mqinfer.tables.sql import quoted
 
 # The client logs a traceback for a value it refuses, before it raises; we report it as BadRows.
 logging.getLogger("clickhouse_connect.driver.transform").setLevel(logging.CRITICAL)
@@ -61,6 +66,11 @@ _OUTAGE_CODES = frozenset((
 # fmt: on
 _DENIED_CODES = frozenset((192, 193, 194, 497, 516))
 _OUTAGE_STATUS = frozenset((429, 502, 503, 504))
+_LIKENESS = "mqinfer_likeness"
+# What the server says of it, of the row that violates a constraint, and of a column's values.
+_LIKENESS_NAME = re.compile(r"_temporary_and_external_tables\.`?[^` ]+`?( \([0-9a-f-]+\))?")
+_ROW = re.compile(r"is violated at row (\d+)")
+_COLUMN = re.compile(r'while converting column "(.+?)" from type')
 
 
 class ClickHouse:
@@ -191,6 +201,49 @@ class ClickHouse:
                 column_oriented=True,
                 settings={**_INSERT_SETTINGS, "insert_deduplication_token": token},
             )
+
+    @asynccontextmanager
+    async def rehearsal(
+        self, table: str, columns: Sequence[str], types: Sequence[str]
+    ) -> AsyncIterator[Rehearse]:
+        """Inserts into a likeness of the table that keeps nothing, to learn what it refuses.
+
+        It has the table's columns and constraints as they are now, and nothing of what hangs on it.
+        It belongs to a session of its own, and the server forgets both when they are not used for
+        a minute.
+
+        Raises:
+            TableError: there is no such table, or no likeness can be made.
+            PermissionDenied: these credentials may not make one.
+            Unavailable: the server does not answer.
+        """
+        session = {"session_id": uuid.uuid4().hex, "session_timeout": 60}
+        async with self._call(self._timeout) as client:
+            likeness = f"CREATE TEMPORARY TABLE {_LIKENESS} AS {quoted(table)} ENGINE = Null"
+            await client.command(likeness, settings=session)
+
+        async def rehearse(data: Sequence[Sequence[Any]]) -> None:
+            try:
+                async with self._call(self._timeout, data=True) as client:
+                    context = InsertContext(
+                        _LIKENESS,
+                        columns,
+                        [get_from_name(name) for name in types],
+                        data,
+                        column_oriented=True,
+                        settings={**session, "async_insert": 0},
+                        block_size=len(data[0]),  # one block: rows are counted in it
+                    )
+                    await client.data_insert(context)
+            except BadRows as error:
+                row, column = _ROW.search(str(error)), _COLUMN.search(str(error))
+                raise BadRows(
+                    _LIKENESS_NAME.sub(table, str(error)),
+                    row=int(row[1]) - 1 if row else None,
+                    column=column[1] if column else None,
+                ) from None
+
+        yield rehearse
 
     async def close(self) -> None:
         """Release connections; a later call opens them again."""

@@ -50,12 +50,15 @@ class Block:
     def __len__(self) -> int:
         return len(self.index)
 
-    def part(self, start: int, stop: int) -> Block:
-        """Some of its rows, in their order; `refused` is not taken along."""
-        if start == 0 and stop == len(self):
+    def only(self, rows: Sequence[int]) -> Block:
+        """Some of its rows, in the order given; `refused` is not taken along."""
+        if rows == range(len(self)):
             return self
-        data = [column[start:stop] for column in self.data]
-        return Block(self.names, self.types, data, self.index[start:stop])
+        if isinstance(rows, range):
+            data = [column[rows.start : rows.stop] for column in self.data]
+            return Block(self.names, self.types, data, self.index[rows.start : rows.stop])
+        data = [[column[row] for row in rows] for column in self.data]
+        return Block(self.names, self.types, data, [self.index[row] for row in rows])
 
     def cut(self, max_bytes: int) -> Iterator[tuple[int, int]]:
         """Bounds of parts that hold about `max_bytes` each, and at least one row."""

@@ -3,9 +3,9 @@
 `write` returns when every row it was given is in ClickHouse or refused for a reason:
 
 * rows go as one insert, cut only where they are more than `max_bytes`;
-* rows whose values do not fit their columns are found before anything is sent, and the others go
-  as one insert all the same; one that the server itself refuses for its data is halved until the
-  rows at fault stand alone, and all the others are stored;
+* rows whose values do not fit their columns are found before anything is sent, and those that the
+  server itself refuses without storing any (see `sift`); the others go as one insert all the same.
+  Where that cannot be, a refused insert is halved until the rows at fault stand alone;
 * while ClickHouse does not answer the sink waits. An insert whose answer was lost is sent again:
   under the same deduplication token, and should that have been forgotten, the table keeps one row
   for each identity anyway (see `tables`).
@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from mqinfer.backoff import Backoff
-from mqinfer.errors import BadRows, TableError, Unavailable
+from mqinfer.errors import BadRows, MqinferError, TableError, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.message import Row
 from mqinfer.metrics import Metrics, SinkMetrics
@@ -31,6 +31,7 @@ from mqinfer.ports import Database, Origin
 from mqinfer.split import Split
 from mqinfer.tables.block import Block, build_block
 from mqinfer.tables.migrate import ensure_table
+from mqinfer.tables.sift import sift
 from mqinfer.tables.tables import TableSchema, schema_of
 
 log = structlog.get_logger("mqinfer.sink")
@@ -158,10 +159,20 @@ class Sink:
         else:
             block, split = await asyncio.to_thread(self._build, items)
         refused = dict(block.refused)
+        sifting = True
         while part := split.take():
-            start, stop = part[0], part[-1] + 1
-            reason = await self._store(block.part(start, stop), f"{call}-{start}-{stop}")
+            rows = block.only(part)
+            # The number tells a part from the one it was before rows were taken out of it.
+            reason = await self._store(rows, f"{call}-{part[0]}-{part[-1] + 1}-{len(part)}")
             if reason is None:
+                continue
+            bad: dict[int, str] = {}
+            if isinstance(reason, BadRows) and len(part) > 1 and sifting:
+                bad = await self._sift(rows)
+                sifting = bool(bad)  # else it is something that no rehearsal shows
+            if bad:
+                refused |= {rows.index[row]: why for row, why in bad.items()}
+                split.again([row for at, row in enumerate(part) if at not in bad])
                 continue
             for row in split.refused(part):
                 if isinstance(reason, BadRows):
@@ -170,6 +181,24 @@ class Sink:
                     split.again(part)
         self.metrics.refused(len(refused))
         return refused
+
+    async def _sift(self, block: Block) -> dict[int, str]:
+        """Rows at fault, found without storing any; none where that cannot be."""
+        for failures in range(1, _PATIENCE + 1):
+            try:
+                async with self._db.rehearsal(
+                    self.schema.storage, block.names, block.types
+                ) as rehearse:
+                    found = await sift(block, rehearse)
+            except Unavailable as error:
+                await self._wait(str(error), failures)
+            except MqinferError as error:
+                log.info("no rehearsal: halving", table=self.schema.name, why=str(error))
+                break
+            else:
+                self._availability.up()
+                return found
+        return {}
 
     def _build(self, items: Sequence[tuple[Row, Origin]]) -> tuple[Block, Split[int]]:
         """The block, and the parts of it to be stored, as ranges of its rows."""
