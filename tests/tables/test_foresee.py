@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import types
 from typing import Annotated, Any
 
@@ -29,6 +30,10 @@ TWO = Annotated[str, Column("Enum8('red' = 1, 'blue' = 2)")]
 ONE = Annotated[str, Column("Enum8('red' = 1)")]
 THREE = Annotated[str, Column("Enum8('red' = 1, 'blue' = 2, 'green' = 3)")]
 RENUMBERED = Annotated[str, Column("Enum8('red' = 2, 'blue' = 1)")]
+FIXED = Annotated[str, Column("FixedString(1)")]
+MICROS = Annotated[datetime.datetime, Column("DateTime64(6, 'UTC')")]
+NANOS = Annotated[datetime.datetime, Column("DateTime64(9, 'UTC')")]
+EARLY, LATE = datetime.datetime(1999, 1, 1), datetime.datetime(2290, 1, 1)
 SMALL = Annotated[int, Column("Int8")]
 
 # Old fields, a row, new fields, another row; conflicts, notes.
@@ -46,6 +51,10 @@ CHANGES: dict[str, tuple[Fields, Fields, Fields, Fields, list[str], list[str]]] 
     "narrower": ({"x": int}, {"x": 300}, {"x": SMALL}, {"x": 1}, [],
                  ["column 'x': it stays Int64, which holds what the field wants (Int8)"]),
     "other": ({"x": int}, {"x": 1}, {"x": str}, {"x": "a"}, ["it has Int64, the field wants"], []),
+    "zero_bytes": ({"x": FIXED}, {"x": "a"}, {"x": str}, {"x": "a"},
+                   ["it has FixedString(1), the field wants String"], []),
+    "nanoseconds": ({"x": MICROS}, {"x": LATE}, {"x": NANOS}, {"x": EARLY},
+                    ["it has DateTime64(6, 'UTC'), the field wants DateTime64(9, 'UTC')"], []),
     "two": ({"x": int, "y": int}, {"x": 1, "y": 1}, {"x": str, "y": str}, {"x": "a", "y": "a"},
             ["column 'x'", "column 'y'"], []),
     "added": ({"x": int}, {"x": 1}, {"x": int, "y": (int, 7)}, {"x": 1}, [], []),
