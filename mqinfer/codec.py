@@ -22,9 +22,18 @@ from msgspec import inspect
 from msgspec.structs import astuple
 
 from mqinfer.blob import Blob, BlobStore
+from mqinfer.blobfields import within
 from mqinfer.errors import DecodeError, EncodeError
 from mqinfer.message import Message, Row, Wire
-from mqinfer.written import AnyBlob, any_array, difference, not_finite, not_read, not_written
+from mqinfer.written import (
+    AnyBlob,
+    any_array,
+    difference,
+    no_offset,
+    not_finite,
+    not_read,
+    not_written,
+)
 
 M = TypeVar("M", bound=Message)
 
@@ -59,7 +68,7 @@ class Codec:
             "msgpack": msgspec.msgpack.Encoder(enc_hook=_encode_msgpack).encode,
         }
         self._decoders: dict[tuple[type, Wire], Callable[[bytes], Any]] = {}
-        self._writers: dict[type, tuple[Wire, Callable[[Any], bytes], tuple[type, ...]]] = {}
+        self._writers: dict[type, tuple[Wire, Callable[[Any], bytes], tuple[type, ...], bool]] = {}
         self._checks: dict[tuple[type, Wire], Callable[[bytes], Any]] = {}
 
     def encode(self, message: Message) -> bytes:
@@ -81,13 +90,15 @@ class Codec:
         found = self._writers.get(kind)
         if found is None:
             wire = kind.__mqinfer__.wire
-            found = self._writers[kind] = wire, self._encode[wire], _plain_types(kind)
-        wire, encode, plain = found
+            found = self._writers[kind] = (
+                wire, self._encode[wire], _plain_types(kind), _has_times(kind)
+            )  # fmt: skip
+        wire, encode, plain, times = found
         try:
             data = encode(message)
             if plain and tuple(map(type, astuple(message))) == plain:
                 return data, wire
-            if self._check(kind, wire)(data) == message:
+            if not times and self._check(kind, wire)(data) == message:
                 return data, wire
         except Exception:  # noqa: BLE001 - told below, in words
             pass
@@ -103,6 +114,11 @@ class Codec:
                     "with wire='msgpack', or return a number"
                 )
             wire = "msgpack"
+        if lost := no_offset(message):
+            raise EncodeError(
+                f"{lost[0]} is {lost[1]!r}, whose zone says no offset without a date, so that no "
+                "reader would get it: use one with a fixed offset, or a datetime"
+            )
         try:
             data = self._encode[wire](message)
         except Exception as error:  # noqa: BLE001 - whatever a value makes the encoder raise
@@ -203,6 +219,14 @@ def _plain_types(kind: type[Message]) -> tuple[type, ...]:
         return ()
 
 
+def _has_times(kind: type[Message]) -> bool:
+    """Whether a message may hold times of day: two that are equal may differ in their zone."""
+    try:
+        return any(isinstance(part, inspect.TimeType) for part in within(inspect.type_info(kind)))
+    except Exception:  # noqa: BLE001 - whatever an annotation makes msgspec raise
+        return True
+
+
 def _stand_in(kind: type, value: Any) -> Any:
     if kind is Blob:
         return AnyBlob()
@@ -264,6 +288,8 @@ def _encode_numpy(value: Any, pack: Callable[[bytes], tuple[str, Any]]) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         if isinstance(value, numpy.ndarray):
+            if isinstance(value, numpy.ma.MaskedArray):
+                raise TypeError("a masked array cannot travel: fill it, array.filled(0)")
             if value.dtype.kind not in _ARRAY_KINDS:
                 raise TypeError(f"an array of dtype {value.dtype} cannot travel: numbers only")
             name, data = pack(numpy.ascontiguousarray(value).tobytes())

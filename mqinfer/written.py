@@ -102,6 +102,23 @@ def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
         yield from _not_finite(part, place + step)
 
 
+def no_offset(message: Message) -> tuple[str, datetime.time] | None:
+    """The first time of day whose zone would be lost, as it needs a date, and its place."""
+    return next(_no_offset(message, type(message).__name__), None)
+
+
+def _no_offset(value: Any, place: str) -> Iterator[tuple[str, datetime.time]]:
+    if isinstance(value, datetime.time):
+        if value.tzinfo is not None and value.utcoffset() is None:
+            yield place, value
+        return
+    if isinstance(value, Mapping):
+        for key in value:
+            yield from _no_offset(key, f"{place}[{key!r}]")
+    for step, part in _parts(value):
+        yield from _no_offset(part, place + step)
+
+
 def difference(found: Any, written: Any, place: str) -> str | None:
     """Where a reader gets another value than was written, in words; None where it gets the same.
 
@@ -141,6 +158,8 @@ def difference(found: Any, written: Any, place: str) -> str | None:
 
 def _equal(found: Any, written: Any) -> bool:
     try:
+        if _is_array(found):  # == is of each element there
+            return _same_array(found, written)
         if bool(found == written) or (found != found and written != written):
             return True
         if isinstance(found, datetime.datetime) and isinstance(written, datetime.datetime):
@@ -150,21 +169,25 @@ def _equal(found: Any, written: Any) -> bool:
                 and found.astimezone(utc) == written.astimezone(utc)
             )
     except Exception:  # noqa: BLE001 - whatever a value makes a comparison raise
-        return _same_array(found, written)
+        return False
     if isinstance(written, Blob):  # where the type is open
         return found == written.path or isinstance(found, (Mapping, bytes))
     return isinstance(found, enum.Enum) and bool(found.value == written)
 
 
-def _same_array(found: Any, written: Any) -> bool:
-    """Whether an array was decoded of a list that was written."""
+def _is_array(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
-    return (
-        numpy is not None
-        and isinstance(found, numpy.ndarray)
-        and isinstance(written, (list, tuple))
-        and found.tolist() == numpy.asarray(written, found.dtype).tolist()
-    )
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _same_array(found: Any, written: Any) -> bool:
+    """Whether an array was decoded of the one, or the list, that was written."""
+    import numpy as np
+
+    if _is_array(written):
+        return bool(found == written)  # what a check decodes is equal to any
+    rounded = np.asarray(written, found.dtype)
+    return isinstance(written, (list, tuple)) and np.array_equal(found, rounded, equal_nan=True)
 
 
 def _is_many(value: Any) -> bool:

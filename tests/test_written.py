@@ -58,6 +58,11 @@ def back(value: Any) -> Any:
     return found.value
 
 
+TIME = datetime.time
+BERLIN = datetime.time(12, tzinfo=ZoneInfo("Europe/Berlin"))  # == the time without a zone
+MASKED = np.ma.array([1, 2], mask=[False, True])
+
+
 @pytest.mark.parametrize(
     ("hint", "value", "text"),
     [
@@ -91,6 +96,11 @@ def back(value: Any) -> Any:
         (list[str], ["a", object()], "Sample.value cannot be written: a message cannot carry a ob"),
         (str, "\ud800", "Sample.value cannot be written: .*surrogates"),
         (list[Any], [np.datetime64("2026-01-01")], "Sample.value"),
+        (datetime.time, BERLIN, "Sample.value is datetime.time.*says no offset without a date"),
+        (dict[str, list[datetime.time]], {"a": [BERLIN]}, r"Sample.value\['a'\]\[0\] is datetime"),
+        (dict[datetime.time, int], {BERLIN: 1}, r"Sample.value\[datetime.time.* no offset"),
+        (NDArray[np.int64], MASKED, "Sample.value cannot be written: a masked array"),
+        (Any, [MASKED], "Sample.value cannot be written: a masked array"),
     ],
     ids=named,
 )
@@ -141,7 +151,27 @@ def test_the_same_value_in_another_dress_is_kept(
     assert back(message(hint, wire=wire)(value)) == want
 
 
-@pytest.mark.parametrize("array", [[1.0, 2.0], np.array([math.nan, 1.0], np.float32)], ids=named)
+@pytest.mark.parametrize("hint", [datetime.time, list[datetime.time], dict[str, datetime.time]])
+@pytest.mark.parametrize("wire", ["json", "msgpack"])
+def test_no_zone_of_a_time_is_lost(hint: Any, wire: str) -> None:
+    """Two times are equal for Python if one has no zone, and the other one that needs a date."""
+
+    def put(time: datetime.time) -> Any:
+        return {"a": time} if hint == dict[str, datetime.time] else time if hint is TIME else [time]
+
+    for zone in (None, datetime.UTC, datetime.timezone(datetime.timedelta(hours=-3))):
+        found = back(message(hint, wire=wire)(put(BERLIN.replace(tzinfo=zone))))
+        (time,) = found.values() if isinstance(found, dict) else [found] if hint is TIME else found
+        assert time.tzinfo == zone
+    with pytest.raises(EncodeError, match="no offset without a date"):
+        codec.write(message(hint, wire=wire)(put(BERLIN)))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [[1.0, 2.0], np.array([math.nan, 1.0], np.float32), [], [0.1], [[0.1]], [[], []]],
+    ids=named,
+)
 @pytest.mark.parametrize("wire", ["json", "msgpack"])
 def test_arrays_are_kept(array: Any, wire: str) -> None:
     found = back(message(NDArray[np.float32], wire=wire)(array))
