@@ -186,7 +186,8 @@ class _Reader:
                 return self._values(hint, members, attrgetter("value"), wanted)
             for base, own in _SCALARS.items():
                 if hint is base:
-                    return self._scalar(hint, hint, wanted or own)
+                    source = bytes if hint is bytearray else hint
+                    return self._scalar(hint, source, wanted or own)
             if issubclass(hint, msgspec.Struct) or dataclasses.is_dataclass(hint):
                 return self._struct(hint, wanted)
         if _is_ndarray(origin or hint):

@@ -79,6 +79,7 @@ def row(fields: dict[str, Any], *, table: str = "t", order_by: Any = (), **confi
         (float, "Float64"),
         (bool, "Bool"),
         (bytes, "String"),
+        (bytearray, "String"),
         (datetime.date, "Date32"),
         (datetime.datetime, "DateTime64(6, 'UTC')"),
         (uuid.UUID, "UUID"),
