@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -45,7 +45,8 @@ class ModelInfo:
         outputs: tensors that come back.
         max_batch_size: the most items a request may hold; 0: it takes no batch dimension.
         instances: requests that it runs at once; 0 is not known.
-        refusal: why it cannot be called with one item for one answer, and what to do; None: it can.
+        decoupled: whether it answers an item in any number of parts.
+        refusal: why it cannot be called, and what to do; None: it can.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ModelInfo:
     outputs: tuple[TensorInfo, ...]
     max_batch_size: int
     instances: int = 0
+    decoupled: bool = False
     refusal: str | None = None
 
 
@@ -108,12 +110,13 @@ class InferenceServer(Protocol):
                 may take any time).
         """
 
-    async def ready(self) -> None:
-        """Return if the server is ready.
+    def stream(
+        self, model: str, version: str | None, inputs: Mapping[str, Array]
+    ) -> AsyncGenerator[ModelReply]:
+        """Run one request with any number of replies; raises as `infer`, closing it cancels."""
 
-        Raises:
-            Unavailable: why it is not.
-        """
+    async def ready(self) -> None:
+        """Return if the server is ready, or raise `Unavailable`, which says why not."""
 
     async def reload(self, model: str) -> None:
         """Load a model anew, whose process died; return when that is done.
@@ -135,11 +138,7 @@ class Database(Protocol):
     """ClickHouse."""
 
     async def ping(self) -> None:
-        """Return if the server takes statements.
-
-        Raises:
-            Unavailable: why it does not.
-        """
+        """Return if the server takes statements, or raise `Unavailable`, which says why not."""
 
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that gives no rows.

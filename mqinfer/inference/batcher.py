@@ -141,17 +141,18 @@ class Batcher(Generic[T]):
         self._dequeue(queue, entry)
         return True
 
-    def take(self, slots: int) -> list[Entry[T]]:
+    def take(self, slots: int, *, beside: bool = False) -> list[Entry[T]]:
         """The calls of the next request, or none; a request that was taken must be `finish`ed.
 
         Args:
             slots: how many requests may be under way.
+            beside: also beside suspects, to hear what became of them.
         """
-        if self.busy >= slots or not self._queues or self._alone:
+        if self.busy >= slots or not self._queues or (self._alone and not beside):
             return []
         queue = self._next_queue()
         suspect = next(iter(queue.values())).batch_limit is not None
-        if suspect and self.busy:
+        if suspect and self.busy and not beside:
             return []
         taken: list[Entry[T]] = []
         size, most = 0, self.max_batch

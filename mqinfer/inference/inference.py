@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from mqinfer.context import current
 from mqinfer.errors import ModelTimeout
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from mqinfer.model import Answer, Array, Model
 
 __all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "QueueStatistics"]
+
+T = TypeVar("T")
 
 # Seconds for a call outside of a handler: long enough for the slowest model behind others.
 CALL_TIMEOUT = 600.0
@@ -146,25 +149,54 @@ class Inference:
             ModelTimeout: it took too long, outside of a handler.
             NotConnected: this object was closed.
         """
-        self._link.require_open()
-        if alias is not None and self._aliases is not None and not self._aliases.known:
-            await self._aliases.load()
-        queue = self._queue(model, version, alias, together)
+        queue = await self._followed(model, version, alias, together)
         context = current.get()
         if context is not None:
             return await queue.call(inputs, context, bulk=bulk or context.run is not None)
-        seconds = self._timeout if timeout is None else timeout
-        bound = asyncio.timeout(seconds)
-        try:
-            async with bound:
-                return await queue.call(inputs, None, bulk=bulk)
-        except TimeoutError:
-            if not bound.expired():
-                raise
-            why = queue.statistics().blocked or "its callers before it are answered first"
-            raise ModelTimeout(
-                f"model {model}: no answer within {seconds:g} s ({why}): pass timeout= to app.model"
-            ) from None
+        return await self._within(timeout, queue, queue.call(inputs, None, bulk=bulk))
+
+    async def stream(
+        self,
+        model: str,
+        version: str | None,
+        inputs: Mapping[str, Array],
+        alias: str | None = None,
+        *,
+        timeout: float | None = None,
+        bulk: bool = False,
+        together: Together = FREELY,
+    ) -> AsyncGenerator[Answer]:
+        """Run one item of a model that answers it in parts; gives them as they come.
+
+        Args:
+            model: this and all others as for a call.
+            version: likewise.
+            inputs: likewise.
+            alias: likewise.
+            timeout: seconds for each part outside of a handler, outages included.
+            bulk: likewise.
+            together: likewise.
+
+        Raises:
+            BadTensor: as for a call; so for the others.
+            ModelError: the server refused this item, or its answer ended in an error.
+            ModelTimeout: a part took too long, outside of a handler.
+            NotConnected: this object was closed.
+            Unavailable: the answer broke off after its first part: ask again, from the beginning.
+        """
+        queue = await self._followed(model, version, alias, together)
+        context = current.get()
+        bulk = bulk or (context is not None and context.run is not None)
+        async with aclosing(queue.stream(inputs, context, bulk=bulk)) as parts:
+            while True:
+                following = anext(parts, None)
+                if context is None:
+                    part = await self._within(timeout, queue, following)
+                else:
+                    part = await following
+                if part is None:
+                    return
+                yield part
 
     def blocked(self, models: Iterable[Model]) -> str | None:
         """Why a stage that uses these models should not pull now, or None.
@@ -226,6 +258,35 @@ class Inference:
     def __repr__(self) -> str:
         queues = ", ".join(map(repr, self._queues.values())) or "no models yet"
         return f"Inference({self._link!r}, {queues})"
+
+    async def _followed(
+        self, model: str, version: str | None, alias: str | None, together: Together
+    ) -> ModelQueue:
+        """The queue for a call, made when first asked for."""
+        self._link.require_open()
+        if alias is not None and self._aliases is not None and not self._aliases.known:
+            await self._aliases.load()
+        return self._queue(model, version, alias, together)
+
+    async def _within(self, timeout: float | None, queue: ModelQueue, answer: Awaitable[T]) -> T:
+        """Wait for what a caller outside of a handler asked for.
+
+        Raises:
+            ModelTimeout: it took longer than its handle allows.
+        """
+        seconds = self._timeout if timeout is None else timeout
+        bound = asyncio.timeout(seconds)
+        try:
+            async with bound:
+                return await answer
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            why = queue.statistics().blocked or "its callers before it are answered first"
+            raise ModelTimeout(
+                f"model {queue.model}: no answer within {seconds:g} s ({why}): "
+                "pass timeout= to app.model"
+            ) from None
 
     def _queue(
         self, model: str, version: str | None, alias: str | None, together: Together
