@@ -214,6 +214,21 @@ class Inference:
                 queue = self._queue(model.name, model.version, model.alias, model.together)
                 if queue.followed.availability.reason is not None:
                     return queue.followed.availability.blocked
+                if queue.followed.info is not None and queue.followed.info.refusal is not None:
+                    return queue.followed.info.refusal
+        return None
+
+    async def refusal(self, models: Iterable[Model]) -> str | None:
+        """Why one of these models can never be called; None if all can. Waits until it is known.
+
+        Args:
+            models: as they were declared.
+        """
+        for model in models:
+            queue = await self._followed(model.name, model.version, model.alias, model.together)
+            info = queue.followed.info or await queue.followed.first_info(None)
+            if info.refusal is not None:
+                return info.refusal
         return None
 
     async def run(self) -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import psutil
 import pytest
 from onnx import TensorProto
 
-from mqinfer import App, Message
+from mqinfer import App, Message, Worker
 from mqinfer.adapters.triton import TritonClient
 from mqinfer.context import Context, current
 from mqinfer.errors import (
@@ -30,7 +30,7 @@ from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.model import Answer, Model
 from mqinfer.operate import check
 from mqinfer.stack.triton import TritonServer
-from mqinfer.testing import until
+from mqinfer.testing import Harness, nats_only, until
 from tests.support.models import config, save_echo, save_table, tensor
 
 FRAGILE = """
@@ -474,6 +474,26 @@ async def test_a_model_that_no_call_fits_is_named_by_check_and_by_the_call(
     assert text in report.problems[0]
     with pytest.raises(ModelError, match=text):
         await inference(model, None, {"in": index(1)})
+
+
+async def test_a_worker_does_not_begin_with_a_sequence_model(
+    triton: TritonServer, tmp_path: Path
+) -> None:
+    app = App("talks")
+    talk = app.model("talk")
+
+    @app.stage
+    async def ask(message: Ask) -> None:
+        await talk(**{"in": index(message.value)})
+
+    async with nats_only(tmp_path) as settings:
+        settings = replace(settings, triton_url=triton.url)
+        async with Harness(app, settings) as harness:
+            await harness.publish(Ask(1))
+            with pytest.raises(ConfigurationError, match="stage ask: model talk is a sequence"):
+                await Worker(app, settings=settings).run()
+            assert await harness.lag("ask") == 1
+            assert await harness.dead() == []
 
 
 async def test_strings_and_models_without_batch_dimension(inference: Inference) -> None:
