@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Hashable, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -79,6 +79,7 @@ class Inference(Protocol):
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
+        caller: Hashable = None,
     ) -> Answer:
         """Run one item; waits while the model is unavailable."""
 
@@ -92,6 +93,7 @@ class Inference(Protocol):
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
+        caller: Hashable = None,
     ) -> AsyncGenerator[Answer]:
         """Run one item of a model that answers it in parts."""
 
@@ -120,11 +122,19 @@ class ClientInference:
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
+        caller: Hashable = None,
     ) -> Answer:
         """Run one item."""
         return await self._opened.run(
             lambda run: run(
-                model, version, inputs, alias, timeout=timeout, bulk=bulk, together=together
+                model,
+                version,
+                inputs,
+                alias,
+                timeout=timeout,
+                bulk=bulk,
+                together=together,
+                caller=caller,
             )
         )
 
@@ -138,10 +148,18 @@ class ClientInference:
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
+        caller: Hashable = None,
     ) -> AsyncGenerator[Answer]:
         """Run one item of a model that answers it in parts."""
         parts = self._opened.service.stream(
-            model, version, inputs, alias, timeout=timeout, bulk=bulk, together=together
+            model,
+            version,
+            inputs,
+            alias,
+            timeout=timeout,
+            bulk=bulk,
+            together=together,
+            caller=caller,
         )
         try:
             while (part := await self._opened.run(lambda _: _next(parts))) is not None:
@@ -182,6 +200,7 @@ class Model:
     __slots__ = (
         "alias",
         "app",
+        "caller",
         "client",
         "inputs",
         "name",
@@ -211,6 +230,7 @@ class Model:
         self.priority = priority
         self.app: object = None  # that declared it
         self.client: Inference | None = None  # that always answers it, `client.model`
+        self.caller = object()  # who takes turns with others, the same for its copies
         self.together = Together(max_batch, tuple((pad or {}).items()))
 
     async def __call__(self, **inputs: Array) -> Answer:
@@ -237,6 +257,7 @@ class Model:
             timeout=self.timeout,
             bulk=self.priority == "bulk",
             together=self.together,
+            caller=self.caller,
         )
         context = current.get()
         if context is not None:
@@ -277,6 +298,7 @@ class Model:
             timeout=self.timeout,
             bulk=self.priority == "bulk",
             together=self.together,
+            caller=self.caller,
         )
         async with aclosing(parts):
             async for part in parts:

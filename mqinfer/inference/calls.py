@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,7 @@ from mqinfer.errors import ModelUnavailable, Unavailable
 from mqinfer.inference import tensors
 from mqinfer.inference.batcher import BatcherStatistics, Entry
 from mqinfer.inference.limits import LimitStatistics
+from mqinfer.inference.turns import Place
 from mqinfer.model import Answer
 from mqinfer.ports import ModelInfo
 
@@ -135,6 +137,8 @@ class Call:
     """One caller waiting for one item.
 
     Attributes:
+        caller: whose turn it is: a stage, or a handle.
+        place: the turn.
         given: parts of its answer that it was given, if it takes them one by one.
         losses: None until it was lost while it was alone.
     """
@@ -145,6 +149,7 @@ class Call:
     __slots__ = (
         "_stand",
         "bulk",
+        "caller",
         "context",
         "entry",
         "future",
@@ -152,6 +157,7 @@ class Call:
         "info",
         "inputs",
         "losses",
+        "place",
         "request",
         "size",
     )
@@ -163,8 +169,11 @@ class Call:
         context: Context | None,
         *,
         bulk: bool = False,
+        caller: Hashable = None,
     ):
         self.bulk = bulk
+        self.caller = caller
+        self.place: Place = (0, 0)
         self.info = info
         self.inputs = inputs
         self.context = context

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -131,6 +131,7 @@ class Inference:
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
+        caller: Hashable = None,
     ) -> Answer:
         """Run one item, in a request with others; waits while the model is unavailable.
 
@@ -142,6 +143,7 @@ class Inference:
             timeout: seconds outside of a handler, outages included.
             bulk: let live calls go before; those of a replay always do.
             together: how calls may share a request; only calls that say the same do.
+            caller: who takes turns with others outside of handlers; in a handler its stage does.
 
         Raises:
             BadTensor: a name, dtype or shape does not fit the model.
@@ -152,8 +154,10 @@ class Inference:
         queue = await self._followed(model, version, alias, together)
         context = current.get()
         if context is not None:
-            return await queue.call(inputs, context, bulk=bulk or context.run is not None)
-        return await self._within(timeout, queue, queue.call(inputs, None, bulk=bulk))
+            bulk = bulk or context.run is not None
+            return await queue.call(inputs, context, bulk=bulk, caller=context.stage)
+        answer = queue.call(inputs, None, bulk=bulk, caller=caller)
+        return await self._within(timeout, queue, answer)
 
     async def stream(
         self,
@@ -165,6 +169,7 @@ class Inference:
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
+        caller: Hashable = None,
     ) -> AsyncGenerator[Answer]:
         """Run one item of a model that answers it in parts; gives them as they come.
 
@@ -176,6 +181,7 @@ class Inference:
             timeout: seconds for each part outside of a handler, outages included.
             bulk: likewise.
             together: likewise.
+            caller: likewise.
 
         Raises:
             BadTensor: as for a call; so for the others.
@@ -186,8 +192,9 @@ class Inference:
         """
         queue = await self._followed(model, version, alias, together)
         context = current.get()
-        bulk = bulk or (context is not None and context.run is not None)
-        async with aclosing(queue.stream(inputs, context, bulk=bulk)) as parts:
+        if context is not None:
+            bulk, caller = bulk or context.run is not None, context.stage
+        async with aclosing(queue.stream(inputs, context, bulk=bulk, caller=caller)) as parts:
             while True:
                 following = anext(parts, None)
                 if context is None:

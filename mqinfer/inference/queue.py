@@ -8,7 +8,7 @@ model is down, calls wait and are sent again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
@@ -105,14 +105,14 @@ class ModelQueue:
     # --- callers --------------------------------------------------------------------------------
 
     async def call(
-        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool = False
+        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool, caller: Hashable
     ) -> Answer:
         """Run one item; see `mqinfer.inference.inference.Inference`."""
         info = self.followed.info or await self.followed.first_info(context)
         if info.decoupled:
             raise ModelError(take_stream(self.model))
         info, checked = await self._checked(info, inputs)
-        call = Call(info, checked, context, bulk=bulk)
+        call = Call(info, checked, context, bulk=bulk, caller=caller)
         self._join(call)
         try:
             return await call.future
@@ -123,15 +123,15 @@ class ModelQueue:
             self._over(call)
 
     async def stream(
-        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool = False
+        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool, caller: Hashable
     ) -> AsyncGenerator[Answer]:
         """The parts of one item's answer; one part for a model that is not decoupled."""
         info = self.followed.info or await self.followed.first_info(context)
         if not info.decoupled:
-            yield await self.call(inputs, context, bulk=bulk)
+            yield await self.call(inputs, context, bulk=bulk, caller=caller)
             return
         info, checked = await self._checked(info, inputs)
-        call = StreamCall(info, checked, context, bulk=bulk)
+        call = StreamCall(info, checked, context, bulk=bulk, caller=caller)
         self._blame.recall(call)
         self._join(call)
         try:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -56,8 +56,9 @@ class StreamCall(Call):
         context: Context | None,
         *,
         bulk: bool = False,
+        caller: Hashable = None,
     ):
-        super().__init__(info, inputs, context, bulk=bulk)
+        super().__init__(info, inputs, context, bulk=bulk, caller=caller)
         self._parts: deque[Answer] = deque()
         self._came = asyncio.Event()
         self._taken = asyncio.Event()
