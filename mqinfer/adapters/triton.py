@@ -20,7 +20,7 @@ from tritonclient.utils import (
 )
 
 from mqinfer.adapters import tritonwire
-from mqinfer.adapters.addresses import Addresses
+from mqinfer.adapters.addresses import Addresses, is_host_and_port
 from mqinfer.adapters.refusal import refusal
 from mqinfer.adapters.spread import Spread
 from mqinfer.adapters.tritonerrors import meaning
@@ -92,7 +92,7 @@ class TritonClient:
     ):
         files = (tls_ca, tls_key, tls_cert)
         scheme, _, address = url.rpartition("://")
-        if scheme not in {"", "grpc", "grpcs"}:
+        if scheme not in {"", "grpc", "grpcs"} or not is_host_and_port(address):
             raise ConfigurationError(
                 f"the Triton URL {url!r} is not host:port, grpc://host:port or grpcs://host:port "
                 "(the port is that of gRPC, 8001 by default)"

@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto
 
 from mqinfer import App, Message, Worker
-from mqinfer.adapters.triton import TritonClient
+from mqinfer.adapters.triton import TritonClient, open_triton
 from mqinfer.context import Context, current
 from mqinfer.errors import (
     BadTensor,
@@ -300,10 +300,22 @@ async def test_a_server_that_hangs_is_noticed_long_before_the_timeout(
     assert asyncio.get_running_loop().time() - started < 40
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "ftp://x"])
-def test_a_url_of_another_protocol_is_refused(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8000",
+        "ftp://x",
+        "ipv4:10.0.0.1:8001",
+        "ipv4:10.0.0.1,10.0.0.2",
+        "a:b,c:8001",
+        "a:8001,c:99999",
+        "",
+        ":8001",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="is not host:port"):
-        TritonClient(url)
+        open_triton(url)
 
 
 def test_a_tls_file_that_is_not_there_is_named(tmp_path: Path) -> None:
