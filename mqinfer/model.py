@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Hashable, Mapping
+from contextlib import aclosing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -78,8 +79,23 @@ class Inference(Protocol):
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
+        caller: Hashable = None,
     ) -> Answer:
         """Run one item; waits while the model is unavailable."""
+
+    def stream(
+        self,
+        model: str,
+        version: str | None,
+        inputs: Mapping[str, Array],
+        alias: str | None = None,
+        *,
+        timeout: float | None = None,
+        bulk: bool = False,
+        together: Together = FREELY,
+        caller: Hashable = None,
+    ) -> AsyncGenerator[Answer]:
+        """Run one item of a model that answers it in parts."""
 
 
 # Of the worker, or of the `async with mqinfer.connect(app)`, that the task was started in.
@@ -106,13 +122,58 @@ class ClientInference:
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
+        caller: Hashable = None,
     ) -> Answer:
         """Run one item."""
         return await self._opened.run(
             lambda run: run(
-                model, version, inputs, alias, timeout=timeout, bulk=bulk, together=together
+                model,
+                version,
+                inputs,
+                alias,
+                timeout=timeout,
+                bulk=bulk,
+                together=together,
+                caller=caller,
             )
         )
+
+    async def stream(
+        self,
+        model: str,
+        version: str | None,
+        inputs: Mapping[str, Array],
+        alias: str | None = None,
+        *,
+        timeout: float | None = None,
+        bulk: bool = False,
+        together: Together = FREELY,
+        caller: Hashable = None,
+    ) -> AsyncGenerator[Answer]:
+        """Run one item of a model that answers it in parts."""
+        parts = self._opened.service.stream(
+            model,
+            version,
+            inputs,
+            alias,
+            timeout=timeout,
+            bulk=bulk,
+            together=together,
+            caller=caller,
+        )
+        try:
+            while (part := await self._opened.run(lambda _: _next(parts))) is not None:
+                yield part
+        finally:
+            await self._opened.run(lambda _: _close(parts))
+
+
+async def _next(parts: AsyncGenerator[Answer]) -> Answer | None:
+    return await anext(parts, None)
+
+
+async def _close(parts: AsyncGenerator[Answer]) -> None:
+    await parts.aclose()
 
 
 class Model:
@@ -139,6 +200,7 @@ class Model:
     __slots__ = (
         "alias",
         "app",
+        "caller",
         "client",
         "inputs",
         "name",
@@ -168,6 +230,7 @@ class Model:
         self.priority = priority
         self.app: object = None  # that declared it
         self.client: Inference | None = None  # that always answers it, `client.model`
+        self.caller = object()  # who takes turns with others, the same for its copies
         self.together = Together(max_batch, tuple((pad or {}).items()))
 
     async def __call__(self, **inputs: Array) -> Answer:
@@ -181,15 +244,12 @@ class Model:
 
         Raises:
             BadTensor: a name, dtype or shape does not fit the model.
-            ModelError: the server refused this item.
+            ModelError: the server refused this item, or the model answers in parts (`stream`).
             ModelTimeout: no answer came in time, outside of a handler.
             NotConnected: neither is a handler's worker around it, nor is a client open; or several
                 clients are, and it does not follow whose it is.
         """
-        run = self.client or inference.get()
-        if run is None or run.closed:
-            run = self._open(run)
-        answer = await run(
+        answer = await self._run()(
             self.name,
             self.version,
             inputs,
@@ -197,11 +257,59 @@ class Model:
             timeout=self.timeout,
             bulk=self.priority == "bulk",
             together=self.together,
+            caller=self.caller,
         )
         context = current.get()
         if context is not None:
             context.models[answer.model] = answer.version
         return answer
+
+    async def stream(self, **inputs: Array) -> AsyncGenerator[Answer]:
+        """Run a model that answers one item in parts (a decoupled one of Triton), as they come.
+
+            async for part in llm.stream(prompt=prompt):
+                text += part["text"].item()
+            parts = [part async for part in llm.stream(prompt=prompt)]
+
+        Leaving the loop early ends the request on the server. Any other model gives one part.
+        The timeout of the handler's stage bounds the whole of it; outside of a handler the
+        handle's `timeout` bounds each part.
+
+        Args:
+            inputs: NumPy arrays by the model's input names, without the batch dimension.
+
+        Yields:
+            The outputs of each part, those it has, without the batch dimension.
+
+        Raises:
+            BadTensor: as for a call; so for the others.
+            ModelError: the server refused this item, or ended its answer with an error.
+            ModelTimeout: a part did not come in time, outside of a handler.
+            NotConnected: as for a call.
+            Unavailable: server or model went down after the first part (before it, the call
+                waits). A handler lets it pass: its message comes again, and spends no attempt.
+        """
+        context = current.get()
+        parts = self._run().stream(
+            self.name,
+            self.version,
+            inputs,
+            self.alias,
+            timeout=self.timeout,
+            bulk=self.priority == "bulk",
+            together=self.together,
+            caller=self.caller,
+        )
+        async with aclosing(parts):
+            async for part in parts:
+                if context is not None:
+                    context.models[part.model] = part.version
+                yield part
+
+    def _run(self) -> Inference:
+        """What runs its calls here and now."""
+        run = self.client or inference.get()
+        return self._open(run) if run is None or run.closed else run
 
     def _open(self, closed: Inference | None) -> Inference:
         """The inference of the client that is open; else what is closed says why itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -46,7 +46,8 @@ class ModelInfo:
         outputs: tensors that come back.
         max_batch_size: the most items a request may hold; 0: it takes no batch dimension.
         instances: requests that it runs at once; 0 is not known.
-        refusal: why it cannot be called with one item for one answer, and what to do; None: it can.
+        decoupled: whether it answers an item in any number of parts.
+        refusal: why it cannot be called, and what to do; None: it can.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ModelInfo:
     outputs: tuple[TensorInfo, ...]
     max_batch_size: int
     instances: int = 0
+    decoupled: bool = False
     refusal: str | None = None
 
 
@@ -65,8 +67,7 @@ class ModelVersion:
     Attributes:
         model: its name.
         version: "" where no version of the model was loaded.
-        ready: whether it answers.
-        reason: why not.
+        ready: whether it answers; `reason` says why not.
     """
 
     model: str
@@ -105,16 +106,16 @@ class InferenceServer(Protocol):
         Raises:
             ModelError: the server refused this request for what is in it.
             ModelUnavailable: the model is not ready (unloaded, unknown version).
-            Unavailable: the server does not answer, or not within `timeout` seconds (None: a model
-                may take any time).
+            Unavailable: the server does not answer, or not within `timeout` seconds (None: no bound).
         """
+
+    def stream(
+        self, model: str, version: str | None, inputs: Mapping[str, Array]
+    ) -> AsyncGenerator[ModelReply]:
+        """Run one request with any number of replies; raises as `infer`, closing it cancels."""
 
     async def ready(self) -> None:
-        """Return if the server is ready.
-
-        Raises:
-            Unavailable: why it is not.
-        """
+        """Return if the server is ready, or raise `Unavailable`, which says why not."""
 
     async def reload(self, model: str) -> None:
         """Load a model anew, whose process died; return when that is done.
@@ -131,7 +132,6 @@ class InferenceServer(Protocol):
 
 # --- tables -------------------------------------------------------------------------------------
 
-
 # Raises BadRows if the table as it is now would refuse these columns.
 Rehearse = Callable[[Sequence[Sequence[Any]]], Awaitable[None]]
 
@@ -140,7 +140,7 @@ class Database(Protocol):
     """ClickHouse."""
 
     async def ping(self) -> None:
-        """Return if the server takes statements; or raises Unavailable, which says why not."""
+        """Return if the server takes statements, or raise `Unavailable`, which says why not."""
 
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that gives no rows; or raises TableError (refused) or Unavailable."""

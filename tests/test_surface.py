@@ -170,6 +170,7 @@ class Model(
     max_batch: int | None = None,
     pad: Mapping[str, bool | float | str | bytes] | None = None,
 )
+    stream(**inputs: Array) -> AsyncGenerator[Answer]
 class MqinferError(Exception)
 class Reject(MqinferError)
 class Rejected(reason: str)

@@ -50,6 +50,14 @@ class Addresses:
         return found
 
 
+def is_host_and_port(address: str) -> bool:
+    """Whether it can be an address; the port may be left out."""
+    try:
+        return bool(_split(address)[1])
+    except ValueError:
+        return False
+
+
 async def _resolved(url: str) -> list[str]:
     """The same URL for each address of its host; of one family, since both lead to one server."""
     scheme, host, port = _split(url)

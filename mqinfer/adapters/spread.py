@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -161,25 +161,40 @@ class Spread:
             try:
                 with self._work(member):
                     reply = await member.server.infer(model, version, inputs, timeout=timeout)
-            except ModelUnavailable as error:
-                if isinstance(error, ModelDied):
-                    self._rest(member, wanted)
-                    raise self._lost(wanted, error) from None
-                # It was not run: it may go elsewhere as it is.
-                member.infos.pop(wanted, None)
-                if not self._able(wanted):
-                    if asked_again:
-                        raise
-                    asked_again = True
-                    await self.describe(model, version)
             except Unavailable as error:
-                self._down(member, str(error))
-                raise self._lost(wanted, error) from None
+                asked_again = await self._missed(member, wanted, error, asked_again)
             else:
-                member.rests.pop(wanted, None)
-                member.attempts.reset()
-                self._signs += 1
+                self._answered(member, wanted)
                 return reply
+
+    async def stream(
+        self, model: str, version: str | None, inputs: Mapping[str, Array]
+    ) -> AsyncGenerator[ModelReply]:
+        """Run one request with any number of replies on the server with the fewest under way.
+
+        Raises:
+            ModelError: as `infer`; so for the others.
+            ServerLost: no answer came, or no more, and others can answer.
+            ModelUnavailable: the model is not ready anywhere.
+            Unavailable: no server answers.
+        """
+        wanted = (model, version)
+        asked_again = begun = False
+        while True:
+            member = await self._choose(wanted)
+            try:
+                with self._work(member):
+                    async with aclosing(member.server.stream(model, version, inputs)) as replies:
+                        async for reply in replies:
+                            begun = True
+                            yield reply
+            except Unavailable as error:
+                asked_again = await self._missed(member, wanted, error, asked_again)
+                if begun:
+                    raise
+            else:
+                self._answered(member, wanted)
+                return
 
     async def reload(self, model: str) -> None:
         """Load a model anew on each server where its process died.
@@ -302,7 +317,31 @@ class Spread:
             self._down(member, str(error))
             return None
 
+    def _answered(self, member: _Member, wanted: Wanted) -> None:
+        member.rests.pop(wanted, None)
+        member.attempts.reset()
+        self._signs += 1
+
     # --- one that does not answer ---------------------------------------------------------------
+
+    async def _missed(
+        self, member: _Member, wanted: Wanted, error: Unavailable, asked_again: bool
+    ) -> bool:
+        """A request had no answer: raises what that means, or returns when it may go elsewhere."""
+        if isinstance(error, ModelDied):
+            self._rest(member, wanted)
+            raise self._lost(wanted, error) from None
+        if not isinstance(error, ModelUnavailable):
+            self._down(member, str(error))
+            raise self._lost(wanted, error) from None
+        # It was not run: it may go elsewhere as it is.
+        member.infos.pop(wanted, None)
+        if self._able(wanted):
+            return asked_again
+        if asked_again:
+            raise error
+        await self.describe(*wanted)
+        return True
 
     def _lost(self, wanted: Wanted, error: Unavailable) -> Unavailable:
         """What a request without an answer ends in: the others, if there are, answer it."""

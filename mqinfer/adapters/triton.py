@@ -7,7 +7,8 @@ those go straight from the arrays into the bytes of the request (see `tritonwire
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,11 +20,13 @@ from tritonclient.utils import (
 )
 
 from mqinfer.adapters import tritonwire
-from mqinfer.adapters.addresses import Addresses
+from mqinfer.adapters.addresses import Addresses, is_host_and_port
 from mqinfer.adapters.refusal import refusal
 from mqinfer.adapters.spread import Spread
 from mqinfer.adapters.tritonerrors import meaning
+from mqinfer.adapters.tritonstream import Streams
 from mqinfer.errors import ConfigurationError, ModelError, ModelUnavailable, Unavailable
+from mqinfer.inference.calls import ModelDied
 from mqinfer.ports import ModelInfo, ModelReply, ModelVersion, TensorInfo
 
 if TYPE_CHECKING:
@@ -89,7 +92,7 @@ class TritonClient:
     ):
         files = (tls_ca, tls_key, tls_cert)
         scheme, _, address = url.rpartition("://")
-        if scheme not in {"", "grpc", "grpcs"}:
+        if scheme not in {"", "grpc", "grpcs"} or not is_host_and_port(address):
             raise ConfigurationError(
                 f"the Triton URL {url!r} is not host:port, grpc://host:port or grpcs://host:port "
                 "(the port is that of gRPC, 8001 by default)"
@@ -122,6 +125,8 @@ class TritonClient:
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
         self._infer: Any = None
+        self._stream: Any = None
+        self._streams = Streams(url)
 
     async def ready(self) -> None:
         """Return if the server is ready.
@@ -170,11 +175,8 @@ class TritonClient:
             max_batch_size=config.max_batch_size,
             # A group without GPUs is on all of them; then there are more than these.
             instances=sum(group.count * max(1, len(group.gpus)) for group in config.instance_group),
-            refusal=refusal(
-                model,
-                decoupled=config.model_transaction_policy.decoupled,
-                sequence=config.HasField("sequence_batching"),
-            ),
+            decoupled=config.model_transaction_policy.decoupled,
+            refusal=refusal(model, sequence=config.HasField("sequence_batching")),
         )
 
     async def _served(self, model: str) -> tuple[str, ...]:
@@ -239,8 +241,30 @@ class TritonClient:
         """
         self._connect()
         request = tritonwire.request(model, version, inputs)
-        reply = await self._call(self._infer, request, timeout, model)
+        try:
+            reply = await self._call(self._infer, request, timeout, model)
+        except ModelDied as error:
+            self._streams.died(model, error)
+            raise
         return ModelReply(tritonwire.outputs(model, reply), reply.model_version)
+
+    async def stream(
+        self, model: str, version: str | None, inputs: Mapping[str, Array]
+    ) -> AsyncGenerator[ModelReply]:
+        """Run one request that is answered with any number of replies; see `InferenceServer`.
+
+        A model's process that dies meanwhile is noticed by the next request to it: Triton does not
+        tell those whose replies it had begun with.
+        """
+        self._connect()
+        request = tritonwire.request(model, version, inputs, streamed=True)
+        try:
+            call = self._stream([request], metadata=self._metadata)
+        except grpc.aio.UsageError as error:
+            raise Unavailable(f"triton at {self.url}: the connection was closed: {error}") from None
+        async with aclosing(self._streams.replies(model, call)) as replies:
+            async for reply in replies:
+                yield reply
 
     async def close(self) -> None:
         """Release the connection; the next call opens another."""
@@ -268,6 +292,11 @@ class TritonClient:
             "/inference.GRPCInferenceService/ModelInfer",
             request_serializer=b"".join,
             response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+        self._stream = self._channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=b"".join,
+            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
         )
 
     async def _call(

@@ -44,6 +44,22 @@ _NO_CONTROL = re.compile(
 _MODEL_DIED = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
 
 
+def meaning_in_stream(text: str, model: str, url: str, *, said_by_model: bool) -> MqinferError:
+    """The error to raise for one that came as a reply of a stream, which has no code.
+
+    Args:
+        text: of the error.
+        model: that was asked for.
+        url: of the server.
+        said_by_model: whether the request had reached the model, whose words mean nothing.
+    """
+    if _MODEL_DIED.search(text):
+        return ModelDied(f"model {model} at {url}: {text}")
+    if not said_by_model and _MODEL_NOT_READY.search(text):
+        return ModelUnavailable(f"model {model} at {url}: {text}")
+    return ModelError(f"model {model}: triton refused the request: {text}")
+
+
 def meaning(error: grpc.aio.AioRpcError, model: str | None, url: str) -> MqinferError:
     """The error to raise.
 

@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 _RAW_INPUT = bytes([(service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3) | 2])
 
 
-def request(model: str, version: str | None, inputs: Mapping[str, Array]) -> list[Any]:
+# Asks for a word at the end of a stream, perhaps in a reply without outputs.
+_FINAL = "triton_final_response"
+_SAY_FINAL = "triton_enable_empty_final_response"
+
+
+def request(
+    model: str, version: str | None, inputs: Mapping[str, Array], *, streamed: bool = False
+) -> list[Any]:
     """The bytes of a ModelInferRequest in parts, the arrays as they are.
 
     The parts are joined once. The generated message would copy every tensor three times: into
@@ -32,6 +39,8 @@ def request(model: str, version: str | None, inputs: Mapping[str, Array]) -> lis
     this way 0.2 ms). Protobuf allows fields in any order.
     """
     head = service_pb2.ModelInferRequest(model_name=model, model_version=version or "")
+    if streamed:
+        head.parameters[_SAY_FINAL].bool_param = True
     tensors: list[Any] = []
     for name, array in inputs.items():
         datatype = np_to_triton_dtype(array.dtype)
@@ -63,6 +72,16 @@ def _varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+def said_by_model(reply: Any) -> bool:
+    """Whether a reply of a stream came from the model, rather than from the server before it."""
+    return _FINAL in reply.parameters
+
+
+def final(reply: Any) -> bool:
+    """Whether it is the last of its stream."""
+    return said_by_model(reply) and bool(reply.parameters[_FINAL].bool_param)
 
 
 def outputs(model: str, reply: Any) -> dict[str, Array]:

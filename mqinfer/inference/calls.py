@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,7 @@ from mqinfer.errors import ModelUnavailable, Unavailable
 from mqinfer.inference import tensors
 from mqinfer.inference.batcher import BatcherStatistics, Entry
 from mqinfer.inference.limits import LimitStatistics
+from mqinfer.inference.turns import Place
 from mqinfer.model import Answer
 from mqinfer.ports import ModelInfo
 
@@ -101,20 +103,61 @@ class Stand(enum.Enum):
 QUEUED, SENT, BLOCKED, OVER = Stand
 
 
+class Losses:
+    """How often an item got no answer although it was alone in its request.
+
+    Attributes:
+        count: of them.
+    """
+
+    __slots__ = ("_sign_of_life", "_since", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since = 0.0
+        self._sign_of_life: object = None
+
+    def again(self, sign_of_life: object, now: float) -> bool:
+        """It happened again; says whether the item is at fault by now.
+
+        Args:
+            sign_of_life: of the model; one that equals the last says that nothing was heard since.
+            now: by the clock of the other calls.
+        """
+        if self._sign_of_life == sign_of_life:
+            return False
+        self._sign_of_life = sign_of_life
+        if not self.count:
+            self._since = now
+        self.count += 1
+        return self.count >= _LOST_TIMES and now - self._since >= _LOST_SECONDS
+
+
 class Call:
-    """One caller waiting for one item."""
+    """One caller waiting for one item.
+
+    Attributes:
+        caller: whose turn it is: a stage, or a handle.
+        place: the turn.
+        given: parts of its answer that it was given, if it takes them one by one.
+        losses: None until it was lost while it was alone.
+    """
+
+    # Whether its request can have brought nothing down.
+    innocent = False
 
     __slots__ = (
-        "_lost_since",
-        "_sign_of_life",
         "_stand",
         "bulk",
+        "caller",
         "context",
         "entry",
         "future",
+        "given",
         "info",
         "inputs",
-        "lost",
+        "losses",
+        "place",
         "request",
         "size",
     )
@@ -126,8 +169,11 @@ class Call:
         context: Context | None,
         *,
         bulk: bool = False,
+        caller: Hashable = None,
     ):
         self.bulk = bulk
+        self.caller = caller
+        self.place: Place = (0, 0)
         self.info = info
         self.inputs = inputs
         self.context = context
@@ -135,11 +181,15 @@ class Call:
         self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.entry: Entry[Call] | None = None
         self.request: Request | None = None
-        # How often no answer came although it was alone in its request.
-        self.lost = 0
-        self._lost_since = 0.0
-        self._sign_of_life: object = None
+        self.given = 0
+        self.losses: Losses | None = None
         self._stand = OVER
+
+    def succeed(self, answer: Answer) -> None:
+        """Answer it, if the caller still waits."""
+        self.request = None
+        if not self.future.done():
+            self.future.set_result(answer)
 
     def fail(self, error: BaseException) -> None:
         """Answer with an error, if the caller still waits."""
@@ -163,20 +213,8 @@ class Call:
         if before is BLOCKED:
             context.resume(now)
 
-    def lost_alone(self, sign_of_life: object, now: float) -> bool:
-        """No answer came while it was alone in its request; says whether it is at fault by now.
-
-        Args:
-            sign_of_life: of the model; one that equals the last says that nothing was heard since.
-            now: by the clock of the other calls.
-        """
-        if self._sign_of_life == sign_of_life:
-            return False
-        self._sign_of_life = sign_of_life
-        if not self.lost:
-            self._lost_since = now
-        self.lost += 1
-        return self.lost >= _LOST_TIMES and now - self._lost_since >= _LOST_SECONDS
+    def broke_off(self, error: Unavailable) -> None:
+        """No answer came; it waits, and is sent again."""
 
 
 Batch = list[Entry[Call]]

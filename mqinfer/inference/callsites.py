@@ -28,6 +28,7 @@ class ModelCall:
         positional: whether there are arguments without a name.
         open: whether more inputs may come from `**`.
         place: file and line.
+        streamed: whether it takes the answer in parts, `model.stream(...)`.
     """
 
     models: tuple[Model, ...]
@@ -35,6 +36,7 @@ class ModelCall:
     positional: bool
     open: bool
     place: str
+    streamed: bool = False
 
 
 def model_calls(handler: Callable[..., Any]) -> Iterator[ModelCall]:
@@ -69,7 +71,11 @@ def _calls_in(
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
-        models = tuple(dict.fromkeys(_models(node.func, names, local)))
+        called = node.func
+        streamed = isinstance(called, ast.Attribute) and called.attr == "stream"
+        if isinstance(called, ast.Attribute) and streamed:
+            called = called.value
+        models = tuple(dict.fromkeys(_models(called, names, local)))
         if models:
             yield ModelCall(
                 models=models,
@@ -77,6 +83,7 @@ def _calls_in(
                 positional=bool(node.args),
                 open=any(keyword.arg is None for keyword in node.keywords),
                 place=place(node.lineno),
+                streamed=streamed,
             )
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from mqinfer.context import current
 from mqinfer.errors import ModelTimeout
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from mqinfer.model import Answer, Array, Model
 
 __all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "QueueStatistics"]
+
+T = TypeVar("T")
 
 # Seconds for a call outside of a handler: long enough for the slowest model behind others.
 CALL_TIMEOUT = 600.0
@@ -128,6 +131,7 @@ class Inference:
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
+        caller: Hashable = None,
     ) -> Answer:
         """Run one item, in a request with others; waits while the model is unavailable.
 
@@ -139,6 +143,7 @@ class Inference:
             timeout: seconds outside of a handler, outages included.
             bulk: let live calls go before; those of a replay always do.
             together: how calls may share a request; only calls that say the same do.
+            caller: who takes turns with others outside of handlers; in a handler its stage does.
 
         Raises:
             BadTensor: a name, dtype or shape does not fit the model.
@@ -146,25 +151,59 @@ class Inference:
             ModelTimeout: it took too long, outside of a handler.
             NotConnected: this object was closed.
         """
-        self._link.require_open()
-        if alias is not None and self._aliases is not None and not self._aliases.known:
-            await self._aliases.load()
-        queue = self._queue(model, version, alias, together)
+        queue = await self._followed(model, version, alias, together)
         context = current.get()
         if context is not None:
-            return await queue.call(inputs, context, bulk=bulk or context.run is not None)
-        seconds = self._timeout if timeout is None else timeout
-        bound = asyncio.timeout(seconds)
-        try:
-            async with bound:
-                return await queue.call(inputs, None, bulk=bulk)
-        except TimeoutError:
-            if not bound.expired():
-                raise
-            why = queue.statistics().blocked or "its callers before it are answered first"
-            raise ModelTimeout(
-                f"model {model}: no answer within {seconds:g} s ({why}): pass timeout= to app.model"
-            ) from None
+            bulk = bulk or context.run is not None
+            return await queue.call(inputs, context, bulk=bulk, caller=context.stage)
+        answer = queue.call(inputs, None, bulk=bulk, caller=caller)
+        return await self._within(timeout, queue, answer)
+
+    async def stream(
+        self,
+        model: str,
+        version: str | None,
+        inputs: Mapping[str, Array],
+        alias: str | None = None,
+        *,
+        timeout: float | None = None,
+        bulk: bool = False,
+        together: Together = FREELY,
+        caller: Hashable = None,
+    ) -> AsyncGenerator[Answer]:
+        """Run one item of a model that answers it in parts; gives them as they come.
+
+        Args:
+            model: this and all others as for a call.
+            version: likewise.
+            inputs: likewise.
+            alias: likewise.
+            timeout: seconds for each part outside of a handler, outages included.
+            bulk: likewise.
+            together: likewise.
+            caller: likewise.
+
+        Raises:
+            BadTensor: as for a call; so for the others.
+            ModelError: the server refused this item, or its answer ended in an error.
+            ModelTimeout: a part took too long, outside of a handler.
+            NotConnected: this object was closed.
+            Unavailable: the answer broke off after its first part: ask again, from the beginning.
+        """
+        queue = await self._followed(model, version, alias, together)
+        context = current.get()
+        if context is not None:
+            bulk, caller = bulk or context.run is not None, context.stage
+        async with aclosing(queue.stream(inputs, context, bulk=bulk, caller=caller)) as parts:
+            while True:
+                following = anext(parts, None)
+                if context is None:
+                    part = await self._within(timeout, queue, following)
+                else:
+                    part = await following
+                if part is None:
+                    return
+                yield part
 
     def blocked(self, models: Iterable[Model]) -> str | None:
         """Why a stage that uses these models should not pull now, or None.
@@ -182,6 +221,21 @@ class Inference:
                 queue = self._queue(model.name, model.version, model.alias, model.together)
                 if queue.followed.availability.reason is not None:
                     return queue.followed.availability.blocked
+                if queue.followed.info is not None and queue.followed.info.refusal is not None:
+                    return queue.followed.info.refusal
+        return None
+
+    async def refusal(self, models: Iterable[Model]) -> str | None:
+        """Why one of these models can never be called; None if all can. Waits until it is known.
+
+        Args:
+            models: as they were declared.
+        """
+        for model in models:
+            queue = await self._followed(model.name, model.version, model.alias, model.together)
+            info = queue.followed.info or await queue.followed.first_info(None)
+            if info.refusal is not None:
+                return info.refusal
         return None
 
     async def run(self) -> None:
@@ -226,6 +280,35 @@ class Inference:
     def __repr__(self) -> str:
         queues = ", ".join(map(repr, self._queues.values())) or "no models yet"
         return f"Inference({self._link!r}, {queues})"
+
+    async def _followed(
+        self, model: str, version: str | None, alias: str | None, together: Together
+    ) -> ModelQueue:
+        """The queue for a call, made when first asked for."""
+        self._link.require_open()
+        if alias is not None and self._aliases is not None and not self._aliases.known:
+            await self._aliases.load()
+        return self._queue(model, version, alias, together)
+
+    async def _within(self, timeout: float | None, queue: ModelQueue, answer: Awaitable[T]) -> T:
+        """Wait for what a caller outside of a handler asked for.
+
+        Raises:
+            ModelTimeout: it took longer than its handle allows.
+        """
+        seconds = self._timeout if timeout is None else timeout
+        bound = asyncio.timeout(seconds)
+        try:
+            async with bound:
+                return await answer
+        except TimeoutError:
+            if not bound.expired():
+                raise
+            why = queue.statistics().blocked or "its callers before it are answered first"
+            raise ModelTimeout(
+                f"model {queue.model}: no answer within {seconds:g} s ({why}): "
+                "pass timeout= to app.model"
+            ) from None
 
     def _queue(
         self, model: str, version: str | None, alias: str | None, together: Together

@@ -29,6 +29,8 @@ SMOOTHING = 0.2
 SLOW = 1.0
 # The least part of one slot's time that is left after requests nobody waited for any longer.
 LEAST = 1 / 8
+# The most streams of one model at once.
+STREAMS = 32
 # After so many samples the search begins again. It costs about ten requests with few slots.
 SEARCH = 500
 
@@ -97,6 +99,15 @@ class AdaptiveLimit:
         if self.instances and (self._latency >= SLOW or not self._samples):
             estimate = max(min(estimate, self.instances), min(estimate, self.minimum))
         return estimate if estimate < 1 else int(estimate)
+
+    def streams(self) -> None:
+        """Its requests are streams, measured by their first part.
+
+        How many instances there are says nothing then: one of them may work on many streams.
+        """
+        self.instances = 0
+        if self.maximum > self.minimum:
+            self.maximum = max(self.maximum, STREAMS)
 
     def measured(self, seconds: float, items: int, *, full: bool) -> None:
         """A request was answered.

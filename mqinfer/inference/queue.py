@@ -8,16 +8,16 @@ model is down, calls wait and are sent again.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import structlog
 
 from mqinfer.context import Context
 from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError, Unavailable
-from mqinfer.inference import padding, tensors
+from mqinfer.inference import tensors
 from mqinfer.inference.batcher import Batcher, Entry
+from mqinfer.inference.blame import Blame
 from mqinfer.inference.calls import (
     BLOCKED,
     OVER,
@@ -31,9 +31,12 @@ from mqinfer.inference.calls import (
     Request,
     ServerLost,
 )
+from mqinfer.inference.fitting import Fitting
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.link import Link
+from mqinfer.inference.room import Room
 from mqinfer.inference.share import Share
+from mqinfer.inference.streaming import StreamCall, UnderWay, take_stream
 from mqinfer.inference.version import FollowedVersion
 from mqinfer.model import FREELY, Answer, Together
 from mqinfer.ports import ModelInfo
@@ -79,7 +82,7 @@ class ModelQueue:
         together: Together = FREELY,
     ):
         self.model = model
-        self._together = together
+        self._fitting = Fitting(together)
         self._link = link
         self._batcher = batcher
         self._limit = limit
@@ -88,51 +91,56 @@ class ModelQueue:
         self._share = share
         self._rest: asyncio.TimerHandle | None = None
         self._calls: set[Call] = set()
-        # Callers for whom there is no room in the batcher, in order: the live ones, the bulk ones.
-        self._waiting: tuple[OrderedDict[Call, None], ...] = (OrderedDict(), OrderedDict())
+        self._room = Room(batcher, self._fitting.signature, link.clock)
         self._pumping = False
         self._task_name = f"infer {model}"
         self._requests = self._items = self._refused = self._resent = 0
         self.followed = FollowedVersion(
             link, model, version, alias, changed=self._changed, learned=self._learned
         )
+        self._blame = Blame(model, self._signs_of_life, link.clock)
+        self._streams = UnderWay(link.clock, self._pump)
         link.listeners.append(self._changed)
 
     # --- callers --------------------------------------------------------------------------------
 
     async def call(
-        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool = False
+        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool, caller: Hashable
     ) -> Answer:
         """Run one item; see `mqinfer.inference.inference.Inference`."""
         info = self.followed.info or await self.followed.first_info(context)
-        try:
-            checked = self._fit(info, inputs)
-        except BadTensor:
-            # A newer version may want other tensors: look again before refusing.
-            fresh = self._link.clock() - self.followed.described < self._refresh
-            if fresh or not await self.followed.describe() or self.followed.info is None:
-                raise
-            info = self.followed.info
-            checked = self._fit(info, inputs)
-        self._link.require_open()
-        call = Call(info, checked, context, bulk=bulk)
-        self._calls.add(call)
-        call.stands(BLOCKED if self._blocked else QUEUED, self._link.clock())
-        live, bulks = self._waiting
-        if live or (bulk and bulks) or not self._batcher.fits(call.size, bulk=bulk):
-            self._waiting[bulk][call] = None
-        else:
-            self._enter(call)
+        if info.decoupled:
+            raise ModelError(take_stream(self.model))
+        info, checked = await self._checked(info, inputs)
+        call = Call(info, checked, context, bulk=bulk, caller=caller)
+        self._join(call)
         try:
             return await call.future
         except asyncio.CancelledError:
             self._withdraw(call)
             raise
         finally:
-            self._calls.discard(call)
-            call.stands(OVER, self._link.clock())
-            # Breaks a cycle: the arrays are to be freed now, not when garbage is collected.
-            call.entry = None
+            self._over(call)
+
+    async def stream(
+        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool, caller: Hashable
+    ) -> AsyncGenerator[Answer]:
+        """The parts of one item's answer; one part for a model that is not decoupled."""
+        info = self.followed.info or await self.followed.first_info(context)
+        if not info.decoupled:
+            yield await self.call(inputs, context, bulk=bulk, caller=caller)
+            return
+        info, checked = await self._checked(info, inputs)
+        call = StreamCall(info, checked, context, bulk=bulk, caller=caller)
+        self._blame.recall(call)
+        self._join(call)
+        try:
+            async for part in call.parts():
+                yield part
+        finally:
+            if call.leave():
+                self._withdraw(call)
+            self._over(call)
 
     def end(self) -> None:
         """Answer every caller that the link is closed."""
@@ -152,7 +160,7 @@ class ModelQueue:
             version=self.followed.version,
             blocked=self._link.availability.blocked or self.followed.availability.blocked,
             calls=len(self._calls),
-            waiting_for_room=sum(map(len, self._waiting)),
+            waiting_for_room=len(self._room),
             requests=self._requests,
             items=self._items,
             refused=self._refused,
@@ -173,10 +181,14 @@ class ModelQueue:
             or self.followed.availability.reason is not None
         )
 
+    def _signs_of_life(self) -> object:
+        return self._link.returns, self.followed.returns, self._requests
+
     def _learned(self, info: ModelInfo) -> None:
-        most = max(info.max_batch_size, 1)
-        self._batcher.max_batch = self._share.items(min(most, self._together.max_batch or most))
+        self._batcher.max_batch = self._share.items(self._fitting.most(info))
         self._limit.instances = info.instances
+        if info.decoupled:
+            self._limit.streams()
 
     def _changed(self) -> None:
         """The server or the model went down or came back."""
@@ -190,36 +202,35 @@ class ModelQueue:
 
     # --- waiting --------------------------------------------------------------------------------
 
-    def _fit(self, info: ModelInfo, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One item's inputs as they can be sent."""
-        if info.refusal is not None:
-            raise ModelError(info.refusal)
-        if self._together.pad:
-            padding.require(info, self._together.pad)
-        return tensors.check(info, inputs)
+    async def _checked(
+        self, info: ModelInfo, inputs: Mapping[str, Array]
+    ) -> tuple[ModelInfo, dict[str, Array]]:
+        """One item's inputs as they can be sent, and what they were checked against."""
+        try:
+            checked = self._fitting.check(info, inputs)
+        except BadTensor:
+            # A newer version may want other tensors: look again before refusing.
+            fresh = self._link.clock() - self.followed.described < self._refresh
+            if fresh or not await self.followed.describe() or self.followed.info is None:
+                raise
+            info = self.followed.info
+            checked = self._fitting.check(info, inputs)
+        self._link.require_open()
+        return info, checked
 
-    def _signature(self, call: Call) -> Hashable:
-        """What calls must share to be in one request."""
-        if self._together.pad:
-            return padding.signature(call.info, call.inputs, self._together.pad)
-        return tensors.signature(call.inputs)
+    def _join(self, call: Call) -> None:
+        """A caller begins to wait."""
+        self._calls.add(call)
+        call.stands(BLOCKED if self._blocked else QUEUED, self._link.clock())
+        if self._room.enter(call):
+            self._pump()
 
-    def _enter(self, call: Call) -> None:
-        signature = self._signature(call)
-        call.entry = self._batcher.add(
-            signature, call, call.size, self._link.clock(), bulk=call.bulk
-        )
-        self._pump()
-
-    def _admit(self) -> None:
-        """Let in callers that wait for room, in order, as far as there is some."""
-        for waiting in self._waiting:
-            while waiting:
-                call = next(iter(waiting))
-                if not self._batcher.fits(call.size, bulk=call.bulk):
-                    return
-                del waiting[call]
-                self._enter(call)
+    def _over(self, call: Call) -> None:
+        """A caller waits no more."""
+        self._calls.discard(call)
+        call.stands(OVER, self._link.clock())
+        # Breaks a cycle: the arrays are to be freed now, not when garbage is collected.
+        call.entry = None
 
     def _withdraw(self, call: Call) -> None:
         """The caller was cancelled; its neighbours go on."""
@@ -227,14 +238,11 @@ class ModelQueue:
             request, call.request = call.request, None
             request.alive -= 1
             if not request.alive and request.task is not None:
-                if not self._link.closed:
+                if not (self._link.closed or call.given):
                     self._limit.given_up(self._link.clock() - request.began)
                 request.task.cancel()
-        elif call.entry is None:
-            self._waiting[call.bulk].pop(call, None)
-            self._admit()
-        elif self._batcher.remove(call.entry):
-            self._admit()
+        elif self._room.leave(call) and self._room.admit():
+            self._pump()
 
     def _pump(self) -> None:
         """Send what may be sent, in the next turn of the event loop.
@@ -250,7 +258,7 @@ class ModelQueue:
 
     def _slots(self) -> int:
         """Requests that may be under way now."""
-        return self._share.slots(self._limit.slots, self._link.clock())
+        return self._share.slots(self._limit.slots + self._streams.silent, self._link.clock())
 
     def _rest_on(self) -> None:
         """Look again when the rest is over, or pump if it is."""
@@ -267,7 +275,8 @@ class ModelQueue:
     async def _serve(self) -> None:
         """Use one slot, if there is anything to use it for."""
         self._pumping = False
-        batch = [] if self._blocked else self._batcher.take(self._slots())
+        silent = self._streams.silent
+        batch = [] if self._blocked else self._batcher.take(self._slots(), beside=silent)
         if not batch:
             return
         # What did not fit into this request may go in another.
@@ -284,7 +293,7 @@ class ModelQueue:
                 self._batcher.done(entry)
             self._batcher.finish()
             self._yield(began)
-            self._admit()
+            self._room.admit()
             self._pump()
 
     def _yield(self, began: float) -> None:
@@ -320,35 +329,62 @@ class ModelQueue:
                 await self._refuse(request, batch, split, fault, sent)
             else:
                 for entry, answer in zip(batch, answers, strict=True):
-                    call = entry.item
-                    call.request = None
-                    if not call.future.done():
-                        call.future.set_result(answer)
+                    entry.item.succeed(answer)
 
     async def _send(self, batch: Batch, full: bool) -> list[Answer]:
         info, link = batch[0].item.info, self._link
+        if isinstance(batch[0].item, StreamCall):
+            return [await self._send_stream(entry.item, full) for entry in batch]
         items = [entry.item.inputs for entry in batch]
-        padded = padding.padded(items, self._together.pad) if self._together.pad else items
-        arrays = tensors.assemble(info, padded)
+        filled = self._fitting.fill(items)
+        arrays = tensors.assemble(info, filled)
         started = link.clock()
         try:
             reply = await link.watch.infer(self.model, self.followed.version, arrays)
             seconds = link.clock() - started
-            outputs = tensors.split(info, reply, len(batch))
-            if padded is not items:
-                outputs = padding.cut(info, items, padded, outputs, self._together.pad)
+            outputs = self._fitting.outputs(info, reply, items, filled)
         except Exception:
             if self._observer is not None:
                 self._observer.failed(self.model, self.followed.expected)
             raise
         self._limit.measured(seconds, len(batch), full=full)
-        link.attempts.reset()
+        self._answered(reply.version, len(batch), seconds)
+        return [Answer(row, model=self.model, version=reply.version) for row in outputs]
+
+    async def _send_stream(self, call: Call, full: bool) -> Answer:
+        """Give a caller the parts of its answer; returns after the last."""
+        assert isinstance(call, StreamCall)
+        link, version = self._link, self.followed.expected
+        inputs = tensors.assemble(call.info, [call.inputs])
+        started = link.clock()
+
+        def begun() -> None:
+            # Until here it waited for the model alone, from here on also for its caller.
+            self._limit.measured(link.clock() - started, 1, full=full)
+            self.followed.answered()
+
+        self._streams.begin(call)
+        try:
+            replies = link.watch.stream(self.model, self.followed.version, inputs)
+            version = await call.relay(replies, link.clock, begun) or version
+        except Exception:
+            if self._observer is not None:
+                self._observer.failed(self.model, version)
+            raise
+        finally:
+            self._streams.end(call)
+        self._blame.answered(call)
+        self._answered(version, 1, link.clock() - started)
+        return Answer({}, model=self.model, version=version)
+
+    def _answered(self, version: str, items: int, seconds: float) -> None:
+        """A request was answered, to its end."""
+        self._link.attempts.reset()
         self.followed.answered()
         self._requests += 1
-        self._items += len(batch)
+        self._items += items
         if self._observer is not None:
-            self._observer.request(self.model, reply.version, len(batch), seconds)
-        return [Answer(row, model=self.model, version=reply.version) for row in outputs]
+            self._observer.request(self.model, version, items, seconds)
 
     async def _refuse(
         self,
@@ -361,6 +397,7 @@ class ModelQueue:
         """A request was refused: find the bad items."""
         # Perhaps a newer version took over, or the alias moved to one, that wants other tensors.
         stale = self.followed.moves and self.followed.described <= sent
+        stale = stale and not any(entry.item.given for entry in batch)
         if stale and (not await self.followed.describe() or self._check_again(batch)):
             self._put_back(request, batch)
             return
@@ -377,41 +414,27 @@ class ModelQueue:
         for entry in batch:
             call = entry.item
             try:
-                call.inputs = self._fit(info, call.inputs)
+                call.inputs = self._fitting.check(info, call.inputs)
             except (BadTensor, ModelError) as error:
                 self._refused += 1
                 call.fail(error)
             else:
                 call.info = info
-                entry.signature = self._signature(call)
+                entry.signature = self._fitting.signature(call)
         return True
 
     def _lose(self, batch: Batch, error: Unavailable) -> None:
         """A request ended without an answer: the server or the model is down."""
         if isinstance(error, ModelDied) or not isinstance(error, ModelUnavailable):
-            for entry in batch:
-                entry.batch_limit = max(1, len(batch) // 2)
-            if len(batch) == 1:
-                self._suspect(batch[0].item, error)
+            self._refused += self._blame.lost(batch, error)
+        for entry in batch:
+            entry.item.broke_off(error)
         if isinstance(error, ServerLost):
             return
         if isinstance(error, ModelUnavailable):
             self.followed.down(str(error), died=isinstance(error, ModelDied))
         else:
             self._link.down(str(error))
-
-    def _suspect(self, call: Call, error: Unavailable) -> None:
-        """An item that was alone got no answer; when that goes on, the item is at fault."""
-        others = error.signs_of_life if isinstance(error, ServerLost) else 0
-        sign_of_life = (self._link.returns, self.followed.returns, self._requests, others)
-        if call.lost_alone(sign_of_life, self._link.clock()):
-            self._refused += 1
-            call.fail(
-                ModelError(
-                    f"model {self.model}: {call.lost} times no answer came while this item was "
-                    f"alone in its request, and the server was ready again; the last time: {error}"
-                )
-            )
 
     def _put_back(self, request: Request, entries: Iterable[Entry[Call]]) -> None:
         """Let those entries of a request wait again that somebody still waits for."""

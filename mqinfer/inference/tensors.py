@@ -6,6 +6,7 @@ Pure. Nothing is cast silently: an array that does not fit is refused with both 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,6 +95,15 @@ def split(info: ModelInfo, reply: ModelReply, count: int) -> list[dict[str, Arra
             )
     # The ellipsis keeps a scalar output an array.
     return [{name: array[row, ...] for name, array in outputs.items()} for row in range(count)]
+
+
+def part(info: ModelInfo, reply: ModelReply) -> dict[str, Array]:
+    """The outputs in one part of an item's answer, as many as there are; views on the reply.
+
+    Raises:
+        ModelError: an output has not one row.
+    """
+    return split(replace(info, outputs=()), reply, 1)[0]
 
 
 def _fit(info: ModelInfo, wanted: TensorInfo, array: Any) -> Array:

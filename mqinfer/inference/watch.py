@@ -10,14 +10,17 @@ any data.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, TypeVar
 
 from mqinfer.errors import ModelUnavailable, MqinferError, Unavailable
 from mqinfer.ports import InferenceServer, ModelInfo, ModelReply
 
 if TYPE_CHECKING:
     from mqinfer.model import Array
+
+T = TypeVar("T")
 
 # Seconds a request is under way before the server is asked, and between two questions.
 EVERY = 3.0
@@ -65,6 +68,20 @@ class Watch:
             ModelUnavailable: the model is not ready.
             Unavailable: the server does not answer, or fell silent.
         """
+        return await self._over(
+            model, version, self._server.infer(model, version, inputs, timeout=None)
+        )
+
+    async def stream(
+        self, model: str, version: str | None, inputs: Mapping[str, Array]
+    ) -> AsyncGenerator[ModelReply]:
+        """Run a request with any number of replies, each awaited as the answer of `infer`."""
+        async with aclosing(self._server.stream(model, version, inputs)) as replies:
+            while (reply := await self._over(model, version, anext(replies, None))) is not None:
+                yield reply
+
+    async def _over(self, model: str, version: str | None, answer: Awaitable[T]) -> T:
+        """Wait for an answer, for as long as the server shows signs of life."""
         loop = asyncio.get_running_loop()
         end = asyncio.timeout(None)
         try:
@@ -72,7 +89,7 @@ class Watch:
                 self._requests[end] = (loop.time(), model, version)
                 if self._timer is None:
                     self._timer = loop.call_later(self._every, self._look)
-                return await self._server.infer(model, version, inputs, timeout=None)
+                return await answer
         except TimeoutError:
             if not end.expired():
                 raise

@@ -15,6 +15,7 @@ from mqinfer import plan
 from mqinfer.errors import BadTensor, ConfigurationError, MqinferError, Unavailable
 from mqinfer.inference import padding
 from mqinfer.inference.callsites import model_calls
+from mqinfer.inference.streaming import take_stream
 from mqinfer.message import Row
 from mqinfer.model import Model, Tensor
 from mqinfer.ports import (
@@ -301,6 +302,8 @@ def _calls(
             info = described.get(_asked(model, aliases))
             if not isinstance(info, ModelInfo):
                 continue
+            if info.decoupled and not call.streamed:
+                yield f"{take_stream(model.name)} ({call.place})"
             if call.positional:
                 yield f"model {model.name} is called without input names ({call.place}): model(x=x)"
                 continue

@@ -3,16 +3,19 @@
 Triton polls or loads on request, never both. Loading on request is needed to bring back a model
 whose process died; so the embedded server does that, and who looks for changes is this. It leaves
 out `__pycache__`, which Python writes into the folder of a model that it has just loaded.
+
+Needs nothing but Python, so that it runs beside a Triton in a container as well (see compose/):
+
+    python repository.py MODELS HOST PORT
 """
 
 from __future__ import annotations
 
 import http.client
+import sys
 import threading
 import urllib.parse
 from pathlib import Path
-
-from mqinfer.stack.ports import HOST
 
 # Seconds between two looks. What changed is taken up when the next look finds it the same, so that
 # a model which is being copied is not loaded in parts.
@@ -29,19 +32,22 @@ class RepositoryWatch:
 
     Args:
         models: the repository; what lies in it now is loaded by the server itself.
-        port: the server's HTTP port on loopback.
+        port: the server's HTTP port.
+        host: its address.
+        afresh: have all of it loaded nevertheless, which changes nothing where it is so already.
     """
 
-    def __init__(self, models: Path, port: int):
+    def __init__(self, models: Path, port: int, *, host: str = "127.0.0.1", afresh: bool = False):
         self._models = models
         self._port = port
-        self._loaded = scan(models)
-        self._before = dict(self._loaded)
+        self._host = host
+        self._before = scan(models)
+        self._loaded = {} if afresh else dict(self._before)
         self._stop = threading.Event()
 
     def start(self) -> None:
         """Begin to look."""
-        threading.Thread(target=self._run, name="model repository", daemon=True).start()
+        threading.Thread(target=self.run, name="model repository", daemon=True).start()
 
     def stop(self) -> None:
         """Look no more."""
@@ -62,7 +68,8 @@ class RepositoryWatch:
                 self._loaded[name] = files
         self._before = now
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Look until `stop`."""
         while not self._stop.wait(_LOOKS):
             self.look()
 
@@ -71,7 +78,7 @@ class RepositoryWatch:
 
         One that does not load is tried again when it has changed; the server says why in its index.
         """
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=_LOAD_SECONDS)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=_LOAD_SECONDS)
         try:
             path = f"/v2/repository/models/{urllib.parse.quote(name, safe='')}/{what}"
             connection.request("POST", path, body=b"{}")
@@ -104,3 +111,7 @@ def scan(models: Path) -> dict[str, Files]:
         if files:
             found[folder.name] = frozenset(files)
     return found
+
+
+if __name__ == "__main__":
+    RepositoryWatch(Path(sys.argv[1]), int(sys.argv[3]), host=sys.argv[2], afresh=True).run()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import plan
-from mqinfer.errors import HandlerHangs, Unavailable
+from mqinfer.errors import ConfigurationError, HandlerHangs, Unavailable
 from mqinfer.flow.beat import EVERY, Beat
 from mqinfer.flow.runner import Runner
 from mqinfer.model import inference as current_inference
@@ -30,6 +30,7 @@ from mqinfer.worker.watchdog import Watchdog
 if TYPE_CHECKING:
     from mqinfer.observe import StageMetrics
     from mqinfer.plan import Task
+    from mqinfer.stage import Stage
     from mqinfer.worker.services import Services
     from mqinfer.worker.work import Work
 
@@ -67,6 +68,7 @@ class Worker:
             self.beat,
             lambda: self.watchdog.given_up,
         )
+        self._refusal: ConfigurationError | None = None
         self.watchdog = Watchdog(
             lambda: tuple(self.runners),
             [task.name for task in work.tasks],
@@ -118,6 +120,7 @@ class Worker:
 
         Raises:
             ConflictError: the stream or a consumer exists with settings that do not fit.
+            ConfigurationError: a stage uses a model that no call fits.
             Unavailable: the broker does not answer and is not waited for, or closed the
                 connection for good.
             HandlerHangs: it was stopped, and a handler did not end.
@@ -182,6 +185,8 @@ class Worker:
             finally:
                 for helper in helpers:
                     helper.cancel()
+        if self._refusal is not None:
+            raise self._refusal
 
     def _counted(self) -> Iterator[tuple[str, StageMetrics]]:
         for runner in self.runners:
@@ -194,7 +199,19 @@ class Worker:
         ]
         if self._services.inference is not None:
             helpers.append(group.create_task(self._services.inference.run(), name="inference"))
+            helpers += [
+                group.create_task(self._refuse(task.stage), name=f"models of {task.name}")
+                for task in self.work.tasks
+                if task.stage is not None and task.stage.models
+            ]
         return helpers
+
+    async def _refuse(self, stage: Stage) -> None:
+        """Stop, in order, when a stage's model turns out to be one that no call fits."""
+        assert self._services.inference is not None
+        if refusal := await self._services.inference.refusal(stage.models):
+            self._refusal = ConfigurationError(f"stage {stage.name}: {refusal}")
+            self.stop()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import psutil
 import pytest
 from onnx import TensorProto
 
-from mqinfer import App, Message
-from mqinfer.adapters.triton import TritonClient
+from mqinfer import App, Message, Worker
+from mqinfer.adapters.triton import TritonClient, open_triton
 from mqinfer.context import Context, current
 from mqinfer.errors import (
     BadTensor,
@@ -30,7 +30,7 @@ from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.model import Answer, Model
 from mqinfer.operate import check
 from mqinfer.stack.triton import TritonServer
-from mqinfer.testing import until
+from mqinfer.testing import Harness, nats_only, until
 from tests.support.models import config, save_echo, save_table, tensor
 
 FRAGILE = """
@@ -300,10 +300,22 @@ async def test_a_server_that_hangs_is_noticed_long_before_the_timeout(
     assert asyncio.get_running_loop().time() - started < 40
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "ftp://x"])
-def test_a_url_of_another_protocol_is_refused(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:8000",
+        "ftp://x",
+        "ipv4:10.0.0.1:8001",
+        "ipv4:10.0.0.1,10.0.0.2",
+        "a:b,c:8001",
+        "a:8001,c:99999",
+        "",
+        ":8001",
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="is not host:port"):
-        TritonClient(url)
+        open_triton(url)
 
 
 def test_a_tls_file_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -474,6 +486,26 @@ async def test_a_model_that_no_call_fits_is_named_by_check_and_by_the_call(
     assert text in report.problems[0]
     with pytest.raises(ModelError, match=text):
         await inference(model, None, {"in": index(1)})
+
+
+async def test_a_worker_does_not_begin_with_a_sequence_model(
+    triton: TritonServer, tmp_path: Path
+) -> None:
+    app = App("talks")
+    talk = app.model("talk")
+
+    @app.stage
+    async def ask(message: Ask) -> None:
+        await talk(**{"in": index(message.value)})
+
+    async with nats_only(tmp_path) as settings:
+        settings = replace(settings, triton_url=triton.url)
+        async with Harness(app, settings) as harness:
+            await harness.publish(Ask(1))
+            with pytest.raises(ConfigurationError, match="stage ask: model talk is a sequence"):
+                await Worker(app, settings=settings).run()
+            assert await harness.lag("ask") == 1
+            assert await harness.dead() == []
 
 
 async def test_strings_and_models_without_batch_dimension(inference: Inference) -> None:

@@ -34,6 +34,18 @@ async def test_a_plain_call_has_names_and_a_place() -> None:
     assert call == ModelCall((detector,), ("image",), False, False, f"test_callsites.py:{line}")
 
 
+async def test_answers_taken_in_parts_are_told_apart() -> None:
+    async def handler(image: Any) -> None:
+        async for _ in graders["rust"].stream(a=image):
+            pass
+        print([part async for part in detector.stream(b=image)])
+        await detector(c=image)
+
+    calls = sorted(model_calls(handler), key=lambda call: call.keywords)
+    assert [call.streamed for call in calls] == [True, True, False]
+    assert [call.models for call in calls[1:]] == [(detector,), (detector,)]
+
+
 async def test_arguments_without_names_and_more_inputs_are_told() -> None:
     async def handler(image: Any, others: Any) -> None:
         await detector(image, **others)

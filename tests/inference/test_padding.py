@@ -13,7 +13,7 @@ from mqinfer import App
 from mqinfer.errors import BadTensor, ModelError, WiringError
 from mqinfer.inference import padding, tensors
 from mqinfer.inference.inference import Inference
-from mqinfer.model import Pad, Together
+from mqinfer.model import Model, Pad, Together
 from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
 from tests.support.inference import DOUBLE, TEXT, Server, inference_on, slots, x
 
@@ -195,8 +195,10 @@ async def test_max_batch_of_a_model_that_takes_no_batch() -> None:
 
 
 async def test_a_model_that_cannot_be_called_says_why() -> None:
-    server = Server(replace(DOUBLE, refusal="model double is decoupled: it streams"))
+    server = Server(replace(DOUBLE, refusal="model double keeps a state"))
     async with inference_on(server) as inference:
-        with pytest.raises(ModelError, match="is decoupled"):
+        with pytest.raises(ModelError, match="keeps a state"):
             await inference("double", None, {"x": x(1)})
         assert not server.requests
+        assert inference.blocked([Model("double")]) == "model double keeps a state"
+        assert await inference.refusal([Model("double")]) == "model double keeps a state"

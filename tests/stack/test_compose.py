@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mqinfer.stack import StackSettings
+from mqinfer.stack import StackSettings, repository
 
 COMPOSE = Path(__file__).parents[2] / "compose"
 TEXT = (COMPOSE / "compose.yaml").read_text()
@@ -46,6 +46,18 @@ def test_ports_stay_on_loopback_and_are_those_of_the_embedded_stack() -> None:
         if field.name.endswith("_port"):
             name = field.name.removesuffix("_port")
             assert published[name] == getattr(settings, field.name), name
+
+
+def test_a_model_whose_process_died_can_be_loaded_anew_and_changes_are_taken_up() -> None:
+    triton, models = (
+        re.split(rf"^  {name}:\n", TEXT, flags=re.MULTILINE)[1].split("\n\n")[0]
+        for name in ("triton", "models")
+    )
+    assert "--model-control-mode=explicit" in triton
+    assert "--load-model=*" in triton
+    found = re.search(r"([\w./]+):/repository.py:ro", models)
+    assert found is not None
+    assert (COMPOSE / found[1]).samefile(repository.__file__)
 
 
 def test_every_datasource_of_the_dashboard_is_provisioned() -> None:

@@ -1,10 +1,13 @@
 """What is taken up of a model repository, and when; no server, only what it would be asked."""
 
+import asyncio
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from mqinfer.stack import repository
 from mqinfer.stack.repository import RepositoryWatch, scan
 
 
@@ -85,3 +88,29 @@ def test_a_server_that_is_away_is_asked_again(models: Path) -> None:
 
 def test_a_repository_that_is_gone_has_no_models(tmp_path: Path) -> None:
     assert scan(tmp_path / "nowhere") == {}
+
+
+async def test_as_a_script_it_asks_a_server_elsewhere(models: Path) -> None:
+    """With nothing but Python, as in a container."""
+    asked: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.put_nowait(await reader.readline())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", repository.__file__, str(models), "127.0.0.1", str(port)
+    )
+    try:
+        async with asyncio.timeout(60):
+            assert await asked.get() == b"POST /v2/repository/models/leaf/load HTTP/1.1\r\n"
+            save(models, "other/1/model.onnx", "1")
+            assert await asked.get() == b"POST /v2/repository/models/other/load HTTP/1.1\r\n"
+    finally:
+        process.kill()
+        await process.wait()
+        server.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,13 +29,21 @@ DETECTOR = ModelInfo(
     (TensorInfo("boxes", np.dtype(np.uint8), (480, 640, 3)),),
     4,
 )
+# Answers n with n parts, 0 to n - 1.
+COUNT = ModelInfo(
+    "count", ("1",), (TensorInfo("x", F32, (1,)),), (TensorInfo("y", F32, (1,)),), 8, decoupled=True
+)
 IMAGE = np.zeros((480, 640, 3), np.uint8)
 BAD = -1.0
 DEADLY = -2.0
 
 
 class Server:
-    """y = 2 x. An item of BAD is refused, one of DEADLY takes the server down for a moment."""
+    """y = 2 x. An item of BAD is refused, one of DEADLY takes the server down for a moment.
+
+    A stream goes on while `gate` is open, after each part; one that reached `breaks_after` parts
+    ends in `fault`, and one of DEADLY kills a mortal model after its first part.
+    """
 
     def __init__(self, *models: ModelInfo) -> None:
         self.models = {info.name: info for info in models or (DOUBLE,)}
@@ -46,10 +54,12 @@ class Server:
         self.requests: list[tuple[str, str | None, int]] = []
         self.values: list[list[float]] = []
         self.under_way = self.most_under_way = self.cancelled = self.described = self.probes = 0
+        self.parts = 0
         self.spoil: Callable[[dict[str, Any]], dict[str, Any]] = lambda outputs: outputs
         self.fault: Exception | None = None
         self.mortal = self.dead = self.loads = False
         self.loaded = 0
+        self.breaks_after = 1_000_000
 
     def _require(self, model: str, version: str | None) -> ModelInfo:
         if self.down is not None:
@@ -103,6 +113,35 @@ class Server:
             raise ModelError(f"expected {wanted.dtype}")
         outputs = {info.outputs[0].name: array * 2 if array.dtype != TEXT else array}
         return ModelReply(self.spoil(outputs), version or info.versions[-1])
+
+    async def stream(
+        self, model: str, version: str | None, inputs: Mapping[str, Any]
+    ) -> AsyncGenerator[ModelReply]:
+        info = self._require(model, version)
+        value = float(inputs["x"][0, 0])
+        self.requests.append((model, version, len(inputs["x"])))
+        self.values.append([value])
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            if value == BAD:
+                raise ModelError("no item may be negative")
+            for part in range(2 if value == DEADLY else int(value)):
+                if self.fault is not None and part == self.breaks_after:
+                    raise self.fault
+                self.dead = self.dead or (value == DEADLY and part > 0)
+                self._require(model, version)
+                if self.dead:
+                    raise ModelDied("its process is not healthy")
+                yield ModelReply({"y": np.full((1, 1), part, F32)}, info.versions[-1])
+                self.parts += 1
+                await self.gate.wait()
+                await asyncio.sleep(0)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        finally:
+            self.under_way -= 1
 
     async def reload(self, model: str) -> None:
         await asyncio.sleep(0)
