@@ -76,4 +76,4 @@ class Handlers:
                 **where,
             )
             place = ":".join(str(part) for part in where.values())
-            self.hanging.append(f"stage {self._stage} at {place}")
+            self.hanging.append(f"stage {self._stage}" + (f" at {place}" if place else ""))

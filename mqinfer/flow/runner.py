@@ -392,8 +392,8 @@ class Runner:
         self._mailbox.forget_settled()
         self._suspects.forget_settled()
         now = self._clock()
-        for job in self.jobs.values():
-            if blamed and job.started is not None and job.task not in blamed:
+        for job in self.jobs.values() if blamed else ():
+            if job.started is not None and job.task is not None and job.task not in blamed:
                 job.started = min(now, job.started + seconds)
 
     def tick(self, now: float) -> None:
