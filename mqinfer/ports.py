@@ -106,7 +106,7 @@ class InferenceServer(Protocol):
         Raises:
             ModelError: the server refused this request for what is in it.
             ModelUnavailable: the model is not ready (unloaded, unknown version).
-            Unavailable: the server does not answer, or not within `timeout` seconds, if it is given.
+            Unavailable: the server does not answer, or not within `timeout` seconds (if given).
         """
 
     def stream(
