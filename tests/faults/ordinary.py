@@ -31,7 +31,9 @@ _WAYS = {
     "speak": {"fail": 100, "snooze": 20},
     "note": {"fail": 100, "retry": 50},
 }
-_MOST = {"retry": 2, "fail": 1, "retry after": 3, "snooze": 3}
+# How often at most. A stage has five attempts unless it says otherwise: where four fail, one more
+# that a restart, an outage or a neighbour spends makes an unexpected dead letter.
+_MOST = {"retry": 4, "fail": 1, "retry after": 3, "snooze": 3}
 
 
 class Way(NamedTuple):

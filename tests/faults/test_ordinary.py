@@ -26,7 +26,7 @@ def test_every_way_occurs_and_ends_before_its_message_is_dead() -> None:
             continue
         seen.add((name, way.name))
         spends = way.times if way.name in ("retry", "fail") else 0
-        assert spends < stages[name].limits.attempts - 1
+        assert spends < stages[name].limits.attempts
         for attempt in range(1, way.times + 1):
             if way.name == "slow":
                 assert ordinary.live(name, attempt, number, index) > ordinary.ACK_WAIT
