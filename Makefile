@@ -12,7 +12,7 @@ JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 # Of the whole suite alone: a part of it covers a part.
 COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-covered)
 
-.PHONY: help setup demo demo-replay test lint format faults bench clean
+.PHONY: help setup demo demo-replay test lint format faults faults-long bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,8 +40,11 @@ lint: setup  ## ruff, mypy and vulture
 	$(BIN)/mypy
 	$(BIN)/vulture
 
-faults: setup  ## 50,000 inputs under 100 faults, then a cluster losing leaders: 5 to 20 minutes
-	$(BIN)/python -m tests.faults --inputs 50000 --faults 100 --json .cache/faults.json
+faults: setup  ## 50,000 inputs under 100 faults, then a cluster losing leaders: 10 to 30 minutes
+	$(BIN)/python -m tests.faults --inputs 50000 --faults 100 --json .cache/faults.json --charts .cache
+
+faults-long: setup  ## 300,000 inputs under 500 faults, with the memory of every process: an hour or two
+	$(BIN)/python -m tests.faults --inputs 300000 --faults 500 --cluster-inputs 20000 --cluster-faults 60 --json .cache/faults-long.json --charts .cache
 
 format: setup  ## let ruff lay out the code
 	$(BIN)/ruff check --fix .

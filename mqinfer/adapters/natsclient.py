@@ -112,10 +112,22 @@ class LeanClient(Client):
         await super()._process_info(info, initial_connection)
 
     async def close(self) -> None:
-        """Close the connection, in bounded time: after a failed TLS handshake it never ends."""
-        with contextlib.suppress(TimeoutError):
+        """Close the connection, in bounded time: after a failed TLS handshake it never ends.
+
+        What was written leaves before, as far as there is a server that takes it.
+        """
+        with contextlib.suppress(TimeoutError, OSError):
             async with asyncio.timeout(CLOSE_TIMEOUT if self.first_connected else ABANDON_TIMEOUT):
+                await self._write_out()
                 await super().close()
+
+    async def _write_out(self) -> None:
+        """Leave nothing pending: nats-py would write it to a lost connection, and stop half way."""
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        if pending and self.is_connected and (transport := self._transport):
+            transport.writelines(pending)
+            with contextlib.suppress(OSError):
+                await transport.drain()  # type: ignore[no-untyped-call]
 
     @property
     def wants_certificate(self) -> bool:

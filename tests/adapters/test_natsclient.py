@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,9 +18,10 @@ from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.adapters.natsclient import LeanClient
+from mqinfer.adapters.natsclient import LeanClient, open_client
 from mqinfer.adapters.parser import LeanParser
 from mqinfer.settings import Settings
+from mqinfer.testing import until
 from tests import rooms
 
 DIRECT, OTHER = 7, 8
@@ -218,9 +221,56 @@ async def test_a_flush_follows_what_was_written_before() -> None:
         await client.close()
 
 
+@pytest.mark.parametrize("noticed", [True, False])
+async def test_closing_a_connection_that_was_reset_raises_nothing(noticed: bool) -> None:
+    """A worker that is stopped while its server is away ends in order, whatever it had to say."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"s","max_payload":1048576,"headers":true}\r\n')
+        while not (await reader.readline()).startswith(b"PING"):
+            pass
+        writer.write(b"PONG\r\n")
+        await writer.drain()
+        await gone.wait()
+        # Linger for no time: the other side gets a reset, not an end.
+        link = writer.get_extra_info("socket")
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    gone, closed = asyncio.Event(), asyncio.Event()
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    client = await open_client(
+        Settings.load({}, nats_url=f"127.0.0.1:{port}"),
+        name="t",
+        on_disconnect=lambda: None,
+        on_reconnect=lambda: None,
+        on_closed=closed.set,
+        on_denied=lambda _: None,
+    )
+    gone.set()
+    listening.close()
+    if noticed:
+        await until(lambda: not client.is_connected, "the end of the connection")
+    else:
+        reader = client._transport._io_reader
+        await until(lambda: reader.exception() is not None, "the reset")
+    client.write(b"PUB a 0\r\n\r\n")
+    await client.close()
+    assert client.is_closed
+    assert closed.is_set()
+
+
 def test_the_internals_that_the_lean_client_rests_on_are_there() -> None:
     client = Client()
-    for name in ("_ps", "_pending", "_pending_data_size", "_flush_queue", "_server_info"):
+    for name in (
+        "_ps",
+        "_pending",
+        "_pending_data_size",
+        "_flush_queue",
+        "_server_info",
+        "_transport",
+    ):
         assert hasattr(client, name), f"nats-py has no Client.{name} any more"
     for name in ("_process_msg", "_process_info", "_read_loop", "_flush_pending"):
         assert callable(getattr(Client, name)), f"nats-py has no Client.{name} any more"

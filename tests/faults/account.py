@@ -26,9 +26,12 @@ class Account:
         lost: rows and dead letters that are missing.
         duplicated: that are there more than once.
         unexpected: that should not be there.
+        innocent: dead letters among these: messages that died of what is not their fault.
         redeliveries: deliveries of a message that had been delivered before.
         duplicate_publishes: that the stream recognized by their id.
         duplicate_rows: that were inserted more than once, and that the view shows once.
+        replaced: workers that a deployment replaced, by the version of the code.
+        befell: messages that failed at first, asked for time or were slow, by what it was.
         faults: by kind.
         missed: faults that did not come about (the point was not passed in time).
         exits: exit codes of processes; 0 is an orderly stop, -9 SIGKILL.
@@ -45,9 +48,12 @@ class Account:
     lost: int = 0
     duplicated: int = 0
     unexpected: int = 0
+    innocent: int = 0
     redeliveries: int = 0
     duplicate_publishes: int = 0
     duplicate_rows: int = 0
+    replaced: dict[str, int] = field(default_factory=dict)
+    befell: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
     missed: dict[str, int] = field(default_factory=dict)
     exits: dict[str, int] = field(default_factory=dict)
@@ -63,17 +69,17 @@ class Account:
     def settle(
         self,
         expected: Expected,
-        rows: Iterable[Mapping[str, Any]],
+        rows: Iterable[tuple[Any, ...]],
         dead: Iterable[Mapping[str, str]],
     ) -> None:
         """Compare what came with what was expected.
 
         Args:
             expected: of the pipeline.
-            rows: of the view.
+            rows: of the views, as they are expected.
             dead: headers of the dead letters.
         """
-        have = Counter((r["number"], r["index"], r["kind"], r["value"]) for r in rows)
+        have = Counter(rows)
         letters = Counter((d["Mq-Dead-Stage"], d["Mq-Dead-Kind"], d.get("Mq-Id", "")) for d in dead)
         self.rows, self.dead = sum(have.values()), sum(letters.values())
         for wanted, found in ((expected.rows, have), (expected.dead, letters)):
@@ -83,6 +89,8 @@ class Account:
             self.lost += len(missing)
             self.duplicated += sum(count - 1 for _, count in twice)
             self.unexpected += len(odd)
+            if found is letters:
+                self.innocent += len(odd)
             for name, items in (("lost", missing), ("twice", twice), ("unexpected", odd)):
                 self.examples += [f"{name}: {item}" for item in items[:EXAMPLES]]
 
@@ -101,9 +109,14 @@ class Account:
             ("faults", f"{sum(self.faults.values())}"),
             *((f"  {kind}", count) for kind, count in sorted(self.faults.items())),
             *((f"  missed: {kind}", count) for kind, count in sorted(self.missed.items())),
+            ("workers replaced by deployments", f"{sum(self.replaced.values())}"),
+            *((f"  {version}", count) for version, count in sorted(self.replaced.items())),
+            ("messages that met something", f"{sum(self.befell.values()):,}"),
+            *((f"  {way}", f"{count:,}") for way, count in sorted(self.befell.items())),
             ("lost", self.lost),
             ("duplicated", self.duplicated),
             ("unexpected", self.unexpected),
+            ("  dead letters among them", self.innocent),
             ("redeliveries", f"{self.redeliveries:,}"),
             ("duplicate publishes absorbed", f"{self.duplicate_publishes:,}"),
             ("duplicate rows absorbed", f"{self.duplicate_rows:,}"),

@@ -7,27 +7,31 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 from mqinfer.errors import MqinferError
 
-from . import pipeline
+from . import ordinary, pipeline, shown
 from .account import Account
 from .counters import Counters
+from .deploy import Deployments
+from .memory import Memory
 from .processes import Proxy, Slot, until
+from .progress import Progress
 from .schedule import CLUSTER, CONSUMERS, SINGLE, Faults, draw
 from .servers import Observer, Servers
+from .worker import SINKS
 
 log = structlog.get_logger("faults")
 
 # Which stages run together; every group runs in two processes.
 GROUPS = {
-    "first": ("split", "square", "cube"),
-    "second": ("score", "judge"),
-    "sink": ("sink-answer",),
+    "first": ("split", "square", "cube", "carry"),
+    "second": ("score", "judge", "speak", "note"),
+    "sink": SINKS,
 }
 
 
@@ -42,6 +46,9 @@ class Run:
         cluster: how many NATS servers.
         kinds: of faults to draw from; None is all.
         patience: seconds without any progress after which the run is given up.
+        steady: one more worker, of all stages, that only ever loses its servers, so that its memory
+            over a long time tells something.
+        progress: is told how far it is.
     """
 
     def __init__(
@@ -54,6 +61,8 @@ class Run:
         cluster: int = 1,
         kinds: Sequence[str] | None = None,
         patience: float = 120.0,
+        steady: bool = False,
+        progress: Progress | None = None,
     ):
         self.servers = Servers(folder, cluster=cluster)
         self.workers: list[Slot] = []
@@ -74,6 +83,9 @@ class Run:
         self._schedule = draw(self._rng, faults, weights)
         self._faults = Faults(self, self._rng)
         self._patience = patience
+        self._steady = steady
+        self._progress = progress
+        self.memory = Memory(self._processes)
 
     async def __call__(self) -> Account:
         """Run it.
@@ -90,12 +102,21 @@ class Run:
             await self.observer.patiently(self.observer.__aenter__)
             stack.push_async_exit(self.observer.__aexit__)
             self._make_slots()
+            self._deployments = Deployments(
+                [slot for slot in self.workers if not slot.steady],
+                random.Random(self.account.seed),
+            )
             async with asyncio.TaskGroup() as group:
                 slots = [*self.workers, self.producer]
                 tasks = [group.create_task(slot.run(), name=slot.name) for slot in slots]
+                tasks.append(group.create_task(self.memory.run()))
+                rolling = group.create_task(self._deployments.run())
+                tasks.append(rolling)
                 try:
                     await self._work()
                     await self._settle()
+                    self._deployments.stop()
+                    await rolling
                     await self._stop()
                 except TimeoutError:
                     raise AssertionError(await self._story()) from None
@@ -112,17 +133,37 @@ class Run:
         if self.proxy is not None:
             through = self.servers.environ(f"nats://127.0.0.1:{self.proxy.port}")
         for group, stages in GROUPS.items():
-            for number in range(2):
-                name = f"{group}-{number}"
-                arguments = [f"--folder={self._folder}", f"--slot={name}"]
-                arguments += [f"--stage={stage}" for stage in stages]
-                self.stages[name] = stages
-                self.workers.append(
-                    # One of the two may be cut off.
-                    Slot(name, "worker", arguments, self._folder, through if number else environ)
-                )
+            # One of the two may be cut off.
+            self._add_worker(f"{group}-0", stages, environ)
+            self._add_worker(f"{group}-1", stages, through)
+        if self._steady:
+            every = tuple(stage for stages in GROUPS.values() for stage in stages)
+            self._add_worker("steady", every, {**environ, "FAULTS_ROOM": "16"}, steady=True)
         arguments = [f"--folder={self._folder}", f"--inputs={self.account.inputs}"]
         self.producer = Slot("producer", "producer", arguments, self._folder, environ)
+
+    def _add_worker(
+        self,
+        name: str,
+        stages: tuple[str, ...],
+        environ: Mapping[str, str],
+        *,
+        steady: bool = False,
+    ) -> None:
+        arguments = [f"--folder={self._folder}", *(f"--stage={stage}" for stage in stages)]
+        self.stages[name] = stages
+        self.workers.append(Slot(name, "worker", arguments, self._folder, environ, steady=steady))
+
+    def _processes(self) -> dict[str, int | None]:
+        """All that has memory, by what it is called."""
+        servers = self.servers
+        return {
+            **{f"worker {slot.name}": slot.pid for slot in self.workers},
+            "producer": self.producer.pid,
+            **{f"nats-server {server.server_name}": server.pid for server in servers.nats},
+            "Triton": servers.triton.pid,
+            "ClickHouse": servers.clickhouse.pid,
+        }
 
     async def _work(self) -> None:
         """Let inputs in step by step, with a fault at every step."""
@@ -140,12 +181,19 @@ class Run:
             # Somewhere within the work of this step, and of what earlier faults held up.
             await asyncio.sleep(self._rng.uniform(0.0, 1.5))
             let_in(inputs * (number + 2) // (count + 1))
+            self._show(kind)
             await self._faults.apply(kind)
             reached = inputs * (number + 1) // (count + 1)
             await self._until(lambda reached=reached: counters.get("published") >= reached)
         let_in(inputs)
+        self._show("the last inputs")
         await self._until(lambda: counters.get("published") >= inputs)
         counters.close()
+
+    def _show(self, doing: str) -> None:
+        if self._progress is not None:
+            published = self.producer.counted("published")
+            self._progress.show(published, sum(self._faults.applied.values()), doing)
 
     async def _settle(self) -> None:
         """Wait until nothing is left to do, for as long as there is progress."""
@@ -157,6 +205,7 @@ class Run:
                 now = await self.observer.lags(CONSUMERS)
                 if now != lags:
                     lags, deadline = now, time.monotonic() + self._patience
+                self._show(f"{sum(max(0, lag) for lag in now.values()):,} messages are left")
                 quiet = quiet + 1 if not any(now.values()) else 0
             if time.monotonic() > deadline:
                 raise TimeoutError
@@ -170,10 +219,10 @@ class Run:
             if code != 0:
                 self.account.unclean.append(f"{slot.name} ({code})")
                 self.account.examples.append(f"{slot.name}:\n{slot.tail()}")
-        account, clickhouse = self.account, self.observer.clickhouse
-        rows = await self.observer.patiently(
-            lambda: clickhouse.query("SELECT number, index, kind, value FROM answer")
-        )
+        account = self.account
+        account.unclean += self._deployments.unclean
+        account.examples += [f"{n}:\n{t}" for n, t in self._deployments.unclean.items()]
+        rows = [row async for row in shown.rows(self.observer, account.inputs)]
         dead = await self.observer.dead_letters()
         account.settle(pipeline.expected(range(account.inputs)), rows, dead)
         if account.unexpected:
@@ -185,15 +234,17 @@ class Run:
         account = self.account
         account.faults = dict(self._faults.applied)
         account.missed = dict(self._faults.missed)
+        account.replaced = {
+            f"by version {version}": count for version, count in self._deployments.replaced.items()
+        }
+        account.befell = ordinary.told(pipeline.messages(range(account.inputs)))
         exits: Counter[int] = Counter()
         inserted = 0
         for slot in (*self.workers, self.producer):
             exits.update(slot.exits)
-            counters = slot.counters
-            account.redeliveries += counters.get("redelivered")
-            account.duplicate_publishes += counters.get("duplicates")
-            inserted += counters.get("inserted")
-            counters.close()
+            account.redeliveries += slot.counted("redelivered")
+            account.duplicate_publishes += slot.counted("duplicates")
+            inserted += slot.counted("inserted")
         # Inserts that were killed before they were counted are missing.
         account.duplicate_rows = max(0, inserted - account.rows)
         account.exits = {str(code): count for code, count in exits.items()}

@@ -16,6 +16,8 @@ from .counters import Counters
 ROOT = Path(__file__).parents[2]
 _SUPERVISOR = "MQINFER_SUPERVISOR"  # see mqinfer.cli.processes: a child ends with its supervisor
 
+TOO_LONG = 124  # as timeout(1) says it
+
 
 async def until(condition: Callable[[], bool], timeout: float) -> None:
     """Wait for a state of other processes.
@@ -34,9 +36,10 @@ class Slot:
     Args:
         name: of the place, and of its files.
         module: in this package, run with `-m`.
-        arguments: for it.
+        arguments: for it; `--slot` with its name and turn is added.
         folder: of the run.
         environ: added to this process's environment.
+        steady: no fault and no deployment ends its process.
     """
 
     def __init__(
@@ -46,23 +49,30 @@ class Slot:
         arguments: Sequence[str],
         folder: Path,
         environ: Mapping[str, str],
+        *,
+        steady: bool = False,
     ):
         self.name = name
+        self.steady = steady
         self.exits: Counter[int] = Counter()
-        self.starts = 0
         self.process: asyncio.subprocess.Process | None = None
         self.log = folder / f"{name}.log"
+        self.held = asyncio.Lock()  # while a fault or a deployment has the process in its hands
+        self._turn = 0  # a successor that begins beside its predecessor has files of its own
         self._module = module
         self._arguments = list(arguments)
         self._folder = folder
         self._environ = {**os.environ, **environ, _SUPERVISOR: f"{os.getpid()}:0"}
         self._wanted = True
-        self._again = asyncio.Event()
 
-    @property
-    def counters(self) -> Counters:
-        """What its processes counted; close it after use."""
-        return Counters(self._folder / f"{self.name}.counters")
+    def counted(self, name: str) -> int:
+        """What its processes counted."""
+        found = 0
+        for path in self._folder.glob(f"{self.name}*.counters"):
+            counters = Counters(path)
+            found += counters.get(name)
+            counters.close()
+        return found
 
     @property
     def pid(self) -> int | None:
@@ -73,34 +83,64 @@ class Slot:
     @property
     def ready(self) -> bool:
         """Whether the process has begun to work (its signal handlers are in place)."""
-        path = self._folder / f"{self.name}.ready"
-        return self.pid is not None and path.exists() and path.read_text() == str(self.pid)
+        return self.process is not None and self._is_ready(self.process, self._turn)
 
     async def run(self) -> None:
         """Keep a process running until `stop`; one that ended with 0 by itself is not replaced."""
         try:
             while self._wanted:
-                with self.log.open("ab") as log:
-                    self.process = await asyncio.create_subprocess_exec(
-                        sys.executable,
-                        "-m",
-                        f"tests.faults.{self._module}",
-                        *self._arguments,
-                        cwd=ROOT,
-                        env=self._environ,
-                        stdin=asyncio.subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=log,
-                    )
-                self.starts += 1
-                code = await self.process.wait()
-                self.exits[code] += 1
+                process = self.process = await self._start(self._turn)
+                while True:
+                    code = await process.wait()
+                    self.exits[code] += 1
+                    if self.process is process:
+                        break
+                    process = self.process  # its successor
                 if self._module == "producer" and code == 0:
                     return
                 if self._wanted and code > 0:
                     await asyncio.sleep(0.5)  # a server it needs is away
         finally:
             self._kill()
+
+    async def replace(self, environ: Mapping[str, str]) -> int | None:
+        """Start a successor beside the process, and end that in order once it is at work.
+
+        Args:
+            environ: what changes in the environment of this and later processes.
+
+        Returns:
+            The exit code of the predecessor, `TOO_LONG` if it had to be killed; None when the
+            successor died before its turn.
+        """
+        self._environ.update(environ)
+        turn = 1 - self._turn
+        successor = await self._start(turn)
+        try:
+            await until(
+                lambda: successor.returncode is not None or self._is_ready(successor, turn), 120
+            )
+            # Whoever began a moment ago would die of the signal.
+            await until(lambda: successor.returncode is not None or self.ready, 120)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                successor.kill()
+            raise
+        if successor.returncode is not None:
+            self.exits[successor.returncode] += 1
+            return None
+        predecessor = self.process
+        assert predecessor is not None
+        self.process, self._turn = successor, turn
+        with contextlib.suppress(ProcessLookupError):
+            predecessor.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(90):
+                return await predecessor.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                predecessor.kill()
+            return TOO_LONG
 
     def signal(self, number: int) -> bool:
         """Send a signal; False when no process runs."""
@@ -112,7 +152,7 @@ class Slot:
 
     def arm(self, point: str, passage: int) -> None:
         """Tell the process where to kill itself."""
-        (self._folder / f"{self.name}.point").write_text(f"{passage} {point}")
+        (self._folder / f"{self.name}.{self._turn}.point").write_text(f"{passage} {point}")
         self.signal(signal.SIGUSR1)
 
     async def stop(self, timeout: float) -> int:
@@ -129,6 +169,25 @@ class Slot:
         except TimeoutError:
             self._kill()
             return await process.wait()
+
+    async def _start(self, turn: int) -> asyncio.subprocess.Process:
+        with self.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                f"tests.faults.{self._module}",
+                *self._arguments,
+                f"--slot={self.name}.{turn}",
+                cwd=ROOT,
+                env=self._environ,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _is_ready(self, process: asyncio.subprocess.Process, turn: int) -> bool:
+        path = self._folder / f"{self.name}.{turn}.ready"
+        return process.returncode is None and path.exists() and path.read_text() == str(process.pid)
 
     def _kill(self) -> None:
         self._wanted = False

@@ -54,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--inputs", type=int, required=True)
+    parser.add_argument("--slot", help="whose process it is")
     arguments = parser.parse_args()
     configure_logs(Settings.load())
     asyncio.run(_run(Counters(arguments.folder / "producer.counters"), arguments.inputs))

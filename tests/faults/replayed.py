@@ -6,7 +6,8 @@ import numpy as np
 
 from mqinfer import App, Context, Message, Row
 
-from .pipeline import ACK_WAIT, MODEL
+from .ordinary import ACK_WAIT
+from .pipeline import MODEL
 
 app = App("replayed", max_age="1d", duplicate_window="2m")
 affine = app.model(MODEL)

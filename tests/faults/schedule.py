@@ -14,9 +14,11 @@ import structlog
 
 from mqinfer.errors import Unavailable
 
-from .pipeline import ACK_WAIT, app
+from . import model
+from .ordinary import ACK_WAIT
+from .pipeline import PATIENCE, app
 from .processes import until
-from .worker import POINTS
+from .worker import HANDLERS, POINTS, SINKS
 
 if TYPE_CHECKING:
     from .harness import Run
@@ -24,9 +26,16 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("faults")
 
-CONSUMERS = ("split", "square", "cube", "score", "judge", "sink-answer")
+CONSUMERS = (*HANDLERS, *SINKS)
 
-# Kinds of fault and how often each is drawn.
+# Kinds of fault and how often each is drawn; those of ordinary life, beside the deployments that go
+# on all the time, and what `ordinary` has in store for a message.
+ORDINARY = {
+    "SIGSTOP for a moment": 2,
+    "SIGKILL of the model's process": 3,
+    "a model that is 20 times slower": 2,
+    "a model slower than its timeout": 2,
+}
 SINGLE = {
     **{f"SIGKILL {point}": 3 for point in POINTS},
     "SIGKILL of a worker": 6,
@@ -40,6 +49,7 @@ SINGLE = {
     "consumer deleted": 2,
     "half-open connection": 2,
     "stream full": 2,
+    **ORDINARY,
 }
 CLUSTER = {
     "SIGKILL of a leader": 12,
@@ -49,6 +59,7 @@ CLUSTER = {
     "SIGTERM of a worker": 1,
     "SIGSTOP of a server": 2,
     "consumer deleted": 1,
+    **dict.fromkeys(ORDINARY, 1),
 }
 
 
@@ -98,7 +109,9 @@ class Faults:
             slots = [
                 slot
                 for slot in self._run.workers
-                if slot.ready and set(self._run.stages[slot.name]) & set(stages)
+                if slot.ready
+                and not (slot.steady or slot.held.locked())
+                and set(self._run.stages[slot.name]) & set(stages)
             ]
             if slots:
                 return self._rng.choice(slots)
@@ -106,6 +119,10 @@ class Faults:
 
     async def _at_point(self, point: str) -> bool:
         slot = await self._worker(POINTS[point])
+        async with slot.held:
+            return await self._armed(slot, point)
+
+    async def _armed(self, slot: Slot, point: str) -> bool:
         pid = slot.pid
         # Few batches hold what many single messages do.
         batches = "of a batch" in point or "insert" in point
@@ -124,16 +141,24 @@ class Faults:
 
     async def _terminate(self) -> bool:
         slot = await self._worker()
-        exits = slot.exits[0]
-        slot.signal(signal.SIGTERM)
-        await until(lambda: slot.pid is None or slot.exits[0] > exits, 120)
+        async with slot.held:
+            pid = slot.pid
+            slot.signal(signal.SIGTERM)
+            await until(lambda: slot.pid != pid, 120)
         return True
 
     async def _freeze(self) -> bool:
+        return await self._stand_still(ACK_WAIT * self._rng.uniform(1.3, 2.0))
+
+    async def _hesitate(self) -> bool:
+        return await self._stand_still(self._rng.uniform(0.1, 1.0))
+
+    async def _stand_still(self, seconds: float) -> bool:
         slot = await self._worker()
-        slot.signal(signal.SIGSTOP)
-        await asyncio.sleep(ACK_WAIT * self._rng.uniform(1.3, 2.0))
-        return slot.signal(signal.SIGCONT)
+        async with slot.held:
+            slot.signal(signal.SIGSTOP)
+            await asyncio.sleep(seconds)
+            return slot.signal(signal.SIGCONT)
 
     async def _kill_producer(self) -> bool:
         return self._run.producer.signal(signal.SIGKILL)
@@ -181,6 +206,26 @@ class Faults:
             os.kill(server.pid, signal.SIGCONT)
         return True
 
+    # --- a model ------------------------------------------------------------------------------
+
+    async def _kill_model(self) -> bool:
+        return model.kill(self._run.servers.triton)
+
+    async def _slow_model(self) -> bool:
+        return await self._slow(20 * model.USUAL, self._rng.uniform(3.0, 8.0))
+
+    async def _hanging_model(self) -> bool:
+        return await self._slow(1.3 * PATIENCE, PATIENCE * self._rng.uniform(1.0, 2.0))
+
+    async def _slow(self, pace: float, seconds: float) -> bool:
+        servers = self._run.servers
+        servers.pace.set(pace)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            servers.pace.set(model.USUAL)
+        return True
+
     # --- an operator, a network, a disk ---------------------------------------------------------
 
     async def _delete_consumer(self) -> bool:
@@ -211,6 +256,10 @@ class Faults:
         "SIGKILL of a worker": _kill,
         "SIGTERM of a worker": _terminate,
         "SIGSTOP past ack_wait": _freeze,
+        "SIGSTOP for a moment": _hesitate,
+        "SIGKILL of the model's process": _kill_model,
+        "a model that is 20 times slower": _slow_model,
+        "a model slower than its timeout": _hanging_model,
         "SIGKILL of the producer": _kill_producer,
         "SIGKILL of nats-server": _kill_nats,
         "SIGKILL of Triton": _kill_triton,

@@ -16,7 +16,7 @@ from mqinfer.stack import ClickHouseServer, NatsServer, TritonServer
 from mqinfer.stack.ports import free_port
 from mqinfer.stack.server import Server
 
-from . import pipeline
+from . import model, pipeline
 
 _CLUSTER = """
 cluster {{
@@ -55,7 +55,7 @@ class Servers:
     def __init__(self, folder: Path, *, cluster: int = 1):
         self.nats = nats_servers(folder, cluster)
         models = folder / "models"
-        pipeline.build_models(models)
+        self.pace = model.build(models, pipeline.MODEL)
         self.triton = TritonServer(folder / "triton", log=folder / "triton.log", models=models)
         self.clickhouse = ClickHouseServer(folder / "clickhouse", log=folder / "clickhouse.log")
         self._blobs = folder / "blobs"

@@ -26,15 +26,18 @@ from mqinfer.tables import intotable
 
 from . import pipeline
 from .counters import Counters
+from .ordinary import ACK_WAIT
 
+SINKS = ("sink-answer", "sink-oddity", "sink-word")
+HANDLERS = ("split", "square", "cube", "score", "judge", "carry", "speak", "note")
 # Where a process may be told to die, and which of its stages pass there.
 POINTS = {
-    "after handling, before publish": ("split", "square", "cube", "score", "judge"),
-    "in the middle of publishing": ("split", "square", "cube", "score", "judge"),
-    "between publish and ack": ("split", "square", "cube", "score", "judge"),
+    "after handling, before publish": HANDLERS,
+    "in the middle of publishing": HANDLERS,
+    "between publish and ack": HANDLERS,
     "in the middle of a batch": ("judge",),
-    "between insert and ack": ("sink-answer",),
-    "in the middle of the acks of an insert": ("sink-answer",),
+    "between insert and ack": SINKS,
+    "in the middle of the acks of an insert": SINKS,
 }
 
 
@@ -148,9 +151,7 @@ async def _run(stages: list[str], folder: Path, slot: str) -> None:
     fuse = Fuse(counters)
     install(fuse, counters)
     # The sink's own limits are for production; here a message comes back within seconds.
-    plan.SINK_LIMITS = dataclasses.replace(
-        plan.SINK_LIMITS, ack_wait=pipeline.ACK_WAIT, batch_wait=0.2
-    )
+    plan.SINK_LIMITS = dataclasses.replace(plan.SINK_LIMITS, ack_wait=ACK_WAIT, batch_wait=0.2)
     worker = Worker(pipeline.app, stages=stages, settings=Settings.load())
     task = asyncio.ensure_future(worker.run())
     point = folder / f"{slot}.point"
