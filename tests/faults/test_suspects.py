@@ -115,7 +115,7 @@ async def test_deaths_that_no_message_caused_leave_the_work_wide(
             new = set(range(COUNT, 2 * COUNT))
             await until(lambda: new <= set(night.begun(process)), "the new ones at work", 60)
             (tmp_path / "go").touch()
-            await done(harness, "double")
+            await done(harness, "double", timeout=300)
 
         await night.life(others)
         answers = sorted(m.value for m in await harness.messages(app.Double))
@@ -137,7 +137,7 @@ async def test_killers_among_many_are_found(nats: Settings, tmp_path: Path) -> N
         async with asyncio.TaskGroup() as group:
             lives = group.create_task(forever())
             try:
-                await done(harness, "double", timeout=240)
+                await done(harness, "double", timeout=900)
             finally:
                 lives.cancel()
         letters = await harness.dead()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -133,16 +134,18 @@ async def test_what_cannot_be_written_down_stays(monkeypatch: pytest.MonkeyPatch
 
 # --- two workers on a real server -----------------------------------------------------------------
 
-COUNT = 900
+COUNT = 2_000
 HANDLERS = 4
 
 
 class Pace:
-    """Handlers that are quick, then stand still, then are slow."""
+    """Handlers that are quick until their worker holds much, then stand still, then are slow."""
 
     def __init__(self) -> None:
         self.begun: dict[str, list[int]] = {"one": [], "two": []}
         self.quick = True
+        self.held: Callable[[], int] = lambda: 0
+        self.start = asyncio.Event()
         self.go_on = asyncio.Event()
 
     def app(self, who: str) -> App:
@@ -151,7 +154,8 @@ class Pace:
         @app.stage(name="double", concurrency=HANDLERS)
         async def double(number: Number, ctx: Context) -> Double:
             self.begun[who].append(ctx.attempt)
-            if self.quick and len(self.begun[who]) < COUNT // 3:
+            await self.start.wait()
+            if self.quick and self.held() < 10 * HANDLERS:
                 await asyncio.sleep(0)
             else:
                 self.quick = False
@@ -167,23 +171,34 @@ async def test_a_worker_that_joins_a_stage_that_became_slow_gets_its_share(nats:
     async with Harness(pace.app("one"), nats) as harness:
         await harness.publish(*(Number(value) for value in range(COUNT)))
         async with harness.worker() as one:
-            await until(lambda: not pace.quick, "handlers that are slow")
             first = runner_of(one, "double")
-            hoard = len(first.jobs)
-            assert hoard > 5 * HANDLERS
-            await until(lambda: len(first.jobs) <= HANDLERS + 1, "what it may hold", 20)
+            pace.held = lambda: len(first.jobs)
+            pace.start.set()
+            await until(lambda: not pace.quick, "handlers that are slow")
+            await until(lambda: len(first.jobs) <= HANDLERS + 1, "what it may hold", 60)
             two = Worker(pace.app("two"), settings=nats)
             running = asyncio.create_task(two.run())
             try:
-                await until(lambda: len(pace.begun["two"]) == HANDLERS, "a share for the other")
+                await until(lambda: len(pace.begun["two"]) == HANDLERS, "a share for the other", 60)
                 assert len(runner_of(two, "double").jobs) <= HANDLERS + 1
+                gone, looks = await redeliveries(harness, "double"), 0
+
+                def looked(now: float, tick: Callable[[float], None] = first.tick) -> None:
+                    nonlocal looks
+                    looks += 1
+                    tick(now)
+
+                first.tick = looked  # type: ignore[method-assign]
+                await until(lambda: looks > 6, "some looks")
+                # Nothing goes to and fro.
+                assert await redeliveries(harness, "double") - gone <= 2 * HANDLERS
                 left = COUNT - len(pace.begun["one"]) - HANDLERS
                 pace.go_on.set()
 
                 async def done() -> bool:
                     return await harness.lag("double") == 0
 
-                await until(done, "the end", 60)
+                await until(done, "the end", 200)
             finally:
                 two.stop()
                 await running
@@ -191,5 +206,3 @@ async def test_a_worker_that_joins_a_stage_that_became_slow_gets_its_share(nats:
         assert {*pace.begun["one"], *pace.begun["two"]} == {1}  # it was no attempt
         answers = sorted(m.value for m in await harness.messages(Double))
         assert answers == list(range(COUNT))
-        # Nothing goes to and fro for as long as the two stand still.
-        assert await redeliveries(harness, "double") < 2 * hoard
