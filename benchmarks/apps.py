@@ -54,8 +54,8 @@ echo = echo_of(_NAME)
 swallow = swallow_of(_NAME)
 
 
-class Reading(Row, table="reading", order_by=("station", "time")):
-    """A row of the kind that stages write."""
+class Reading(Row, table="reading", order_by=("station", "time"), shared=True):
+    """A row of the kind that stages write; each measurement is an app of its own."""
 
     n: int
     station: str
@@ -97,7 +97,7 @@ class Picture(Message, subject="picture", wire="msgpack"):
     image: Blob
 
 
-class Seen(Row, table="seen", order_by=("n",)):
+class Seen(Row, table="seen", order_by=("n",), shared=True):
     """What is on it."""
 
     n: int

@@ -14,11 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-import structlog
-
 from mqinfer.cli.errors import ExitCode
-
-log = structlog.get_logger("mqinfer.worker")
 
 LOOK = 0.25  # seconds between looks
 BLOCKED = 3.0  # seconds for which the loop must have been blocked beyond the grace
@@ -85,5 +81,8 @@ def leave(reason: str) -> NoReturn:
 
     What it holds and has not given back is redelivered after `ack_wait`.
     """
+    import structlog  # the worker has it, and --help is to stay light
+
+    log = structlog.get_logger("mqinfer.worker")
     log.error("the worker does not stop in order, and is ended", reason=reason)
     os._exit(ExitCode.FAILED)

@@ -16,6 +16,7 @@ from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.settings import Settings
 from mqinfer.stack import ClickHouseServer, NatsServer, TritonServer
 from mqinfer.testing import Harness, until
+from tests.support.models import save_affine
 
 from . import pipeline
 from .processes import Proxy
@@ -45,7 +46,7 @@ class Answer(Row, table="answer", order_by="value"):
 async def triton_server(folder: Path) -> AsyncIterator[TritonServer]:
     """A Triton with the pipeline's model."""
     models = folder / "models"
-    pipeline.build_models(models)
+    save_affine(models, pipeline.MODEL)
     server = TritonServer(folder / "triton", log=folder / "triton.log", models=models)
     try:
         await server.start()

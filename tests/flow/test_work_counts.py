@@ -67,6 +67,7 @@ async def test_a_thousand_messages_cost_few_writes_and_no_tasks(nats: Settings) 
 async def test_a_thousand_model_calls_go_in_few_requests(nats: Settings, tmp_path: Path) -> None:
     pytest.importorskip("pytriton")
     from tests.faults import pipeline
+    from tests.support.models import save_affine
     from tests.support.triton import serving
 
     app = App("requests")
@@ -77,7 +78,7 @@ async def test_a_thousand_model_calls_go_in_few_requests(nats: Settings, tmp_pat
         answer = await affine(x=np.array([number.value], dtype=np.float32))
         return Double(int(answer["y"][0]) - 1)
 
-    pipeline.build_models(tmp_path / "models")
+    save_affine(tmp_path / "models", pipeline.MODEL)
     async with (
         serving(tmp_path, tmp_path / "models") as triton,
         Harness(app, replace(nats, triton_url=triton.url)) as harness,
