@@ -75,13 +75,6 @@ def allow(shell: Shell, count: int) -> None:
     (shell.folder / "part").replace(shell.folder / "allowed")
 
 
-@pytest.fixture(autouse=True)
-def own_priority(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands in this process must not lower the priority of the tests."""
-    for module in ("worker", "replay"):
-        monkeypatch.setattr(f"mqinfer.cli.{module}.yield_cpu", lambda: None)
-
-
 @pytest.fixture
 def words(served: Shell) -> Shell:
     """A stream of words, answered by the live stage."""
