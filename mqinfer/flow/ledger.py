@@ -43,7 +43,8 @@ REMEMBERED = 20_000
 
 _encode = msgspec.json.Encoder().encode
 _past = msgspec.json.Decoder(Past)
-_handed_back = msgspec.json.Decoder(dict[str, list[int]])  # sequence -> deliveries
+# Sequence -> deliveries; a negative one had begun.
+_handed_back = msgspec.json.Decoder(dict[str, list[int]])
 
 
 class Ledger:
@@ -71,9 +72,13 @@ class Ledger:
         for job, past in zip(again, await asyncio.gather(*map(self._load, again)), strict=True):
             earlier = job.delivery.attempt - 1
             if earlier > past.explained:
-                back = await self._back_of(job, clock)
-                known = sum(past.explained < number <= earlier for number in set(back))
-                past = msgspec.structs.replace(past, unexplained=earlier - past.explained - known)
+                back = set(await self._back_of(job, clock))
+                back = {number for number in back if past.explained < abs(number) <= earlier}
+                past = msgspec.structs.replace(
+                    past,
+                    tries=past.tries + sum(number < 0 for number in back),
+                    unexplained=earlier - past.explained - len(set(map(abs, back))),
+                )
             assert job.context is not None
             job.context.past = past
 
@@ -100,7 +105,10 @@ class Ledger:
         Returns:
             Whether it is written.
         """
-        new = [(str(job.delivery.sequence), job.delivery.attempt) for job in jobs]
+        new = [
+            (str(job.delivery.sequence), job.delivery.attempt * (1 if job.started is None else -1))
+            for job in jobs
+        ]
         if not new:
             return True
 
