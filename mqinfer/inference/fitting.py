@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mqinfer.errors import ModelError
+from mqinfer.errors import BadTensor, ModelError
 from mqinfer.inference import padding, tensors
 from mqinfer.inference.streaming import StreamCall
 from mqinfer.ports import ModelInfo, ModelReply
 
 if TYPE_CHECKING:
-    from mqinfer.inference.calls import Call
+    from mqinfer.inference.calls import Batch, Call
     from mqinfer.model import Array, Together
 
 
@@ -45,6 +45,27 @@ class Fitting:
         if self._pad:
             padding.require(info, self._pad)
         return tensors.check(info, inputs)
+
+    def again(self, info: ModelInfo | None, batch: Batch) -> int | None:
+        """Check the calls of a request for the metadata that holds now; one may fail.
+
+        Returns:
+            How many failed; None where they were made for it.
+        """
+        if info is None or all(entry.item.info is info for entry in batch):
+            return None
+        refused = 0
+        for entry in batch:
+            call = entry.item
+            try:
+                call.inputs = self.check(info, call.inputs)
+            except (BadTensor, ModelError) as error:
+                refused += 1
+                call.fail(error)
+            else:
+                call.info = info
+                entry.signature = self.signature(call)
+        return refused
 
     def signature(self, call: Call) -> Hashable:
         """What calls must share to be in one request."""

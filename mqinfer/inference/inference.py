@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from mqinfer.context import current
-from mqinfer.errors import ModelTimeout
 from mqinfer.inference.aliases import FollowedAliases
 from mqinfer.inference.batcher import MIB, Batcher
 from mqinfer.inference.calls import InferenceObserver, QueueStatistics
@@ -156,6 +155,9 @@ class Inference:
         if context is not None:
             bulk = bulk or context.run is not None
             return await queue.call(inputs, context, bulk=bulk, caller=context.stage)
+        seconds = self._timeout if timeout is None else timeout
+        if queue.followed.info is not None:
+            return await queue.call(inputs, None, bulk=bulk, caller=caller, seconds=seconds)
         answer = queue.call(inputs, None, bulk=bulk, caller=caller)
         return await self._within(timeout, queue, answer)
 
@@ -304,11 +306,7 @@ class Inference:
         except TimeoutError:
             if not bound.expired():
                 raise
-            why = queue.statistics().blocked or "its callers before it are answered first"
-            raise ModelTimeout(
-                f"model {queue.model}: no answer within {seconds:g} s ({why}): "
-                "pass timeout= to app.model"
-            ) from None
+            raise queue.bounds.overdue(seconds) from None
 
     def _queue(
         self, model: str, version: str | None, alias: str | None, together: Together

@@ -18,6 +18,7 @@ from mqinfer.errors import BadTensor, ModelError, ModelUnavailable, MqinferError
 from mqinfer.inference import tensors
 from mqinfer.inference.batcher import Batcher, Entry
 from mqinfer.inference.blame import Blame
+from mqinfer.inference.bounds import Bounds
 from mqinfer.inference.calls import (
     BLOCKED,
     OVER,
@@ -98,6 +99,7 @@ class ModelQueue:
         self.followed = FollowedVersion(
             link, model, version, alias, changed=self._changed, learned=self._learned
         )
+        self.bounds = Bounds(model, lambda: self.statistics().blocked, self._withdraw)
         self._blame = Blame(model, self._signs_of_life, link.clock)
         self._streams = UnderWay(link.clock, self._pump)
         link.listeners.append(self._changed)
@@ -105,21 +107,29 @@ class ModelQueue:
     # --- callers --------------------------------------------------------------------------------
 
     async def call(
-        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool, caller: Hashable
+        self,
+        inputs: Mapping[str, Array],
+        context: Context | None,
+        *,
+        bulk: bool,
+        caller: Hashable,
+        seconds: float | None = None,
     ) -> Answer:
-        """Run one item; see `mqinfer.inference.inference.Inference`."""
+        """Run one item, in so many seconds; see `mqinfer.inference.inference.Inference`."""
         info = self.followed.info or await self.followed.first_info(context)
         if info.decoupled:
             raise ModelError(take_stream(self.model))
         info, checked = await self._checked(info, inputs)
         call = Call(info, checked, context, bulk=bulk, caller=caller)
         self._join(call)
+        self.bounds.begin(call, seconds)
         try:
             return await call.future
         except asyncio.CancelledError:
             self._withdraw(call)
             raise
         finally:
+            self.bounds.end(call)
             self._over(call)
 
     async def stream(
@@ -145,6 +155,7 @@ class ModelQueue:
     def end(self) -> None:
         """Answer every caller that the link is closed."""
         self.followed.end()
+        self.bounds.close()
         if self._rest is not None:
             self._rest.cancel()
         for call in self._calls:
@@ -408,20 +419,9 @@ class ModelQueue:
 
     def _check_again(self, batch: Batch) -> bool:
         """Whether calls were made for other metadata; those that fit what is wanted now go on."""
-        info = self.followed.info
-        if info is None or all(entry.item.info is info for entry in batch):
-            return False
-        for entry in batch:
-            call = entry.item
-            try:
-                call.inputs = self._fitting.check(info, call.inputs)
-            except (BadTensor, ModelError) as error:
-                self._refused += 1
-                call.fail(error)
-            else:
-                call.info = info
-                entry.signature = self._fitting.signature(call)
-        return True
+        refused = self._fitting.again(self.followed.info, batch)
+        self._refused += refused or 0
+        return refused is not None
 
     def _lose(self, batch: Batch, error: Unavailable) -> None:
         """A request ended without an answer: the server or the model is down."""
