@@ -13,6 +13,7 @@ from tritonclient.grpc.aio import InferenceServerClient, InferInput
 
 from mqinfer.adapters.triton import TritonClient
 from mqinfer.inference.inference import Inference
+from mqinfer.model import Model
 
 NAME = "affine"
 _CONFIG = f"""
@@ -61,6 +62,7 @@ class Callers:
 
     def __init__(self, url: str):
         self._url = url
+        self._model = Model(NAME)
 
     async def __aenter__(self) -> Callers:
         self._direct = InferenceServerClient(self._url)
@@ -75,7 +77,7 @@ class Callers:
 
     async def gathered(self, x: float) -> float:
         """By mqinfer."""
-        answer = await self._inference(NAME, None, {"x": np.array([x], np.float32)})
+        answer = await self._inference.ask(self._model, {"x": np.array([x], np.float32)})
         return float(answer["y"][0])
 
     async def direct(self, x: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Hashable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -62,6 +62,22 @@ class Together(NamedTuple):
 FREELY = Together()
 
 
+class Target(NamedTuple):
+    """Which model and version is to answer; calls that say the same go together.
+
+    Attributes:
+        name: the model's.
+        version: None takes the latest that the server serves.
+        alias: takes the version that it names, if it is set, rather than `version`.
+        together: how calls may share a request.
+    """
+
+    name: str
+    version: str | None = None
+    alias: str | None = None
+    together: Together = FREELY
+
+
 class Inference(Protocol):
     """What a model handle needs of the process it runs in; the engine's `Inference`."""
 
@@ -69,32 +85,10 @@ class Inference(Protocol):
     def closed(self) -> bool:
         """Whether it answers no more."""
 
-    async def __call__(
-        self,
-        model: str,
-        version: str | None,
-        inputs: Mapping[str, Array],
-        alias: str | None = None,
-        *,
-        timeout: float | None = None,
-        bulk: bool = False,
-        together: Together = FREELY,
-        caller: Hashable = None,
-    ) -> Answer:
+    async def ask(self, model: Model, inputs: Mapping[str, Array]) -> Answer:
         """Run one item; waits while the model is unavailable."""
 
-    def stream(
-        self,
-        model: str,
-        version: str | None,
-        inputs: Mapping[str, Array],
-        alias: str | None = None,
-        *,
-        timeout: float | None = None,
-        bulk: bool = False,
-        together: Together = FREELY,
-        caller: Hashable = None,
-    ) -> AsyncGenerator[Answer]:
+    def stream(self, model: Model, inputs: Mapping[str, Array]) -> AsyncGenerator[Answer]:
         """Run one item of a model that answers it in parts."""
 
 
@@ -112,55 +106,13 @@ class ClientInference:
     def __init__(self, opened: Open[Inference]):
         self._opened = opened
 
-    async def __call__(
-        self,
-        model: str,
-        version: str | None,
-        inputs: Mapping[str, Array],
-        alias: str | None = None,
-        *,
-        timeout: float | None = None,
-        bulk: bool = False,
-        together: Together = FREELY,
-        caller: Hashable = None,
-    ) -> Answer:
+    async def ask(self, model: Model, inputs: Mapping[str, Array]) -> Answer:
         """Run one item."""
-        return await self._opened.run(
-            lambda run: run(
-                model,
-                version,
-                inputs,
-                alias,
-                timeout=timeout,
-                bulk=bulk,
-                together=together,
-                caller=caller,
-            )
-        )
+        return await self._opened.run(lambda service: service.ask(model, inputs))
 
-    async def stream(
-        self,
-        model: str,
-        version: str | None,
-        inputs: Mapping[str, Array],
-        alias: str | None = None,
-        *,
-        timeout: float | None = None,
-        bulk: bool = False,
-        together: Together = FREELY,
-        caller: Hashable = None,
-    ) -> AsyncGenerator[Answer]:
+    async def stream(self, model: Model, inputs: Mapping[str, Array]) -> AsyncGenerator[Answer]:
         """Run one item of a model that answers it in parts."""
-        parts = self._opened.service.stream(
-            model,
-            version,
-            inputs,
-            alias,
-            timeout=timeout,
-            bulk=bulk,
-            together=together,
-            caller=caller,
-        )
+        parts = self._opened.service.stream(model, inputs)
         try:
             while (part := await self._opened.run(lambda _: _next(parts))) is not None:
                 yield part
@@ -198,16 +150,13 @@ class Model:
     """
 
     __slots__ = (
-        "alias",
         "app",
         "caller",
         "client",
         "inputs",
-        "name",
         "priority",
+        "target",
         "timeout",
-        "together",
-        "version",
     )
 
     def __init__(
@@ -222,16 +171,28 @@ class Model:
         max_batch: int | None = None,
         pad: Mapping[str, bool | float | str | bytes] | None = None,
     ):
-        self.name = name
-        self.version = version
-        self.alias = alias
+        self.target = Target(name, version, alias, Together(max_batch, tuple((pad or {}).items())))
         self.inputs = dict(inputs or {})
         self.timeout = timeout
         self.priority = priority
         self.app: object = None  # that declared it
         self.client: Inference | None = None  # that always answers it, `client.model`
         self.caller = object()  # who takes turns with others, the same for its copies
-        self.together = Together(max_batch, tuple((pad or {}).items()))
+
+    @property
+    def name(self) -> str:
+        """The model's name on the server."""
+        return self.target.name
+
+    @property
+    def version(self) -> str | None:
+        """The version that answers; None is the newest that the server serves."""
+        return self.target.version
+
+    @property
+    def alias(self) -> str | None:
+        """The alias that names the version, if one does."""
+        return self.target.alias
 
     async def __call__(self, **inputs: Array) -> Answer:
         """Run the model on one item, batched with every other call in flight.
@@ -249,16 +210,7 @@ class Model:
             NotConnected: neither is a handler's worker around it, nor is a client open; or several
                 clients are, and it does not follow whose it is.
         """
-        answer = await self._run()(
-            self.name,
-            self.version,
-            inputs,
-            self.alias,
-            timeout=self.timeout,
-            bulk=self.priority == "bulk",
-            together=self.together,
-            caller=self.caller,
-        )
+        answer = await self._run().ask(self, inputs)
         context = current.get()
         if context is not None:
             context.models[answer.model] = answer.version
@@ -290,16 +242,7 @@ class Model:
                 waits). A handler lets it pass: its message comes again, and spends no attempt.
         """
         context = current.get()
-        parts = self._run().stream(
-            self.name,
-            self.version,
-            inputs,
-            self.alias,
-            timeout=self.timeout,
-            bulk=self.priority == "bulk",
-            together=self.together,
-            caller=self.caller,
-        )
+        parts = self._run().stream(self, inputs)
         async with aclosing(parts):
             async for part in parts:
                 if context is not None:

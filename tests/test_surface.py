@@ -170,7 +170,10 @@ class Model(
     max_batch: int | None = None,
     pad: Mapping[str, bool | float | str | bytes] | None = None,
 )
+    alias: str | None
+    name: str
     stream(**inputs: Array) -> AsyncGenerator[Answer]
+    version: str | None
 class MqinferError(Exception)
 class Reject(MqinferError)
 class Rejected(reason: str)

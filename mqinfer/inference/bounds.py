@@ -7,7 +7,8 @@ out. So a bound that is far away is only noted, and gets a timer of its own when
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Set
 from typing import TYPE_CHECKING
 
 from mqinfer.errors import ModelTimeout
@@ -25,15 +26,20 @@ class Bounds:
         model: its name.
         blocked: why it answers nothing now, or None.
         withdraw: called with a call whose time is over, and that was told so.
+        calls: those that wait.
     """
 
     def __init__(
-        self, model: str, blocked: Callable[[], str | None], withdraw: Callable[[Call], None]
+        self,
+        model: str,
+        blocked: Callable[[], str | None],
+        withdraw: Callable[[Call], None],
+        calls: Set[Call],
     ):
         self._model = model
         self._blocked = blocked
         self._withdraw = withdraw
-        self._far: dict[Call, tuple[float, float]] = {}  # when it ends, and how long that was
+        self._calls = calls
         self._near: dict[Call, asyncio.TimerHandle] = {}
         self._next: asyncio.TimerHandle | None = None
 
@@ -41,18 +47,17 @@ class Bounds:
         """It may take so many seconds from now on; None is no bound."""
         if seconds is None:
             return
-        loop = asyncio.get_running_loop()
-        when = loop.time() + seconds
+        loop = call.future.get_loop()
+        call.until = until = loop.time() + seconds
+        call.seconds = seconds
         if seconds <= 2 * LOOK:
-            self._near[call] = loop.call_at(when, self._run_out, call, seconds)
-            return
-        self._far[call] = when, seconds
-        if self._next is None:
+            self._near[call] = loop.call_at(until, self._run_out, call)
+        elif self._next is None:
             self._next = loop.call_later(LOOK, self._look, loop)
 
     def end(self, call: Call) -> None:
         """It has ended; without effect on one that has no bound."""
-        if self._far.pop(call, None) is None and (timer := self._near.pop(call, None)):
+        if self._near and (timer := self._near.pop(call, None)):
             timer.cancel()
 
     def overdue(self, seconds: float) -> ModelTimeout:
@@ -71,18 +76,20 @@ class Bounds:
             self._next.cancel()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        soon = loop.time() + 2 * LOOK
-        for call, (when, seconds) in list(self._far.items()):
-            if when <= soon:
-                del self._far[call]
-                self._near[call] = loop.call_at(when, self._run_out, call, seconds)
-        self._next = loop.call_later(LOOK, self._look, loop) if self._far else None
+        soon, far = loop.time() + 2 * LOOK, False
+        for call in self._calls:
+            if call.until > soon:
+                far = far or call.until < math.inf
+            elif call not in self._near and not call.future.done():
+                self._near[call] = loop.call_at(call.until, self._run_out, call)
+        self._next = loop.call_later(LOOK, self._look, loop) if far else None
 
-    def _run_out(self, call: Call, seconds: float) -> None:
+    def _run_out(self, call: Call) -> None:
         del self._near[call]
         if not call.future.done():
-            call.fail(self.overdue(seconds))
+            call.fail(self.overdue(call.seconds))
             self._withdraw(call)
 
     def __repr__(self) -> str:
-        return f"Bounds({len(self._far)} far away, {len(self._near)} near)"
+        bound = sum(call.until < math.inf for call in self._calls)
+        return f"Bounds({bound - len(self._near)} far away, {len(self._near)} near)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -140,6 +141,8 @@ class Call:
         caller: whose turn it is: a stage, or a handle.
         place: the turn.
         given: parts of its answer that it was given, if it takes them one by one.
+        until: when its bound is over, by the loop's clock; infinite where it has none.
+        seconds: the bound.
         losses: None until it was lost while it was alone.
     """
 
@@ -159,7 +162,9 @@ class Call:
         "losses",
         "place",
         "request",
+        "seconds",
         "size",
+        "until",
     )
 
     def __init__(
@@ -167,7 +172,6 @@ class Call:
         info: ModelInfo,
         inputs: dict[str, Array],
         context: Context | None,
-        *,
         bulk: bool = False,
         caller: Hashable = None,
     ):
@@ -182,6 +186,8 @@ class Call:
         self.entry: Entry[Call] | None = None
         self.request: Request | None = None
         self.given = 0
+        self.until = math.inf
+        self.seconds = math.inf
         self.losses: Losses | None = None
         self._stand = OVER
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -22,11 +22,11 @@ from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.link import Link
 from mqinfer.inference.queue import ModelQueue
 from mqinfer.inference.share import Share
-from mqinfer.model import FREELY, Together
+from mqinfer.model import FREELY, Model, Target, Together
 from mqinfer.ports import InferenceServer
 
 if TYPE_CHECKING:
-    from mqinfer.model import Answer, Array, Model
+    from mqinfer.model import Answer, Array
 
 __all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "QueueStatistics"]
 
@@ -93,9 +93,9 @@ class Inference:
     ):
         self._link = Link(server, clock=clock)
         self._timeout = timeout
-        # By what is followed: the model, a version (None: the latest), and an alias before that;
-        # and by how calls go together.
-        self._queues: dict[tuple[str, str | None, str | None, Together], ModelQueue] = {}
+        self._queues: dict[Target, ModelQueue] = {}
+        # By what calls say, which a pin may overrule; once it is known what their alias names.
+        self._ready: dict[Target, ModelQueue] = {}
         self._aliases = aliases
         self._refresh = refresh
         self._bounds = (request_bytes, max_calls, max_bytes)
@@ -130,19 +130,22 @@ class Inference:
         timeout: float | None = None,
         bulk: bool = False,
         together: Together = FREELY,
-        caller: Hashable = None,
     ) -> Answer:
+        """Run one item of a model by name, where there is no handle; see `ask` and `Model`."""
+        handle = Model(model, timeout=timeout, priority="bulk" if bulk else "live")
+        handle.target = Target(model, version, alias, together)
+        handle.caller = None
+        return await self.ask(handle, inputs)
+
+    async def ask(self, model: Model, inputs: Mapping[str, Array]) -> Answer:
         """Run one item, in a request with others; waits while the model is unavailable.
 
+        In a handler its stage takes turns with other stages, and bounds the time; elsewhere the
+        handle does. Live calls go before those of a bulk handle, and before those of a replay.
+
         Args:
-            model: its name on the server.
-            version: None takes the latest that the server serves.
+            model: a handle.
             inputs: arrays without batch dimension, by the model's input names.
-            alias: takes the version that it names, if it is set, rather than `version`.
-            timeout: seconds outside of a handler, outages included.
-            bulk: let live calls go before; those of a replay always do.
-            together: how calls may share a request; only calls that say the same do.
-            caller: who takes turns with others outside of handlers; in a handler its stage does.
 
         Raises:
             BadTensor: a name, dtype or shape does not fit the model.
@@ -150,40 +153,25 @@ class Inference:
             ModelTimeout: it took too long, outside of a handler.
             NotConnected: this object was closed.
         """
-        queue = await self._followed(model, version, alias, together)
+        queue = self._ready.get(model.target) or await self._followed(model.target)
+        bulk = model.priority == "bulk"
         context = current.get()
         if context is not None:
             bulk = bulk or context.run is not None
-            return await queue.call(inputs, context, bulk=bulk, caller=context.stage)
-        seconds = self._timeout if timeout is None else timeout
+            return await queue.call(inputs, context, bulk, context.stage)
+        seconds = self._seconds(model)
         if queue.followed.info is not None:
-            return await queue.call(inputs, None, bulk=bulk, caller=caller, seconds=seconds)
-        answer = queue.call(inputs, None, bulk=bulk, caller=caller)
-        return await self._within(timeout, queue, answer)
+            return await queue.call(inputs, None, bulk, model.caller, seconds)
+        return await self._within(seconds, queue, queue.call(inputs, None, bulk, model.caller))
 
-    async def stream(
-        self,
-        model: str,
-        version: str | None,
-        inputs: Mapping[str, Array],
-        alias: str | None = None,
-        *,
-        timeout: float | None = None,
-        bulk: bool = False,
-        together: Together = FREELY,
-        caller: Hashable = None,
-    ) -> AsyncGenerator[Answer]:
+    async def stream(self, model: Model, inputs: Mapping[str, Array]) -> AsyncGenerator[Answer]:
         """Run one item of a model that answers it in parts; gives them as they come.
 
+        Outside of a handler the handle's timeout bounds each part.
+
         Args:
-            model: this and all others as for a call.
-            version: likewise.
+            model: as for a call.
             inputs: likewise.
-            alias: likewise.
-            timeout: seconds for each part outside of a handler, outages included.
-            bulk: likewise.
-            together: likewise.
-            caller: likewise.
 
         Raises:
             BadTensor: as for a call; so for the others.
@@ -192,15 +180,16 @@ class Inference:
             NotConnected: this object was closed.
             Unavailable: the answer broke off after its first part: ask again, from the beginning.
         """
-        queue = await self._followed(model, version, alias, together)
+        queue = self._ready.get(model.target) or await self._followed(model.target)
+        bulk, caller = model.priority == "bulk", model.caller
         context = current.get()
         if context is not None:
             bulk, caller = bulk or context.run is not None, context.stage
-        async with aclosing(queue.stream(inputs, context, bulk=bulk, caller=caller)) as parts:
+        async with aclosing(queue.stream(inputs, context, bulk, caller)) as parts:
             while True:
                 following = anext(parts, None)
                 if context is None:
-                    part = await self._within(timeout, queue, following)
+                    part = await self._within(self._seconds(model), queue, following)
                 else:
                     part = await following
                 if part is None:
@@ -220,7 +209,7 @@ class Inference:
             if self._link.availability.reason is not None:
                 return self._link.availability.blocked
             if not self._link.closed:
-                queue = self._queue(model.name, model.version, model.alias, model.together)
+                queue = self._queue(model.target)
                 if queue.followed.availability.reason is not None:
                     return queue.followed.availability.blocked
                 if queue.followed.info is not None and queue.followed.info.refusal is not None:
@@ -234,7 +223,7 @@ class Inference:
             models: as they were declared.
         """
         for model in models:
-            queue = await self._followed(model.name, model.version, model.alias, model.together)
+            queue = await self._followed(model.target)
             info = queue.followed.info or await queue.followed.first_info(None)
             if info.refusal is not None:
                 return info.refusal
@@ -283,22 +272,24 @@ class Inference:
         queues = ", ".join(map(repr, self._queues.values())) or "no models yet"
         return f"Inference({self._link!r}, {queues})"
 
-    async def _followed(
-        self, model: str, version: str | None, alias: str | None, together: Together
-    ) -> ModelQueue:
+    async def _followed(self, target: Target) -> ModelQueue:
         """The queue for a call, made when first asked for."""
         self._link.require_open()
-        if alias is not None and self._aliases is not None and not self._aliases.known:
+        if target.alias is not None and self._aliases is not None and not self._aliases.known:
             await self._aliases.load()
-        return self._queue(model, version, alias, together)
+        queue = self._ready[target] = self._queue(target)
+        return queue
 
-    async def _within(self, timeout: float | None, queue: ModelQueue, answer: Awaitable[T]) -> T:
-        """Wait for what a caller outside of a handler asked for.
+    def _seconds(self, model: Model) -> float:
+        """How long a caller outside of a handler may wait."""
+        return self._timeout if model.timeout is None else model.timeout
+
+    async def _within(self, seconds: float, queue: ModelQueue, answer: Awaitable[T]) -> T:
+        """Wait so long for what a caller outside of a handler asked for.
 
         Raises:
-            ModelTimeout: it took longer than its handle allows.
+            ModelTimeout: it took longer.
         """
-        seconds = self._timeout if timeout is None else timeout
         bound = asyncio.timeout(seconds)
         try:
             async with bound:
@@ -308,19 +299,16 @@ class Inference:
                 raise
             raise queue.bounds.overdue(seconds) from None
 
-    def _queue(
-        self, model: str, version: str | None, alias: str | None, together: Together
-    ) -> ModelQueue:
-        if self._pins and (pin := self._pins.get(model)) is not None:
-            version, alias = pin, None
-        queue = self._queues.get((model, version, alias, together))
+    def _queue(self, target: Target) -> ModelQueue:
+        if self._pins and (pin := self._pins.get(target.name)) is not None:
+            target = target._replace(version=pin, alias=None)
+        queue = self._queues.get(target)
         if queue is None:
             request_bytes, max_calls, max_bytes = self._bounds
-            queue = self._queues[model, version, alias, together] = ModelQueue(
+            queue = self._queues[target] = ModelQueue(
                 self._link,
-                model,
-                self._resolved(model, version, alias),
-                alias=alias,
+                target,
+                self._resolved(target),
                 batcher=Batcher(
                     request_bytes=request_bytes, max_calls=max_calls, max_bytes=max_bytes
                 ),
@@ -328,14 +316,13 @@ class Inference:
                 refresh=self._refresh,
                 observer=self._observer,
                 share=Share(self._share),
-                together=together,
             )
         return queue
 
-    def _resolved(self, model: str, version: str | None, alias: str | None) -> str | None:
-        if alias is None or self._aliases is None:
-            return version
-        return self._aliases.version(model, alias) or version
+    def _resolved(self, target: Target) -> str | None:
+        if target.alias is None or self._aliases is None:
+            return target.version
+        return self._aliases.version(target.name, target.alias) or target.version
 
     async def _keep_fresh(self) -> None:
         while True:
@@ -345,8 +332,8 @@ class Inference:
     async def _look_again(self) -> None:
         if self._aliases is not None:
             await self._aliases.refresh()
-            for (model, version, alias, _), queue in self._queues.items():
-                queue.followed.follow(self._resolved(model, version, alias))
+            for target, queue in self._queues.items():
+                queue.followed.follow(self._resolved(target))
         for queue in tuple(self._queues.values()):
             # What is down is being asked already.
             down = self._link.availability.reason or queue.followed.availability.reason

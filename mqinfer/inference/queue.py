@@ -39,7 +39,7 @@ from mqinfer.inference.room import Room
 from mqinfer.inference.share import Share
 from mqinfer.inference.streaming import StreamCall, UnderWay, take_stream
 from mqinfer.inference.version import FollowedVersion
-from mqinfer.model import FREELY, Answer, Together
+from mqinfer.model import Answer, Target
 from mqinfer.ports import ModelInfo
 from mqinfer.split import Split
 
@@ -57,33 +57,29 @@ class ModelQueue:
 
     Args:
         link: the server.
-        model: its name.
-        version: None follows the latest.
-        alias: that names the version; `follow` then moves it to another.
+        target: what its callers ask for.
+        version: that is followed; None is the latest. That of an alias moves (`follow`).
         batcher: gathers the calls.
         limit: of request slots.
         refresh: seconds for which metadata is trusted when a call does not fit it.
         observer: is told of every request.
         share: of the slots that may be used.
-        together: how calls may share a request.
     """
 
     def __init__(
         self,
         link: Link,
-        model: str,
+        target: Target,
         version: str | None,
         *,
-        alias: str | None = None,
         batcher: Batcher[Call],
         limit: AdaptiveLimit,
         refresh: float,
         observer: InferenceObserver | None,
         share: Share,
-        together: Together = FREELY,
     ):
-        self.model = model
-        self._fitting = Fitting(together)
+        self.model = model = target.name
+        self._fitting = Fitting(target.together)
         self._link = link
         self._batcher = batcher
         self._limit = limit
@@ -97,9 +93,9 @@ class ModelQueue:
         self._task_name = f"infer {model}"
         self._requests = self._items = self._refused = self._resent = 0
         self.followed = FollowedVersion(
-            link, model, version, alias, changed=self._changed, learned=self._learned
+            link, model, version, target.alias, changed=self._changed, learned=self._learned
         )
-        self.bounds = Bounds(model, lambda: self.statistics().blocked, self._withdraw)
+        self.bounds = Bounds(model, self._why_blocked, self._withdraw, self._calls)
         self._blame = Blame(model, self._signs_of_life, link.clock)
         self._streams = UnderWay(link.clock, self._pump)
         link.listeners.append(self._changed)
@@ -110,7 +106,6 @@ class ModelQueue:
         self,
         inputs: Mapping[str, Array],
         context: Context | None,
-        *,
         bulk: bool,
         caller: Hashable,
         seconds: float | None = None,
@@ -119,8 +114,12 @@ class ModelQueue:
         info = self.followed.info or await self.followed.first_info(context)
         if info.decoupled:
             raise ModelError(take_stream(self.model))
-        info, checked = await self._checked(info, inputs)
-        call = Call(info, checked, context, bulk=bulk, caller=caller)
+        try:
+            checked = self._fitting.check(info, inputs)
+        except BadTensor:
+            info = await self._look_again(info)
+            checked = self._fitting.check(info, inputs)
+        call = Call(info, checked, context, bulk, caller)
         self._join(call)
         self.bounds.begin(call, seconds)
         try:
@@ -133,15 +132,19 @@ class ModelQueue:
             self._over(call)
 
     async def stream(
-        self, inputs: Mapping[str, Array], context: Context | None, *, bulk: bool, caller: Hashable
+        self, inputs: Mapping[str, Array], context: Context | None, bulk: bool, caller: Hashable
     ) -> AsyncGenerator[Answer]:
         """The parts of one item's answer; one part for a model that is not decoupled."""
         info = self.followed.info or await self.followed.first_info(context)
         if not info.decoupled:
-            yield await self.call(inputs, context, bulk=bulk, caller=caller)
+            yield await self.call(inputs, context, bulk, caller)
             return
-        info, checked = await self._checked(info, inputs)
-        call = StreamCall(info, checked, context, bulk=bulk, caller=caller)
+        try:
+            checked = self._fitting.check(info, inputs)
+        except BadTensor:
+            info = await self._look_again(info)
+            checked = self._fitting.check(info, inputs)
+        call = StreamCall(info, checked, context, bulk, caller)
         self._blame.recall(call)
         self._join(call)
         try:
@@ -169,7 +172,7 @@ class ModelQueue:
         return QueueStatistics(
             model=self.model,
             version=self.followed.version,
-            blocked=self._link.availability.blocked or self.followed.availability.blocked,
+            blocked=self._why_blocked(),
             calls=len(self._calls),
             waiting_for_room=len(self._room),
             requests=self._requests,
@@ -187,10 +190,11 @@ class ModelQueue:
 
     @property
     def _blocked(self) -> bool:
-        return (
-            self._link.availability.reason is not None
-            or self.followed.availability.reason is not None
-        )
+        link, model = self._link.availability, self.followed.availability
+        return link.reason is not None or model.reason is not None
+
+    def _why_blocked(self) -> str | None:
+        return self._link.availability.blocked or self.followed.availability.blocked
 
     def _signs_of_life(self) -> object:
         return self._link.returns, self.followed.returns, self._requests
@@ -213,33 +217,27 @@ class ModelQueue:
 
     # --- waiting --------------------------------------------------------------------------------
 
-    async def _checked(
-        self, info: ModelInfo, inputs: Mapping[str, Array]
-    ) -> tuple[ModelInfo, dict[str, Array]]:
-        """One item's inputs as they can be sent, and what they were checked against."""
-        try:
-            checked = self._fitting.check(info, inputs)
-        except BadTensor:
-            # A newer version may want other tensors: look again before refusing.
-            fresh = self._link.clock() - self.followed.described < self._refresh
-            if fresh or not await self.followed.describe() or self.followed.info is None:
-                raise
-            info = self.followed.info
-            checked = self._fitting.check(info, inputs)
-        self._link.require_open()
-        return info, checked
+    async def _look_again(self, info: ModelInfo) -> ModelInfo:
+        """Before inputs are refused: a newer version may want other tensors."""
+        fresh = self._link.clock() - self.followed.described < self._refresh
+        if not fresh and await self.followed.describe() and self.followed.info is not None:
+            return self.followed.info
+        return info
 
     def _join(self, call: Call) -> None:
         """A caller begins to wait."""
+        self._link.require_open()
         self._calls.add(call)
-        call.stands(BLOCKED if self._blocked else QUEUED, self._link.clock())
+        if call.context is not None:
+            call.stands(BLOCKED if self._blocked else QUEUED, self._link.clock())
         if self._room.enter(call):
             self._pump()
 
     def _over(self, call: Call) -> None:
         """A caller waits no more."""
         self._calls.discard(call)
-        call.stands(OVER, self._link.clock())
+        if call.context is not None:
+            call.stands(OVER, self._link.clock())
         # Breaks a cycle: the arrays are to be freed now, not when garbage is collected.
         call.entry = None
 

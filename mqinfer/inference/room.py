@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable
 from operator import attrgetter
 
-from mqinfer.inference.batcher import Batcher
+from mqinfer.inference.batcher import Batcher, Entry
 from mqinfer.inference.calls import Call
 
 _place = attrgetter("place")
@@ -74,14 +74,15 @@ class Room:
         return sum(map(len, self._waiting))
 
     def _add(self, call: Call) -> None:
-        call.entry = self._batcher.add(
-            self._signature(call),
+        call.entry = entry = Entry(
             call,
+            self._signature(call),
             call.size,
+            call.place,
+            call.caller,
             self._clock(),
-            bulk=call.bulk,
-            caller=call.caller,
-            place=call.place,
+            # A suspect from the beginning goes alone.
+            None if call.losses is None else 1,
+            call.bulk,
         )
-        if call.losses is not None and call.entry is not None:
-            call.entry.batch_limit = 1  # a suspect from the beginning
+        self._batcher.put(entry)

@@ -54,11 +54,10 @@ class StreamCall(Call):
         info: ModelInfo,
         inputs: dict[str, Array],
         context: Context | None,
-        *,
         bulk: bool = False,
         caller: Hashable = None,
     ):
-        super().__init__(info, inputs, context, bulk=bulk, caller=caller)
+        super().__init__(info, inputs, context, bulk, caller)
         self._parts: deque[Answer] = deque()
         self._came = asyncio.Event()
         self._taken = asyncio.Event()

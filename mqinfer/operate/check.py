@@ -260,7 +260,7 @@ def _declared(model: Model, info: ModelInfo) -> Iterable[str]:
     if info.refusal is not None:
         yield info.refusal
     try:
-        padding.require(info, model.together.pad)
+        padding.require(info, model.target.together.pad)
     except BadTensor as error:
         yield str(error)
     wanted = {tensor.name: tensor for tensor in info.inputs}

@@ -18,6 +18,7 @@ from mqinfer.errors import ModelError, ModelUnavailable, Unavailable
 from mqinfer.inference import streaming
 from mqinfer.inference.calls import ModelDied
 from mqinfer.inference.inference import Inference
+from mqinfer.model import Model
 from mqinfer.operate import check
 from mqinfer.stack.ports import free_port
 from mqinfer.stack.triton import TritonServer
@@ -117,7 +118,7 @@ async def inference(server: TritonClient) -> AsyncIterator[Inference]:
 
 async def collect(inference: Inference, number: int) -> list[int]:
     item = {"in": np.array([number], np.int64)}
-    return [part["out"].item() async for part in inference.stream("tokens", None, item)]
+    return [part["out"].item() async for part in inference.stream(Model("tokens"), item)]
 
 
 async def again(inference: Inference, number: int) -> list[int]:
@@ -141,7 +142,7 @@ async def test_an_error_of_the_model_is_the_items_own(inference: Inference, numb
 async def test_leaving_the_loop_early_cancels_the_request_on_the_server(
     inference: Inference, repository: Path
 ) -> None:
-    async for part in inference.stream("tokens", None, {"in": np.array([77], np.int64)}):
+    async for part in inference.stream(Model("tokens"), {"in": np.array([77], np.int64)}):
         if part["out"].item() == 3:
             break
     await until((repository.parent / "notes" / "cancelled").exists)
@@ -210,7 +211,7 @@ async def test_a_server_that_dies_breaks_the_answer_off(tmp_path: Path) -> None:
     try:
         await server.wait_ready()
         async with Inference(client) as inference:
-            stream = inference.stream("tokens", None, {"in": np.array([77], np.int64)})
+            stream = inference.stream(Model("tokens"), {"in": np.array([77], np.int64)})
             await anext(stream)
             server.kill()
             with pytest.raises(Unavailable, match="broke off after"):

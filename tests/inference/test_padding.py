@@ -155,7 +155,7 @@ def test_a_declaration_that_makes_no_sense_is_refused(options: dict[str, Any]) -
 
 
 async def test_lengths_go_together_and_come_back(server: Server) -> None:
-    together = App("padding").model("double", pad={"x": 0.0}).together
+    together = App("padding").model("double", pad={"x": 0.0}).target.together
     async with inference_on(server) as inference:
         server.gate.clear()
         lengths = [5, 8, 6, 5, 7, 33]

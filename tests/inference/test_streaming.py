@@ -46,12 +46,12 @@ async def inference(server: Server) -> AsyncIterator[Inference]:
 
 
 async def collect(inference: Inference, value: float, model: str = "count") -> list[float]:
-    return [part["y"].item() async for part in inference.stream(model, None, {"x": x(value)})]
+    return [part["y"].item() async for part in inference.stream(Model(model), {"x": x(value)})]
 
 
 async def test_the_parts_of_an_item_come_one_by_one(server: Server, inference: Inference) -> None:
     server.gate.clear()
-    stream = inference.stream("count", None, {"x": x(3)})
+    stream = inference.stream(Model("count"), {"x": x(3)})
     first = await anext(stream)
     assert (first["y"].tolist(), first.model, first.version) == ([0], "count", "1")
     server.gate.set()
@@ -95,7 +95,7 @@ async def test_a_call_is_told_to_take_the_parts(server: Server, inference: Infer
 
 async def test_what_does_not_fit_is_refused_before_it_is_sent(inference: Inference) -> None:
     with pytest.raises(BadTensor, match="float64"):
-        await anext(inference.stream("count", None, {"x": np.zeros(1)}))
+        await anext(inference.stream(Model("count"), {"x": np.zeros(1)}))
 
 
 async def test_an_item_that_is_refused_fails_alone(inference: Inference) -> None:
@@ -144,7 +144,7 @@ async def test_a_cancelled_caller_ends_its_request(
 
 
 async def test_a_slow_caller_holds_up_its_model(server: Server, inference: Inference) -> None:
-    stream = inference.stream("count", None, {"x": x(10_000)})
+    stream = inference.stream(Model("count"), {"x": x(10_000)})
     await anext(stream)
     for _ in range(200):
         await asyncio.sleep(0)
@@ -161,7 +161,7 @@ async def test_outside_of_a_handler_each_part_has_the_timeout(
     server: Server, inference: Inference
 ) -> None:
     server.gate.clear()
-    stream = inference.stream("count", None, {"x": x(2)}, timeout=0.05)
+    stream = inference.stream(Model("count", timeout=0.05), {"x": x(2)})
     await anext(stream)
     with pytest.raises(ModelTimeout, match="model count: no answer within"):
         await anext(stream)
@@ -190,8 +190,8 @@ async def test_a_client_streams_from_another_event_loop(inference: Inference) ->
         client = ClientInference(one)  # type: ignore[arg-type]
 
         async def elsewhere() -> tuple[list[float], float]:
-            parts = [part async for part in client.stream("count", None, {"x": x(3)})]
-            stream = client.stream("count", None, {"x": x(1_000_000)})
+            parts = [part async for part in client.stream(Model("count"), {"x": x(3)})]
+            stream = client.stream(Model("count"), {"x": x(1_000_000)})
             first = await anext(stream)
             await stream.aclose()
             return [part["y"].item() for part in parts], first["y"].item()
@@ -226,7 +226,7 @@ async def test_an_answer_that_breaks_off_is_the_callers_to_ask_for_again(
     server: Server, inference: Inference
 ) -> None:
     server.fault, server.breaks_after = Unavailable("connection reset"), 2
-    stream = inference.stream("count", None, {"x": x(5)})
+    stream = inference.stream(Model("count"), {"x": x(5)})
     assert [(await anext(stream))["y"].item() for _ in range(2)] == [0, 1]
     with pytest.raises(Unavailable, match="count: its answer broke off after 2 parts") as error:
         await anext(stream)
