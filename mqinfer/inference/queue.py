@@ -114,11 +114,7 @@ class ModelQueue:
         info = self.followed.info or await self.followed.first_info(context)
         if info.decoupled:
             raise ModelError(take_stream(self.model))
-        try:
-            checked = self._fitting.check(info, inputs)
-        except BadTensor:
-            info = await self._look_again(info)
-            checked = self._fitting.check(info, inputs)
+        info, checked = await self._checked(info, inputs)
         call = Call(info, checked, context, bulk, caller)
         self._join(call)
         self.bounds.begin(call, seconds)
@@ -139,11 +135,7 @@ class ModelQueue:
         if not info.decoupled:
             yield await self.call(inputs, context, bulk, caller)
             return
-        try:
-            checked = self._fitting.check(info, inputs)
-        except BadTensor:
-            info = await self._look_again(info)
-            checked = self._fitting.check(info, inputs)
+        info, checked = await self._checked(info, inputs)
         call = StreamCall(info, checked, context, bulk, caller)
         self._blame.recall(call)
         self._join(call)
@@ -217,12 +209,18 @@ class ModelQueue:
 
     # --- waiting --------------------------------------------------------------------------------
 
-    async def _look_again(self, info: ModelInfo) -> ModelInfo:
-        """Before inputs are refused: a newer version may want other tensors."""
-        fresh = self._link.clock() - self.followed.described < self._refresh
-        if not fresh and await self.followed.describe() and self.followed.info is not None:
-            return self.followed.info
-        return info
+    async def _checked(
+        self, info: ModelInfo, inputs: Mapping[str, Array]
+    ) -> tuple[ModelInfo, dict[str, Array]]:
+        """One item's inputs as they can be sent, and what they were checked against."""
+        try:
+            return info, self._fitting.check(info, inputs)
+        except BadTensor:
+            # A newer version may want other tensors: look again before refusing.
+            fresh = self._link.clock() - self.followed.described < self._refresh
+            if fresh or not await self.followed.describe() or self.followed.info is None:
+                raise
+        return self.followed.info, self._fitting.check(self.followed.info, inputs)
 
     def _join(self, call: Call) -> None:
         """A caller begins to wait."""

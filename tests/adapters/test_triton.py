@@ -5,7 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,20 +142,6 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_echo(root, "half", TensorProto.FLOAT16, ["n", 2, 3])
     save_echo(root, "flags", TensorProto.BOOL, ["a", "b"], batch=0)
     return root
-
-
-@pytest.fixture
-async def server(triton: TritonServer) -> AsyncIterator[TritonClient]:
-    server = TritonClient(triton.url, keepalive=1.0)
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def inference(server: TritonClient) -> AsyncIterator[Inference]:
-    async with Inference(server) as inference:
-        yield inference
-    assert inference.statistics().tasks == 0
 
 
 def index(number: int) -> np.ndarray[Any, Any]:

@@ -102,20 +102,6 @@ def save_tokens(root: Path) -> None:
     (root / "tokens" / "config.pbtxt").write_text(text)
 
 
-@pytest.fixture
-async def server(triton: TritonServer) -> AsyncIterator[TritonClient]:
-    server = TritonClient(triton.url, keepalive=1.0)
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def inference(server: TritonClient) -> AsyncIterator[Inference]:
-    async with Inference(server) as inference:
-        yield inference
-    assert inference.statistics().tasks == 0
-
-
 async def collect(inference: Inference, number: int) -> list[int]:
     item = {"in": np.array([number], np.int64)}
     return [part["out"].item() async for part in inference.stream(Model("tokens"), item)]

@@ -67,14 +67,19 @@ def test_no_more_is_given_back_than_is_beyond(steps: list[tuple[int, int]]) -> N
 # --- in a stage -----------------------------------------------------------------------------------
 
 
-async def test_the_newest_that_nobody_began_with_go_and_are_explained() -> None:
+def hanging() -> Flow:
+    """A stage whose two handlers never end."""
     begun = Begun()
+    begun.hang |= set(range(1, 100))
 
     async def handler(number: Number) -> None:
         await begun.begin(number.value)
 
-    begun.hang |= set(range(1, 100))
-    flow = Flow(handler, concurrency=2, max_in_flight=50)
+    return Flow(handler, concurrency=2, max_in_flight=50)
+
+
+async def test_the_newest_that_nobody_began_with_go_and_are_explained() -> None:
+    flow = hanging()
     async with flow.running():
         for sequence in range(1, 21):
             flow.deliver(sequence)
@@ -92,13 +97,7 @@ async def test_the_newest_that_nobody_began_with_go_and_are_explained() -> None:
 
 
 async def test_while_a_gate_is_closed_nothing_is_given_back() -> None:
-    begun = Begun()
-
-    async def handler(number: Number) -> None:
-        await begun.begin(number.value)
-
-    begun.hang |= set(range(1, 100))
-    flow = Flow(handler, concurrency=2, max_in_flight=50)
+    flow = hanging()
     async with flow.running():
         for sequence in range(1, 21):
             flow.deliver(sequence)
@@ -111,16 +110,10 @@ async def test_while_a_gate_is_closed_nothing_is_given_back() -> None:
 
 
 async def test_what_cannot_be_written_down_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun = Begun()
-
-    async def handler(number: Number) -> None:
-        await begun.begin(number.value)
-
     async def no(jobs: object) -> bool:
         return False
 
-    begun.hang |= set(range(1, 100))
-    flow = Flow(handler, concurrency=2, max_in_flight=50)
+    flow = hanging()
     async with flow.running():
         monkeypatch.setattr(flow.ledger, "handed_back", no)
         for sequence in range(1, 21):

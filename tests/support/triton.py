@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,4 +37,29 @@ async def triton(
 ) -> AsyncIterator[TritonServer]:
     """A tritonserver for all tests of a file, which says with `repository` what it serves."""
     async with serving(tmp_path_factory.mktemp("triton"), repository) as server:
-        yield server
+        with kept(server):
+            yield server
+
+
+@contextmanager
+def kept(server: TritonServer) -> Iterator[None]:
+    """Start a server again that died by itself, as `mqinfer up` does, whatever the tests do.
+
+    A model's process that dies of what a test sends may hold a lock that it shares with Triton,
+    whose Python backend then ends the whole server (an uncaught `lock_exception`). A thread, as
+    the event loop of the fixture stands still while tests run.
+    """
+    over = threading.Event()
+
+    def keep() -> None:
+        while not over.wait(0.2):
+            if server.died and not server._killed:  # by a test, which starts it again
+                asyncio.run(server.start())
+
+    keeper = threading.Thread(target=keep, name="triton's keeper", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
