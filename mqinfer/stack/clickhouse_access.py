@@ -19,6 +19,8 @@ from xml.sax.saxutils import escape
 
 import chdb
 
+from mqinfer.stack.errors import StackConfigurationError
+
 _ALLOWED = tomllib.loads(Path(__file__).with_name("clickhouse_allowed.toml").read_text())
 _VALUES = {
     "allow_introspection_functions": "0",
@@ -94,7 +96,16 @@ class Access:
 
         chDB's database `default` is laid over the whole filesystem: any path is a table. The same
         tables are attached as an ordinary database, under which a path is just an unknown name.
+
+        Raises:
+            StackConfigurationError: The engine did not take up its configuration.
         """
+        granted = " ".join(_names(connection, "SHOW GRANTS"))
+        if re.search(r"\b(ALL|FILE|URL|READ|SOURCES)\b", granted):
+            raise StackConfigurationError(
+                f"chdb does not heed {self._config}, without which it would read any file for "
+                "whoever reaches its port: choose a folder without ? and & in its path"
+            )
         rows = connection.query("SELECT engine, uuid FROM system.databases WHERE name = 'default'")
         engine, uuid = (part.strip('"') for part in rows.bytes().decode().strip().split(","))
         if engine == "Overlay":
