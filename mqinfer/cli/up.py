@@ -21,12 +21,20 @@ def up(
         typer.Option(help="Triton model repository [default: ./triton_models if it is there]."),
     ] = None,
     nats_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 4222,
-    nats_monitor_port: Annotated[int, typer.Option(min=0, max=65535)] = 8222,
+    nats_monitor_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Open NATS's monitoring; web pages can read it."),
+    ] = None,
     triton_grpc_port: Annotated[
         int, typer.Option("--triton-grpc-port", "--triton-port", min=0, max=65535)
     ] = 8001,
-    triton_http_port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    triton_metrics_port: Annotated[int, typer.Option(min=0, max=65535)] = 8002,
+    triton_http_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Open Triton's HTTP; web pages can have it infer."),
+    ] = None,
+    triton_metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Open Triton's metrics.")
+    ] = None,
     clickhouse_port: Annotated[
         int, typer.Option("--clickhouse-port", min=0, max=65535, help="Of the HTTP interface.")
     ] = 8123,

@@ -193,12 +193,14 @@ class Stack:
         if self.nats is not None:
             find_nats_server()
             require_free(self.nats.port, "NATS", "--nats-port")
-            require_free(self.nats.monitor_port, "NATS monitoring", "--nats-monitor-port")
+            if self.nats.monitor_port:
+                require_free(self.nats.monitor_port, "NATS monitoring", "--nats-monitor-port")
         if self.triton is not None:
             self.triton.check()
             require_free(self.triton.grpc_port, "Triton gRPC", "--triton-grpc-port")
             require_free(self.triton.http_port, "Triton HTTP", "--triton-http-port")
-            require_free(self.triton.metrics_port, "Triton metrics", "--triton-metrics-port")
+            if self.triton.metrics_port:
+                require_free(self.triton.metrics_port, "Triton metrics", "--triton-metrics-port")
         if self.clickhouse is not None:
             self.clickhouse.check()
             require_free(self.clickhouse.port, "ClickHouse HTTP", "--clickhouse-port")
