@@ -203,6 +203,7 @@ class Settings(
     max_pixels: int = 100000000,
     max_image_bytes: int = 268435456,
     grace: float = 25.0,
+    stack_password: str | None = None,
     log_level: str = 'info',
     log_format: str = 'auto',
     loop: str = 'auto',
@@ -312,6 +313,7 @@ class NatsServer(
     server_name: str = 'mqinfer',
     extra_config: str = '',
     scheme: str = 'nats',
+    password: str = '',
 )
     command() -> list[str]
     config_file: Path
@@ -365,6 +367,7 @@ class StackSettings(
     models: Path | None = None,
     clickhouse_port: int = 8123,
     clickhouse_password: str = '',
+    password: str | None = None,
     restart: bool = False,
     ready_timeout: float = 90.0,
 )

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mqinfer import signals
+from mqinfer.cli import options
 from mqinfer.errors import ConfigurationError
 
 
@@ -43,6 +44,13 @@ def up(
     clickhouse: Annotated[
         bool, typer.Option("--clickhouse/--no-clickhouse", help="Start ClickHouse.")
     ] = True,
+    password: Annotated[
+        bool,
+        typer.Option(
+            "--password",
+            help="NATS and ClickHouse want a password: of MQINFER_STACK_PASSWORD, or made up.",
+        ),
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Start a server that died again.")
     ] = False,
@@ -56,6 +64,7 @@ def up(
       mqinfer up                                  everything, on the standard ports
       mqinfer up --dir /data/mq --restart         elsewhere, and kept alive
       mqinfer up --no-triton                      only what is needed
+      mqinfer up --password                       on a machine that others use, too
     """
     import asyncio
 
@@ -69,6 +78,7 @@ def up(
         models = Path("triton_models")
     if triton and models is not None and not models.is_dir():
         raise ConfigurationError(f"--models {models}: there is no such folder")
+    given = options.load_settings().stack_password
     settings = StackSettings(
         dir=dir,
         nats=nats,
@@ -81,6 +91,7 @@ def up(
         triton_metrics_port=triton_metrics_port,
         clickhouse_port=clickhouse_port,
         models=models,
+        password=given or ("" if password else None),
         restart=restart,
     )
     signals.hold()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mqinfer.stack import probe
 from mqinfer.stack.errors import StackConfigurationError
+from mqinfer.stack.password import USER, write_private
 from mqinfer.stack.ports import HOST, free_port
 from mqinfer.stack.server import Server
 
@@ -52,6 +53,8 @@ class NatsServer(Server):
         server_name: Needed (and unique) in a cluster.
         extra_config: Text added to the generated configuration: TLS, users, routes.
         scheme: ``nats``, or ``tls`` when extra_config asks for it.
+        password: What the user ``mqinfer`` logs in with; empty lets everybody in. To be of
+            characters that mean nothing in a URL.
     """
 
     name = "NATS"
@@ -68,6 +71,7 @@ class NatsServer(Server):
         server_name: str = "mqinfer",
         extra_config: str = "",
         scheme: str = "nats",
+        password: str = "",
     ) -> None:
         super().__init__(log)
         self.directory = directory
@@ -78,11 +82,13 @@ class NatsServer(Server):
         self.server_name = server_name
         self.extra_config = extra_config
         self.scheme = scheme
+        self._password = password
 
     @property
     def url(self) -> str:
-        """The address for clients."""
-        return f"{self.scheme}://{HOST}:{self.port}"
+        """The address for clients, with user and password if there is one."""
+        login = f"{USER}:{self._password}@" if self._password else ""
+        return f"{self.scheme}://{login}{HOST}:{self.port}"
 
     @property
     def config_file(self) -> Path:
@@ -102,6 +108,9 @@ class NatsServer(Server):
             f"server_name: {json.dumps(self.server_name)}",
             f'listen: "{HOST}:{self.port}"',
             monitor,
+            f'authorization {{ user: "{USER}", password: "{self._password}" }}'
+            if self._password
+            else "",
             f"max_payload: {self.max_payload}",
             # A client may have this much unread; room for several large messages.
             f"max_pending: {max(64 * 1024 * 1024, 8 * self.max_payload)}",
@@ -111,16 +120,15 @@ class NatsServer(Server):
             "}",
             self.extra_config,
         ]
-        self.config_file.write_text("\n".join(lines) + "\n")
-        # It may hold the passwords of extra_config.
-        self.config_file.chmod(0o600)
+        # It holds the password, and those of extra_config.
+        write_private(self.config_file, "\n".join(lines) + "\n")
 
     def command(self) -> list[str]:
         """Give the command line."""
         return [str(find_nats_server()), "--config", str(self.config_file)]
 
     async def probe(self) -> bool:
-        """Ask for the greeting, sent once JetStream is up, and a PONG where no login is needed."""
+        """Ask for the greeting, sent once JetStream is up, and a PONG where we may log in."""
         async with probe.connection(self.port, 2.0) as (reader, writer):
             greeting = await reader.readline()
             if not greeting.startswith(b"INFO "):
@@ -128,8 +136,12 @@ class NatsServer(Server):
             info = json.loads(greeting[5:])
             if not info.get("jetstream"):
                 return False
-            if not info.get("auth_required") and not info.get("tls_required"):
-                writer.write(b'CONNECT {"verbose":false,"pedantic":false}\r\nPING\r\n')
+            may_login = self._password or not info.get("auth_required")
+            if may_login and not info.get("tls_required"):
+                options: dict[str, object] = {"verbose": False, "pedantic": False}
+                if self._password:
+                    options |= {"user": USER, "pass": self._password}
+                writer.write(f"CONNECT {json.dumps(options)}\r\nPING\r\n".encode())
                 await writer.drain()
                 if (await reader.readline()).strip() != b"PONG":
                     return False

@@ -27,7 +27,9 @@ class StackSettings:
         triton_control: ``poll`` takes up new versions by itself, ``explicit`` on request.
         models: The Triton model repository; None serves an empty one.
         clickhouse_port: The HTTP port.
-        clickhouse_password: The password of the user ``default``; empty for none.
+        clickhouse_password: The password of the user ``default``; empty for ``password``.
+        password: What NATS and ClickHouse want of whoever connects: None for nothing, a text, or
+            an empty one to have it made up at the first start and kept under ``dir``.
         restart: Start a server that died again instead of ending the stack.
         ready_timeout: How long each server may take to become ready, in seconds.
     """
@@ -47,6 +49,7 @@ class StackSettings:
     models: Path | None = None
     clickhouse_port: int = 8123
     clickhouse_password: str = ""
+    password: str | None = None
     restart: bool = False
     ready_timeout: float = 90.0
 
