@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.errors import ConfigurationError
+from mqinfer.origin import own_pages_only
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -66,7 +67,11 @@ async def serve_http(
     listener = _listen(host, port)
     try:
         config = uvicorn.Config(
-            _application(live, ready, metrics),
+            own_pages_only(
+                _application(live, ready, metrics),
+                any_host=not host.startswith(("127.", "::1", "localhost")),
+                navigation=True,
+            ),
             lifespan="off",
             loop="none",
             http="h11",

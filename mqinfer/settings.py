@@ -249,6 +249,9 @@ class Settings:
     grace: float = _setting(
         25.0, _SECONDS, "how long a stopping worker may take to finish what it has begun"
     )
+    stack_password: str | None = _setting(
+        None, _TEXT, "password that `mqinfer up` has NATS and ClickHouse want", secret=True
+    )
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error", "critical"), "least level logged"
     )

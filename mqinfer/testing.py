@@ -48,7 +48,6 @@ async def nats_only(folder: Path, **stack_settings: Any) -> AsyncIterator[Settin
 
     chosen = {
         "nats_port": 0,
-        "nats_monitor_port": 0,
         "triton": False,
         "clickhouse": False,
         **stack_settings,

@@ -144,3 +144,10 @@ def test_the_web_server_is_loaded_when_it_serves():
         "import mqinfer.http, sys;sys.exit('uvicorn' in sys.modules or 'starlette' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+async def test_pages_of_other_origins_are_turned_away(server):
+    for header in ("Origin: https://evil.example", "Sec-Fetch-Site: cross-site"):
+        status, fields, body = await ask(server.port, "/metrics", accept=f"*/*\r\n{header}")
+        assert (status, "origin" in body) == (403, True)
+        assert "access-control-allow-origin" not in fields

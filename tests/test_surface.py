@@ -206,6 +206,7 @@ class Settings(
     max_pixels: int = 100000000,
     max_image_bytes: int = 268435456,
     grace: float = 25.0,
+    stack_password: str | None = None,
     log_level: str = 'info',
     log_format: str = 'auto',
     loop: str = 'auto',
@@ -309,12 +310,13 @@ class NatsServer(
     *,
     log: Path,
     port: int = 0,
-    monitor_port: int = 0,
+    monitor_port: int | None = None,
     max_payload: int = 8388608,
     max_file_store: int | None = None,
     server_name: str = 'mqinfer',
     extra_config: str = '',
     scheme: str = 'nats',
+    password: str = '',
 )
     command() -> list[str]
     config_file: Path
@@ -358,16 +360,17 @@ class StackSettings(
     triton: bool = True,
     clickhouse: bool = True,
     nats_port: int = 4222,
-    nats_monitor_port: int = 8222,
+    nats_monitor_port: int | None = None,
     nats_max_payload: int = 8388608,
     nats_config: str = '',
     triton_grpc_port: int = 8001,
-    triton_http_port: int = 8000,
-    triton_metrics_port: int = 8002,
+    triton_http_port: int | None = None,
+    triton_metrics_port: int | None = None,
     triton_control: ModelControl = 'poll',
     models: Path | None = None,
     clickhouse_port: int = 8123,
     clickhouse_password: str = '',
+    password: str | None = None,
     restart: bool = False,
     ready_timeout: float = 90.0,
 )
@@ -377,13 +380,14 @@ class TritonServer(
     *,
     log: Path,
     models: Path | None = None,
-    http_port: int = 0,
+    http_port: int | None = None,
     grpc_port: int = 0,
-    metrics_port: int = 0,
+    metrics_port: int | None = None,
     model_control: ModelControl = 'poll',
     exit_timeout: int = 2,
     extra_arguments: tuple[str, ...] = (),
 )
+    async ask(path: str, *, method: str = 'GET', timeout: float = 2.0) -> tuple[int, bytes]
     check() -> None
     command() -> list[str]
     environment() -> Mapping[str, str]

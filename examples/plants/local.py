@@ -278,11 +278,11 @@ async def load_version(stack: Stack, model: str, version: str) -> float:
     # Renamed, so that Triton never finds half of it.
     fresh.rename(stack.triton.models / model / version)
     began = time.monotonic()
-    port, path = stack.triton.http_port, f"/v2/models/{model}/versions/{version}/ready"
+    triton, path = stack.triton, f"/v2/models/{model}/versions/{version}/ready"
 
     async def served() -> bool:
         with suppress(OSError, TimeoutError):
-            return (await http(port, path))[0] == 200
+            return (await triton.ask(path))[0] == 200
         return False  # too busy to say
 
     while not await served():

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mqinfer import signals
+from mqinfer.cli import options
 from mqinfer.errors import ConfigurationError
 
 
@@ -21,12 +22,20 @@ def up(
         typer.Option(help="Triton model repository [default: ./triton_models if it is there]."),
     ] = None,
     nats_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 4222,
-    nats_monitor_port: Annotated[int, typer.Option(min=0, max=65535)] = 8222,
+    nats_monitor_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Open NATS's monitoring; web pages can read it."),
+    ] = None,
     triton_grpc_port: Annotated[
         int, typer.Option("--triton-grpc-port", "--triton-port", min=0, max=65535)
     ] = 8001,
-    triton_http_port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    triton_metrics_port: Annotated[int, typer.Option(min=0, max=65535)] = 8002,
+    triton_http_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Open Triton's HTTP; web pages can have it infer."),
+    ] = None,
+    triton_metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Open Triton's metrics.")
+    ] = None,
     clickhouse_port: Annotated[
         int, typer.Option("--clickhouse-port", min=0, max=65535, help="Of the HTTP interface.")
     ] = 8123,
@@ -35,6 +44,13 @@ def up(
     clickhouse: Annotated[
         bool, typer.Option("--clickhouse/--no-clickhouse", help="Start ClickHouse.")
     ] = True,
+    password: Annotated[
+        bool,
+        typer.Option(
+            "--password",
+            help="NATS and ClickHouse want a password: of MQINFER_STACK_PASSWORD, or made up.",
+        ),
+    ] = False,
     restart: Annotated[
         bool, typer.Option("--restart", help="Start a server that died again.")
     ] = False,
@@ -48,6 +64,7 @@ def up(
       mqinfer up                                  everything, on the standard ports
       mqinfer up --dir /data/mq --restart         elsewhere, and kept alive
       mqinfer up --no-triton                      only what is needed
+      mqinfer up --password                       on a machine that others use, too
     """
     import asyncio
 
@@ -61,6 +78,7 @@ def up(
         models = Path("triton_models")
     if triton and models is not None and not models.is_dir():
         raise ConfigurationError(f"--models {models}: there is no such folder")
+    given = options.load_settings().stack_password
     settings = StackSettings(
         dir=dir,
         nats=nats,
@@ -73,6 +91,7 @@ def up(
         triton_metrics_port=triton_metrics_port,
         clickhouse_port=clickhouse_port,
         models=models,
+        password=given or ("" if password else None),
         restart=restart,
     )
     signals.hold()

@@ -54,13 +54,19 @@ class ClickHouseServer(Server):
         """Refuse what cannot work before anything is started.
 
         Raises:
-            StackConfigurationError: chdb is not installed.
+            StackConfigurationError: chdb is not installed, or would misread the folder's path.
         """
         if importlib.util.find_spec("chdb") is None:
             raise StackConfigurationError(
                 "the embedded ClickHouse needs the package chdb: pip install "
                 "'mqinfer[embedded]', or use a ClickHouse of your own with "
                 "MQINFER_CLICKHOUSE_URL and start the stack with --no-clickhouse"
+            )
+        path = str(self.directory.resolve())
+        if "?" in path or "&" in path:
+            raise StackConfigurationError(
+                f"the embedded ClickHouse cannot keep its tables in {path}: choose a folder "
+                "without ? and & in its path with --dir"
             )
 
     def prepare(self) -> None:

@@ -20,12 +20,14 @@ from typing import Any
 
 import chdb
 
+from mqinfer.stack.clickhouse_access import Access
+from mqinfer.stack.clickhouse_refuse import Refusal, Refused
 from mqinfer.stack.clickhouse_statement import Insert, find_insert, output_format, quote
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _CODE = re.compile(r"Code: (\d+)\.")
 _IDENTIFIER_ERROR, _MULTI_STATEMENT, _READONLY = 36, 62, 164
-_SESSION_NOT_FOUND, _SESSION_LOCKED = 372, 373
+_SESSION_NOT_FOUND, _SESSION_LOCKED, _ACCESS_DENIED = 372, 373, 497
 
 
 class EngineError(Exception):
@@ -100,8 +102,13 @@ class Engine:
         self._spool = directory.with_name(directory.name + "-inserts")
         shutil.rmtree(self._spool, ignore_errors=True)
         self._spool.mkdir(parents=True)
+        self._access = Access(directory.with_name(directory.name + "-access"))
         # Held open throughout: the engine shuts down with its last connection.
         self._keeper = self._connect()
+        self._access.settle(self._keeper)
+        self._parser = self._connect()
+        self._parser.query("SET max_query_size = 0")  # a client's own limit may be larger
+        self._refusal = Refusal(self._render, self._access.refused)
         self._sessions: dict[str, _Session] = {}
         self._lock = threading.Lock()
         self.version: str = chdb.engine_version
@@ -113,11 +120,30 @@ class Engine:
             sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:
             session.connection.close()
+        self._parser.close()
         self._keeper.close()
 
     def _connect(self) -> Any:
-        # The stubs of chdb leave out the class that everything of it is built on.
-        return chdb._chdb.connect(self._path)  # type: ignore[attr-defined]
+        return self._access.connect(self._path)
+
+    def _render(self, statement: str) -> str:
+        query = f"SELECT formatQuerySingleLine({quote(statement)})"
+        try:
+            return str(self._parser.query(query, "TSVRaw").bytes().decode())
+        except RuntimeError as error:
+            text, inside, _ = str(error).partition(": In scope SELECT formatQuery")
+            raise EngineError(f"{text} (SYNTAX_ERROR)" if inside else text) from error
+
+    def refuse(self, statement: str) -> None:
+        """Refuse a statement that reaches beyond the tables; an INSERT without its data.
+
+        Raises:
+            EngineError: It does, or the engine cannot parse it.
+        """
+        try:
+            self._refusal.check(statement)
+        except Refused as error:
+            raise EngineError(f"{error} (ACCESS_DENIED)", _ACCESS_DENIED) from error
 
     def execute(self, request: Request) -> Answer:
         """Run one query or insert.
@@ -230,6 +256,7 @@ class Engine:
         if insert is not None:
             if request.read_only:
                 raise _read_only()
+            self.refuse(f"{insert.statement} {insert.settings} FORMAT {insert.format}")
             inline = text[insert.data_start :]
             if inline and data:
                 # ClickHouse reads the query of the URL and the body as one text.
@@ -243,6 +270,7 @@ class Engine:
             raise EngineError(
                 f"Syntax error: the query is not UTF-8 ({error}). (SYNTAX_ERROR)", _MULTI_STATEMENT
             ) from error
+        self.refuse(sql)
         changed_session = self._check(connection, sql, request)
         result = connection.query(sql, request.default_format, params=dict(request.parameters))
         return Answer(

@@ -27,6 +27,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mqinfer.origin import own_pages_only
 from mqinfer.stack import clickhouse_codec as codec
 from mqinfer.stack.clickhouse_engine import Answer, Engine, EngineError, Request
 from mqinfer.stack.ports import HOST
@@ -269,7 +270,7 @@ def main() -> None:
     interface = HttpInterface(engine, arguments.user, password)
     server = uvicorn.Server(
         uvicorn.Config(
-            interface.application(),
+            own_pages_only(interface.application()),
             host=HOST,
             port=arguments.port,
             log_level="warning",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mqinfer.stack import probe
 from mqinfer.stack.errors import StackConfigurationError
+from mqinfer.stack.password import USER, write_private
 from mqinfer.stack.ports import HOST, free_port
 from mqinfer.stack.server import Server
 
@@ -44,13 +45,16 @@ class NatsServer(Server):
         directory: Where configuration and streams are kept.
         port: The client port; 0 takes a free one.
         log: Where its output goes.
-        monitor_port: Its HTTP monitoring port; 0 takes a free one.
+        monitor_port: Its HTTP monitoring port; 0 takes a free one, None opens none: what it
+            shows, any web page can read.
         max_payload: The largest message in bytes; pictures ride in messages.
         max_file_store: What JetStream may store in bytes; None lets the server
             decide by the free space of the disk.
         server_name: Needed (and unique) in a cluster.
         extra_config: Text added to the generated configuration: TLS, users, routes.
         scheme: ``nats``, or ``tls`` when extra_config asks for it.
+        password: What the user ``mqinfer`` logs in with; empty lets everybody in. To be of
+            characters that mean nothing in a URL.
     """
 
     name = "NATS"
@@ -61,27 +65,30 @@ class NatsServer(Server):
         *,
         log: Path,
         port: int = 0,
-        monitor_port: int = 0,
+        monitor_port: int | None = None,
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         max_file_store: int | None = None,
         server_name: str = "mqinfer",
         extra_config: str = "",
         scheme: str = "nats",
+        password: str = "",
     ) -> None:
         super().__init__(log)
         self.directory = directory
         self.port = port or free_port()
-        self.monitor_port = monitor_port or free_port()
+        self.monitor_port = free_port() if monitor_port == 0 else monitor_port
         self.max_payload = max_payload
         self.max_file_store = max_file_store
         self.server_name = server_name
         self.extra_config = extra_config
         self.scheme = scheme
+        self._password = password
 
     @property
     def url(self) -> str:
-        """The address for clients."""
-        return f"{self.scheme}://{HOST}:{self.port}"
+        """The address for clients, with user and password if there is one."""
+        login = f"{USER}:{self._password}@" if self._password else ""
+        return f"{self.scheme}://{login}{HOST}:{self.port}"
 
     @property
     def config_file(self) -> Path:
@@ -93,13 +100,17 @@ class NatsServer(Server):
         self.directory.mkdir(parents=True, exist_ok=True)
         # JSON strings are valid in NATS configuration and quote every path right.
         store = [f"store_dir: {json.dumps(str(self.directory.resolve()))}"]
+        monitor = f'http: "{HOST}:{self.monitor_port}"' if self.monitor_port else ""
         if self.max_file_store is not None:
             store.append(f"max_file_store: {self.max_file_store}")
         lines = [
             "# Written by mqinfer at every start; changes here are lost.",
             f"server_name: {json.dumps(self.server_name)}",
             f'listen: "{HOST}:{self.port}"',
-            f'http: "{HOST}:{self.monitor_port}"',
+            monitor,
+            f'authorization {{ user: "{USER}", password: "{self._password}" }}'
+            if self._password
+            else "",
             f"max_payload: {self.max_payload}",
             # A client may have this much unread; room for several large messages.
             f"max_pending: {max(64 * 1024 * 1024, 8 * self.max_payload)}",
@@ -109,16 +120,15 @@ class NatsServer(Server):
             "}",
             self.extra_config,
         ]
-        self.config_file.write_text("\n".join(lines) + "\n")
-        # It may hold the passwords of extra_config.
-        self.config_file.chmod(0o600)
+        # It holds the password, and those of extra_config.
+        write_private(self.config_file, "\n".join(lines) + "\n")
 
     def command(self) -> list[str]:
         """Give the command line."""
         return [str(find_nats_server()), "--config", str(self.config_file)]
 
     async def probe(self) -> bool:
-        """Ask for the greeting, a PONG where no login is needed, and JetStream's health."""
+        """Ask for the greeting, sent once JetStream is up, and a PONG where we may log in."""
         async with probe.connection(self.port, 2.0) as (reader, writer):
             greeting = await reader.readline()
             if not greeting.startswith(b"INFO "):
@@ -126,10 +136,13 @@ class NatsServer(Server):
             info = json.loads(greeting[5:])
             if not info.get("jetstream"):
                 return False
-            if not info.get("auth_required") and not info.get("tls_required"):
-                writer.write(b'CONNECT {"verbose":false,"pedantic":false}\r\nPING\r\n')
+            may_login = self._password or not info.get("auth_required")
+            if may_login and not info.get("tls_required"):
+                options: dict[str, object] = {"verbose": False, "pedantic": False}
+                if self._password:
+                    options |= {"user": USER, "pass": self._password}
+                writer.write(f"CONNECT {json.dumps(options)}\r\nPING\r\n".encode())
                 await writer.drain()
                 if (await reader.readline()).strip() != b"PONG":
                     return False
-        status, _ = await probe.http(self.monitor_port, "/healthz?js-enabled-only=true")
-        return status == 200
+        return True

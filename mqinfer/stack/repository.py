@@ -34,13 +34,23 @@ class RepositoryWatch:
         models: the repository; what lies in it now is loaded by the server itself.
         port: the server's HTTP port.
         host: its address.
+        headers: what it wants to see with each request.
         afresh: have all of it loaded nevertheless, which changes nothing where it is so already.
     """
 
-    def __init__(self, models: Path, port: int, *, host: str = "127.0.0.1", afresh: bool = False):
+    def __init__(
+        self,
+        models: Path,
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        headers: dict[str, str] | None = None,
+        afresh: bool = False,
+    ):
         self._models = models
         self._port = port
         self._host = host
+        self._headers = headers or {}
         self._before = scan(models)
         self._loaded = {} if afresh else dict(self._before)
         self._stop = threading.Event()
@@ -81,7 +91,7 @@ class RepositoryWatch:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_LOAD_SECONDS)
         try:
             path = f"/v2/repository/models/{urllib.parse.quote(name, safe='')}/{what}"
-            connection.request("POST", path, body=b"{}")
+            connection.request("POST", path, body=b"{}", headers=self._headers)
             connection.getresponse().read()
         except (OSError, http.client.HTTPException):
             return False

@@ -17,16 +17,19 @@ class StackSettings:
         dir: Everything the servers keep is under this folder, for the next start too.
         nats: Start NATS; so ``triton`` and ``clickhouse``.
         nats_port: What clients connect to.
-        nats_monitor_port: HTTP monitoring of NATS.
+        nats_monitor_port: HTTP monitoring of NATS, which any web page can read; None opens none.
         nats_max_payload: The largest message in bytes.
         nats_config: Text added to the configuration of NATS.
         triton_grpc_port: What ``MQINFER_TRITON_URL`` names.
-        triton_http_port: Health and the model repository's index.
-        triton_metrics_port: Triton's own metrics for Prometheus.
+        triton_http_port: Triton's HTTP interface for other programs, and so for web pages; None
+            has it answer the stack alone.
+        triton_metrics_port: Triton's own metrics for Prometheus; None opens none.
         triton_control: ``poll`` takes up new versions by itself, ``explicit`` on request.
         models: The Triton model repository; None serves an empty one.
         clickhouse_port: The HTTP port.
-        clickhouse_password: The password of the user ``default``; empty for none.
+        clickhouse_password: The password of the user ``default``; empty for ``password``.
+        password: What NATS and ClickHouse want of whoever connects: None for nothing, a text, or
+            an empty one to have it made up at the first start and kept under ``dir``.
         restart: Start a server that died again instead of ending the stack.
         ready_timeout: How long each server may take to become ready, in seconds.
     """
@@ -36,16 +39,17 @@ class StackSettings:
     triton: bool = True
     clickhouse: bool = True
     nats_port: int = 4222
-    nats_monitor_port: int = 8222
+    nats_monitor_port: int | None = None
     nats_max_payload: int = DEFAULT_MAX_PAYLOAD
     nats_config: str = ""
     triton_grpc_port: int = 8001
-    triton_http_port: int = 8000
-    triton_metrics_port: int = 8002
+    triton_http_port: int | None = None
+    triton_metrics_port: int | None = None
     triton_control: ModelControl = "poll"
     models: Path | None = None
     clickhouse_port: int = 8123
     clickhouse_password: str = ""
+    password: str | None = None
     restart: bool = False
     ready_timeout: float = 90.0
 
@@ -54,10 +58,7 @@ class StackSettings:
         """Give settings whose ports are all free ones, for tests and side-by-side stacks."""
         ports: dict[str, object] = {
             "nats_port": 0,
-            "nats_monitor_port": 0,
             "triton_grpc_port": 0,
-            "triton_http_port": 0,
-            "triton_metrics_port": 0,
             "clickhouse_port": 0,
         }
         return cls(dir=dir, **{**ports, **changes})  # type: ignore[arg-type]

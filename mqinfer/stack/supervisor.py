@@ -12,6 +12,7 @@ from typing import Self, TypeVar
 from mqinfer.stack.clickhouse import ClickHouseServer
 from mqinfer.stack.errors import StackConfigurationError, StackError
 from mqinfer.stack.nats import NatsServer, find_nats_server
+from mqinfer.stack.password import resolve
 from mqinfer.stack.ports import require_free
 from mqinfer.stack.server import Server
 from mqinfer.stack.settings import StackSettings
@@ -44,6 +45,7 @@ class Stack:
         self.settings = settings = settings or StackSettings()
         self.dir = settings.dir.absolute()
         logs = self.dir / "logs"
+        password = self._password()
         self.nats: NatsServer | None = None
         self.triton: TritonServer | None = None
         self.clickhouse: ClickHouseServer | None = None
@@ -55,6 +57,7 @@ class Stack:
                 monitor_port=settings.nats_monitor_port,
                 max_payload=settings.nats_max_payload,
                 extra_config=settings.nats_config,
+                password=password,
             )
         if settings.triton:
             self.triton = TritonServer(
@@ -71,9 +74,16 @@ class Stack:
                 self.dir / "clickhouse",
                 log=logs / "clickhouse.log",
                 port=settings.clickhouse_port,
-                password=settings.clickhouse_password,
+                password=settings.clickhouse_password or password,
             )
         self._lock: int | None = None
+
+    def _password(self) -> str:
+        """Give the password, and keep the folder to its owner if there is one."""
+        if self.settings.password is not None:
+            self.dir.mkdir(parents=True, exist_ok=True)
+            self.dir.chmod(0o700)
+        return resolve(self.settings.password, self.dir)
 
     @property
     def servers(self) -> list[Server]:
@@ -193,12 +203,14 @@ class Stack:
         if self.nats is not None:
             find_nats_server()
             require_free(self.nats.port, "NATS", "--nats-port")
-            require_free(self.nats.monitor_port, "NATS monitoring", "--nats-monitor-port")
+            if self.nats.monitor_port:
+                require_free(self.nats.monitor_port, "NATS monitoring", "--nats-monitor-port")
         if self.triton is not None:
             self.triton.check()
             require_free(self.triton.grpc_port, "Triton gRPC", "--triton-grpc-port")
             require_free(self.triton.http_port, "Triton HTTP", "--triton-http-port")
-            require_free(self.triton.metrics_port, "Triton metrics", "--triton-metrics-port")
+            if self.triton.metrics_port:
+                require_free(self.triton.metrics_port, "Triton metrics", "--triton-metrics-port")
         if self.clickhouse is not None:
             self.clickhouse.check()
             require_free(self.clickhouse.port, "ClickHouse HTTP", "--clickhouse-port")

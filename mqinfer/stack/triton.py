@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import platform
+import secrets
 import shutil
 import sys
 import sysconfig
@@ -34,6 +35,11 @@ _INSTEAD = (
     "use a Triton of your own (for example compose/compose.yaml) with MQINFER_TRITON_URL, "
     "and start the stack without it: --no-triton"
 )
+
+# Interfaces of HTTP. The first ones are nobody else's even on a port that was asked for: who may
+# load a model may send it along, and Python models are programs.
+ALWAYS_CLOSED = ("model-repository", "shared-memory", "trace", "logging")
+OPENED = ("health", "metadata", "inference", "model-config", "statistics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +114,10 @@ class TritonServer(Server):
         directory: Where its backend directory is assembled.
         log: Where its output goes.
         models: The model repository; None serves an empty one under `directory`.
-        http_port: 0 takes a free one; so for the others.
+        http_port: 0 takes a free one, so for the others. None, too, and answers this process
+            alone: whatever web page would reach it, and could have models loaded.
         grpc_port: What ``MQINFER_TRITON_URL`` names.
-        metrics_port: Prometheus metrics of Triton itself.
+        metrics_port: Prometheus metrics of Triton itself; None opens none.
         model_control: ``poll`` takes up new versions within about a second, and
             loads on request, too (a model whose process died is loaded anew);
             ``explicit`` only on request, beginning with everything there is;
@@ -127,9 +134,9 @@ class TritonServer(Server):
         *,
         log: Path,
         models: Path | None = None,
-        http_port: int = 0,
+        http_port: int | None = None,
         grpc_port: int = 0,
-        metrics_port: int = 0,
+        metrics_port: int | None = None,
         model_control: ModelControl = "poll",
         exit_timeout: int = 2,
         extra_arguments: tuple[str, ...] = (),
@@ -140,7 +147,10 @@ class TritonServer(Server):
         self._own_models = models is None
         self.http_port = http_port or free_port()
         self.grpc_port = grpc_port or free_port()
-        self.metrics_port = metrics_port or free_port()
+        self.metrics_port = free_port() if metrics_port == 0 else metrics_port
+        # What other users of this machine see in the list of processes, and no web page does.
+        self._key = {"x-mqinfer-key": secrets.token_hex(16)}
+        self._closed = ALWAYS_CLOSED if http_port is not None else (*ALWAYS_CLOSED, *OPENED)
         self.model_control: ModelControl = model_control
         self.exit_timeout = exit_timeout
         self.extra_arguments = extra_arguments
@@ -162,7 +172,7 @@ class TritonServer(Server):
 
     @property
     def metrics_url(self) -> str:
-        """Where Prometheus reads Triton's own metrics."""
+        """Where Prometheus reads Triton's own metrics, if it was given a port for them."""
         return f"http://{HOST}:{self.metrics_port}/metrics"
 
     def check(self) -> None:
@@ -199,7 +209,7 @@ class TritonServer(Server):
         shutil.copyfile(_ONNXRUNTIME_BACKEND, onnxruntime / "model.py")
         self._look_no_more()
         if self.model_control == "poll":
-            self._watch = RepositoryWatch(self.models, self.http_port)
+            self._watch = RepositoryWatch(self.models, self.http_port, headers=self._key)
 
     async def start(self) -> None:
         """Start the process, and look for models that change; see `Server.start`."""
@@ -238,9 +248,14 @@ class TritonServer(Server):
             f"--http-port={self.http_port}",
             f"--grpc-address={HOST}",
             f"--grpc-port={self.grpc_port}",
-            f"--metrics-address={HOST}",
-            f"--metrics-port={self.metrics_port}",
+            *(
+                f"--http-restricted-api={','.join(self._closed)}:{name}={value}"
+                for name, value in self._key.items()
+            ),
+            f"--allow-metrics={'false' if self.metrics_port is None else 'true'}",
         ]
+        if self.metrics_port is not None:
+            command += [f"--metrics-address={HOST}", f"--metrics-port={self.metrics_port}"]
         if self.model_control != "none":
             command.append("--load-model=*")
         return [*command, *self.extra_arguments]
@@ -268,8 +283,15 @@ class TritonServer(Server):
 
         It listens only after every model of the repository was loaded or has failed.
         """
-        status, _ = await probe.http(self.http_port, "/v2/health/ready")
-        return status == 200
+        return (await self.ask("/v2/health/ready"))[0] == 200
+
+    async def ask(
+        self, path: str, *, method: str = "GET", timeout: float = 2.0
+    ) -> tuple[int, bytes]:
+        """Ask the HTTP interface, which answers nobody else; see `probe.http`."""
+        return await probe.http(
+            self.http_port, path, method=method, headers=self._key, timeout=timeout
+        )
 
     async def model_states(self) -> list[ModelState]:
         """List every version of every model with its state.
@@ -277,9 +299,7 @@ class TritonServer(Server):
         Raises:
             StackError: Triton did not answer as expected.
         """
-        status, body = await probe.http(
-            self.http_port, "/v2/repository/index", method="POST", timeout=5.0
-        )
+        status, body = await self.ask("/v2/repository/index", method="POST", timeout=5.0)
         if status != 200:
             raise StackError(f"Triton does not list its models: {status} {body[:200]!r}")
         return [

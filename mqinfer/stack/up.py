@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Callable
 
@@ -89,4 +90,12 @@ async def _report(stack: Stack, out: Callable[[str], None], seconds: float) -> N
         addresses.append(f"Triton {stack.triton.url}")
     if stack.clickhouse is not None:
         addresses.append(f"ClickHouse {stack.clickhouse.url}")
+    if stack.settings.password is not None:
+        for name, value in stack.environment().items():
+            out(f"export {name}={shlex.quote(value)}")
+        if stack.triton is not None:
+            out(
+                "warning: Triton has no users: everybody on this machine can call its models and "
+                "have it load their own, as you; see docs/security.md, or --no-triton"
+            )
     out(f"ready in {seconds:.1f} s: {', '.join(addresses)} (logs and data in {stack.dir})")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.cli import TIMEOUT, Shell, command, until
 
 pytest.importorskip("chdb")
-FREE = ["--nats-port=0", "--nats-monitor-port=0", "--no-triton", "--no-clickhouse"]
+FREE = ["--nats-port=0", "--no-triton", "--no-clickhouse"]
 
 
 def test_it_runs_until_a_signal(tmp_path: Path) -> None:

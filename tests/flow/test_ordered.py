@@ -373,9 +373,7 @@ async def test_the_copy_goes_on_after_a_death_of_the_server(tmp_path: Path) -> N
     async def follow(leaf: Leaf) -> Step:
         return Step(leaf.position, leaf.number)
 
-    chosen = StackSettings(
-        dir=tmp_path, nats_port=0, nats_monitor_port=0, triton=False, clickhouse=False
-    )
+    chosen = StackSettings(dir=tmp_path, nats_port=0, triton=False, clickhouse=False)
     async with Stack(chosen) as stack:
         settings = Settings.load({}, nats_url=stack.nats_url, blobs=str(tmp_path / "blobs"))
         async with Harness(app, settings) as harness, harness.worker():

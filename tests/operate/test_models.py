@@ -209,9 +209,7 @@ async def call(model: Any, number: int) -> tuple[str, float]:
 async def test_without_nats_the_last_known_aliases_are_used(tmp_path: Path, triton: Triton) -> None:
     app = asking("away", "both", alias="live")
     (model,) = app.models.values()
-    chosen = StackSettings(
-        dir=tmp_path, nats_port=0, nats_monitor_port=0, triton=False, clickhouse=False
-    )
+    chosen = StackSettings(dir=tmp_path, nats_port=0, triton=False, clickhouse=False)
     async with Stack(chosen) as stack:
         settings = Settings.load(
             {}, nats_url=stack.nats_url, triton_url=triton.url, blobs=str(tmp_path / "blobs")
