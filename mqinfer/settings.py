@@ -261,6 +261,12 @@ class Settings:
     loop: str = _setting(
         "auto", _choice("auto", "asyncio", "uvloop"), "event loop; auto is uvloop if installed"
     )
+    inference: str = _setting(
+        "auto",
+        _choice("auto", "triton", "onnx"),
+        "what serves the models of `mqinfer up`: Triton, or our own server of its protocol; auto "
+        "is Triton wherever it can be had",
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

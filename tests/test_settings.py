@@ -87,6 +87,7 @@ def test_an_unknown_override_is_a_mistake_of_the_caller():
         ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical"),
         ("LOG_FORMAT", "xml", "one of auto, console, json"),
         ("LOOP", "trio", "one of auto, asyncio, uvloop"),
+        ("INFERENCE", "tpu", "one of auto, triton, onnx"),
     ],
 )
 def test_a_bad_value_names_the_variable_the_value_and_what_is_allowed(name, value, allowed):

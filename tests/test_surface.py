@@ -210,6 +210,7 @@ class Settings(
     log_level: str = 'info',
     log_format: str = 'auto',
     loop: str = 'auto',
+    inference: str = 'auto',
 )
     describe() -> list[SettingInfo]
     load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
@@ -304,6 +305,22 @@ class ClickHouseServer(
     prepare() -> None
     async probe() -> bool
     url: str
+class InferenceServer(
+    directory: Path,
+    *,
+    log: Path,
+    models: Path | None = None,
+    http_port: int = 0,
+    grpc_port: int = 0,
+    metrics_port: int = 0,
+    model_control: ModelControl = 'poll',
+    exit_timeout: int = 2,
+    extra_arguments: tuple[str, ...] = (),
+)
+    check() -> None
+    command() -> list[str]
+    environment() -> Mapping[str, str]
+    leftovers() -> str
 class ModelState(name: str, version: str, state: str, reason: str)
 class NatsServer(
     directory: Path,
@@ -363,6 +380,7 @@ class StackSettings(
     nats_monitor_port: int | None = None,
     nats_max_payload: int = 8388608,
     nats_config: str = '',
+    inference: InferenceKind = 'auto',
     triton_grpc_port: int = 8001,
     triton_http_port: int | None = None,
     triton_metrics_port: int | None = None,

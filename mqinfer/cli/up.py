@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from mqinfer import signals
 from mqinfer.cli import options
 from mqinfer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mqinfer.stack.inferenceserver.server import InferenceKind
 
 
 def up(
@@ -51,6 +54,14 @@ def up(
             help="NATS and ClickHouse want a password: of MQINFER_STACK_PASSWORD, or made up.",
         ),
     ] = False,
+    inference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH",
+            help="triton; onnx: our own server of its protocol, for ONNX files; auto: Triton "
+            "wherever it can be had [default: auto, or MQINFER_INFERENCE].",
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Start a server that died again.")
     ] = False,
@@ -78,9 +89,11 @@ def up(
         models = Path("triton_models")
     if triton and models is not None and not models.is_dir():
         raise ConfigurationError(f"--models {models}: there is no such folder")
-    given = options.load_settings().stack_password
+    chosen = options.load_settings(inference=inference)
+    given = chosen.stack_password
     settings = StackSettings(
         dir=dir,
+        inference=cast("InferenceKind", chosen.inference),
         nats=nats,
         triton=triton,
         clickhouse=clickhouse,

@@ -6,6 +6,7 @@ protocols, and everything else finds them by URL (see `Stack.environment`).
 
 from mqinfer.stack.clickhouse import ClickHouseServer
 from mqinfer.stack.errors import StackConfigurationError, StackError
+from mqinfer.stack.inferenceserver.server import InferenceServer
 from mqinfer.stack.nats import NatsServer
 from mqinfer.stack.server import Server
 from mqinfer.stack.settings import StackSettings
@@ -15,6 +16,7 @@ from mqinfer.stack.up import run_up
 
 __all__ = [
     "ClickHouseServer",
+    "InferenceServer",
     "ModelState",
     "NatsServer",
     "Server",

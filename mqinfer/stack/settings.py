@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mqinfer.stack.inferenceserver.server import InferenceKind
 from mqinfer.stack.nats import DEFAULT_MAX_PAYLOAD
 from mqinfer.stack.triton import ModelControl
 
@@ -20,6 +21,8 @@ class StackSettings:
         nats_monitor_port: HTTP monitoring of NATS, which any web page can read; None opens none.
         nats_max_payload: The largest message in bytes.
         nats_config: Text added to the configuration of NATS.
+        inference: What serves the models: ``triton``; ``onnx``, our own server of its protocol;
+            ``auto``, Triton wherever it can be had.
         triton_grpc_port: What ``MQINFER_TRITON_URL`` names.
         triton_http_port: Triton's HTTP interface for other programs, and so for web pages; None
             has it answer the stack alone.
@@ -42,6 +45,7 @@ class StackSettings:
     nats_monitor_port: int | None = None
     nats_max_payload: int = DEFAULT_MAX_PAYLOAD
     nats_config: str = ""
+    inference: InferenceKind = "auto"
     triton_grpc_port: int = 8001
     triton_http_port: int | None = None
     triton_metrics_port: int | None = None

@@ -11,6 +11,7 @@ from typing import Self, TypeVar
 
 from mqinfer.stack.clickhouse import ClickHouseServer
 from mqinfer.stack.errors import StackConfigurationError, StackError
+from mqinfer.stack.inferenceserver.server import server_of_models
 from mqinfer.stack.nats import NatsServer, find_nats_server
 from mqinfer.stack.password import resolve
 from mqinfer.stack.ports import require_free
@@ -37,7 +38,7 @@ class Stack:
         settings: As given.
         dir: The folder, absolute.
         nats: The NATS server, or None if it is not wanted; so the other two.
-        triton: The Triton server.
+        triton: The server of models, Triton or our own.
         clickhouse: The ClickHouse server.
     """
 
@@ -60,7 +61,7 @@ class Stack:
                 password=password,
             )
         if settings.triton:
-            self.triton = TritonServer(
+            self.triton = server_of_models(settings.inference)(
                 self.dir / "triton",
                 log=logs / "triton.log",
                 models=settings.models.absolute() if settings.models is not None else None,

@@ -183,6 +183,14 @@ class TritonServer(Server):
                 repository is not there.
         """
         find_triton()
+        self._check_models()
+
+    def _check_models(self) -> None:
+        """Refuse a model repository that is not there.
+
+        Raises:
+            StackConfigurationError: It is not a folder.
+        """
         if not self._own_models and not self.models.is_dir():
             raise StackConfigurationError(
                 f"the model repository {self.models} is not a folder: name another with "
@@ -190,11 +198,18 @@ class TritonServer(Server):
             )
 
     def prepare(self) -> None:
-        """Assemble the backend directory afresh, as the installed wheel may have changed."""
+        """Assemble what it needs afresh, as what is installed may have changed."""
         self.check()
-        files = find_triton()
         if self._own_models:
             self.models.mkdir(parents=True, exist_ok=True)
+        self._assemble()
+        self._look_no_more()
+        if self.model_control == "poll":
+            self._watch = RepositoryWatch(self.models, self.http_port, headers=self._key)
+
+    def _assemble(self) -> None:
+        """Make the backend directory."""
+        files = find_triton()
         backends = self.directory / "backends"
         shutil.rmtree(backends, ignore_errors=True)
         python = backends / "python"
@@ -207,9 +222,6 @@ class TritonServer(Server):
         onnxruntime = backends / "onnxruntime"
         onnxruntime.mkdir()
         shutil.copyfile(_ONNXRUNTIME_BACKEND, onnxruntime / "model.py")
-        self._look_no_more()
-        if self.model_control == "poll":
-            self._watch = RepositoryWatch(self.models, self.http_port, headers=self._key)
 
     async def start(self) -> None:
         """Start the process, and look for models that change; see `Server.start`."""

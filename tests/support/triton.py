@@ -15,14 +15,17 @@ from mqinfer.stack import TritonServer
 
 
 @asynccontextmanager
-async def serving(folder: Path, models: Path) -> AsyncIterator[TritonServer]:
+async def serving(
+    folder: Path, models: Path, kind: type[TritonServer] = TritonServer
+) -> AsyncIterator[TritonServer]:
     """Serve a model repository, on a port of its own; new versions are taken up (`poll`).
 
     Args:
         folder: for the server's files and its log.
         models: the repository.
+        kind: what serves it.
     """
-    server = TritonServer(folder / "data", log=folder / "triton.log", models=models)
+    server = kind(folder / "data", log=folder / "triton.log", models=models)
     await server.start()
     try:
         await server.wait_ready()
