@@ -29,7 +29,11 @@ from mqinfer.stack.server import Server
 
 ModelControl = Literal["poll", "explicit", "none"]
 
-_ONNXRUNTIME_BACKEND = Path(__file__).with_name("onnxruntime_backend") / "model.py"
+# What the stand-in backend consists of; its parts lie beside each other in Triton's folder.
+_ONNXRUNTIME_BACKEND = (
+    Path(__file__).with_name("onnxruntime_backend") / "model.py",
+    Path(__file__).with_name("onnxconfig.py"),
+)
 _INSTEAD = (
     "use a Triton of your own (for example compose/compose.yaml) with MQINFER_TRITON_URL, "
     "and start the stack without it: --no-triton"
@@ -196,7 +200,8 @@ class TritonServer(Server):
         shutil.copy2(files.stub, python / files.stub.name)
         onnxruntime = backends / "onnxruntime"
         onnxruntime.mkdir()
-        shutil.copyfile(_ONNXRUNTIME_BACKEND, onnxruntime / "model.py")
+        for file in _ONNXRUNTIME_BACKEND:
+            shutil.copyfile(file, onnxruntime / file.name)
         self._look_no_more()
         if self.model_control == "poll":
             self._watch = RepositoryWatch(self.models, self.http_port)
