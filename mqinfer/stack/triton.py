@@ -17,12 +17,14 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from mqinfer.inference.reasons import why
 from mqinfer.stack import probe
 from mqinfer.stack.errors import StackConfigurationError, StackError
+from mqinfer.stack.modelfolder import flaw
 from mqinfer.stack.ports import HOST, free_port
 from mqinfer.stack.repository import RepositoryWatch
 from mqinfer.stack.server import Server
@@ -277,7 +279,10 @@ class TritonServer(Server):
         return status == 200
 
     async def model_states(self) -> list[ModelState]:
-        """List every version of every model with its state.
+        """List every version of every model with its state, and why it is not served.
+
+        A model that is served, and whose changed folder is not taken, is listed once more for
+        that, without a version.
 
         Raises:
             StackError: Triton did not answer as expected.
@@ -287,12 +292,26 @@ class TritonServer(Server):
         )
         if status != 200:
             raise StackError(f"Triton does not list its models: {status} {body[:200]!r}")
-        return [
+        listed = [
             ModelState(
                 name=entry["name"],
                 version=entry.get("version", ""),
                 state=entry.get("state", ""),
-                reason=entry.get("reason", ""),
+                reason=why(entry.get("reason", "")),
             )
             for entry in json.loads(body)
         ]
+        refused = dict(self._watch.refused) if self._watch is not None else {}
+        whole = {one.name for one in listed if one.state == "READY"}
+        whole -= {one.name for one in listed if one.state != "READY"}
+        listed += [ModelState(name, "", "", "") for name in sorted(whole & refused.keys())]
+        return [
+            one if one.reason or one.state else replace(one, reason=self._flaw(one.name, refused))
+            for one in listed
+        ]
+
+    def _flaw(self, model: str, refused: Mapping[str, str]) -> str:
+        """Why Triton did not take a folder, of which its index says nothing; "" while it may."""
+        if self._watch is not None and not self._watch.knows(model):
+            return ""
+        return flaw(self.models / model) or refused.get(model) or f"see {self.log}"
