@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from mqinfer.inference.reasons import why
+from mqinfer.packed.runtime import together
 from mqinfer.stack import probe
 from mqinfer.stack.errors import StackConfigurationError, StackError
 from mqinfer.stack.modelfolder import flaw
@@ -35,6 +36,7 @@ ModelControl = Literal["poll", "explicit", "none"]
 _ONNXRUNTIME_BACKEND = (
     Path(__file__).with_name("onnxruntime_backend") / "model.py",
     Path(__file__).with_name("onnxconfig.py"),
+    Path(together.__file__),
 )
 _INSTEAD = (
     "use a Triton of your own (for example compose/compose.yaml) with MQINFER_TRITON_URL, "

@@ -21,9 +21,10 @@ from typing import Any
 sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(":") if path]
 
 import numpy as np  # noqa: E402
-import onnxconfig  # noqa: E402 - a copy of it lies beside this file
+import onnxconfig  # noqa: E402 - copies of it and of `together` lie beside this file
 import onnxruntime  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
+from together import run_together  # noqa: E402
 
 Feed = dict[str, np.ndarray[Any, Any]]
 
@@ -109,74 +110,42 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer the requests, those of equal item shapes in one run."""
-        responses: list[Any] = [None] * len(requests)
-        groups: dict[Any, list[tuple[int, Feed]]] = {}
-        for position, request in enumerate(requests):
-            try:
-                feed = self._feed(request)
-                groups.setdefault(self._signature(position, feed), []).append((position, feed))
-            except Exception as error:  # noqa: BLE001 - becomes this request's answer
-                responses[position] = self._failure(error)
-        for members in groups.values():
-            if len(members) > 1:
-                try:
-                    self._run_together(members, requests, responses)
-                    continue
-                except Exception:  # noqa: BLE001 - one of them is bad: find out which
-                    pass
-            for position, feed in members:
-                try:
-                    results = self._run(feed)
-                    responses[position] = self._response(requests[position], results)
-                except Exception as error:  # noqa: BLE001 - becomes this request's answer
-                    responses[position] = self._failure(error)
-        return responses
+        feeds = [self._feed(request) for request in requests]
+        outcomes = run_together(feeds, self._run, batched=self.max_batch_size > 0)
+        return [self._answer(*pair) for pair in zip(requests, outcomes, strict=True)]
 
-    def _feed(self, request: Any) -> Feed:
+    def _feed(self, request: Any) -> Feed | Exception:
         feed: Feed = {}
         for name in self.inputs:
             tensor = pb_utils.get_input_tensor_by_name(request, name)
             if tensor is None:
                 if name in self.optional:
                     continue
-                raise ValueError(f"input {name} is missing")
+                return ValueError(f"input {name} is missing")
             array = tensor.as_numpy()
             if array.dtype == np.object_:  # BYTES arrive as bytes, ONNX wants str
                 decode = np.vectorize(lambda item: item.decode(), otypes=[np.object_])
-                array = decode(array) if array.size else array
+                try:
+                    array = decode(array) if array.size else array
+                except UnicodeDecodeError as error:
+                    return error
             if name in self.single:
                 array = array.reshape(())
             feed[name] = array
         return feed
 
-    def _signature(self, position: int, feed: Feed) -> object:
-        """Give equal keys to requests that may share a run."""
-        if self.max_batch_size == 0 or any(array.ndim == 0 for array in feed.values()):
-            return position
-        rows = {array.shape[0] for array in feed.values()}
-        if len(rows) != 1:
-            return position
-        return tuple((name, array.dtype.str, array.shape[1:]) for name, array in feed.items())
-
     def _run(self, feed: Feed) -> Feed:
         return dict(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
 
-    def _run_together(
-        self, members: list[tuple[int, Feed]], requests: list[Any], responses: list[Any]
-    ) -> None:
-        """Run several requests as one batch and cut the results apart again."""
-        batch = {name: np.concatenate([feed[name] for _, feed in members]) for name in self.inputs}
-        sizes = [feed[self.inputs[0]].shape[0] for _, feed in members]
-        total = sum(sizes)
-        results = self._run(batch)
-        for name, array in results.items():
-            if array.ndim == 0 or array.shape[0] != total:
-                raise ValueError(f"output {name} has no batch dimension")
-        start = 0
-        for (position, _), size in zip(members, sizes, strict=True):
-            part = {name: array[start : start + size] for name, array in results.items()}
-            responses[position] = self._response(requests[position], part)
-            start += size
+    def _answer(self, request: Any, outcome: Feed | Exception) -> Any:
+        if not isinstance(outcome, Exception):
+            try:
+                return self._response(request, outcome)
+            except Exception as error:  # noqa: BLE001 - becomes this request's answer
+                outcome = error
+        return pb_utils.InferenceResponse(
+            output_tensors=[], error=pb_utils.TritonError(f"{self.name}: {outcome}")
+        )
 
     def _response(self, request: Any, results: Feed) -> Any:
         wanted = request.requested_output_names()
@@ -191,11 +160,6 @@ class TritonPythonModel:
             if name in wanted
         ]
         return pb_utils.InferenceResponse(output_tensors=tensors)
-
-    def _failure(self, error: Exception) -> Any:
-        return pb_utils.InferenceResponse(
-            output_tensors=[], error=pb_utils.TritonError(f"{self.name}: {error}")
-        )
 
     def finalize(self) -> None:
         """Free the session."""
