@@ -22,7 +22,7 @@ LAYERS = (
     "adapters",
     "wiring",
     "client",
-    "testing stack cli __main__ mqinfer",
+    "testing stack packed cli __main__ mqinfer",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 # The one file, or folder, that may import each client of a server; a server of the same protocol

@@ -25,8 +25,15 @@ from mqinfer.adapters.refusal import refusal
 from mqinfer.adapters.spread import Spread
 from mqinfer.adapters.tritonerrors import meaning
 from mqinfer.adapters.tritonstream import Streams
-from mqinfer.errors import ConfigurationError, ModelError, ModelUnavailable, Unavailable
+from mqinfer.errors import (
+    ConfigurationError,
+    ModelError,
+    ModelUnavailable,
+    MqinferError,
+    Unavailable,
+)
 from mqinfer.inference.calls import ModelDied
+from mqinfer.inference.reasons import why
 from mqinfer.ports import ModelInfo, ModelReply, ModelVersion, TensorInfo
 
 if TYPE_CHECKING:
@@ -156,8 +163,7 @@ class TritonClient:
             stub.ModelReady, service_pb2.ModelReadyRequest(**name), timeout, model
         )
         if not state.ready:
-            served = () if version is None else await self._served(model)
-            raise ModelUnavailable(_absent(model, version, self.url, served))
+            raise ModelUnavailable(await self._absent(model, version))
         metadata = await self._call(
             stub.ModelMetadata, service_pb2.ModelMetadataRequest(**name), timeout, model
         )
@@ -179,14 +185,20 @@ class TritonClient:
             refusal=refusal(model, sequence=config.HasField("sequence_batching")),
         )
 
-    async def _served(self, model: str) -> tuple[str, ...]:
-        """The versions of a model that are ready, for the text that says that another is not."""
-        request = service_pb2.ModelMetadataRequest(name=model)
+    async def _absent(self, model: str, version: str | None) -> str:
+        """Why a model, or a version of it, is not ready, as far as the server says."""
+        which = model if version is None else f"{model} version {version}"
+        text = f"model {which} is not ready at {self.url}: "
         try:
-            metadata = await self._call(self._stub.ModelMetadata, request, self._timeout, model)
-        except (ModelUnavailable, ModelError):
-            return ()
-        return tuple(sorted(metadata.versions, key=_version_order))
+            listed = await self.versions()
+        except MqinferError:
+            return f"{text}it is not in the repository or did not load"
+        ours = [one for one in listed if one.model == model]
+        found = [one for one in ours if version in (None, one.version) or not one.version]
+        reasons = ", ".join(dict.fromkeys(one.reason for one in found if not one.ready))
+        served = ", ".join(one.version for one in ours if one.ready)
+        text += reasons or "it is not in the repository"
+        return f"{text}; it serves {served}" if served else text
 
     async def versions(self) -> list[ModelVersion]:
         """What is in the model repository, ready or not, the versions of a model in order.
@@ -320,14 +332,10 @@ class TritonClient:
             raise Unavailable(f"triton at {self.url}: the connection was closed: {error}") from None
 
 
-def _absent(model: str, version: str | None, url: str, served: tuple[str, ...]) -> str:
-    which = model if version is None else f"{model} version {version}"
-    has = f"; it serves {', '.join(served)}" if served else ""
-    return f"model {which} is not ready at {url}: it is not in the repository or did not load{has}"
-
-
 def _why_not(one: Any) -> str:
-    return "" if one.state == "READY" else one.reason or one.state.lower() or "not loaded"
+    if one.state == "READY":
+        return ""
+    return why(one.reason, one.version or one.state) or one.state.lower() or "not loaded"
 
 
 def _version_order(version: str) -> tuple[int, str]:

@@ -30,6 +30,9 @@ Files = frozenset[tuple[str, int, int]]
 class RepositoryWatch:
     """Looks at a repository from a thread of its own, since a server is bound to no event loop.
 
+    Attributes:
+        refused: the server's words, by model, for what changed and was not loaded since.
+
     Args:
         models: the repository; what lies in it now is loaded by the server itself.
         port: the server's HTTP port.
@@ -54,6 +57,7 @@ class RepositoryWatch:
         self._before = scan(models)
         self._loaded = {} if afresh else dict(self._before)
         self._stop = threading.Event()
+        self.refused: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin to look."""
@@ -62,6 +66,10 @@ class RepositoryWatch:
     def stop(self) -> None:
         """Look no more."""
         self._stop.set()
+
+    def knows(self, name: str) -> bool:
+        """Whether the server was asked to load this model, or had it when it started."""
+        return name in self._loaded
 
     def look(self) -> None:
         """Have taken up what changed, and was the same at the look before."""
@@ -92,7 +100,12 @@ class RepositoryWatch:
         try:
             path = f"/v2/repository/models/{urllib.parse.quote(name, safe='')}/{what}"
             connection.request("POST", path, body=b"{}", headers=self._headers)
-            connection.getresponse().read()
+            response = connection.getresponse()
+            said = response.read().decode(errors="replace")
+            if what == "load" and response.status >= 400:
+                self.refused[name] = said
+            else:
+                self.refused.pop(name, None)
         except (OSError, http.client.HTTPException):
             return False
         finally:

@@ -18,19 +18,27 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from mqinfer.inference.reasons import why
+from mqinfer.packed.runtime import together
 from mqinfer.stack import probe
 from mqinfer.stack.errors import StackConfigurationError, StackError
+from mqinfer.stack.modelfolder import flaw
 from mqinfer.stack.ports import HOST, free_port
 from mqinfer.stack.repository import RepositoryWatch
 from mqinfer.stack.server import Server
 
 ModelControl = Literal["poll", "explicit", "none"]
 
-_ONNXRUNTIME_BACKEND = Path(__file__).with_name("onnxruntime_backend") / "model.py"
+# What the stand-in backend consists of; its parts lie beside each other in Triton's folder.
+_ONNXRUNTIME_BACKEND = (
+    Path(__file__).with_name("onnxruntime_backend") / "model.py",
+    Path(__file__).with_name("onnxconfig.py"),
+    Path(together.__file__),
+)
 _INSTEAD = (
     "use a Triton of your own (for example compose/compose.yaml) with MQINFER_TRITON_URL, "
     "and start the stack without it: --no-triton"
@@ -221,7 +229,8 @@ class TritonServer(Server):
         shutil.copy2(files.stub, python / files.stub.name)
         onnxruntime = backends / "onnxruntime"
         onnxruntime.mkdir()
-        shutil.copyfile(_ONNXRUNTIME_BACKEND, onnxruntime / "model.py")
+        for file in _ONNXRUNTIME_BACKEND:
+            shutil.copyfile(file, onnxruntime / file.name)
 
     async def start(self) -> None:
         """Start the process, and look for models that change; see `Server.start`."""
@@ -306,7 +315,10 @@ class TritonServer(Server):
         )
 
     async def model_states(self) -> list[ModelState]:
-        """List every version of every model with its state.
+        """List every version of every model with its state, and why it is not served.
+
+        A model that is served, and whose changed folder is not taken, is listed once more for
+        that, without a version.
 
         Raises:
             StackError: Triton did not answer as expected.
@@ -314,12 +326,26 @@ class TritonServer(Server):
         status, body = await self.ask("/v2/repository/index", method="POST", timeout=5.0)
         if status != 200:
             raise StackError(f"Triton does not list its models: {status} {body[:200]!r}")
-        return [
+        listed = [
             ModelState(
                 name=entry["name"],
                 version=entry.get("version", ""),
                 state=entry.get("state", ""),
-                reason=entry.get("reason", ""),
+                reason=why(entry.get("reason", "")),
             )
             for entry in json.loads(body)
         ]
+        refused = dict(self._watch.refused) if self._watch is not None else {}
+        whole = {one.name for one in listed if one.state == "READY"}
+        whole -= {one.name for one in listed if one.state != "READY"}
+        listed += [ModelState(name, "", "", "") for name in sorted(whole & refused.keys())]
+        return [
+            one if one.reason or one.state else replace(one, reason=self._flaw(one.name, refused))
+            for one in listed
+        ]
+
+    def _flaw(self, model: str, refused: Mapping[str, str]) -> str:
+        """Why Triton did not take a folder, of which its index says nothing; "" while it may."""
+        if self._watch is not None and not self._watch.knows(model):
+            return ""
+        return flaw(self.models / model) or refused.get(model) or f"see {self.log}"

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from mqinfer import signals
 from mqinfer.stack.errors import StackConfigurationError, StackError
+from mqinfer.stack.modelreport import ModelReport
 from mqinfer.stack.settings import StackSettings
 from mqinfer.stack.supervisor import Stack
 
@@ -53,7 +54,11 @@ async def _serve(stack: Stack, stop: asyncio.Event, out: Callable[[str], None]) 
         start = asyncio.create_task(stack.start(), name="start")
         tasks.append(start)
         if await _first_of(start, stopped) is start:
-            await _report(stack, out, time.monotonic() - began)
+            models = _models(stack, out)
+            if models is not None:
+                await models.look()
+                tasks.append(asyncio.create_task(models.watch(), name="models"))
+            _report(stack, out, time.monotonic() - began)
             watch = asyncio.create_task(stack.watch(), name="watch")
             tasks.append(watch)
             await _first_of(watch, stopped)
@@ -76,13 +81,13 @@ async def _first_of(work: asyncio.Task[None], stopped: asyncio.Task[bool]) -> as
     return stopped
 
 
-async def _report(stack: Stack, out: Callable[[str], None], seconds: float) -> None:
-    if stack.triton is not None:
-        for model in await stack.triton.model_states():
-            if model.state != "READY":
-                what = f"{model.name} {model.version}".rstrip()
-                why = model.reason or f"its loading fails, see {stack.triton.log}"
-                out(f"warning: Triton does not serve {what}: {why}")
+def _models(stack: Stack, out: Callable[[str], None]) -> ModelReport | None:
+    """Who tells of models that are not served, where there is a server for them."""
+    server = stack.triton
+    return None if server is None else ModelReport(server.name, server.model_states, out)
+
+
+def _report(stack: Stack, out: Callable[[str], None], seconds: float) -> None:
     addresses = []
     if stack.nats is not None:
         addresses.append(f"NATS {stack.nats.url}")

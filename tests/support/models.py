@@ -119,7 +119,7 @@ def save_affine(root: Path, name: str) -> None:
 def save_picky(root: Path, name: str) -> None:
     """y = x for items that are two wide; Triton takes any width, and the model refuses it."""
     nodes = [helper.make_node("Add", ["x", "zeros"], ["y"])]
-    x, y = (tensor(label, TensorProto.FLOAT, ["n", "w"]) for label in "xy")
+    x, y = tensor("x", TensorProto.FLOAT, ["n", "w"]), tensor("y", TensorProto.FLOAT, ["n", 2])
     save(root, "1", graph(name, nodes, [x], [y], zeros=[0.0, 0.0]))
 
 
@@ -138,7 +138,7 @@ def save_scale(root: Path, version: str, factor: float, more: str = "") -> None:
         helper.make_node("Expand", ["count", "wide"], ["rows"]),
     ]
     outputs = [
-        tensor("y", TensorProto.FLOAT, ["n", "w"]),
+        tensor("y", TensorProto.FLOAT, ["n", 2]),
         tensor("rows", TensorProto.INT64, ["n", 1]),
     ]
     constants: dict[str, Any] = {

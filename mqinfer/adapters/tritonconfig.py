@@ -1,0 +1,29 @@
+"""A model's config.pbtxt as a dict, with the field names of Triton's ModelConfig."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
+from tritonclient.grpc import model_config_pb2
+
+from mqinfer.errors import ConfigurationError
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Give what is written in the file, and nothing else; int64 fields are texts, as in JSON.
+
+    Raises:
+        ConfigurationError: it cannot be read, and where.
+    """
+    try:
+        config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        where = f"line {error.GetLine()}, column {error.GetColumn()}: "
+        text = str(error).partition(" : ")[2] or str(error)
+        raise ConfigurationError(f"{file.name} cannot be read: {where}{text}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file.name} cannot be read: {error}") from None
+    found: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
+    return found
