@@ -44,8 +44,9 @@ def test_ports_stay_on_loopback_and_are_those_of_the_embedded_stack() -> None:
     settings = StackSettings()
     for field in fields(settings):
         if field.name.endswith("_port"):
-            name = field.name.removesuffix("_port")
-            assert published[name] == getattr(settings, field.name), name
+            name, port = field.name.removesuffix("_port"), getattr(settings, field.name)
+            # Those for whoever looks on are closed in the embedded stack unless they are asked for.
+            assert published[name] == port or port is None, name
 
 
 def test_a_model_whose_process_died_can_be_loaded_anew_and_changes_are_taken_up() -> None:

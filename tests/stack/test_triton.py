@@ -59,12 +59,17 @@ async def test_requests_are_gathered_and_each_gets_its_own(
     client: InferenceServerClient,
 ) -> None:
     sizes = [1, 2, 3, 1, 1, 2, 1, 1] * 2
-    results = await asyncio.gather(
-        *(infer(client, [[float(number), 0.5]] * size, "1") for number, size in enumerate(sizes))
-    )
-    for number, (size, result) in enumerate(zip(sizes, results, strict=True)):
-        assert result.as_numpy("y").tolist() == [[2.0 * number, 1.0]] * size
-    largest = max(int(result.as_numpy("rows").max()) for result in results)
+    largest = 0
+    # Whether any of them wait together is up to the machine: ask until some did.
+    for _ in range(100):
+        results = await asyncio.gather(
+            *(infer(client, [[float(n), 0.5]] * size, "1") for n, size in enumerate(sizes))
+        )
+        for number, (size, result) in enumerate(zip(sizes, results, strict=True)):
+            assert result.as_numpy("y").tolist() == [[2.0 * number, 1.0]] * size
+        largest = max(int(result.as_numpy("rows").max()) for result in results)
+        if largest > max(sizes):
+            break
     assert largest > max(sizes), "requests that waited together ran one by one"
 
 

@@ -39,7 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, required=True, help="the model repository")
     parser.add_argument("--grpc-port", type=int, required=True)
     parser.add_argument("--http-port", type=int, required=True, help="health and the index")
-    parser.add_argument("--metrics-port", type=int, required=True, help="for Prometheus")
+    parser.add_argument("--metrics-port", type=int, help="for Prometheus; none by default")
     parser.add_argument(
         "--model-control",
         choices=("poll", "explicit", "none"),
@@ -78,10 +78,10 @@ async def serve(options: argparse.Namespace) -> None:
             await asyncio.gather(loading, return_exceptions=True)
             return
         loading.result()
-        for answered, port in (
-            (pages.ModelPages(service), options.http_port),
-            (pages.metrics(service), options.metrics_port),
-        ):
+        listening: list[tuple[pages.Pages, int]] = [(pages.ModelPages(service), options.http_port)]
+        if options.metrics_port is not None:
+            listening.append((pages.metrics(service), options.metrics_port))
+        for answered, port in listening:
             listener = await pages.serve(answered, HOST, port)
             stack.callback(listener.close)
         server.add_insecure_port(f"{HOST}:{options.grpc_port}")

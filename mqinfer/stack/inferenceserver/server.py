@@ -54,7 +54,7 @@ class InferenceServer(TritonServer):
             f"--models={self.models.resolve()}",
             f"--grpc-port={self.grpc_port}",
             f"--http-port={self.http_port}",
-            f"--metrics-port={self.metrics_port}",
+            *(() if self.metrics_port is None else (f"--metrics-port={self.metrics_port}",)),
             f"--model-control={'none' if self.model_control == 'none' else 'explicit'}",
             f"--exit-timeout={self.exit_timeout}",
         ]
