@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import signal
 import sys
 import time
 from pathlib import Path
 
 import grpc  # type: ignore[import-untyped]
-from tritonclient.grpc import service_pb2_grpc
 
 from mqinfer import __version__
 from mqinfer.stack.inferenceserver import pages
 from mqinfer.stack.inferenceserver.models import Models
-from mqinfer.stack.inferenceserver.service import Service
+from mqinfer.stack.inferenceserver.service import Service, handlers
 from mqinfer.stack.ports import HOST
 from mqinfer.stack.repository import RepositoryWatch
 
@@ -65,7 +65,7 @@ async def serve(options: argparse.Namespace) -> None:
     watch = RepositoryWatch(options.models, options.http_port)
     service = Service(models, __version__, control=options.model_control != "none")
     server = grpc.aio.server(options=_OPTIONS)
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
+    server.add_generic_rpc_handlers((handlers(service),))
     async with contextlib.AsyncExitStack() as stack:
         # The last one first: nothing new, then what is at work, then the processes.
         stack.push_async_callback(models.close, options.exit_timeout)
@@ -107,8 +107,14 @@ def main() -> int:
     if not options.models.is_dir():
         _say(f"error: the model repository {options.models} is not a folder")
         return 2
+    factory = None
+    if importlib.util.find_spec("uvloop") is not None:
+        import uvloop
+
+        factory = uvloop.new_event_loop
     try:
-        asyncio.run(serve(options))
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(serve(options))
     except (OSError, RuntimeError) as error:  # gRPC's word for a port that is taken
         _say(f"error: {error}")
         return 1

@@ -9,9 +9,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from mqinfer.stack.inferenceserver.instance import (
     Region,
@@ -31,19 +31,27 @@ class LoadFailed(Exception):
     """A model does not load; the text says why."""
 
 
-class RunFailed(Exception):
-    """The model refused what it was to run; the text is its own."""
-
-
-class Died(Exception):
-    """The process ended while it was at work."""
-
-
 class Ran(NamedTuple):
-    """What a run gave: its outputs, and nanoseconds for reading, running and writing."""
+    """What a run gave: its outputs, where they lie, and nanoseconds for reading, running, writing.
+
+    They lie there until the instance runs again.
+    """
 
     outputs: list[Tensor]
     ns: Sequence[int]
+
+
+class RunFailed(NamedTuple):
+    """The model refused what it was to run; the text is its own."""
+
+    text: str
+
+
+class Died(NamedTuple):
+    """The process ended while it was at work."""
+
+
+Outcome = Ran | RunFailed | Died
 
 
 class Instance:
@@ -58,9 +66,8 @@ class Instance:
         self.name = name
         self._specification = specification
         self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
-        self._regions: tuple[Region, Region]
+        self._link = _Link()
+        self._regions: list[Region] = []
 
     async def start(self) -> None:
         """Start the process and have it load the model.
@@ -68,9 +75,11 @@ class Instance:
         Raises:
             LoadFailed: it does not load, or the process died of it.
         """
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[Any] = loop.create_future()
         ours, theirs = socket.socketpair()
         files = shared_file(), shared_file()
-        self._regions = Region(files[0]), Region(files[1])
+        self._regions = [Region(file) for file in files]
         try:
             inherited = (theirs.fileno(), *files)
             self._process = await asyncio.create_subprocess_exec(
@@ -79,35 +88,37 @@ class Instance:
                 pass_fds=inherited,
                 stdin=asyncio.subprocess.DEVNULL,
             )
-            self._reader, self._writer = await asyncio.open_connection(sock=ours)
+            self._link = _Link()
+            await loop.create_unix_connection(lambda: self._link, sock=ours)
+            self._link.ask(self._specification, lambda told: _set(loaded, told))
+            theirs.close()
+            told = await loaded
         except BaseException:
             ours.close()
             await self.end()
             raise
         finally:
             theirs.close()
-        try:
-            told = await self._ask(self._specification)
-        except Died as error:
-            await self.end()
-            raise LoadFailed(f"the process of {self.name} died while it loaded: {error}") from None
-        except BaseException:
-            await self.end()
-            raise
-        if "error" in told:
-            await self.end()
-            raise LoadFailed(told["error"])
+        if told is None or "error" in told:
+            how = await self.end()
+            raise LoadFailed(
+                f"the process of {self.name} died while it loaded: {how}"
+                if told is None
+                else told["error"]
+            )
 
-    async def run(self, inputs: Sequence[Sequence[Tensor]], outputs: Sequence[str]) -> Ran:
+    def run(
+        self,
+        inputs: Sequence[Sequence[Tensor]],
+        outputs: Sequence[str],
+        done: Callable[[Outcome], None],
+    ) -> None:
         """Run the model once.
 
         Args:
             inputs: each as the parts that make it, one behind the other: the requests of a batch.
             outputs: the names of those that are wanted.
-
-        Raises:
-            RunFailed: the model refused it.
-            Died: the process ended meanwhile.
+            done: gets what came of it.
         """
         sizes = [sum(len(part.raw) for part in parts) for parts in inputs]
         offsets, end = places(sizes)
@@ -123,58 +134,93 @@ class Instance:
             if len(parts) > 1:
                 shape[0] = sum(part.shape[0] for part in parts)
             told.append((first.name, first.datatype, shape, offset, size))
-        reply = await self._ask({"inputs": told, "outputs": list(outputs)})
-        if "error" in reply:
-            raise RunFailed(reply["error"])
-        last = max((offset + size for *_, offset, size in reply["outputs"]), default=0)
-        memory = self._regions[1].room(last)
-        found = [
-            Tensor(name, datatype, tuple(shape), memory[offset : offset + size])
-            for name, datatype, shape, offset, size in reply["outputs"]
-        ]
-        return Ran(found, reply["ns"])
 
-    async def end(self) -> None:
-        """End the process, whatever it is at, and give back what it had."""
+        def read(reply: Any) -> None:
+            if reply is None:
+                return done(Died())
+            if "error" in reply:
+                return done(RunFailed(reply["error"]))
+            last = max((offset + size for *_, offset, size in reply["outputs"]), default=0)
+            memory = memoryview(self._regions[1].room(last))
+            found = [
+                Tensor(name, datatype, tuple(shape), memory[offset : offset + size])
+                for name, datatype, shape, offset, size in reply["outputs"]
+            ]
+            return done(Ran(found, reply["ns"]))
+
+        self._link.ask({"inputs": told, "outputs": outputs}, read)
+
+    async def end(self) -> str:
+        """End the process, whatever it is at, and give back what it had; how it ended."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        if hasattr(self, "_writer"):
-            self._writer.close()  # it ends by itself if it is idle
-        try:
-            async with asyncio.timeout(_ENDING):
+        self._link.close()  # a process that is idle ends by itself
+        if process is not None:
+            try:
+                async with asyncio.timeout(_ENDING):
+                    await process.wait()
+            except TimeoutError:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
                 await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
         for region in self._regions:
             region.close()
+        self._regions = []
+        return "it was not started" if process is None else _how(process.returncode or 0)
 
-    def kill(self) -> None:
-        """End the process at once."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
 
-    async def _ask(self, message: object) -> Any:
-        """Send a message and await its answer.
+class _Link(asyncio.Protocol):
+    """The socket to a process: one question at a time, one answer."""
 
-        Raises:
-            Died: there is none.
-        """
-        try:
-            self._writer.write(frame(message))
-            head = await self._reader.readexactly(4)
-            return json.loads(await self._reader.readexactly(length_of(head)))
-        except (OSError, asyncio.IncompleteReadError):
-            raise Died(await self._how()) from None
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._answer: Callable[[Any], None] | None = None
+        self._lost = False
 
-    async def _how(self) -> str:
-        process = self._process
-        if process is None:
-            return "it was stopped"
-        process_ended = await process.wait()
-        if process_ended < 0:
-            return f"ended by {signal.Signals(-process_ended).name}"
-        return f"ended with exit code {process_ended}"
+    def ask(self, message: object, answer: Callable[[Any], None]) -> None:
+        """Send a message; `answer` gets the reply, or None when the process died."""
+        self._answer = answer
+        if self._lost or self._transport is None:
+            asyncio.get_running_loop().call_soon(self._reply, None)
+        else:
+            self._transport.write(frame(message))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._answer = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`; so for the others."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is only like one
+
+    def data_received(self, data: bytes) -> None:
+        """The reply, or a part of it."""
+        self._buffer += data
+        if len(self._buffer) < 4:
+            return
+        end = 4 + length_of(bytes(self._buffer[:4]))
+        if len(self._buffer) >= end:
+            reply = json.loads(self._buffer[4:end])
+            del self._buffer[:end]
+            self._reply(reply)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """The process has ended."""
+        self._lost = True
+        self._reply(None)
+
+    def _reply(self, reply: Any) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer(reply)
+
+
+def _set(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _how(code: int) -> str:
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

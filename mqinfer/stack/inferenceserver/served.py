@@ -11,33 +11,65 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from mqinfer.backoff import Attempts, Backoff
-from mqinfer.stack.inferenceserver.process import Died, Instance, LoadFailed, Ran, RunFailed
+from mqinfer.stack.inferenceserver import wire
+from mqinfer.stack.inferenceserver.process import (
+    Died,
+    Instance,
+    LoadFailed,
+    Outcome,
+    Ran,
+    RunFailed,
+)
 from mqinfer.stack.inferenceserver.refused import Refused, internal, unavailable
 from mqinfer.stack.inferenceserver.statistics import Statistics
-from mqinfer.stack.inferenceserver.tensors import Signature, Tensor, split
+from mqinfer.stack.inferenceserver.tensors import Signature, Tensor, split, who
+from mqinfer.stack.inferenceserver.wire import Request
 
 # Starts of a process that dies while it loads.
 _STARTS = Backoff(initial=0.5, maximum=30.0)
 
 
 class Waiting:
-    """A request in the queue or at work."""
+    """A request in the queue or at work.
 
-    __slots__ = ("answer", "arrived", "begun", "inputs", "key", "outputs", "rows")
+    Args:
+        inputs: as the model sees them.
+        outputs: the names of those that it wants.
+        batched: whether its tensors begin with the batch's side.
+        read: makes the answer of its outputs, at once: they lie where the next run's will.
+    """
 
-    def __init__(self, inputs: list[Tensor], outputs: list[str], batched: bool):
+    __slots__ = ("answer", "arrived", "begun", "inputs", "key", "outputs", "read", "rows")
+
+    def __init__(
+        self,
+        inputs: list[Tensor],
+        outputs: list[str],
+        batched: bool,
+        read: Callable[[list[Tensor]], bytes],
+    ):
         self.inputs = inputs
         self.outputs = outputs
         self.rows = inputs[0].shape[0] if batched and inputs else 1
         # Requests of equal keys may share a run.
         self.key = tuple((one.name, one.datatype, one.shape[1:]) for one in inputs)
+        self.read = read
         self.arrived = time.perf_counter_ns()
         self.begun = self.arrived
-        self.answer: asyncio.Future[list[Tensor]] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def succeed(self, outputs: list[Tensor]) -> None:
+        """It has its outputs."""
+        if not self.answer.done():
+            self.answer.set_result(self.read([one for one in outputs if one.name in self.outputs]))
+
+    def fail(self, error: Refused) -> None:
+        """It has none."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
 
 
 class Served:
@@ -104,36 +136,41 @@ class Served:
         self._alive = len(self._instances)
         self._idle = list(self._instances)
 
-    async def infer(self, request: Any) -> list[Tensor]:
-        """Answer a ModelInferRequest.
+    async def infer(self, request: Request, *, streamed: bool = False) -> bytes:
+        """Answer a request, in the bytes of a ModelInferResponse, or of a stream's.
 
         Raises:
             Refused: why there is no answer.
         """
-        inputs = self.signature.read(request)
-        outputs = self.signature.wanted(request)
+        signature, message = self.signature, request.message
+        inputs = signature.read(message, request.raws)
+        outputs = signature.wanted(message)
         self.require_ready()
-        waiting = Waiting(inputs, outputs, self.signature.max_batch > 0)
+
+        def read(found: list[Tensor]) -> bytes:
+            tensors = [signature.as_asked(one) for one in found]
+            return wire.answer(
+                signature.model, self.version, message.id, tensors, streamed=streamed
+            )
+
+        waiting = Waiting(inputs, outputs, signature.max_batch > 0, read)
         if self._queue_size and len(self._waiting) >= self._queue_size:
             self.statistics.failed("REJECTED", 0)
-            raise unavailable(
-                f"[request id: {request.id or '<id_unknown>'}] Exceeds maximum queue size"
-            )
+            raise unavailable(f"{who(message)}Exceeds maximum queue size")
         self._waiting.append(waiting)
         self.statistics.pending += 1
         self._pump_soon()
         try:
-            found = await waiting.answer
+            answer = await waiting.answer
         except asyncio.CancelledError:
             self.statistics.failed("CANCELED", time.perf_counter_ns() - waiting.arrived)
             raise
         except Refused:
             self.statistics.failed("BACKEND", time.perf_counter_ns() - waiting.arrived)
             raise
-        self.statistics.answered(
-            waiting.begun - waiting.arrived, time.perf_counter_ns() - waiting.arrived
-        )
-        return [self.signature.as_asked(one) for one in found]
+        now = time.perf_counter_ns()
+        self.statistics.answered(waiting.begun - waiting.arrived, now - waiting.arrived)
+        return answer
 
     def require_ready(self) -> None:
         """Refuse a request that would not be run.
@@ -142,10 +179,13 @@ class Served:
             Refused: with what Triton says then.
         """
         if not self.ready:
-            raise unavailable(
-                f"Request for unknown model: '{self.signature.model}' version {self.version} is "
-                "not at ready state"
-            )
+            raise self._not_ready()
+
+    def _not_ready(self) -> Refused:
+        return unavailable(
+            f"Request for unknown model: '{self.signature.model}' version {self.version} is not at "
+            "ready state"
+        )
 
     async def wait_back(self) -> None:
         """Return when a process that died was started again, or could not be.
@@ -187,7 +227,7 @@ class Served:
         self._soon = False
         while self._idle and (batch := self._next()):
             self._busy += 1
-            self._spawn(self._work(self._idle.pop(), batch))
+            self._run(self._idle.pop(), deque([batch]))
         if not self._waiting and not self._busy:
             self._quiet.set()
 
@@ -214,95 +254,77 @@ class Served:
         self.statistics.pending -= len(batch)
         return batch
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _work(self, instance: Instance, batch: list[Waiting]) -> None:
-        try:
-            await self._run(instance, batch)
-        except Died as error:
-            self._alive -= 1
-            self._died(instance, batch, error)
+    def _run(self, instance: Instance, batches: deque[list[Waiting]]) -> None:
+        """Have an instance run the batches, one after the other, and then what waits."""
+        while batches:
+            batch = [one for one in batches.popleft() if not one.answer.done()]
+            if batch:
+                break
         else:
-            self._idle.append(instance)
-        finally:
             self._busy -= 1
+            self._idle.append(instance)
             self._pump()
-
-    def _died(self, instance: Instance, batch: list[Waiting], error: Died) -> None:
-        self._say(f"model {self.signature.model} {self.version}: {instance.name} {error}")
-        text = (
-            f"Failed to process the request(s) for model instance '{instance.name}', message: "
-            f"Stub process '{instance.name}' is not healthy."
-        )
-        for one in batch:
-            _fail(one, internal(text))
-        if not self._closing:
-            self._back.clear()
-            self._spawn(self._revive(instance))
-        elif not self._alive:
-            self._fail_waiting()
-
-    async def _run(self, instance: Instance, batch: list[Waiting]) -> None:
-        if len(batch) > 1:
-            try:
-                await self._run_together(instance, batch)
-            except RunFailed:  # one of them is bad: find out which
-                pass
-            else:
-                return
-        for one in batch:
-            if one.answer.done():
-                continue
-            try:
-                ran = await self._timed(instance, [one])
-            except RunFailed as error:
-                _fail(one, internal(f"{self.signature.model}: {error}", by_model=True))
-            else:
-                _succeed(one, [found for found in ran.outputs if found.name in one.outputs])
-
-    async def _run_together(self, instance: Instance, batch: list[Waiting]) -> None:
-        """Run several requests as one batch and cut the results apart again.
-
-        Raises:
-            RunFailed: the model refused it, or its results cannot be cut.
-        """
-        ran = await self._timed(instance, batch)
-        rows = [one.rows for one in batch]
-        for output in ran.outputs:
-            if not output.shape or output.shape[0] != sum(rows):
-                raise RunFailed(f"output {output.name} has no batch dimension")
-        parts = [split(output, rows) for output in ran.outputs]
-        for number, one in enumerate(batch):
-            _succeed(one, [part[number] for part in parts if part[number].name in one.outputs])
-
-    async def _timed(self, instance: Instance, batch: list[Waiting]) -> Ran:
+            return
         now = time.perf_counter_ns()
         for one in batch:
             one.begun = now
         inputs = list(zip(*(one.inputs for one in batch), strict=True))
         wanted = {name for one in batch for name in one.outputs}
         names = [name for name in self.signature.outputs if name in wanted]
-        ran = await instance.run(inputs, names)
-        self.statistics.executed(len(batch), sum(one.rows for one in batch), ran.ns)
-        return ran
+
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, Died):
+                self._died(instance, [batch, *batches])
+                return
+            if isinstance(outcome, Ran):
+                self.statistics.executed(len(batch), sum(one.rows for one in batch), outcome.ns)
+                failed = _share(batch, outcome.outputs)
+            else:
+                failed = outcome
+            if failed is not None:
+                if len(batch) > 1:  # one of them is bad: find out which
+                    batches.extendleft([one] for one in reversed(batch))
+                else:
+                    text = f"{self.signature.model}: {failed.text}"
+                    batch[0].fail(internal(text, by_model=True))
+            self._run(instance, batches)
+
+        instance.run(inputs, names, done)
+
+    def _died(self, instance: Instance, batches: list[list[Waiting]]) -> None:
+        self._busy -= 1
+        self._alive -= 1
+        text = (
+            f"Failed to process the request(s) for model instance '{instance.name}', message: "
+            f"Stub process '{instance.name}' is not healthy."
+        )
+        at_work, *others = batches
+        for one in at_work:
+            one.fail(internal(text))
+        # What it had not begun with waits on.
+        left = [one for batch in others for one in batch]
+        self._waiting.extendleft(reversed(left))
+        self.statistics.pending += len(left)
+        self._back.clear()
+        task = asyncio.create_task(self._revive(instance))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _revive(self, instance: Instance) -> None:
         """Start a process again that died, as often as it takes."""
+        title = f"model {self.signature.model} {self.version}"
         attempts = Attempts(_STARTS)
+        self._say(f"{title}: the process of {instance.name} {await instance.end()}")
         while True:
-            await instance.end()
+            await asyncio.sleep(attempts.next())
             try:
                 await instance.start()
             except LoadFailed as error:
                 self.reason = str(error)
-                self._say(f"model {self.signature.model} {self.version}: {error}")
+                self._say(f"{title}: {error}")
                 self._back.set()
                 if not self._alive:
                     self._fail_waiting()
-                await asyncio.sleep(attempts.next())
             else:
                 self._alive += 1
                 self.reason = ""
@@ -312,20 +334,23 @@ class Served:
                 return
 
     def _fail_waiting(self) -> None:
-        error = unavailable(
-            f"Request for unknown model: '{self.signature.model}' version {self.version} is not "
-            "at ready state"
-        )
+        error = self._not_ready()
         while self._waiting:
             self.statistics.pending -= 1
-            _fail(self._waiting.popleft(), error)
+            self._waiting.popleft().fail(error)
+        self._pump()
 
 
-def _fail(one: Waiting, error: Refused) -> None:
-    if not one.answer.done():
-        one.answer.set_exception(error)
-
-
-def _succeed(one: Waiting, outputs: list[Tensor]) -> None:
-    if not one.answer.done():
-        one.answer.set_result(outputs)
+def _share(batch: list[Waiting], outputs: list[Tensor]) -> RunFailed | None:
+    """Give each of a batch its part of the outputs; or why they cannot be cut."""
+    if len(batch) == 1:
+        batch[0].succeed(outputs)
+        return None
+    rows = [one.rows for one in batch]
+    for output in outputs:
+        if not output.shape or output.shape[0] != sum(rows):
+            return RunFailed(f"output {output.name} has no batch dimension")
+    parts = [split(output, rows) for output in outputs]
+    for number, one in enumerate(batch):
+        one.succeed([part[number] for part in parts])
+    return None

@@ -44,8 +44,8 @@ class InferenceServer(TritonServer):
         return ""
 
     def environment(self) -> Mapping[str, str]:
-        """See `Server.environment`."""
-        return {"PYTHONUNBUFFERED": "1"}
+        """Let it start processes as it likes: gRPC looks after forks, which those are not."""
+        return {"PYTHONUNBUFFERED": "1", "GRPC_ENABLE_FORK_SUPPORT": "false"}
 
     def command(self) -> list[str]:
         """Give the command line; who looks for changes is the stack, as for Triton."""

@@ -8,9 +8,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
+from google.protobuf import message_factory
 from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc import service_pb2_grpc
 
+from mqinfer.stack.inferenceserver import wire
 from mqinfer.stack.inferenceserver.config import datatype
 from mqinfer.stack.inferenceserver.models import Models
 from mqinfer.stack.inferenceserver.refused import (
@@ -19,12 +21,10 @@ from mqinfer.stack.inferenceserver.refused import (
     unavailable,
     unimplemented,
 )
-from mqinfer.stack.inferenceserver.served import Served
-from mqinfer.stack.inferenceserver.tensors import Tensor
+from mqinfer.stack.inferenceserver.wire import Request
 
 NAME = "mqinfer"
 _EXTENSIONS = ("model_repository", "model_configuration", "binary_tensor_data", "statistics")
-_FINAL = "triton_final_response"
 # Requests of one stream that are at work at a time.
 _STREAM_AHEAD = 256
 _NO_REGIONS = "this server takes tensors in requests alone, not in shared memory"
@@ -45,8 +45,8 @@ def answered(
     return answer
 
 
-class Service(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """What the server answers.
+class Service:
+    """What the server answers; its methods that begin with a capital are the protocol's.
 
     Args:
         models: of its repository.
@@ -178,15 +178,15 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
     # --- inference --------------------------------------------------------------------------------
 
     @answered
-    async def ModelInfer(self, request: Any) -> Any:  # noqa: N802
+    async def ModelInfer(self, request: Request) -> bytes:  # noqa: N802
         """Run a model."""
         return await self._infer(request)
 
     async def ModelStreamInfer(  # noqa: N802
-        self, requests: AsyncIterator[Any], _context: Any
-    ) -> AsyncIterator[Any]:
+        self, requests: AsyncIterator[Request], _context: Any
+    ) -> AsyncIterator[bytes]:
         """Run a model for each request of a stream: one answer each, in their order."""
-        under_way: deque[asyncio.Task[Any]] = deque()
+        under_way: deque[asyncio.Task[bytes]] = deque()
         more = asyncio.Event()
         room = asyncio.Semaphore(_STREAM_AHEAD)
         ended = False
@@ -217,21 +217,15 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
                 task.cancel()
             await asyncio.gather(reading, *under_way, return_exceptions=True)
 
-    async def _streamed(self, request: Any) -> Any:
+    async def _streamed(self, request: Request) -> bytes:
         try:
-            reply = await self._infer(request)
+            return await self._infer(request, streamed=True)
         except Refused as error:
-            reply = pb.ModelInferResponse()
-            if error.by_model:
-                reply.model_name, reply.id = request.model_name, request.id
-                reply.parameters[_FINAL].bool_param = True
-            return pb.ModelStreamInferResponse(error_message=error.text, infer_response=reply)
-        reply.parameters[_FINAL].bool_param = True
-        return pb.ModelStreamInferResponse(infer_response=reply)
+            return wire.refusal(error.text, request.message if error.by_model else None)
 
-    async def _infer(self, request: Any) -> Any:
-        served = self.models.find(request.model_name, request.model_version).served
-        return _answer(served, request.id, await served.infer(request))
+    async def _infer(self, request: Request, *, streamed: bool = False) -> bytes:
+        found = self.models.find(request.message.model_name, request.message.model_version)
+        return await found.served.infer(request, streamed=streamed)
 
     # --- what this server has not -----------------------------------------------------------------
 
@@ -280,21 +274,32 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mi
         raise unimplemented("this server's log has no settings")
 
 
-def _answer(served: Served, id: str, tensors: list[Tensor]) -> Any:  # noqa: A002
-    return pb.ModelInferResponse(
-        model_name=served.signature.model,
-        model_version=str(served.version),
-        id=id,
-        outputs=[
-            pb.ModelInferResponse.InferOutputTensor(
-                name=one.name, datatype=one.datatype, shape=one.shape
-            )
-            for one in tensors
-        ],
-        raw_output_contents=[one.raw for one in tensors],
-    )
-
-
 def _require_one_repository(request: Any) -> None:
     if request.repository_name:
         raise unimplemented("'repository_name' specification is not supported")
+
+
+def handlers(service: Service) -> Any:
+    """The service as gRPC takes it: each call's bytes to its message and back.
+
+    Not the generated registration: inference has bytes of its own (see `wire`).
+    """
+    protocol = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    made = {}
+    for method in protocol.methods:
+        call = getattr(service, method.name)
+        if method.name == "ModelInfer":
+            made[method.name] = grpc.unary_unary_rpc_method_handler(call, wire.read, _as_it_is)
+        elif method.name == "ModelStreamInfer":
+            made[method.name] = grpc.stream_stream_rpc_method_handler(call, wire.read, _as_it_is)
+        else:
+            made[method.name] = grpc.unary_unary_rpc_method_handler(
+                call,
+                message_factory.GetMessageClass(method.input_type).FromString,
+                message_factory.GetMessageClass(method.output_type).SerializeToString,
+            )
+    return grpc.method_handlers_generic_handler(protocol.full_name, made)
+
+
+def _as_it_is(answer: bytes) -> bytes:
+    return answer

@@ -47,6 +47,8 @@ _FIELD_TYPES = {
 }
 _LENGTH = struct.Struct("<I")
 
+Raw = bytes | memoryview
+
 
 class Tensor(NamedTuple):
     """One tensor; its shape has the batch's side in front where the model takes batches."""
@@ -54,7 +56,7 @@ class Tensor(NamedTuple):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    raw: bytes
+    raw: Raw
 
 
 class Stated(NamedTuple):
@@ -94,35 +96,35 @@ class Signature:
         self.max_batch = max_batch
         self._required = {one.name for one in inputs if not one.optional}
 
-    def read(self, request: Any) -> list[Tensor]:
+    def read(self, request: Any, raws: Sequence[Raw]) -> list[Tensor]:
         """The inputs of a ModelInferRequest, as the model sees them, in the configuration's order.
 
         Raises:
             Refused: they are not what the model takes.
         """
-        who = f"[request id: {request.id or '<id_unknown>'}] "
+        by = who(request)
         named: dict[str, Any] = {}
         taken = 0
         for one in request.inputs:
             if one.name in named:
-                raise invalid(f"{who}input '{one.name}' already exists in request")
+                raise invalid(f"{by}input '{one.name}' already exists in request")
             if "shared_memory_region" in one.parameters:
                 region = one.parameters["shared_memory_region"].string_param
                 raise not_found(f"Unable to find shared memory region: '{region}'")
-            if request.raw_input_contents:
+            if raws:
                 if one.HasField("contents"):
                     raise invalid(
                         "contents field must not be specified when using raw_input_contents for "
                         f"'{one.name}' for model '{self.model}'"
                     )
-                if taken == len(request.raw_input_contents):
+                if taken == len(raws):
                     raise self._no_data(one.name)
-                raw = request.raw_input_contents[taken]
+                raw = raws[taken]
                 taken += 1
             else:
                 raw = None
             named[one.name] = (one, raw)
-        self._all_there(who, named)
+        self._all_there(by, named)
         rows: int | None = None
         found = []
         for name, stated in self.inputs.items():
@@ -132,25 +134,25 @@ class Signature:
             if one.datatype != stated.datatype:
                 said = one.datatype if one.datatype in {*DATATYPES, "BF16"} else "<invalid>"
                 raise invalid(
-                    f"{who}inference input '{name}' data-type is '{said}', but model "
+                    f"{by}inference input '{name}' data-type is '{said}', but model "
                     f"'{self.model}' expects '{stated.datatype}'"
                 )
             shape = tuple(one.shape)
-            self._fits(who, stated, shape)
+            self._fits(by, stated, shape)
             content = self._typed(one) if raw is None else raw
-            self._whole(who, stated, shape, content)
+            self._whole(by, stated, shape, content)
             if self.max_batch:
                 if rows not in {None, shape[0]}:
                     first = next(iter(named))
                     raise invalid(
-                        f"{who}input '{first}' batch size does not match other inputs for "
+                        f"{by}input '{first}' batch size does not match other inputs for "
                         f"'{self.model}'"
                     )
                 rows = shape[0]
             found.append(Tensor(name, stated.datatype, self._as_model(stated, shape), content))
         if rows is not None and rows > self.max_batch:
             raise invalid(
-                f"{who}inference request batch-size must be <= {self.max_batch} for '{self.model}'"
+                f"{by}inference request batch-size must be <= {self.max_batch} for '{self.model}'"
             )
         return found
 
@@ -180,14 +182,14 @@ class Signature:
         shape = reshaped(tensor.shape[batch:], stated.reshape, stated.dims)
         return tensor._replace(shape=(*tensor.shape[:batch], *shape))
 
-    def _all_there(self, who: str, named: dict[str, Any]) -> None:
+    def _all_there(self, by: str, named: dict[str, Any]) -> None:
         missing = sorted(self._required - named.keys())
         least, most = len(self._required), len(self.inputs)
         unknown = next((name for name in named if name not in self.inputs), None)
         if not least <= len(named) <= most or (missing and unknown is None):
             expected = f"{most}" if least == most else f"between {least} and {most}"
             raise invalid(
-                f"{who}expected {expected} inputs but got {len(named)} inputs for model "
+                f"{by}expected {expected} inputs but got {len(named)} inputs for model "
                 f"'{self.model}'. Got input(s) {_listed(sorted(named))}, but missing required "
                 f"input(s) {_listed(missing)}. Please provide all required input(s)."
             )
@@ -199,10 +201,10 @@ class Signature:
             f"unable to find data for input tensor '{name}' for model '{self.model}' in request."
         )
 
-    def _fits(self, who: str, stated: Stated, shape: tuple[int, ...]) -> None:
+    def _fits(self, by: str, stated: Stated, shape: tuple[int, ...]) -> None:
         if self.max_batch and not shape:
             raise invalid(
-                f"{who}input '{stated.name}' has no shape but model requires batch dimension for "
+                f"{by}input '{stated.name}' has no shape but model requires batch dimension for "
                 f"'{self.model}'"
             )
         dims = (-1, *stated.dims) if self.max_batch else stated.dims
@@ -219,7 +221,7 @@ class Signature:
             else ""
         )
         raise invalid(
-            f"{who}unexpected shape for input '{stated.name}' for model '{self.model}'. Expected "
+            f"{by}unexpected shape for input '{stated.name}' for model '{self.model}'. Expected "
             f"{_shape(dims)}, got {_shape(shape)}. {note}"
         )
 
@@ -246,11 +248,11 @@ class Signature:
                 f"a value of input '{one.name}' for model '{self.model}' is no {one.datatype}"
             ) from None
 
-    def _whole(self, who: str, stated: Stated, shape: tuple[int, ...], raw: bytes) -> None:
+    def _whole(self, by: str, stated: Stated, shape: tuple[int, ...], raw: Raw) -> None:
         """Refuse content that is not what the shape says."""
         if any(side < 0 for side in shape):
             raise invalid(
-                f"{who}input '{stated.name}' for model '{self.model}' has a negative side in its "
+                f"{by}input '{stated.name}' for model '{self.model}' has a negative side in its "
                 f"shape {_shape(shape)}"
             )
         if self.max_batch:
@@ -260,21 +262,21 @@ class Signature:
             size = count * DATATYPES[stated.datatype]
             if len(raw) != size:
                 raise invalid(
-                    f"{who}input byte size mismatch for input '{name}' for model '{self.model}'. "
+                    f"{by}input byte size mismatch for input '{name}' for model '{self.model}'. "
                     f"Expected {size}, got {len(raw)}"
                 )
             return
         there = 0
-        for _ in _strings(who, name, raw):
+        for _ in _strings(by, name, raw):
             there += 1
             if there > count:
                 raise invalid(
-                    f"{who}unexpected number of string elements {there} for inference input "
+                    f"{by}unexpected number of string elements {there} for inference input "
                     f"'{name}' for model '{self.model}', expecting {count}"
                 )
         if there < count:
             raise invalid(
-                f"{who}expected {count} string elements for inference input '{name}' for model "
+                f"{by}expected {count} string elements for inference input '{name}' for model "
                 f"'{self.model}', got {there}"
             )
 
@@ -283,6 +285,11 @@ class Signature:
             return shape
         batch = 1 if self.max_batch else 0
         return (*shape[:batch], *reshaped(shape[batch:], stated.dims, stated.reshape))
+
+
+def who(request: Any) -> str:
+    """How texts about a request begin."""
+    return f"[request id: {request.id or '<id_unknown>'}] "
 
 
 def reshaped(
@@ -327,7 +334,7 @@ def _sums(rows: Iterable[int]) -> list[int]:
     return found
 
 
-def _strings(who: str, name: str, raw: bytes) -> Iterable[tuple[int, int]]:
+def _strings(by: str, name: str, raw: Raw) -> Iterable[tuple[int, int]]:
     """Where each of the strings in raw bytes begins and ends.
 
     Raises:
@@ -338,14 +345,14 @@ def _strings(who: str, name: str, raw: bytes) -> Iterable[tuple[int, int]]:
         left = len(raw) - at - 4
         if left < 0:
             raise invalid(
-                f"{who}incomplete string length indicator for inference input '{name}', expecting "
+                f"{by}incomplete string length indicator for inference input '{name}', expecting "
                 f"4 bytes but only {left + 4} bytes available. Please make sure the string length "
                 "indicator is in one buffer."
             )
         (length,) = _LENGTH.unpack_from(raw, at)
         if length > left:
             raise invalid(
-                f"{who}incomplete string data for inference input '{name}', expecting string of "
+                f"{by}incomplete string data for inference input '{name}', expecting string of "
                 f"length {length} but only {left} bytes available"
             )
         at += 4 + length
