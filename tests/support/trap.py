@@ -62,8 +62,13 @@ class Trap:
 
     def ask_all(self, queries: Iterable[str]) -> int:
         """Send many at once, and look through everything afterwards. Gives their number."""
+
+        def tried(query: str) -> None:
+            # Some of what is put together has no end.
+            self.ask(query, max_rows_to_read="100000", max_execution_time="5")
+
         with ThreadPoolExecutor(4) as threads:
-            count = sum(1 for _ in threads.map(self.ask, queries))
+            count = sum(1 for _ in threads.map(tried, queries))
         self.look_through()
         return count
 
