@@ -37,15 +37,19 @@ _ESCAPES = {"b": "\b", "f": "\f", "r": "\r", "n": "\n", "t": "\t", "0": "\0", "a
 _PLAIN = re.compile(r"\s*(SELECT|INSERT|SHOW|USE|OPTIMIZE|TRUNCATE)\b", re.I | re.ASCII)
 
 
-class Refused(Exception):
-    """The statement reaches beyond the tables; the text says how, and what to do instead."""
+_OUTSIDE = (
+    "The embedded ClickHouse is for its own tables: it reads and writes no files, runs no programs "
+    "and asks no other servers, and so refuses {}. Insert rows over HTTP, or use a ClickHouse "
+    "server of your own (MQINFER_CLICKHOUSE_URL)."
+)
+_DEFAULT = (
+    "The embedded ClickHouse keeps its database default, in which every connection begins: "
+    "TRUNCATE DATABASE default empties it."
+)
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"The embedded ClickHouse is for its own tables: it reads and writes no files, runs no "
-            f"programs and asks no other servers, and so refuses {reason}. Insert rows over HTTP, "
-            "or use a ClickHouse server of your own (MQINFER_CLICKHOUSE_URL)."
-        )
+
+class Refused(Exception):
+    """The statement is not executed; the text says why, and what to do instead."""
 
 
 class Refusal:
@@ -83,19 +87,22 @@ class Refusal:
             rendered = self._render(statement)
         tokens = list(_tokens(rendered))
         if not tokens or tokens[0].word not in _STATEMENTS:
-            return f"statements that begin with {tokens[0].text if tokens else 'nothing'}"
+            first = tokens[0].text if tokens else "nothing"
+            return _OUTSIDE.format(f"statements that begin with {first}")
         for token, following in pairwise(tokens):
             # A blank before it: the columns of a table of that name.
             called = following.text == "(" and not following.blank and token.kind != "text"
             if called and token.text.lower() in self._refused:
-                return f"{token.text}(...)"
+                return _OUTSIDE.format(f"{token.text}(...)")
             if following.kind == "text" and token.word in ("OUTFILE", "INFILE"):
-                return token.word
+                return _OUTSIDE.format(token.word)
         words = [token.word for token in tokens]
+        if words[0] in ("DROP", "DETACH", "RENAME") and words[1:2] == ["DATABASE"]:
+            return _DEFAULT if any(token.text == "default" for token in tokens) else None
         if "ATTACH" in words and _in(tokens, "FROM", "text"):
-            return "ATTACH ... FROM a path"
+            return _OUTSIDE.format("ATTACH ... FROM a path")
         if words[0] == "CREATE" and "FUNCTION" in words[:4] and "LANGUAGE" in words:
-            return "functions in other languages than SQL"
+            return _OUTSIDE.format("functions in other languages than SQL")
         if "DICTIONARY" in words:
             return self._source(tokens)
         return None
@@ -107,7 +114,8 @@ class Refusal:
                 continue
             kind, depth = tokens[start + 2].word, 0
             if kind not in ("CLICKHOUSE", "NULL"):
-                return f"dictionaries with SOURCE({tokens[start + 2].text}(...))"
+                what = f"dictionaries with SOURCE({tokens[start + 2].text}(...))"
+                return _OUTSIDE.format(what)
             for key, value in pairwise(tokens[start + 3 :]):
                 depth += (key.text == "(") - (key.text == ")")
                 if depth == 0:
@@ -115,7 +123,8 @@ class Refusal:
                 if key.kind == "word" and key.word in _SOURCE_QUERIES and value.kind == "text":
                     self.check(value.text)
                 elif key.kind == "word" and key.word not in _SOURCE_KEYS:
-                    return f"dictionaries with {key.word} in SOURCE(CLICKHOUSE(...))"
+                    what = f"dictionaries with {key.word} in SOURCE(CLICKHOUSE(...))"
+                    return _OUTSIDE.format(what)
         return None
 
 

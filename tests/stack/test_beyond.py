@@ -50,6 +50,17 @@ def test_a_refusal_says_what_to_do(trap: Trap) -> None:
         assert b"MQINFER_CLICKHOUSE_URL" in body
 
 
+@pytest.mark.parametrize("kind", ["DROP DATABASE", "DETACH DATABASE", "RENAME DATABASE"])
+def test_the_database_that_connections_begin_in_stays(trap: Trap, kind: str) -> None:
+    more = " TO other" if kind.startswith("RENAME") else ""
+    status, body = trap.ask(f"{kind} `default`{more}")
+    assert (status, b"TRUNCATE DATABASE default" in body) == (403, True)
+    other = f"to_{kind.split()[0].lower()}"
+    trap.ask(f"CREATE DATABASE {other}")
+    assert trap.ask(f"{kind} {other}{more}")[0] == 200
+    trap.look_through()
+
+
 def test_settings_of_the_address_reopen_nothing(trap: Trap) -> None:
     """In a session, too, where they would hold for what comes later."""
     for name, value in {
