@@ -141,8 +141,12 @@ def instances(config: pb.ModelConfig) -> list[str]:
     ]
 
 
-def specification(config: pb.ModelConfig, path: Path) -> dict[str, Any]:
+def specification(config: pb.ModelConfig, folder: Path) -> dict[str, Any]:
     """What the process of an instance is told (`instance.RUNTIMES`); shapes as the model sees them.
+
+    Args:
+        config: of the model.
+        folder: of its version.
 
     Raises:
         BadModel: a parameter is no number.
@@ -158,7 +162,8 @@ def specification(config: pb.ModelConfig, path: Path) -> dict[str, Any]:
     return {
         "runtime": config.backend,
         "name": config.name,
-        "path": str(path / config.default_model_filename),
+        "version": folder.name,
+        "path": str(folder / config.default_model_filename),
         "threads": threads,
         "inputs": [_told(one, batch, optional=one.optional) for one in config.input],
         "outputs": [_told(one, batch, optional=False) for one in config.output],

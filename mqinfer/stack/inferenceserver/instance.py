@@ -1,11 +1,11 @@
 """The process of one instance of a model: loads one version, runs what it is given, one at a time.
 
-Started as a script (``python -P instance.py SOCKET INPUTS OUTPUTS``) so that it needs nothing but
-Python, NumPy and what runs the model: it knows nothing of mqinfer. What it was asked and what it
-answers goes over the socket as JSON, a line of its length in front. Tensors lie in two regions of
-memory that both sides share, as the raw bytes of Triton's protocol: one for inputs, which the
-server writes, and one for outputs, which this process does. A request's inputs are laid one
-behind the other by the server, so that gathering requests into a batch costs no copy of its own.
+Started as a script (``python -P instance.py SOCKET INPUTS OUTPUTS PARENT TITLE``) so that it needs
+nothing but Python, NumPy and what runs the model: it knows nothing of mqinfer. What it is asked and
+what it answers goes over the socket as JSON, with its length in front. Tensors lie in two regions
+of memory that both sides share, as the raw bytes of Triton's protocol: one for inputs, which the
+server writes, and one for outputs, which this process does. A request's inputs are laid one behind
+the other by the server, so that gathering requests into a batch costs no copy of its own.
 
 What runs a model is a `Runtime`; `RUNTIMES` has those that there are.
 """
@@ -23,7 +23,6 @@ import struct
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -336,6 +335,5 @@ def _end_with(parent: int) -> None:
 
 if __name__ == "__main__":
     _end_with(int(sys.argv[4]))
-    sys.path[:0] = [str(Path(path)) for path in sys.argv[5:]]
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         main(Channel(int(sys.argv[1])), Region(int(sys.argv[2])), Region(int(sys.argv[3])))

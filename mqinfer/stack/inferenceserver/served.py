@@ -9,6 +9,7 @@ An instance whose process died is started again; what it was at is told so, what
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -135,6 +136,8 @@ class Served:
             raise
         self._alive = len(self._instances)
         self._idle = list(self._instances)
+        for instance in self._instances:
+            instance.lost = functools.partial(self._lost, instance)
 
     async def infer(self, request: Request, *, streamed: bool = False) -> bytes:
         """Answer a request, in the bytes of a ModelInferResponse, or of a stream's.
@@ -274,6 +277,7 @@ class Served:
 
         def done(outcome: Outcome) -> None:
             if isinstance(outcome, Died):
+                self._busy -= 1
                 self._died(instance, [batch, *batches])
                 return
             if isinstance(outcome, Ran):
@@ -291,18 +295,20 @@ class Served:
 
         instance.run(inputs, names, done)
 
+    def _lost(self, instance: Instance) -> None:
+        self._idle.remove(instance)
+        self._died(instance, [])
+
     def _died(self, instance: Instance, batches: list[list[Waiting]]) -> None:
-        self._busy -= 1
         self._alive -= 1
         text = (
             f"Failed to process the request(s) for model instance '{instance.name}', message: "
             f"Stub process '{instance.name}' is not healthy."
         )
-        at_work, *others = batches
-        for one in at_work:
+        for one in batches[0] if batches else ():
             one.fail(internal(text))
         # What it had not begun with waits on.
-        left = [one for batch in others for one in batch]
+        left = [one for batch in batches[1:] for one in batch]
         self._waiting.extendleft(reversed(left))
         self.statistics.pending += len(left)
         self._back.clear()
