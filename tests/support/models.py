@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 # What Triton calls some of ONNX's types; the others have one name in both.
-_TYPES = {"FLOAT": "FP32", "FLOAT16": "FP16"}
+_TYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64"}
 
 
 def tensor(name: str, kind: int, shape: list[Any]) -> onnx.ValueInfoProto:
@@ -149,7 +149,7 @@ def save_scale(root: Path, version: str, factor: float, more: str = "") -> None:
 
 
 def save_rounds(root: Path, name: str, *, batch: int = 8, more: str = "") -> None:
-    """out = rounds, after so many of them: about a million of them take a second."""
+    """out = rounds, after so many of them: a hundred thousand take about a second."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["going"], ["goes on"]),
