@@ -98,6 +98,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_table(root, version, float(version), "latest")
     config = root / "latest" / "config.pbtxt"
     config.write_text(config.read_text().replace("version_policy: { all {} }", ""))
+    save_echo(root, "bare", TensorProto.FLOAT, ["n", 3])
+    (root / "bare" / "config.pbtxt").unlink()
     for name, folders in (("broken", ("1",)), ("empty", ())):
         (root / name).mkdir()
         (root / name / "config.pbtxt").write_text((root / "table" / "config.pbtxt").read_text())
@@ -336,6 +338,7 @@ NAMES = [
     ("flags", ""),
     ("object", ""),
     ("single", ""),
+    ("bare", ""),
 ]
 
 
@@ -348,6 +351,7 @@ def test_questions_about_models(both: Both, name: str, version: str) -> None:
     theirs, our = both.ask("ModelConfig", pb.ModelConfigRequest(name=name, version=version))
     for answer in (theirs, our):
         if isinstance(answer, pb.ModelConfigResponse):
+            assert answer.config.HasField("dynamic_batching") == (name == "bare")
             for field in ("optimization", "runtime", "dynamic_batching"):
                 answer.config.ClearField(field)
     assert our == theirs

@@ -73,8 +73,11 @@ class Instance:
         self._link = _Link(_nothing)
         self._regions: list[Region] = []
 
-    async def start(self) -> None:
+    async def start(self) -> dict[str, Any]:
         """Start the process and have it load the model.
+
+        Returns:
+            The model's configuration, completed from its file.
 
         Raises:
             LoadFailed: it does not load, or the process died of it.
@@ -112,6 +115,8 @@ class Instance:
                 if told is None
                 else told["error"]
             )
+        completed: dict[str, Any] = told["config"]
+        return completed
 
     def run(
         self,
