@@ -96,6 +96,8 @@ class Inference(Protocol):
 inference: ContextVar[Inference | None] = ContextVar("mqinfer_inference", default=None)
 # Of the clients that are open, for every other task.
 clients: Opened[Inference] = Opened()
+# Of tests (`mqinfer.testing.FakeModels`): what answers instead of a server, the last one first.
+stand_ins: list[Inference] = []
 
 
 class ClientInference:
@@ -264,6 +266,8 @@ class Model:
                 f"model {self.name}: {len(found)} clients are open; say which one is to answer: "
                 f"`await client.model({self.name!r})(...)`"
             )
+        if stand_ins:
+            return stand_ins[-1]
         if closed is not None:
             return closed
         raise NotConnected(

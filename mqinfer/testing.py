@@ -5,8 +5,12 @@
         await harness.drain()
         assert await harness.messages(Leaf) == [...]
 
-Needs the extra `mqinfer[embedded]` for the server; models and tables are real ones
-(`mqinfer.stack.Stack` with all its servers).
+Needs the extra `mqinfer[embedded]` for the server; tables are real ones (`mqinfer.stack.Stack` with
+all its servers), and so are models, unless `FakeModels` answers for them. Handlers that are called
+by hand need no server at all:
+
+    with FakeModels({"grade": lambda leaf: {"grade": leaf.mean()}}):
+        assert await grade_leaf(Leaf(...)) == Grade(...)
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from mqinfer.adapters.scan import Scanner
 from mqinfer.app import App
 from mqinfer.client import Client, Worker
 from mqinfer.codec import Codec
+from mqinfer.fakemodels import FakeModels, ModelCall
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import CONTENT_TYPE, header_block
 from mqinfer.message import Message
@@ -31,6 +36,15 @@ from mqinfer.operate.letters import Letter
 from mqinfer.settings import Settings
 from mqinfer.streams import Stored
 from mqinfer.worker.services import Services
+
+__all__ = [
+    "DeadLetter",
+    "FakeModels",
+    "Harness",
+    "ModelCall",
+    "nats_only",
+    "until",
+]
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)

@@ -6,11 +6,12 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mqinfer import plan
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.headers import parse_headers
+from mqinfer.model import stand_ins
 from mqinfer.plan import Task
 from mqinfer.starting import Patience
 from mqinfer.worker.services import Services
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.inference.aliases import Aliases, FollowedAliases
+    from mqinfer.inference.inference import Inference
     from mqinfer.replay.runs import Runs
     from mqinfer.settings import Settings
 
@@ -136,8 +138,10 @@ async def services(
         store = blobs(app, settings, broker)
         stack.push_async_callback(store.close)
         metrics = Metrics(app.name)
-        inference = None
-        if app.models:
+        inference: Inference | None = None
+        if app.models and stand_ins:
+            inference = cast("Inference", stand_ins[-1])
+        elif app.models:
             from mqinfer.inference.inference import Inference
 
             server = triton(settings)

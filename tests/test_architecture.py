@@ -22,6 +22,7 @@ LAYERS = (
     "adapters",
     "wiring",
     "client",
+    "fakemodels",
     "testing stack packed cli __main__ mqinfer",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

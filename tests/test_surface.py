@@ -272,6 +272,14 @@ mqinfer.testing
 
 class DeadLetter(stored: Stored)
     subject: str
+class FakeModels(
+    models: Mapping[str, Answering] | None = None,
+    *,
+    aliases: Mapping[str, str] | None = None,
+)
+    calls(model: str | None = None) -> list[ModelCall]
+    delay(model: str, seconds: float) -> None
+    fail(model: str, error: Exception | str, *, times: int = 1) -> None
 class Harness(app: App, settings: Settings)
     async dead() -> list[DeadLetter]
     async drain(*stages: str) -> None
@@ -281,6 +289,12 @@ class Harness(app: App, settings: Settings)
     async publish_bytes(subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None
     async stored(stream: str | None = None, subject: str = '>') -> list[Stored]
     worker(*stages: str) -> AsyncIterator[Worker]
+class ModelCall(
+    model: str,
+    version: str,
+    inputs: Mapping[str, Array],
+    error: Exception | None = None,
+)
 nats_only(folder: Path, **stack_settings: Any) -> AsyncIterator[Settings]
 async until(
     condition: Callable[[], Awaitable[_T]],

@@ -1,4 +1,4 @@
-"""`mqinfer models`: which versions are used, served and stored; and which one an alias names."""
+"""`mqinfer models`: versions that are used, served and stored; what an alias names; `pack`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperGroup
 
 from mqinfer.cli import interrupt, options
 from mqinfer.cli.errors import Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
+from mqinfer.cli.pack import pack
 from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
 
 if TYPE_CHECKING:
@@ -23,6 +25,24 @@ if TYPE_CHECKING:
     from mqinfer.settings import Settings
 
 T = TypeVar("T")
+
+
+class _Models(TyperGroup):
+    """`models APP` is `models list APP`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the command that was left out."""
+        if args and args[0] not in self.commands and not {"-h", "--help"} & {*args[:1]}:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+group = typer.Typer(
+    cls=_Models,
+    help="List models and set aliases (`models APP`), or pack a model of your own.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 _FORCED = "sets it all the same: stages then wait for it"
 _SET = "MODEL@ALIAS=VERSION, such as grade_rust@live=2"
@@ -289,3 +309,6 @@ def _versions(found: _Found, use: Use) -> str:
         if not one.ready
     ]
     return "; ".join(part for part in (ready, *others) if part) or "it is not in the repository"
+
+
+COMMANDS = {"list": models, "pack": pack}

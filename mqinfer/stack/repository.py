@@ -117,7 +117,7 @@ def scan(models: Path) -> dict[str, Files]:
     """The models of a repository with their files; what vanishes meanwhile is left out."""
     found: dict[str, Files] = {}
     try:
-        folders = [folder for folder in models.iterdir() if folder.is_dir()]
+        folders = [one for one in models.iterdir() if one.is_dir() and one.name[0] != "."]
     except OSError:
         return found
     for folder in folders:

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 # What Triton calls some of ONNX's types; the others have one name in both.
-_TYPES = {"FLOAT": "FP32", "FLOAT16": "FP16"}
+_TYPES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64"}
 
 
 def tensor(name: str, kind: int, shape: list[Any]) -> onnx.ValueInfoProto:
@@ -146,3 +146,30 @@ def save_scale(root: Path, version: str, factor: float, more: str = "") -> None:
     }  # fmt: skip
     x = tensor("x", TensorProto.FLOAT, ["n", "w"])
     save(root, version, graph("scale", nodes, [x], outputs, **constants), batch=64, more=more)
+
+
+def save_rounds(root: Path, name: str, *, batch: int = 8, more: str = "") -> None:
+    """out = rounds, after so many of them: a hundred thousand take about a second."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["goes on"]),
+            helper.make_node("Sin", ["before"], ["after"]),
+        ],
+        "round",
+        [
+            tensor("round", TensorProto.INT64, []),
+            tensor("going", TensorProto.BOOL, []),
+            tensor("before", TensorProto.FLOAT, [1]),
+        ],
+        [tensor("goes on", TensorProto.BOOL, []), tensor("after", TensorProto.FLOAT, [1])],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["rounds"], ["most"], keepdims=0),
+        helper.make_node("Loop", ["most", "", "start"], ["end"], body=body),
+        helper.make_node("Mul", ["end", "zero"], ["nothing"]),
+        helper.make_node("Cast", ["nothing"], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Add", ["rounds", "whole"], ["out"]),
+    ]
+    asked, told = (tensor(side, TensorProto.INT64, ["n", 1]) for side in ("rounds", "out"))
+    made = graph(name, nodes, [asked], [told], start=[1.0], zero=[0.0])
+    save(root, "1", made, batch=batch, more=more)

@@ -124,7 +124,7 @@ def declared(model: type) -> dict[str, Any]:
     if inputs is None:
         inputs = {name: found for name, hint in hints.items() if (found := _annotated(hint))}
     if outputs is None:
-        outputs = {"output": answer} if isinstance(answer, tuple) else answer
+        outputs = {"output": answer} if hasattr(answer, "dtype") else answer
     found = {"inputs": inputs, "outputs": outputs}
     for way, tensors in found.items():
         if not tensors or not isinstance(tensors, dict):
@@ -140,9 +140,8 @@ def declared(model: type) -> dict[str, Any]:
 
 def _annotated(hint: Any) -> Any:
     """The Tensor, or the dict of them, in `Annotated[np.ndarray, Tensor(...)]`."""
-    if get_origin(hint) is Annotated:
-        hint = next((one for one in get_args(hint) if isinstance(one, (tuple, dict))), None)
-    return hint if isinstance(hint, (tuple, dict)) else None
+    given = get_args(hint)[1:] if get_origin(hint) is Annotated else [hint]
+    return next((one for one in given if isinstance(one, dict) or hasattr(one, "dtype")), None)
 
 
 def _plain(way: str, name: str, one: Any) -> list[Any]:

@@ -169,8 +169,16 @@ def _call(command: list[str]) -> None:
         ) from None
     if done.returncode:
         lines = [line for line in done.stdout.splitlines() if not _CHATTER.match(line)]
-        said = "\n".join(lines[-6:]) or f"exit code {done.returncode} of {' '.join(command)}"
+        said = (
+            "\n".join(map(_short, lines[-6:]))
+            or f"exit code {done.returncode} of {' '.join(command)}"
+        )
         raise EnvironmentFailed(f"its environment cannot be made: {said}")
+
+
+def _short(line: str) -> str:
+    """Without the middle of what is long: pip lists every version that there is."""
+    return line if len(line) <= 400 else f"{line[:150]} ... {line[-200:]}"
 
 
 @contextlib.contextmanager

@@ -70,11 +70,16 @@ class PackedProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._life = -1
+        self._death: str | None = None
 
     @property
     def running(self) -> bool:
         """Whether the process lives."""
-        return self._process is not None and self._process.poll() is None
+        if self._process is None or self._death is not None:
+            return False
+        if self._process.poll() is not None:
+            self._note_death()
+        return self._death is None
 
     @property
     def pid(self) -> int | None:
@@ -168,7 +173,7 @@ class PackedProcess:
         finally:
             its.close()
             os.close(life)
-        self._socket = ours
+        self._socket, self._death = ours, None
 
     def _receive(self, deadline: float | None) -> tuple[dict[str, Any], Arrays]:
         connection = self._socket
@@ -200,24 +205,33 @@ class PackedProcess:
             raise self._died() from None
 
     def _died(self) -> PackedDied:
-        how = "it was not started"
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(5.0)
-            code = self._process.returncode
-            how = f"it ended with exit code {code}"
-            if code is None:
-                how = "it closed its connection"
-            elif code < 0:
-                with contextlib.suppress(ValueError):
-                    how = f"it was ended by {signal.Signals(-code).name}"
-        return PackedDied(f"Stub process '{self.name}' is not healthy: {how}")
+        if self._death is None:
+            self._note_death()
+        return PackedDied(f"Stub process '{self.name}' is not healthy: {self._death}")
+
+    def _note_death(self) -> None:
+        """Say how it ended, once; what it started ends with it."""
+        process = self._process
+        if process is None:
+            self._death = "it was not started"
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5.0)
+        code = process.returncode
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        self._death = f"it ended with exit code {code}"
+        if code is None:
+            self._death = "it closed its connection"
+        elif code < 0:
+            with contextlib.suppress(ValueError):
+                self._death = f"it was ended by {signal.Signals(-code).name}"
 
     def _end(self) -> None:
         """Kill what there is of it, and let a thread that waits for it go."""
         process, connection, self._socket = self._process, self._socket, None
         if process is not None:
-            if process.poll() is None:
+            if self._death is None and process.poll() is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()

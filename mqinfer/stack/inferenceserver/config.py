@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from mqinfer.stack.inferenceserver.tensors import DATATYPES
+from mqinfer.stack.inferenceserver.tensors import DATATYPES, Signature, Stated
 
-_BACKEND = "onnxruntime"
-_PLATFORM = "onnxruntime_onnx"
-_FILE = "model.onnx"
+_ONNX, _ONNX_PLATFORM, _PYTHON = "onnxruntime", "onnxruntime_onnx", "python"
+# The files by which Triton knows the backend of a folder that does not say it.
+_FILES = {_ONNX: "model.onnx", _PYTHON: "model.py"}
 # As many as Triton starts of a model on CPUs that says nothing.
-_INSTANCES = 2
-_THREADS = ("intra_op_thread_count", "inter_op_thread_count")
+_INSTANCES = {_ONNX: 2, _PYTHON: 1}
 
 
 class BadModel(Exception):
@@ -24,10 +22,10 @@ class BadModel(Exception):
 
 
 def read(folder: Path) -> pb.ModelConfig:
-    """The configuration of the model in a folder.
+    """The configuration of the model in a folder; what it leaves out its file may say.
 
     Raises:
-        BadModel: there is none, or none that can be served here.
+        BadModel: it is none that can be served here.
     """
     if not folder.is_dir():
         raise BadModel(f"there is no folder {folder}")
@@ -35,7 +33,7 @@ def read(folder: Path) -> pb.ModelConfig:
     try:
         config = text_format.Parse(file.read_bytes(), pb.ModelConfig())
     except FileNotFoundError:
-        raise BadModel(f"{file} is missing: say there what the model takes and gives") from None
+        config = pb.ModelConfig()
     except (OSError, text_format.ParseError, UnicodeDecodeError) as error:
         raise BadModel(f"{file} cannot be read: {error}") from None
     if config.name and config.name != folder.name:
@@ -44,23 +42,37 @@ def read(folder: Path) -> pb.ModelConfig:
             "directory name must equal model name"
         )
     config.name = folder.name
+    config.backend = _backend(folder, config)
     _refuse(config)
     _complete(config)
     return config
 
 
+def _backend(folder: Path, config: pb.ModelConfig) -> str:
+    """What runs a model."""
+    if config.platform == "ensemble" or config.HasField("ensemble_scheduling"):
+        raise BadModel(f"model '{config.name}' is an ensemble: those are served by Triton only")
+    said = config.backend or config.platform
+    if not said:
+        there = sorted({one.name for one in folder.glob("[1-9]*/*")})
+        for backend, name in _FILES.items():
+            if name in there:
+                return backend
+        raise BadModel(
+            f"no backend is known for it: its version folders have {', '.join(there) or 'nothing'},"
+            " no model.onnx or model.py; or say the backend in config.pbtxt"
+        )
+    backend = _ONNX if said == _ONNX_PLATFORM else said
+    if backend not in _FILES:
+        raise BadModel(
+            f"unable to find backend library for backend '{said}': this server has only {_ONNX}, "
+            "and python for packed models; others are served by Triton"
+        )
+    return backend
+
+
 def _refuse(config: pb.ModelConfig) -> None:
     name = config.name
-    backend = config.backend or config.platform
-    if config.platform == "ensemble" or config.HasField("ensemble_scheduling"):
-        raise BadModel(f"model '{name}' is an ensemble: those are served by Triton only")
-    if config.backend == "python":
-        raise BadModel(f"model '{name}': backend python is served by Triton only")
-    if backend not in {_BACKEND, _PLATFORM}:
-        raise BadModel(
-            f"unable to find backend library for backend '{backend}': this server has only "
-            f"{_BACKEND}; others are served by Triton"
-        )
     if config.model_transaction_policy.decoupled:
         raise BadModel(f"model '{name}' is decoupled: such models are served by Triton only")
     if config.HasField("sequence_batching"):
@@ -68,8 +80,6 @@ def _refuse(config: pb.ModelConfig) -> None:
     if config.max_batch_size < 0:
         raise BadModel(f"'max_batch_size' must be non-negative value for {name}")
     for what, tensors in (("input", config.input), ("output", config.output)):
-        if not tensors:
-            raise BadModel(f"must specify at least one {what} for {name}")
         for tensor in tensors:
             _refuse_tensor(name, what, tensor)
 
@@ -89,14 +99,14 @@ def _refuse_tensor(model: str, what: str, tensor: Any) -> None:
 
 def _complete(config: pb.ModelConfig) -> None:
     """Write what Triton would assume."""
-    config.backend, config.platform = _BACKEND, _PLATFORM
-    config.default_model_filename = config.default_model_filename or _FILE
+    config.platform = _ONNX_PLATFORM if config.backend == _ONNX else config.platform
+    config.default_model_filename = config.default_model_filename or _FILES[config.backend]
     if config.version_policy.WhichOneof("policy_choice") is None:
         config.version_policy.latest.num_versions = 1
     if config.version_policy.HasField("latest"):
         config.version_policy.latest.num_versions = config.version_policy.latest.num_versions or 1
     if not config.instance_group:
-        config.instance_group.add(name=config.name, count=_INSTANCES)
+        config.instance_group.add(name=config.name, count=_INSTANCES[config.backend])
     for number, group in enumerate(config.instance_group):
         group.name = group.name or f"{config.name}_{number}"
         group.count = group.count or 1
@@ -141,36 +151,49 @@ def instances(config: pb.ModelConfig) -> list[str]:
     ]
 
 
-def specification(config: pb.ModelConfig, path: Path) -> dict[str, Any]:
-    """What the process of an instance is told (`instance.RUNTIMES`); shapes as the model sees them.
+def specification(config: pb.ModelConfig, folder: Path) -> dict[str, Any]:
+    """What the process of an instance is told, see `instance.RUNTIMES`.
 
-    Raises:
-        BadModel: a parameter is no number.
+    Args:
+        config: of the model.
+        folder: of its version.
     """
-    threads: dict[str, int] = {}
-    for name in _THREADS:
-        if name in config.parameters:
-            text = config.parameters[name].string_value
-            if not text.isdecimal():
-                raise BadModel(f"parameter {name} of model '{config.name}' is no number: {text!r}")
-            threads |= {name: int(text)} if int(text) > 0 else {}
-    batch = [-1] if config.max_batch_size else []
     return {
         "runtime": config.backend,
         "name": config.name,
-        "path": str(path / config.default_model_filename),
-        "threads": threads,
-        "inputs": [_told(one, batch, optional=one.optional) for one in config.input],
-        "outputs": [_told(one, batch, optional=False) for one in config.output],
+        "version": folder.name,
+        "folder": str(folder),
+        "config": json_format.MessageToDict(config, preserving_proto_field_name=True),
     }
 
 
-def _told(tensor: Any, batch: Sequence[int], *, optional: bool) -> dict[str, Any]:
-    dims = tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
-    shape = [*batch, *dims]
-    return {
-        "name": tensor.name,
-        "datatype": datatype(tensor),
-        "shape": shape,
-        "optional": optional,
-    }
+def completed(told: dict[str, Any]) -> pb.ModelConfig:
+    """The configuration as the process of an instance completed it.
+
+    Raises:
+        BadModel: it says not enough, or what cannot be served here.
+    """
+    config = json_format.ParseDict(told, pb.ModelConfig())
+    for what, tensors in (("input", config.input), ("output", config.output)):
+        if not tensors:
+            raise BadModel(f"must specify at least one {what} for {config.name}")
+    _refuse(config)
+    return config
+
+
+def signature(config: pb.ModelConfig) -> Signature:
+    """What a model takes and gives, by its completed configuration."""
+    inputs, outputs = (
+        [
+            Stated(
+                one.name,
+                datatype(one),
+                tuple(one.dims),
+                tuple(one.reshape.shape) if one.HasField("reshape") else None,
+                getattr(one, "optional", False),
+            )
+            for one in tensors
+        ]
+        for tensors in (config.input, config.output)
+    )
+    return Signature(config.name, inputs, outputs, config.max_batch_size)

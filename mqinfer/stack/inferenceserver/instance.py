@@ -1,11 +1,11 @@
 """The process of one instance of a model: loads one version, runs what it is given, one at a time.
 
-Started as a script (``python -P instance.py SOCKET INPUTS OUTPUTS``) so that it needs nothing but
-Python, NumPy and what runs the model: it knows nothing of mqinfer. What it was asked and what it
-answers goes over the socket as JSON, a line of its length in front. Tensors lie in two regions of
-memory that both sides share, as the raw bytes of Triton's protocol: one for inputs, which the
-server writes, and one for outputs, which this process does. A request's inputs are laid one
-behind the other by the server, so that gathering requests into a batch costs no copy of its own.
+Started as a script (``python -P instance.py SOCKET INPUTS OUTPUTS PARENT TITLE``) so that it needs
+nothing but Python, NumPy and what runs the model: it knows nothing of mqinfer. What it is asked and
+what it answers goes over the socket as JSON, with its length in front. Tensors lie in two regions
+of memory that both sides share, as the raw bytes of Triton's protocol: one for inputs, which the
+server writes, and one for outputs, which this process does. A request's inputs are laid one behind
+the other by the server, so that gathering requests into a batch costs no copy of its own.
 
 What runs a model is a `Runtime`; `RUNTIMES` has those that there are.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import mmap
 import os
@@ -22,7 +23,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -107,28 +108,39 @@ class Runtime(Protocol):
     """What runs one version of a model; made from its specification (see `config.specification`).
 
     Making one raises an exception whose text says why the model does not load.
+
+    Attributes:
+        config: the model's configuration, completed: a ModelConfig as protobuf's JSON has it.
     """
 
+    config: dict[str, Any]
+
     def run(self, inputs: dict[str, Array], outputs: Sequence[str]) -> Mapping[str, Array]:
-        """Run the model once; an exception is the answer of this request."""
+        """Run the model once; an exception is the answer of this request.
+
+        Args:
+            inputs: by name; strings are bytes in an array of objects.
+            outputs: the names of those that are wanted; more may be given.
+        """
 
     def close(self) -> None:
         """Free what it holds."""
 
 
 class OnnxRuntime:
-    """ONNX Runtime on the CPU."""
+    """ONNX Runtime on the CPU, for an ONNX file."""
 
     def __init__(self, specification: Mapping[str, Any]):
         import onnxruntime
 
-        path = specification["path"]
+        onnxconfig = _onnxconfig()
+        config = specification["config"]
+        path = str(Path(specification["folder"]) / config["default_model_filename"])
         options = onnxruntime.SessionOptions()
         # One thread an instance: instances are what a server scales by, and threads of several
         # would only fight for the same cores.
-        threads = specification["threads"]
-        options.intra_op_num_threads = threads.get("intra_op_thread_count", 1)
-        options.inter_op_num_threads = threads.get("inter_op_thread_count", 1)
+        options.intra_op_num_threads = _threads(config, "intra_op_thread_count")
+        options.inter_op_num_threads = _threads(config, "inter_op_thread_count")
         options.log_severity_level = 4  # the answers say it
         try:
             self._session = onnxruntime.InferenceSession(
@@ -136,27 +148,18 @@ class OnnxRuntime:
             )
         except Exception as error:
             raise ValueError(f"cannot load {path}: {error}") from error
-        name = specification["name"]
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        stated = {one["name"] for one in specification["inputs"]}
-        there = {one.name for one in inputs}
-        needed = there - {one["name"] for one in specification["inputs"] if one["optional"]}
-        if stated - there or needed - stated:
-            raise ValueError(
-                f"config.pbtxt of {name} states inputs {sorted(stated)}, "
-                f"the model file has {sorted(there)}"
-            )
-        missing = {one["name"] for one in specification["outputs"]} - {one.name for one in outputs}
-        if missing:
-            known = [one.name for one in outputs]
-            raise ValueError(f"{path} has no outputs {sorted(missing)}; it has {known}")
-        for what, found in (("inputs", inputs), ("outputs", outputs)):
-            by_name = {one.name: one for one in found}
-            for one in specification[what]:
-                _compare(name, one, by_name[one["name"]])
+        self.config = onnxconfig.complete(config, self._session)
+        onnxconfig.require(self.config, self._session)
+        # Single values without a side, which the protocol has not: there they are of one.
+        self._single = {one.name for one in self._session.get_inputs() if not one.shape}
 
     def run(self, inputs: dict[str, Array], outputs: Sequence[str]) -> Mapping[str, Array]:
         """See `Runtime`."""
+        for name, array in inputs.items():
+            if name in self._single:
+                inputs[name] = array.reshape(())
+            elif array.dtype == object and array.size:
+                inputs[name] = _texts(array)
         return dict(zip(outputs, self._session.run(outputs, inputs), strict=True))
 
     def close(self) -> None:
@@ -164,37 +167,71 @@ class OnnxRuntime:
         del self._session
 
 
-RUNTIMES = {"onnxruntime": OnnxRuntime}
+class Packed:
+    """A model that `mqinfer models pack` made, which has a process and libraries of its own."""
 
-# ONNX Runtime's names of Triton's datatypes.
-_ONNX_TYPES = {
-    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64",
-    "INT8": "int8", "INT16": "int16", "INT32": "int32", "INT64": "int64",
-    "FP16": "float16", "FP32": "float", "FP64": "double", "BYTES": "string",
-}  # fmt: skip
+    def __init__(self, specification: Mapping[str, Any]):
+        folder = Path(specification["folder"])
+        if not (folder / "packed.json").exists():
+            raise ValueError(
+                "models of the backend python are served by Triton only, but for those that "
+                "`mqinfer models pack` made"
+            )
+        # What runs it lies in its own folder, of the release that packed it.
+        sys.path.insert(0, str(folder))
+        from packed_runtime import process
+
+        self.config = specification["config"]
+        self._died = process.PackedDied
+        self._process = process.PackedProcess(folder, name=specification["name"])
+        self._process.start()
+
+    def run(self, inputs: dict[str, Array], outputs: Sequence[str]) -> Mapping[str, Array]:  # noqa: ARG002
+        """See `Runtime`; when the model's process dies, this one does."""
+        try:
+            answer: Mapping[str, Array] = self._process.run(inputs)
+        except self._died as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
+        return answer
+
+    def close(self) -> None:
+        """See `Runtime`."""
+        self._process.stop()
 
 
-def _compare(model: str, stated: Mapping[str, Any], there: Any) -> None:
-    """Refuse a tensor of the configuration that the file has with another type or shape.
+RUNTIMES: dict[str, Callable[[Mapping[str, Any]], Runtime]] = {
+    "onnxruntime": OnnxRuntime,
+    "python": Packed,
+}
 
-    Raises:
-        ValueError: they differ.
-    """
-    datatype, shape = stated["datatype"], stated["shape"]
-    if there.type != f"tensor({_ONNX_TYPES[datatype]})":
-        raise ValueError(
-            f"model '{model}', tensor '{stated['name']}': the configuration states {datatype}, "
-            f"the model file has {there.type}"
-        )
-    # Without a shape of its own it has any.
-    known = [side if isinstance(side, int) else -1 for side in there.shape]
-    pairs = zip(known, shape, strict=False)
-    if known and (len(known) != len(shape) or any(a != b for a, b in pairs if a >= 0 and b >= 0)):
-        raise ValueError(
-            f"model '{model}', tensor '{stated['name']}': the model expects {len(known)} "
-            f"dimensions (shape {known}) but the model configuration specifies {len(shape)} "
-            f"dimensions (shape {shape})"
-        )
+
+def _onnxconfig() -> Any:
+    """The module of this name, which lies in the folder above."""
+    path = Path(__file__).parent.with_name("onnxconfig.py")
+    found = importlib.util.spec_from_file_location("onnxconfig", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def _threads(config: Mapping[str, Any], parameter: str) -> int:
+    text = config.get("parameters", {}).get(parameter, {}).get("string_value", "0")
+    try:
+        return int(text) or 1
+    except ValueError:
+        raise ValueError(f"parameter {parameter} is no number: {text!r}") from None
+
+
+def _texts(array: Array) -> Array:
+    """An array of bytes as one of texts, which ONNX Runtime wants."""
+    import numpy as np
+
+    flat = np.empty(array.size, object)
+    flat[:] = [item.decode() for item in array.ravel()]
+    return flat.reshape(array.shape)
 
 
 # --- tensors --------------------------------------------------------------------------------------
@@ -204,6 +241,12 @@ _NUMPY_TYPES = {
     "INT8": "i1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8",
     "FP16": "<f2", "FP32": "<f4", "FP64": "<f8", "BYTES": "O",
 }  # fmt: skip
+
+
+def _datatype(tensor: Mapping[str, Any]) -> str:
+    """Triton's name of a tensor's type, by its configuration."""
+    name = str(tensor["data_type"]).removeprefix("TYPE_")
+    return "BYTES" if name == "STRING" else name
 
 
 def array_of(memory: mmap.mmap, place: Place) -> Array:
@@ -222,7 +265,7 @@ def array_of(memory: mmap.mmap, place: Place) -> Array:
     texts, at, end = [], offset, offset + size
     while at < end:
         length = length_of(memory[at : at + 4])
-        texts.append(memory[at + 4 : at + 4 + length].decode())
+        texts.append(memory[at + 4 : at + 4 + length])
         at += 4 + length
     array = np.empty(len(texts), object)
     array[:] = texts
@@ -312,8 +355,8 @@ def main(channel: Channel, inputs: Region, outputs: Region) -> None:
     except Exception as error:  # noqa: BLE001 - becomes the reason why it does not load
         channel.send({"error": str(error) or type(error).__name__})
         return
-    types = {one["name"]: one["datatype"] for one in specification["outputs"]}
-    channel.send({"loaded": os.getpid()})
+    types = {one["name"]: _datatype(one) for one in runtime.config["output"]}
+    channel.send({"config": runtime.config})
     with contextlib.suppress(EOFError):
         while True:
             message = channel.receive()
@@ -336,6 +379,5 @@ def _end_with(parent: int) -> None:
 
 if __name__ == "__main__":
     _end_with(int(sys.argv[4]))
-    sys.path[:0] = [str(Path(path)) for path in sys.argv[5:]]
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         main(Channel(int(sys.argv[1])), Region(int(sys.argv[2])), Region(int(sys.argv[3])))

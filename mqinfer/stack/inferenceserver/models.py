@@ -15,7 +15,6 @@ from mqinfer.stack.inferenceserver.process import Instance, LoadFailed
 from mqinfer.stack.inferenceserver.refused import Refused, internal, invalid, not_found, unavailable
 from mqinfer.stack.inferenceserver.served import Served
 from mqinfer.stack.inferenceserver.statistics import Statistics
-from mqinfer.stack.inferenceserver.tensors import Signature, Stated
 from mqinfer.stack.repository import scan
 
 READY, UNAVAILABLE, LOADING, UNLOADING = "READY", "UNAVAILABLE", "LOADING", "UNLOADING"
@@ -33,10 +32,10 @@ class Entry(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A version that is served, and what it was loaded from."""
+    """A version that is served, and what it was loaded from: the configuration as written."""
 
     served: Served
-    config: Any
+    written: Any
     files: frozenset[Any]
 
 
@@ -134,7 +133,7 @@ class Models:
         for version in wanted:
             files = scan(folder).get(str(version), frozenset())
             there = model.versions.get(version)
-            if there is not None and (there.config, there.files) == (config, files):
+            if there is not None and (there.written, there.files) == (config, files):
                 stay.append(there.served)
             else:
                 served = self._served(folder, config, version)
@@ -168,21 +167,8 @@ class Models:
 
     def _served(self, folder: Path, config: Any, version: int) -> Served:
         told = configuration.specification(config, folder / str(version))
-        signature = Signature(
-            config.name,
-            [_stated(one) for one in config.input],
-            [_stated(one) for one in config.output],
-            config.max_batch_size,
-        )
-        queue = config.dynamic_batching.default_queue_policy
-        return Served(
-            signature,
-            version,
-            [Instance(name, told) for name in configuration.instances(config)],
-            gathers=config.HasField("dynamic_batching"),
-            queue_size=queue.max_queue_size,
-            say=self._say,
-        )
+        instances = [Instance(name, told) for name in configuration.instances(config)]
+        return Served(config.name, version, instances, self._say)
 
     def _replace(self, model: Model, version: int, new: Loaded | None) -> None:
         old = model.versions.pop(version, None)
@@ -230,7 +216,7 @@ class Models:
 
     # --- what is asked of them --------------------------------------------------------------------
 
-    def find(self, name: str, version: str) -> Loaded:
+    def find(self, name: str, version: str) -> Served:
         """The version of a model that answers.
 
         Args:
@@ -251,10 +237,11 @@ class Models:
                 if model.versions:  # a process died, and is being started again
                     model.versions[max(model.versions)].served.require_ready()
                 raise not_found(f"{unknown} has no available versions")
-            return model.versions[max(ready)]
+            return model.versions[max(ready)].served
         if number in model.versions:
-            model.versions[number].served.require_ready()
-            return model.versions[number]
+            served = model.versions[number].served
+            served.require_ready()
+            return served
         if number in model.states:
             raise unavailable(f"{unknown} version {number} is not at ready state")
         raise not_found(f"{unknown} version {number} is not found")
@@ -348,13 +335,3 @@ def _number(version: str) -> int | None:
             f"invalid model version specified '{version}' , version should be an integral value > 0"
         )
     return number
-
-
-def _stated(one: Any) -> Stated:
-    return Stated(
-        one.name,
-        configuration.datatype(one),
-        tuple(one.dims),
-        tuple(one.reshape.shape) if one.HasField("reshape") else None,
-        getattr(one, "optional", False),
-    )

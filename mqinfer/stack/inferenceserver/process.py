@@ -60,17 +60,24 @@ class Instance:
     Args:
         name: for texts.
         specification: what the process is told to load.
+
+    Attributes:
+        lost: is called when the process has ended while it had nothing to do.
     """
 
     def __init__(self, name: str, specification: dict[str, Any]):
         self.name = name
+        self.lost: Callable[[], None] = _nothing
         self._specification = specification
         self._process: asyncio.subprocess.Process | None = None
-        self._link = _Link()
+        self._link = _Link(_nothing)
         self._regions: list[Region] = []
 
-    async def start(self) -> None:
+    async def start(self) -> dict[str, Any]:
         """Start the process and have it load the model.
+
+        Returns:
+            The model's configuration, completed from its file.
 
         Raises:
             LoadFailed: it does not load, or the process died of it.
@@ -85,10 +92,12 @@ class Instance:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", str(_PROGRAM)),
                 *map(str, (*inherited, os.getpid())),
+                # For whoever looks at the list of processes.
+                "{name}/{version}".format_map(self._specification),
                 pass_fds=inherited,
                 stdin=asyncio.subprocess.DEVNULL,
             )
-            self._link = _Link()
+            self._link = _Link(lambda: self.lost())
             await loop.create_unix_connection(lambda: self._link, sock=ours)
             self._link.ask(self._specification, lambda told: _set(loaded, told))
             theirs.close()
@@ -106,6 +115,8 @@ class Instance:
                 if told is None
                 else told["error"]
             )
+        completed: dict[str, Any] = told["config"]
+        return completed
 
     def run(
         self,
@@ -169,9 +180,14 @@ class Instance:
 
 
 class _Link(asyncio.Protocol):
-    """The socket to a process: one question at a time, one answer."""
+    """The socket to a process: one question at a time, one answer.
 
-    def __init__(self) -> None:
+    Args:
+        lost: is called when the process has ended, and nothing was asked.
+    """
+
+    def __init__(self, lost: Callable[[], None]):
+        self._on_lost = lost
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._answer: Callable[[Any], None] | None = None
@@ -188,6 +204,7 @@ class _Link(asyncio.Protocol):
     def close(self) -> None:
         """Hang up."""
         self._answer = None
+        self._on_lost = _nothing
         if self._transport is not None:
             self._transport.abort()
 
@@ -209,12 +226,18 @@ class _Link(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """The process has ended."""
         self._lost = True
+        if self._answer is None:
+            self._on_lost()
         self._reply(None)
 
     def _reply(self, reply: Any) -> None:
         answer, self._answer = self._answer, None
         if answer is not None:
             answer(reply)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _set(future: asyncio.Future[Any], value: Any) -> None:

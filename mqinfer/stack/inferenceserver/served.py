@@ -9,11 +9,14 @@ An instance whose process died is started again; what it was at is told so, what
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from mqinfer.backoff import Attempts, Backoff
+from mqinfer.stack.inferenceserver import config as configuration
 from mqinfer.stack.inferenceserver import wire
 from mqinfer.stack.inferenceserver.process import (
     Died,
@@ -76,31 +79,31 @@ class Served:
     """One version of one model.
 
     Args:
-        signature: what it takes and gives.
+        model: its name.
         version: its number.
         instances: its processes, which are started here.
-        gathers: whether requests share runs.
-        queue_size: how many requests may wait; 0 for any number.
         say: gets each line for the log.
+
+    Attributes:
+        config: of the model, completed; known when it has started, as is the signature.
+        signature: what it takes and gives.
+        statistics: what was counted.
+        reason: why its process does not come back that died.
     """
 
+    config: Any
+    signature: Signature
+
     def __init__(
-        self,
-        signature: Signature,
-        version: int,
-        instances: Sequence[Instance],
-        *,
-        gathers: bool,
-        queue_size: int,
-        say: Callable[[str], None],
+        self, model: str, version: int, instances: Sequence[Instance], say: Callable[[str], None]
     ):
-        self.signature = signature
         self.version = version
-        self.statistics = Statistics(signature.model, version)
+        self.statistics = Statistics(model, version)
         self.reason = ""
+        self._title = f"model {model} {version}"
         self._instances = list(instances)
-        self._gathers = gathers and signature.max_batch > 1
-        self._queue_size = queue_size
+        self._gathers = False
+        self._queue_size = 0
         self._say = say
         self._waiting: deque[Waiting] = deque()
         self._idle: list[Instance] = []
@@ -126,15 +129,23 @@ class Served:
         """
         starts = [asyncio.create_task(one.start()) for one in self._instances]
         try:
-            await asyncio.gather(*starts)
-        except BaseException:
+            told = await asyncio.gather(*starts)
+            self.config = configuration.completed(told[0])
+        except BaseException as error:
             for start in starts:
                 start.cancel()
             await asyncio.gather(*starts, return_exceptions=True)
             await asyncio.gather(*(one.end() for one in self._instances))
+            if isinstance(error, configuration.BadModel):
+                raise LoadFailed(str(error)) from None
             raise
+        self.signature = configuration.signature(self.config)
+        self._gathers = self.config.HasField("dynamic_batching") and self.config.max_batch_size > 1
+        self._queue_size = self.config.dynamic_batching.default_queue_policy.max_queue_size
         self._alive = len(self._instances)
         self._idle = list(self._instances)
+        for instance in self._instances:
+            instance.lost = functools.partial(self._lost, instance)
 
     async def infer(self, request: Request, *, streamed: bool = False) -> bytes:
         """Answer a request, in the bytes of a ModelInferResponse, or of a stream's.
@@ -274,6 +285,7 @@ class Served:
 
         def done(outcome: Outcome) -> None:
             if isinstance(outcome, Died):
+                self._busy -= 1
                 self._died(instance, [batch, *batches])
                 return
             if isinstance(outcome, Ran):
@@ -291,18 +303,20 @@ class Served:
 
         instance.run(inputs, names, done)
 
+    def _lost(self, instance: Instance) -> None:
+        self._idle.remove(instance)
+        self._died(instance, [])
+
     def _died(self, instance: Instance, batches: list[list[Waiting]]) -> None:
-        self._busy -= 1
         self._alive -= 1
         text = (
             f"Failed to process the request(s) for model instance '{instance.name}', message: "
             f"Stub process '{instance.name}' is not healthy."
         )
-        at_work, *others = batches
-        for one in at_work:
+        for one in batches[0] if batches else ():
             one.fail(internal(text))
         # What it had not begun with waits on.
-        left = [one for batch in others for one in batch]
+        left = [one for batch in batches[1:] for one in batch]
         self._waiting.extendleft(reversed(left))
         self.statistics.pending += len(left)
         self._back.clear()
@@ -312,16 +326,15 @@ class Served:
 
     async def _revive(self, instance: Instance) -> None:
         """Start a process again that died, as often as it takes."""
-        title = f"model {self.signature.model} {self.version}"
         attempts = Attempts(_STARTS)
-        self._say(f"{title}: the process of {instance.name} {await instance.end()}")
+        self._say(f"{self._title}: the process of {instance.name} {await instance.end()}")
         while True:
             await asyncio.sleep(attempts.next())
             try:
                 await instance.start()
             except LoadFailed as error:
                 self.reason = str(error)
-                self._say(f"{title}: {error}")
+                self._say(f"{self._title}: {error}")
                 self._back.set()
                 if not self._alive:
                     self._fail_waiting()

@@ -225,7 +225,7 @@ class Service:
 
     async def _infer(self, request: Request, *, streamed: bool = False) -> bytes:
         found = self.models.find(request.message.model_name, request.message.model_version)
-        return await found.served.infer(request, streamed=streamed)
+        return await found.infer(request, streamed=streamed)
 
     # --- what this server has not -----------------------------------------------------------------
 

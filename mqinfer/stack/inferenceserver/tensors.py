@@ -235,9 +235,7 @@ class Signature:
                     f"'{self.model}' of type '{datatype}', expected datatype '{one.datatype}'"
                 )
         values = getattr(one.contents, field) if field else ()
-        if not values:
-            if 0 in one.shape:
-                return b""
+        if not one.HasField("contents"):
             raise self._no_data(one.name)
         if one.datatype == "BYTES":
             return b"".join(_LENGTH.pack(len(value)) + value for value in values)
