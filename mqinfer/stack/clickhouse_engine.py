@@ -1,47 +1,31 @@
-"""The chdb engine behind the HTTP interface: sessions, settings, queries, inserts.
+"""The chdb engine behind the HTTP interface: what a query does, from its statement to its answer.
 
-chdb is thread-safe as long as a connection has one statement at a time: every
-connection is a session of its own, all share one engine and its files. A request
-without a session gets a fresh connection (0.7 ms), so nothing it sets leaks.
+chdb is thread-safe as long as a connection has one statement at a time. An answer is fetched block
+by block, as it is read, so that its size does not matter.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
-import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import chdb
-
 from mqinfer.stack.clickhouse_access import Access
+from mqinfer.stack.clickhouse_errors import Code, EngineError
+from mqinfer.stack.clickhouse_external import ExternalTable
+from mqinfer.stack.clickhouse_native import NativeBlocks
+from mqinfer.stack.clickhouse_processes import Processes, find_kill, name_processes
 from mqinfer.stack.clickhouse_refuse import Refusal, Refused
-from mqinfer.stack.clickhouse_statement import Insert, find_insert, output_format, quote
+from mqinfer.stack.clickhouse_sessions import Session, Sessions, Wanted
+from mqinfer.stack.clickhouse_statement import Insert, output_format, quote, tokens
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_CODE = re.compile(r"Code: (\d+)\.")
-_IDENTIFIER_ERROR, _MULTI_STATEMENT, _READONLY = 36, 62, 164
-_SESSION_NOT_FOUND, _SESSION_LOCKED, _ACCESS_DENIED = 372, 373, 497
-
-
-class EngineError(Exception):
-    """The engine's refusal, with ClickHouse's code and text."""
-
-    def __init__(self, text: str, code: int | None = None) -> None:
-        found = _CODE.search(text)
-        # Poco and std exceptions have no code of their own; ClickHouse says 1001 then.
-        self.code = code if code is not None else int(found[1]) if found else 1001
-        if found is None:
-            text = f"Code: {self.code}. DB::Exception: {text}"
-        if "(version " not in text:
-            text = f"{text} (version {chdb.engine_version})"
-        super().__init__(text)
+# Statements that a GET may say though they are no queries: they change the session at most.
+_HARMLESS = ([b"SET"], [b"USE"], [b"CREATE", b"TEMPORARY"], [b"DROP", b"TEMPORARY"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,44 +33,27 @@ class Request:
     """One query as it came over HTTP.
 
     Attributes:
-        query: The ``query`` URL parameter; the body may go on with it.
-        body: The decompressed body.
+        statement: Its text, of an INSERT without the data.
+        insert: An INSERT with data, and in ``data`` the file that has them.
+        wanted: The session, database and settings.
+        default_format: Of the answer, where the statement names none.
+        parameters: For ``{name:Type}``.
+        tables: What came along as tables.
+        revision: Of the protocol, for answers in Native; 0 for none.
         read_only: The request was a GET, which may change nothing.
+        replace: Another query with this id is ended.
     """
 
-    query: bytes = b""
-    body: bytes = b""
-    database: str = ""
+    statement: bytes
+    wanted: Wanted
+    insert: Insert | None = None
+    data: str = ""
     default_format: str = "TabSeparated"
-    settings: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
-    session_id: str = ""
-    session_timeout: float = 60.0
-    session_check: bool = False
+    tables: tuple[ExternalTable, ...] = ()
+    revision: int = 0
     read_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a query gave."""
-
-    data: bytes
-    format: str
-    read_rows: int = 0
-    read_bytes: int = 0
-    written_rows: int = 0
-    written_bytes: int = 0
-    elapsed: float = 0.0
-    changed_session: bool = False
-
-
-@dataclass(slots=True)
-class _Session:
-    connection: Any
-    expires: float
-    busy: bool = True
-    # What restores a setting or the database, by name; good until the next SET or USE.
-    restore: dict[str, str] = field(default_factory=dict)
+    replace: bool = False
 
 
 class Engine:
@@ -99,9 +66,9 @@ class Engine:
     def __init__(self, directory: Path) -> None:
         self._path = str(directory)
         # Beside the tables, so that it has their room; what a killed process left is removed.
-        self._spool = directory.with_name(directory.name + "-inserts")
-        shutil.rmtree(self._spool, ignore_errors=True)
-        self._spool.mkdir(parents=True)
+        self.spool = directory.with_name(directory.name + "-inserts")
+        shutil.rmtree(self.spool, ignore_errors=True)
+        self.spool.mkdir(parents=True)
         self._access = Access(directory.with_name(directory.name + "-access"))
         # Held open throughout: the engine shuts down with its last connection.
         self._keeper = self._connect()
@@ -109,17 +76,14 @@ class Engine:
         self._parser = self._connect()
         self._parser.query("SET max_query_size = 0")  # a client's own limit may be larger
         self._refusal = Refusal(self._render, self._access.refused)
-        self._sessions: dict[str, _Session] = {}
-        self._lock = threading.Lock()
-        self.version: str = chdb.engine_version
+        self.sessions = Sessions(self._connect)
+        self.processes = Processes(self._connect)
+        self.processes.prepare(self._keeper)
         self.timezone = self._keeper.query("SELECT timezone()", "TSVRaw").bytes().decode().strip()
 
     def close(self) -> None:
         """Close every connection and with the last one the files."""
-        with self._lock:
-            sessions, self._sessions = list(self._sessions.values()), {}
-        for session in sessions:
-            session.connection.close()
+        self.sessions.close()
         self._parser.close()
         self._keeper.close()
 
@@ -143,199 +107,233 @@ class Engine:
         try:
             self._refusal.check(statement)
         except Refused as error:
-            raise EngineError(f"{error} (ACCESS_DENIED)", _ACCESS_DENIED) from error
+            raise EngineError(str(error), Code.ACCESS_DENIED) from error
 
-    def execute(self, request: Request) -> Answer:
-        """Run one query or insert.
+    def open(self, request: Request) -> Query:
+        """Begin a query; nothing is executed before its first `read`.
 
         Raises:
-            EngineError: The engine refused it.
+            EngineError: Another one has its id.
         """
-        try:
-            if request.session_id:
-                return self._execute_in_session(request)
-            connection = self._connect()
-            try:
-                self._apply(connection, request)
-                return self._execute(connection, request)
-            finally:
-                connection.close()
-        except RuntimeError as error:  # what chdb raises for everything
-            raise EngineError(str(error)) from error
+        return Query(self, request)
 
-    def _execute_in_session(self, request: Request) -> Answer:
-        """Run a query whose URL's settings hold for it alone, those of SET for the session."""
-        session = self._enter(request)
-        connection = session.connection
-        try:
-            self._remember(session, request)
+
+class Query:
+    """One query under way: to be read to its end, and closed.
+
+    `read` and `close` may come from different threads, one after the other.
+
+    Attributes:
+        format: Of the answer, known after the first `read`.
+        ended: It has been read to its end.
+        folder: For files of the answer's size.
+    """
+
+    def __init__(self, engine: Engine, request: Request) -> None:
+        self._engine = engine
+        self._request = request
+        self._id = request.wanted.query_id
+        engine.processes.enter(self._id, replace=request.replace)
+        self.format = request.insert.format if request.insert else request.default_format
+        self.ended = False
+        self.folder = engine.spool
+        self._reads_only = False
+        self._started = time.perf_counter()
+        self._progress: dict[str, int] = {}
+        self._counts = dict.fromkeys(
+            ("read_rows", "read_bytes", "written_rows", "written_bytes", "result_rows",
+             "result_bytes"), 0
+        )  # fmt: skip
+        self._abandoned = self._closed = False
+        self._turn = threading.Lock()
+        self._pieces = self._run()
+
+    def read(self, enough: int) -> bytes:
+        """Give the next part of the answer; nothing at its end.
+
+        Args:
+            enough: Wait for as many bytes, or for the end.
+
+        Raises:
+            EngineError: The engine refused the query, or it failed on its way.
+        """
+        parts, size = [], 0
+        with self._turn:
             try:
-                self._apply(connection, request)
-                answer = self._execute(connection, request)
+                for piece in self._pieces:
+                    parts.append(piece)
+                    size += len(piece)
+                    if size >= enough:
+                        break
+                else:
+                    self.ended = True
+            except RuntimeError as error:  # what chdb raises for everything
+                raise EngineError(str(error)) from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def abandon(self) -> None:
+        """Nobody waits for the answer: end it, unless it changes something; from any thread.
+
+        As in ClickHouse what changes something is done as far as it can be: a client that went
+        away has no way to learn how far that was.
+        """
+        self._abandoned = True
+        if self._reads_only:
+            self._engine.processes.end(self._id)
+
+    def close(self) -> None:
+        """Give back what it holds; ends it if it has not been read to its end."""
+        with self._turn:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                with suppress(RuntimeError):
+                    self._pieces.close()
             finally:
-                names = [*request.settings, *(["database"] if request.database else [])]
-                for name in names:
-                    statement = session.restore.get(name)
-                    if statement is not None:
-                        with suppress(RuntimeError):
-                            connection.query(statement)
-            if answer.changed_session:
-                session.restore.clear()
-            return answer
+                self._engine.processes.leave(self._id)
+
+    def summary(self) -> dict[str, str]:
+        """What it did so far, as ClickHouse writes it: numbers as texts."""
+        counts = self._counts | {
+            name: value for name, value in self._progress.items() if name in self._counts and value
+        }
+        counts["result_rows"] = counts["result_rows"] or counts["written_rows"]
+        counts["result_bytes"] = counts["result_bytes"] or counts["written_bytes"]
+        total = self._progress.get("total_rows_to_read", 0)
+        elapsed = int((time.perf_counter() - self._started) * 1e9)
+        return {
+            **{name: str(counts[name]) for name in list(counts)[:4]},
+            "total_rows_to_read": str(total),
+            "result_rows": str(counts["result_rows"]),
+            "result_bytes": str(counts["result_bytes"]),
+            "elapsed_ns": str(elapsed),
+        }
+
+    def _run(self) -> Generator[bytes]:
+        wanted = self._request.wanted
+        read_only = wanted.settings.get("readonly", "0")
+        settings = {name: value for name, value in wanted.settings.items() if name != "readonly"}
+        with self._engine.sessions.connection(replace(wanted, settings=settings)) as (
+            connection,
+            session,
+        ):
+            try:
+                for table in self._request.tables:
+                    table.create(connection, self._engine.refuse)
+                # In a session it could not be taken back, so there `_check` alone holds to it.
+                if read_only != "0" and session is None:
+                    connection.query(f"SET readonly = {quote(read_only)}")
+                connection.set_progress_callback(self._progress.update)
+                if self._request.insert is not None:
+                    self._insert(connection, self._request.insert)
+                else:
+                    yield from self._execute(connection, session, read_only != "0")
+            finally:
+                connection.set_progress_callback(None)
+                for table in self._request.tables:
+                    table.drop(connection)
+
+    def _execute(
+        self, connection: Any, session: Session | None, read_only: bool
+    ) -> Generator[bytes]:
+        request = self._request
+        statement = request.statement
+        self._engine.refuse(_text(statement))
+        self._check(connection, session, read_only)
+        self.format = output_format(statement, request.default_format)
+        blocks = NativeBlocks(request.revision) if self.format == "Native" else None
+        kill = find_kill(statement)
+        sql = _text(name_processes(statement))
+        options = {"params": dict(request.parameters)}
+        if kill is not None:
+            result = kill.run(connection, self._id, request.default_format, request.parameters)
+            yield self._taken(result, blocks)
+            return
+        try:
+            stream = connection.send_query(sql, request.default_format, **options)
+        except RuntimeError as error:
+            if "Streaming query is not supported" not in str(error):
+                raise
+            result = connection.query(sql, request.default_format, **options)
+            yield self._taken(result, blocks)
+            return
+        ended = False
+        try:
+            while True:
+                if self._abandoned:
+                    raise EngineError("Query was cancelled.", Code.QUERY_WAS_CANCELLED)
+                result = connection.streaming_fetch_result(stream)
+                if not result.size() and not result.rows_read():
+                    ended = True
+                    return
+                yield self._taken(result, blocks)
+        except RuntimeError:
+            ended = True
+            raise
         finally:
-            with self._lock:
-                session.busy = False
-                session.expires = time.monotonic() + request.session_timeout
+            if not ended:
+                connection.streaming_cancel_query(stream)
 
-    def _enter(self, request: Request) -> _Session:
-        now = time.monotonic()
-        with self._lock:
-            expired = [
-                (name, session)
-                for name, session in self._sessions.items()
-                if not session.busy and session.expires < now
-            ]
-            for name, _ in expired:
-                del self._sessions[name]
-            session = self._sessions.get(request.session_id)
-            if session is not None:
-                if session.busy:
-                    raise EngineError(
-                        f"Session {request.session_id} is locked by a concurrent client. "
-                        "(SESSION_IS_LOCKED)",
-                        _SESSION_LOCKED,
-                    )
-                session.busy = True
-            elif request.session_check:
-                raise EngineError(
-                    f"Session {request.session_id} not found. (SESSION_NOT_FOUND)",
-                    _SESSION_NOT_FOUND,
-                )
-            else:
-                session = _Session(self._connect(), now)
-                self._sessions[request.session_id] = session
-        for _, old in expired:
-            old.connection.close()
-        return session
-
-    @staticmethod
-    def _remember(session: _Session, request: Request) -> None:
-        """Note what restores the session after the settings of the request."""
-        unknown = [name for name in request.settings if name not in session.restore]
-        if unknown:
-            names = ", ".join(quote(name) for name in unknown)
-            rows = session.connection.query(
-                f"SELECT name, changed, value FROM system.settings WHERE name IN ({names})", "TSV"
-            )
-            for line in rows.bytes().decode().splitlines():
-                name, changed, value = line.split("\t", 2)
-                # The value is escaped as TSV, which a literal's quotes understand.
-                literal = f"'{value}'" if changed == "1" else "DEFAULT"
-                session.restore[name] = f"SET {name} = {literal}"
-        if request.database and "database" not in session.restore:
-            rows = session.connection.query("SELECT currentDatabase()", "TSVRaw")
-            current = rows.bytes().decode().rstrip("\n")
-            session.restore["database"] = f"USE {_identifier(current)}"
-
-    @staticmethod
-    def _apply(connection: Any, request: Request) -> None:
-        if request.database:
-            connection.query(f"USE {_identifier(request.database)}")
-        changes = []
-        for name, value in request.settings.items():
-            if not _NAME.match(name):
-                raise EngineError(f"Bad setting name {name!r}. (BAD_ARGUMENTS)", _IDENTIFIER_ERROR)
-            changes.append(f"{name} = {quote(value)}")
-        if changes:
-            connection.query("SET " + ", ".join(changes))
-
-    def _execute(self, connection: Any, request: Request) -> Answer:
-        text = request.query or request.body
-        data = request.body if request.query else b""
-        insert = find_insert(text)
-        if insert is not None:
-            if request.read_only:
-                raise _read_only()
-            self.refuse(f"{insert.statement} {insert.settings} FORMAT {insert.format}")
-            inline = text[insert.data_start :]
-            if inline and data:
-                # ClickHouse reads the query of the URL and the body as one text.
-                inline += b"\n" if insert.format == "Values" else b""
-            return self._insert(connection, insert, inline + data, request.parameters)
-        if data:
-            text = text + b"\n" + data
-        try:
-            sql = text.decode()
-        except UnicodeDecodeError as error:
-            raise EngineError(
-                f"Syntax error: the query is not UTF-8 ({error}). (SYNTAX_ERROR)", _MULTI_STATEMENT
-            ) from error
-        self.refuse(sql)
-        changed_session = self._check(connection, sql, request)
-        result = connection.query(sql, request.default_format, params=dict(request.parameters))
-        return Answer(
-            data=bytes(result.bytes()),
-            format=output_format(text, request.default_format),
-            read_rows=result.storage_rows_read(),
-            read_bytes=result.storage_bytes_read(),
-            written_rows=result.rows_written(),
-            written_bytes=result.bytes_written(),
-            elapsed=result.elapsed(),
-            changed_session=changed_session,
-        )
-
-    @staticmethod
-    def _check(connection: Any, sql: str, request: Request) -> bool:
-        """Refuse what ClickHouse refuses over HTTP and chdb would allow.
-
-        Returns:
-            Whether the query changes the session itself (SET, USE).
-        """
-        facts = connection.classify_query(sql)
-        if facts["statement_count"] > 1:
-            raise EngineError(
-                "Syntax error (Multi-statements are not allowed). (SYNTAX_ERROR)", _MULTI_STATEMENT
-            )
-        kind = facts["query_class"].name
-        if request.read_only and kind not in ("READ_ONLY", "CONTROL"):
-            raise _read_only()
-        return bool(kind == "CONTROL")
-
-    def _insert(
-        self, connection: Any, insert: Insert, data: bytes, parameters: Mapping[str, str]
-    ) -> Answer:
-        """Insert data by way of a file.
+    def _insert(self, connection: Any, insert: Insert) -> None:
+        """Insert the data by way of their file.
 
         chdb's streaming insert reports what cannot be parsed, but not what goes wrong behind the
         parser (a violated constraint, a full disk): the rows would be gone and nobody told.
         """
-        for name, value in parameters.items():
-            if not _NAME.match(name):
-                raise EngineError(
-                    f"Bad parameter name {name!r}. (BAD_ARGUMENTS)", _IDENTIFIER_ERROR
-                )
+        if self._request.read_only:
+            raise _read_only()
+        self._engine.refuse(f"{insert.statement} {insert.settings} FORMAT {insert.format}")
+        for name, value in self._request.parameters.items():
+            if not name.isidentifier():
+                raise EngineError(f"Bad parameter name {name!r}.", Code.BAD_ARGUMENTS)
             connection.query(f"SET param_{name} = {quote(value)}")
-        started = time.perf_counter()
-        with tempfile.NamedTemporaryFile(dir=self._spool) as file:
-            file.write(data)
-            file.flush()
-            result = connection.query(insert.from_file(file.name))
-        return Answer(
-            data=b"",
-            format=insert.format,
-            written_rows=result.rows_written(),
-            written_bytes=result.bytes_written(),
-            elapsed=time.perf_counter() - started,
-        )
+        self._taken(connection.query(insert.from_file(self._request.data)), None)
+
+    def _taken(self, result: Any, blocks: NativeBlocks | None) -> bytes:
+        """Count a part of the answer and give its bytes."""
+        rows = result.rows_read()
+        for name, value in (
+            ("read_rows", result.storage_rows_read()),
+            ("read_bytes", result.storage_bytes_read()),
+            ("written_rows", result.rows_written()),
+            ("written_bytes", result.bytes_written()),
+            ("result_rows", rows),
+            ("result_bytes", result.bytes_read()),
+        ):
+            self._counts[name] += value
+        data = bytes(result.bytes())
+        return data if blocks is None else blocks.convert(data, rows)
+
+    def _check(self, connection: Any, session: Session | None, read_only: bool) -> None:
+        """Refuse what ClickHouse refuses over HTTP and chdb would allow."""
+        facts = connection.classify_query(_text(self._request.statement))
+        if facts["statement_count"] > 1:
+            raise EngineError("Syntax error (Multi-statements are not allowed).", Code.SYNTAX_ERROR)
+        kind = facts["query_class"].name
+        words = [token.word for token in tokens(self._request.statement)][:2]
+        self._reads_only = kind == "READ_ONLY"
+        # What cannot be parsed is for the engine to word.
+        if facts["statement_count"] and not self._reads_only:
+            harmless = any(words[: len(known)] == known for known in _HARMLESS)
+            if read_only or (self._request.read_only and not harmless):
+                raise _read_only()
+        if session is not None:
+            session.changed = words[0] in (b"SET", b"USE")
+
+
+def _text(statement: bytes) -> str:
+    try:
+        return statement.decode()
+    except UnicodeDecodeError as error:
+        raise EngineError(
+            f"Syntax error: the query is not UTF-8 ({error}).", Code.SYNTAX_ERROR
+        ) from error
 
 
 def _read_only() -> EngineError:
     return EngineError(
         "default: Cannot execute query in readonly mode. For queries over HTTP, method GET "
-        "implies readonly. You should use method POST for modifying queries. (READONLY)",
-        _READONLY,
+        "implies readonly. You should use method POST for modifying queries.",
+        Code.READONLY,
     )
-
-
-def _identifier(name: str) -> str:
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"

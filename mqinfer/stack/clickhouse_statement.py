@@ -48,7 +48,9 @@ class Insert:
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class Token:
+    """A piece of a statement: a ``word``, ``quoted``, or ``other``."""
+
     kind: str
     text: bytes
     start: int
@@ -56,10 +58,12 @@ class _Token:
 
     @property
     def word(self) -> bytes:
+        """A bare word in upper case; nothing for the rest."""
         return self.text.upper() if self.kind == "word" else b""
 
 
-def _tokens(query: bytes) -> Iterator[_Token]:
+def tokens(query: bytes) -> Iterator[Token]:
+    """Cut a statement into its tokens, blanks and comments left out."""
     position = 0
     while match := _TOKEN.match(query, position):
         position = match.end()
@@ -67,7 +71,7 @@ def _tokens(query: bytes) -> Iterator[_Token]:
         if kind == "tag":  # the group inside a heredoc ends last
             kind = "quoted"
         if kind != "space":
-            yield _Token(kind, match.group(), match.start(), position)
+            yield Token(kind, match.group(), match.start(), position)
 
 
 def find_insert(query: bytes) -> Insert | None:
@@ -80,8 +84,8 @@ def find_insert(query: bytes) -> Insert | None:
     Returns:
         None if the query is something else: no INSERT, or one from SELECT or INFILE.
     """
-    tokens = _tokens(query)
-    first = next(tokens, None)
+    rest = tokens(query)
+    first = next(rest, None)
     if first is None or first.word != b"INSERT":
         return None
     depth = 0
@@ -95,7 +99,7 @@ def find_insert(query: bytes) -> Insert | None:
         statement, clause = query[:cut].decode(), query[cut:stop].decode()
         return Insert(statement, clause, format_, data_start)
 
-    for token in tokens:
+    for token in rest:
         end = token.end
         if token.text == b"(":
             depth += 1
@@ -120,7 +124,7 @@ def find_insert(query: bytes) -> Insert | None:
         if token.word == b"VALUES":
             return found(token.start, "Values", token.end)
         if token.word == b"FORMAT":
-            name = next(tokens, None)
+            name = next(rest, None)
             if name is None or name.kind != "word":
                 return None  # the engine says what is wrong with it
             return found(token.start, name.text.decode(), _data_start(query, name.end))
@@ -148,7 +152,7 @@ def output_format(query: bytes, default: str) -> str:
     found = default
     previous = b""
     depth = 0
-    for token in _tokens(query):
+    for token in tokens(query):
         depth += (token.text == b"(") - (token.text == b")")
         if previous == b"FORMAT" and token.kind == "word" and depth == 0:
             found = token.text.decode()
@@ -159,3 +163,8 @@ def output_format(query: bytes, default: str) -> str:
 def quote(text: str) -> str:
     """Write a string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def identifier(name: str) -> str:
+    """Write a name in its quotes."""
+    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"

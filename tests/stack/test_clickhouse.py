@@ -5,64 +5,25 @@ import datetime as dt
 import gzip
 import itertools
 import json
-import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import clickhouse_connect
 import lz4.frame
 import psutil
 import pytest
-import pytest_asyncio
 from backports import zstd
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from mqinfer.stack import ClickHouseServer
+from tests.stack.wire import http, server
+
+__all__ = ["server"]
 
 _tables = itertools.count()
-
-
-class Answer:
-    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = {name.lower(): value for name, value in headers.items()}
-        self.body = body
-
-
-def http(
-    server: ClickHouseServer,
-    body: bytes | str | None = None,
-    headers: dict[str, str] | None = None,
-    path: str = "/",
-    **parameters: str,
-) -> Answer:
-    """One request; a body makes it a POST."""
-    data = body.encode() if isinstance(body, str) else body
-    url = f"http://127.0.0.1:{server.port}{path}?{urllib.parse.urlencode(parameters)}"
-    request = urllib.request.Request(url, data=data, headers=headers or {})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return Answer(response.status, dict(response.headers), response.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return Answer(error.code, dict(error.headers), error.read())
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClickHouseServer]:
-    directory = tmp_path_factory.mktemp("clickhouse")
-    server = ClickHouseServer(directory / "data", log=directory / "clickhouse.log")
-    await server.start()
-    try:
-        await server.wait_ready()
-        yield server
-    finally:
-        await server.stop()
 
 
 @pytest.fixture
