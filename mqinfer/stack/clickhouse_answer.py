@@ -248,7 +248,8 @@ class Answer:
         headers = response.headers
         headers["Content-Type"] = _CONTENT_TYPES.get(self._query.format, _TEXT)
         headers.update(self._headers)
-        headers["X-ClickHouse-Format"] = _header(self._query.format)
+        if self._query.format:
+            headers["X-ClickHouse-Format"] = _header(self._query.format)
         headers["X-ClickHouse-Exception-Tag"] = self._tag
         for progress in self._progress:
             headers.append("X-ClickHouse-Progress", progress)

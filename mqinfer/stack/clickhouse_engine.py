@@ -124,7 +124,7 @@ class Query:
     `read` and `close` may come from different threads, one after the other.
 
     Attributes:
-        format: Of the answer, known after the first `read`.
+        format: Of the answer, known after the first `read`; empty for what has none.
         ended: It has been read to its end.
         folder: For files of the answer's size.
     """
@@ -134,7 +134,7 @@ class Query:
         self._request = request
         self._id = request.wanted.query_id
         engine.processes.enter(self._id, replace=request.replace)
-        self.format = request.insert.format if request.insert else request.default_format
+        self.format = ""
         self.ended = False
         self.folder = engine.spool
         self._reads_only = False
@@ -241,9 +241,12 @@ class Query:
         statement = request.statement
         self._engine.refuse(_text(statement))
         self._check(connection, session, read_only)
-        self.format = output_format(statement, request.default_format)
-        blocks = NativeBlocks(request.revision) if self.format == "Native" else None
+        if self._abandoned and self._reads_only:
+            raise EngineError("Query was cancelled.", Code.QUERY_WAS_CANCELLED)
         kill = find_kill(statement)
+        if self._reads_only or kill is not None:  # no other statement has an answer
+            self.format = output_format(statement, request.default_format)
+        blocks = NativeBlocks(request.revision) if self.format == "Native" else None
         sql = _text(name_processes(statement))
         options = {"params": dict(request.parameters)}
         if kill is not None:
@@ -319,7 +322,7 @@ class Query:
             if read_only or (self._request.read_only and not harmless):
                 raise _read_only()
         if session is not None:
-            session.changed = words[0] in (b"SET", b"USE")
+            session.changed = words[:1] in ([b"SET"], [b"USE"])
 
 
 def _text(statement: bytes) -> str:
