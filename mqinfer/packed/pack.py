@@ -126,7 +126,9 @@ def _write(model: Kind, made: Path, place: Place, say: Callable[[str], None]) ->
     """Fill a version's folder, and load the model once in its environment."""
     (made / "source").mkdir()
     (made / "files").mkdir()
-    requirements = list(place.requirements or model.requirements)
+    requirements = list(place.requirements)
+    if not requirements and "/" not in (place.python or ""):  # a Python that is there has them
+        requirements = list(model.requirements)
     for line in requirements:
         if _RELATIVE.match(line):
             raise ConfigurationError(
@@ -143,8 +145,8 @@ def _write(model: Kind, made: Path, place: Place, say: Callable[[str], None]) ->
     if model.schema is not None:
         facts["schema"] = model.schema
     if place.environment:
-        what = ", ".join(requirements) or "no requirements but numpy"
-        say(f"loading {made.parent.name} with Python {facts['python']} and {what}")
+        what = f" and {', '.join(requirements)}" if requirements else ""
+        say(f"loading {made.parent.name} with Python {facts['python']}{what}")
         facts["schema"] = _loaded(made, facts)
     elif "schema" not in facts:
         # What the class says can be read here, if all that it imports is here, too.

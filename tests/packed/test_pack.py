@@ -231,9 +231,10 @@ def test_an_onnx_file(there: Shell) -> None:
 
 def test_a_folder_of_mlflow_with_columns(there: Shell) -> None:
     folders.save_mlflow(there.folder / "wine", columns=True)
-    found = packed(there, "wine", "--to", "models/wine", *HERE, "--no-env")
+    found = packed(there, "wine", "--to", "models/wine", "--no-env")
     facts = json.loads((Path(found["folder"]) / "packed.json").read_text())
-    assert facts["requirements"] == ["cloudpickle==3.0.0", "pandas"]
+    assert (facts["python"], facts["requirements"]) == ("3.11", ["cloudpickle==3.0.0", "pandas"])
+    assert (facts["loader"], facts["data"], facts["code"]) == ("seven", "weights.json", "code")
     assert found["schema"] == {
         "inputs": {"acid": ["float64", []], "color": ["string", []]},
         "outputs": {"output": ["int64", []]},

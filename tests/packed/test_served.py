@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,17 @@ from mqinfer import App, Message
 from mqinfer.adapters.triton import TritonClient
 from mqinfer.errors import ModelError
 from mqinfer.inference.calls import ModelDied
+from mqinfer.packed import mlflow
 from mqinfer.packed.kinds import PythonClass
 from mqinfer.packed.pack import Place, pack
+from mqinfer.stack import TritonServer
+from mqinfer.stack.inferenceserver.server import InferenceServer
 from mqinfer.testing import Harness, until
 from tests.packed import folders
-from tests.support.triton import serving
+from tests.support.triton import kept, serving
 
 # By the name of the model: one wants NumPy 1, which the other's scikit-learn no longer takes.
-OLD, NEW = "iris_old", "iris_new"
+OLD, NEW, SEVEN = "iris_old", "iris_new", "seven"
 WANTED = {
     OLD: ("scikit-learn==1.4.2", "numpy==1.26.4"),
     NEW: ("scikit-learn==1.7.2", "numpy>=2"),
@@ -41,8 +44,7 @@ FLOWERS = np.array(
 )
 LABELS = [0, 1, 2, 0]
 
-Serve = Callable[[Path, Path], AbstractAsyncContextManager[Any]]
-SERVERS: dict[str, Serve] = {"triton": serving}
+SERVERS = {"triton": TritonServer, "onnx": InferenceServer}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, requirements in WANTED.items():
         place = Place(to=folder / "models" / name, requirements=requirements)
         pack(PythonClass(f"{folder / 'iris.py'}:Iris"), place)
+    folders.save_mlflow(folder / "seven", columns=False)
+    pack(mlflow.read(folder / "seven"), Place(to=folder / "models" / SEVEN, python=sys.executable))
     return folder / "models"
 
 
@@ -60,8 +64,10 @@ async def url(
     request: pytest.FixtureRequest, repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
     """The address of each server that serves them."""
-    async with SERVERS[request.param](tmp_path_factory.mktemp("server"), repository) as server:
-        yield server.url
+    kind, folder = SERVERS[request.param], tmp_path_factory.mktemp("server")
+    async with serving(folder, repository, kind) as server:
+        with kept(server):
+            yield server.url
 
 
 @contextlib.asynccontextmanager
@@ -84,6 +90,12 @@ async def test_both_answer_at_once_each_with_its_own_libraries(url: str) -> None
         assert answer["label"].ravel().tolist() == LABELS
         assert answer["scores"].dtype == np.float32
     np.testing.assert_allclose(old["scores"], new["scores"], atol=1e-3)
+
+
+async def test_a_folder_of_mlflow_answers_beside_them(url: str) -> None:
+    async with connected(url) as client:
+        reply = await client.infer(SEVEN, None, {"input": FLOWERS[:, :2]}, timeout=60)
+    assert reply.outputs["output"].tolist() == (7 * FLOWERS[:, :2]).tolist()
 
 
 class Flower(Message, subject="flower"):
@@ -139,7 +151,8 @@ async def test_a_death_is_one_and_the_model_is_loaded_anew(url: str, repository:
     async with connected(url) as client:
         with pytest.raises(ModelDied):
             await client.infer(OLD, None, {"x": FLOWERS}, timeout=60)
-        assert (await client.infer(NEW, None, {"x": FLOWERS}, timeout=60)).version == "1"
+        other = await client.infer(NEW, None, {"x": FLOWERS}, timeout=60)
+        assert other.outputs["label"].ravel().tolist() == LABELS
         await client.reload(OLD)
 
         async def again() -> bool:
