@@ -128,7 +128,9 @@ async def pipeline(
     """
     async with AsyncExitStack() as exits:
         stack = await exits.enter_async_context(
-            Stack(StackSettings.free_ports(folder, models=models))
+            Stack(
+                StackSettings.free_ports(folder, models=models, inference=Settings.load().inference)
+            )
         )
         environment = stack.environment()
         processes = [
