@@ -97,7 +97,8 @@ connection.query("CREATE TABLE used (a UInt64, b String DEFAULT dictGet('named',
                  "ENGINE = MergeTree ORDER BY a")
 connection.close()
 """
-    subprocess.run([sys.executable, "-c", earlier], timeout=60, check=True)
+    command = [sys.executable, "-c", earlier]
+    await asyncio.to_thread(subprocess.run, command, timeout=60, check=True)
     server = ClickHouseServer(tmp_path / "data", log=tmp_path / "log")
     for rows in (1, 2):
         await server.start()

@@ -184,6 +184,7 @@ STATEMENTS = (
     "SELECT a FROM t WHERE b IN (SELECT line FROM {})",
     "SELECT throwIf(1, line) FROM {}",
     "SELECT toUInt8(any(line)) FROM {}",
+    "SELECT 1 PARALLEL WITH SELECT * FROM {}",
     "EXPLAIN SYNTAX SELECT * FROM {}",
     "INSERT INTO t SELECT 2, line FROM {}",
     "INSERT INTO t (b) WITH x AS (SELECT line FROM {}) SELECT line FROM x",

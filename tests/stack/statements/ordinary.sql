@@ -16,6 +16,8 @@ INSERT INTO url (file, disk) VALUES ('file(1)', 1 + 1)
 INSERT INTO url (file, disk) VALUES (upper('x'), toUInt8(now() > 0))
 INSERT INTO url SELECT 'x', 1, 'y', 'z'
 SELECT infile, outfile FROM url
+SELECT b AS parallel, count() FROM t GROUP BY parallel WITH TOTALS
+SELECT a AS parallel FROM t ORDER BY parallel WITH FILL
 SHOW TABLES
 SHOW CREATE TABLE url
 SHOW DATABASES
