@@ -357,6 +357,7 @@ class NatsServer(
 class Server(log: Path)
     command() -> list[str]
     died: bool
+    ending() -> str
     environment() -> Mapping[str, str]
     kill() -> None
     leftovers() -> str
@@ -381,7 +382,7 @@ class Stack(settings: StackSettings | None = None)
     async stop() -> None
     triton_http_url: str
     triton_url: str
-    async watch() -> None
+    async watch(say: Callable[[str], None] | None = None) -> None
 class StackConfigurationError(StackError, ConfigurationError)
 class StackError(MqinferError)
 class StackSettings(

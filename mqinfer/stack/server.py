@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mqinfer.stack.errors import StackError
+from mqinfer.supervise import guard
+from mqinfer.supervise.lives import ended_by
 
-_GUARD = Path(__file__).with_name("guard.py")
+_GUARD = Path(guard.__file__)
 _POLL_SECONDS = 0.03
 _LOG_LIMIT = 32 * 1024 * 1024
 
@@ -167,15 +169,19 @@ class Server(ABC):
         await self._ended(float("inf"))
         return self._process.returncode if self._process is not None else 0
 
+    def ending(self) -> str:
+        """Tell how the server ended."""
+        code = self._process.poll() if self._process is not None else None
+        if code is None:
+            return f"{self.name} is not running"
+        # The guard says 128 and more for the server's; below zero it was the guard's own.
+        if (by := ended_by(128 - code if code > 128 else code)) is not None:
+            return f"{self.name} was ended by {by}"
+        return f"{self.name} ended with exit code {code}"
+
     def story(self) -> str:
         """Tell how the server ended, with the end of its log."""
-        code = self._process.poll() if self._process is not None else None
-        how = "is not running" if code is None else f"ended with exit code {code}"
-        if code is not None and (code > 128 or code < 0):
-            with contextlib.suppress(ValueError):
-                # Below zero it was the guard, and the server with it.
-                how = f"was ended by {signal.Signals(code - 128 if code > 0 else -code).name}"
-        return f"{self.name} {how}; the end of {self.log}:\n{self.log_tail()}"
+        return f"{self.ending()}; the end of {self.log}:\n{self.log_tail()}"
 
     def log_tail(self, lines: int = 12) -> str:
         """Give the last lines of the log of the latest start, indented."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -18,9 +20,10 @@ from mqinfer.stack.ports import require_free
 from mqinfer.stack.server import Server
 from mqinfer.stack.settings import StackSettings
 from mqinfer.stack.triton import TritonServer
+from mqinfer.supervise.lives import Lives
 
 _WATCH_SECONDS = 0.1
-# A server that dies again within this time is not restarted for ever.
+# A server that dies so often one time after another, each within seconds, is not started again.
 _RESTARTS = 5
 
 _S = TypeVar("_S", bound=Server)
@@ -178,23 +181,47 @@ class Stack:
         for server in self.servers:
             server.kill()
 
-    async def watch(self) -> None:
+    async def watch(self, say: Callable[[str], None] | None = None) -> None:
         """Look after the servers until cancelled.
+
+        Args:
+            say: Gets a line when one died and will be started again, and when it is back.
 
         Raises:
             StackError: A server died (with ``restart``: died too often); the
                 text has the end of its log.
         """
-        restarts: dict[str, int] = {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                for server in self.servers:
+                    keep = self._keep(server, say or (lambda _line: None))
+                    group.create_task(keep, name=f"watch {server.name}")
+        except* StackError as errors:
+            raise _first(errors) from None
+
+    async def _keep(self, server: Server, say: Callable[[str], None]) -> None:
+        lives = Lives()
+        lives.begin(time.monotonic())
         while True:
-            for server in self.servers:
-                if not server.died:
-                    continue
-                count = restarts[server.name] = restarts.get(server.name, 0) + 1
-                if not self.settings.restart or count > _RESTARTS:
-                    raise StackError(server.story())
+            while not server.died:  # noqa: ASYNC110 - a process ends without an event of this loop
+                await asyncio.sleep(_WATCH_SECONDS)
+            died = time.monotonic()
+            pause = lives.crash(died)
+            if not self.settings.restart or lives.crashes > _RESTARTS:
+                raise StackError(server.story())
+            say(
+                f"warning: {server.ending()}, and is started again in {pause:g} s; "
+                f"its log is {server.log}"
+            )
+            await asyncio.sleep(pause)
+            lives.begin(time.monotonic())
+            try:
                 await self._bring_up(server)
-            await asyncio.sleep(_WATCH_SECONDS)
+            except StackError:
+                if server.died:
+                    continue
+                raise  # it runs, and does not become ready; or could not be started at all
+            say(f"{server.name} is back, {time.monotonic() - died:.1f} s after it died")
 
     async def _bring_up(self, server: Server) -> None:
         await server.start()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.cli import TIMEOUT, Shell, command, until
@@ -23,6 +24,28 @@ def test_it_runs_until_a_signal(tmp_path: Path) -> None:
         assert process.stdout.readline().startswith("ready in ")
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == "stopping\nstopped\n"
+    assert process.wait(TIMEOUT) == 0
+
+
+def test_it_says_when_a_server_died_and_when_it_is_back(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("up", *FREE, "--restart", f"--dir={tmp_path}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process.stdout as out:
+        assert out.readline().startswith("ready in ")
+        (guard,) = psutil.Process(process.pid).children()
+        (server,) = guard.children()
+        server.kill()
+        line = out.readline()
+        assert line.startswith("warning: NATS was ended by SIGKILL, and is started again in 0.5 s")
+        assert str(tmp_path / "logs" / "nats.log") in line
+        assert out.readline().startswith("NATS is back, ")
+        process.send_signal(signal.SIGTERM)
+        assert out.read() == "stopping\nstopped\n"
     assert process.wait(TIMEOUT) == 0
 
 
