@@ -32,18 +32,33 @@ class Server(ABC):
     Attributes:
         name: What messages call it.
         log: The file that gets everything the server prints.
+        program: The one on the PATH that it is; None for an embedded one.
+        version: As it says itself; empty until it was asked.
     """
 
     name: str
 
     def __init__(self, log: Path) -> None:
         self.log = log
+        self.program: Path | None = None
+        self.version = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
         self._stopping = False
         self._killed = False
 
     # What each server says about itself.
+
+    def check(self) -> None:  # noqa: B027 - nothing can be wrong with most of them
+        """Refuse what cannot work, before anything is started.
+
+        Raises:
+            StackConfigurationError: The text says what to do.
+        """
+
+    def ports(self) -> Mapping[int, tuple[str, str]]:
+        """Give the ports that have to be free: what for, and the flag that changes it."""
+        return {}
 
     @abstractmethod
     def prepare(self) -> None:
@@ -69,6 +84,11 @@ class Server(ABC):
         return ""
 
     # What is the same for all.
+
+    @property
+    def label(self) -> str:
+        """Which program it is, for a message."""
+        return str(self.program) if self.program is not None else f"the embedded {self.name}"
 
     @property
     def pid(self) -> int | None:

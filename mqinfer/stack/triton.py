@@ -190,8 +190,8 @@ class TritonServer(Server):
             StackConfigurationError: See :func:`find_triton`; or the model
                 repository is not there.
         """
-        find_triton()
         self._check_models()
+        find_triton()
 
     def _check_models(self) -> None:
         """Refuse a model repository that is not there.
@@ -204,6 +204,16 @@ class TritonServer(Server):
                 f"the model repository {self.models} is not a folder: name another with "
                 "--models, or create it (it may be empty)"
             )
+
+    def ports(self) -> Mapping[int, tuple[str, str]]:
+        """Give two, or three."""
+        wanted = {
+            self.grpc_port: ("Triton gRPC", "--triton-grpc-port"),
+            self.http_port: ("Triton HTTP", "--triton-http-port"),
+        }
+        if self.metrics_port is not None:
+            wanted[self.metrics_port] = ("Triton metrics", "--triton-metrics-port")
+        return wanted
 
     def prepare(self) -> None:
         """Assemble what it needs afresh, as what is installed may have changed."""
@@ -255,12 +265,9 @@ class TritonServer(Server):
     def command(self) -> list[str]:
         """Give the command line."""
         command = [
-            str(find_triton().server),
+            *self._executable(),
             f"--model-repository={self.models.resolve()}",
-            f"--backend-directory={(self.directory / 'backends').resolve()}",
             f"--model-control-mode={'none' if self.model_control == 'none' else 'explicit'}",
-            f"--backend-config=onnxruntime,shm-region-prefix-name={self._shared_memory_prefix}",
-            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             "--exit-on-error=false",
             # One broken model must not keep the others from being served.
             "--strict-readiness=false",
@@ -280,6 +287,15 @@ class TritonServer(Server):
         if self.model_control != "none":
             command.append("--load-model=*")
         return [*command, *self.extra_arguments]
+
+    def _executable(self) -> list[str]:
+        """Give the beginning of its command line, with its backends."""
+        return [
+            str(find_triton().server),
+            f"--backend-directory={(self.directory / 'backends').resolve()}",
+            f"--backend-config=onnxruntime,shm-region-prefix-name={self._shared_memory_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+        ]
 
     def environment(self) -> Mapping[str, str]:
         """Let the stub find the wheel's libraries and the packages of this environment."""
@@ -304,7 +320,11 @@ class TritonServer(Server):
 
         It listens only after every model of the repository was loaded or has failed.
         """
-        return (await self.ask("/v2/health/ready"))[0] == 200
+        ready = (await self.ask("/v2/health/ready"))[0] == 200
+        if ready and not self.version:
+            status, about = await self.ask("/v2")
+            self.version = json.loads(about).get("version", "") if status == 200 else ""
+        return ready
 
     async def ask(
         self, path: str, *, method: str = "GET", timeout: float = 2.0

@@ -182,11 +182,11 @@ async def test_extra_configuration_with_users(tmp_path: Path) -> None:
 @pytest.mark.parametrize("restart", [False, True])
 async def test_a_death_ends_the_stack_or_is_mended(tmp_path: Path, restart: bool) -> None:
     settings = StackSettings.free_ports(tmp_path, triton=False, clickhouse=False, restart=restart)
-    async with Stack(settings) as stack:
+    said: list[str] = []
+    async with Stack(settings, say=said.append) as stack:
         assert stack.nats is not None
         first = stack.nats.pid
-        said: list[str] = []
-        watch = asyncio.create_task(stack.watch(said.append))
+        watch = asyncio.create_task(stack.watch())
         stack.nats.kill()
         async with asyncio.timeout(60):
             if restart:
@@ -210,12 +210,12 @@ async def test_what_dies_each_time_it_is_started_ends_the_stack(
     monkeypatch.setattr("mqinfer.supervise.lives._AGAIN", Backoff(initial=0.01))
     settings = StackSettings.free_ports(tmp_path, triton=False, clickhouse=False, restart=True)
     said: list[str] = []
-    async with Stack(settings) as stack, asyncio.timeout(60):
+    async with Stack(settings, say=said.append) as stack, asyncio.timeout(60):
         assert stack.nats is not None
         stack.nats.extra_config = "no_such_option: 1"
         stack.nats.kill()
         with pytest.raises(StackError, match=r"(?s)exit code 1.*no_such_option"):
-            await stack.watch(said.append)
+            await stack.watch()
     assert len(said) == 5
     assert "SIGKILL" in said[0]
     assert all("NATS ended with exit code 1, and is started again" in line for line in said[1:])
