@@ -9,6 +9,7 @@ by NVIDIA's container with its C++ backend.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -39,9 +40,10 @@ _ONNXRUNTIME_BACKEND = (
     Path(__file__).with_name("onnxconfig.py"),
     Path(together.__file__),
 )
+_MACHINES = ("x86_64", "aarch64")
 _INSTEAD = (
-    "use a Triton of your own (for example compose/compose.yaml) with MQINFER_TRITON_URL, "
-    "and start the stack without it: --no-triton"
+    "start our own inference server with --inference onnx; or use a Triton of your own (for "
+    "example compose/compose.yaml) with MQINFER_TRITON_URL, and start the stack with --no-triton"
 )
 
 # Interfaces of HTTP. The first ones are nobody else's even on a port that was asked for: who may
@@ -76,11 +78,11 @@ def find_triton() -> TritonFiles:
 
     Raises:
         StackConfigurationError: The platform has no such wheel, it is not
-            installed, or it has no stub for this Python.
+            installed, it has no stub for this Python, or this NumPy is too new.
     """
-    if sys.platform != "linux" or platform.machine() != "x86_64":
+    if sys.platform != "linux" or platform.machine() not in _MACHINES:
         raise StackConfigurationError(
-            f"the embedded Triton is for Linux on x86-64, not {sys.platform} on "
+            f"the embedded Triton is for Linux on {' and '.join(_MACHINES)}, not {sys.platform} on "
             f"{platform.machine()}: {_INSTEAD}"
         )
     for package in ("pytriton", "onnxruntime"):
@@ -89,6 +91,13 @@ def find_triton() -> TritonFiles:
                 f"the embedded Triton needs the package {package}: "
                 f"pip install 'mqinfer[embedded]', or {_INSTEAD}"
             )
+    numpy = importlib.metadata.version("numpy")
+    if int(numpy.partition(".")[0]) > 1:
+        # It starts with NumPy 2 and says that it is ready, and each answer is empty.
+        raise StackConfigurationError(
+            f"the embedded Triton needs a NumPy before 2, not {numpy}: pip install 'numpy<2' "
+            f"(Python 3.13 has none), or {_INSTEAD}"
+        )
     spec = importlib.util.find_spec("pytriton")
     locations = list(spec.submodule_search_locations or ()) if spec is not None else []
     package_dir = Path(locations[0])

@@ -149,3 +149,12 @@ def test_another_platform_is_told_what_to_use(
     server = TritonServer(tmp_path, log=tmp_path / "log")
     with pytest.raises(StackConfigurationError, match="MQINFER_TRITON_URL"):
         server.check()
+
+
+def test_a_numpy_that_its_backend_cannot_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.5.1")
+    server = TritonServer(tmp_path, log=tmp_path / "log")
+    with pytest.raises(StackConfigurationError, match=r"a NumPy before 2, not 2\.5\.1"):
+        server.check()
