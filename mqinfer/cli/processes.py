@@ -25,6 +25,7 @@ from mqinfer.supervise.lives import Lives, ended_by
 
 _SUPERVISOR = "MQINFER_SUPERVISOR"  # in a child's environment: <pid of the supervisor>:<number>
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LOOKS = 0.1  # seconds between two, where there is no waiting for a signal with a bound
 _KILL_AFTER = 10.0  # beyond the grace that a child gives its handlers
 
 
@@ -32,6 +33,17 @@ def _log() -> Any:
     import structlog  # a tenth of a second that `--help` need not wait for
 
     return structlog.get_logger("mqinfer.supervisor")
+
+
+def _wait_for(blocked: set[signal.Signals], timeout: float) -> int | None:
+    """Wait for one of the blocked signals; its number, or None when none came in time."""
+    if hasattr(signal, "sigtimedwait"):
+        received = signal.sigtimedwait(blocked, timeout)
+        return None if received is None else received.si_signo
+    # macOS, which may drop a SIGCHLD that is blocked: so the children are looked at soon anyway.
+    time.sleep(min(timeout, _LOOKS))
+    pending = signal.sigpending() & blocked
+    return signal.sigwait(pending) if pending else None
 
 
 class _Child(Lives):
@@ -75,7 +87,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until every child has ended; the exit code."""
-        # Waited for with sigtimedwait, so that none is lost between a look and the next.
+        # Blocked and waited for, so that none is lost between a look and the next.
         watched = {*_STOP, signal.SIGCHLD}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         try:
@@ -85,9 +97,9 @@ class Supervisor:
                 self._start_due(now)
                 if all(c.process is None and c.again is None for c in self._children):
                     return self._exit_code()
-                received = signal.sigtimedwait(watched, self._patience(now))
-                if received is not None and received.si_signo in _STOP:
-                    self._stop(received.si_signo)
+                received = _wait_for(watched, self._patience(now))
+                if received in _STOP:
+                    self._stop(received)
                 self._reap()
                 if self._deadline is not None and time.monotonic() > self._deadline:
                     self._kill()
