@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from mqinfer.stack.errors import StackConfigurationError, StackError
-from mqinfer.stack.programs import NotInstalled
+from mqinfer.stack.errors import NotInstalled, StackConfigurationError, StackError
 from mqinfer.stack.server import Server
 
 S = TypeVar("S", bound=Server)

@@ -12,16 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mqinfer.stack.errors import StackConfigurationError
+from mqinfer.stack.errors import NotInstalled, StackConfigurationError
 
 # Which servers run: those on the PATH and else the embedded ones, or those of one kind alone.
 ServersKind = Literal["auto", "embedded", "path"]
 
 _ANSWER_SECONDS = 10.0
-
-
-class NotInstalled(StackConfigurationError):
-    """There is no such server on the PATH."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from typing import Literal
 from mqinfer.inference.reasons import why
 from mqinfer.packed.runtime import together
 from mqinfer.stack import probe
-from mqinfer.stack.errors import StackConfigurationError, StackError
+from mqinfer.stack.errors import NotInstalled, StackConfigurationError, StackError
 from mqinfer.stack.modelfolder import flaw
 from mqinfer.stack.ports import HOST, free_port
 from mqinfer.stack.repository import RepositoryWatch
@@ -77,17 +77,18 @@ def find_triton() -> TritonFiles:
     """Find the server in the wheel nvidia-pytriton without importing it.
 
     Raises:
-        StackConfigurationError: The platform has no such wheel, it is not
-            installed, it has no stub for this Python, or this NumPy is too new.
+        NotInstalled: The platform has no such wheel, or it is not installed.
+        StackConfigurationError: It has no stub for this Python, this NumPy is
+            too new for it, or it is not whole.
     """
     if sys.platform != "linux" or platform.machine() not in _MACHINES:
-        raise StackConfigurationError(
+        raise NotInstalled(
             f"the embedded Triton is for Linux on {' and '.join(_MACHINES)}, not {sys.platform} on "
             f"{platform.machine()}: {_INSTEAD}"
         )
     for package in ("pytriton", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise StackConfigurationError(
+            raise NotInstalled(
                 f"the embedded Triton needs the package {package}: "
                 f"pip install 'mqinfer[embedded]', or {_INSTEAD}"
             )

@@ -16,9 +16,10 @@ import pytest
 from tritonclient.grpc.aio import InferenceServerClient, InferInput
 
 from mqinfer.stack import Stack, StackConfigurationError, StackError, StackSettings, run_up
+from mqinfer.stack.errors import NotInstalled
 from mqinfer.stack.nats import find_nats_server
 from mqinfer.stack.onpath import ClickHouseOnPath
-from mqinfer.stack.programs import CLICKHOUSE, NATS, NotInstalled, Program
+from mqinfer.stack.programs import CLICKHOUSE, NATS, Program
 from mqinfer.stack.triton import TritonServer
 from tests.support.models import save_scale
 
@@ -268,6 +269,7 @@ async def test_the_tables_of_the_other_kind_are_told_of(
     assert "--servers embedded has them" in line
 
 
+@pytest.mark.triton
 async def test_triton_of_the_path_with_its_own_backends(
     bin: Path,  # noqa: A002
     tmp_path: Path,

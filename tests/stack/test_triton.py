@@ -16,6 +16,8 @@ from tritonclient.utils import InferenceServerException
 from mqinfer.stack import StackConfigurationError, TritonServer
 from tests.support.models import save_scale
 
+pytestmark = pytest.mark.triton
+
 MORE = """
 dynamic_batching { max_queue_delay_microseconds: 200000 }
 parameters { key: "intra_op_thread_count" value: { string_value: "2" } }

@@ -31,6 +31,7 @@ from mqinfer.stack import (
 )
 from mqinfer.testing import until
 from tests.support.models import save_echo
+from tests.support.triton import why_no_triton
 
 UP = """
 import asyncio, sys
@@ -242,7 +243,7 @@ async def test_cancelled_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
 def test_killing_the_parent_leaves_no_process(tmp_path: Path, models: Path) -> None:
     with up(tmp_path / "stack", models) as (process, family):
         assert len(family) >= 7  # three guards, three servers, one model instance
-        assert shared_memory(tmp_path / "stack")
+        assert shared_memory(tmp_path / "stack") or why_no_triton()  # ours has none with a name
         process.kill()
         process.wait(60)
         assert wait_gone(family) == []
