@@ -1,11 +1,12 @@
 # Each target sets up what it needs in .venv; the second time that costs nothing.
-# Python 3.13 is too new for the embedded stack: nvidia-pytriton asks for numpy < 2.
-FITS   := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
-PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+FITS   := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
 	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-EXTRAS := embedded,dev,examples,nkeys,s3,uvloop
+# With Triton where its wheel can be had; STACK=onnx leaves it out, and takes the newest NumPy.
+STACK  ?= embedded
+EXTRAS := $(STACK),dev,examples,nkeys,s3,uvloop
 TESTS  ?= tests
 # One process more than there are cores, as many tests wait; each has servers of its own, so few.
 JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
@@ -20,7 +21,7 @@ help:  ## this list
 setup: $(VENV)/.installed  ## a virtual environment with everything but the benchmarks' rivals
 
 $(VENV)/.installed: pyproject.toml
-	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || { echo "the embedded stack needs Python 3.11 or 3.12: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(FITS)' || { echo "this needs Python 3.11, 3.12 or 3.13: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	touch $@

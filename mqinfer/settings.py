@@ -267,6 +267,12 @@ class Settings:
         "what serves the models of `mqinfer up`: Triton, or our own server of its protocol; auto "
         "is Triton wherever it can be had",
     )
+    servers: str = _setting(
+        "auto",
+        _choice("auto", "embedded", "path"),
+        "which servers `mqinfer up` runs: those on the PATH and else the embedded ones, or those "
+        "of one kind alone",
+    )
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:

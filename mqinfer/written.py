@@ -213,8 +213,10 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> str:
+    numpy = sys.modules.get("numpy")
     try:
-        text = repr(value)
+        # As Python writes the number, whatever NumPy's release: 2.0, not np.float32(2.0).
+        text = repr(value.item() if numpy and isinstance(value, numpy.generic) else value)
     except Exception:  # noqa: BLE001 - a user's own
         text = object.__repr__(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

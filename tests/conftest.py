@@ -16,7 +16,7 @@ from mqinfer.testing import nats_only
 from tests.support import leftovers
 from tests.support.cli import cli_stack, served, shell
 from tests.support.clickhouse import clickhouse_server, db, url
-from tests.support.triton import triton
+from tests.support.triton import triton, why_no_triton
 
 # Here, and not in the files that use them: a server for each file would live until the end.
 __all__ = ["cli_stack", "clickhouse_server", "db", "served", "shell", "triton", "url"]
@@ -65,7 +65,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with the longest files where several processes share the tests."""
+    """Skip what cannot run; begin with the longest files where processes share the tests."""
+    if (reason := why_no_triton()) is not None:
+        for item in items:
+            if item.get_closest_marker("triton"):
+                item.add_marker(pytest.mark.skip(reason=reason))
     if config.pluginmanager.hasplugin("pytest_cov"):
         for item in items:
             if item.get_closest_marker("hypothesis"):  # the same lines, hundreds of times

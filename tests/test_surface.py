@@ -211,6 +211,7 @@ class Settings(
     log_format: str = 'auto',
     loop: str = 'auto',
     inference: str = 'auto',
+    servers: str = 'auto',
 )
     describe() -> list[SettingInfo]
     load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
@@ -316,6 +317,7 @@ class ClickHouseServer(
     check() -> None
     command() -> list[str]
     environment() -> Mapping[str, str]
+    ports() -> Mapping[int, tuple[str, str]]
     prepare() -> None
     async probe() -> bool
     url: str
@@ -349,19 +351,25 @@ class NatsServer(
     scheme: str = 'nats',
     password: str = '',
 )
+    check() -> None
     command() -> list[str]
     config_file: Path
+    ports() -> Mapping[int, tuple[str, str]]
     prepare() -> None
     async probe() -> bool
     url: str
 class Server(log: Path)
+    check() -> None
     command() -> list[str]
     died: bool
+    ending() -> str
     environment() -> Mapping[str, str]
     kill() -> None
+    label: str
     leftovers() -> str
     log_tail(lines: int = 12) -> str
     pid: int | None
+    ports() -> Mapping[int, tuple[str, str]]
     prepare() -> None
     async probe() -> bool
     running: bool
@@ -370,15 +378,22 @@ class Server(log: Path)
     story() -> str
     async wait() -> int
     async wait_ready(timeout: float = 60.0) -> None
-class Stack(settings: StackSettings | None = None)
+class Stack(
+    settings: StackSettings | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+)
     blobs: Path
+    clickhouse: ClickHouseServer | None
     clickhouse_url: str
     environment() -> dict[str, str]
     kill() -> None
+    nats: NatsServer | None
     nats_url: str
     servers: list[Server]
     async start() -> None
     async stop() -> None
+    triton: TritonServer | None
     triton_http_url: str
     triton_url: str
     async watch() -> None
@@ -387,6 +402,7 @@ class StackError(MqinferError)
 class StackSettings(
     *,
     dir: Path = PosixPath('.mqinfer'),
+    servers: ServersKind = 'embedded',
     nats: bool = True,
     triton: bool = True,
     clickhouse: bool = True,
@@ -427,6 +443,7 @@ class TritonServer(
     leftovers() -> str
     metrics_url: str
     async model_states() -> list[ModelState]
+    ports() -> Mapping[int, tuple[str, str]]
     prepare() -> None
     async probe() -> bool
     async start() -> None

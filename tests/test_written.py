@@ -204,7 +204,8 @@ def test_json_cannot_say_nan_and_never_says_null_instead(
         data, wire = codec.write(kind(put(number)))
         assert wire == "msgpack"
         found: Any = codec.decode(kind, data, "application/msgpack")
-        assert repr(found.value) == repr(put(float(number)))
+        wanted = put(float(number))
+        assert repr(found.value) == repr(float(wanted) if hint is float else wanted)
         assert codec.write(kind(put(1.0)))[1] == kind.__mqinfer__.wire
 
 

@@ -98,17 +98,17 @@ def _t() -> Array:
 
 def _ovate(rng: np.random.Generator) -> Array:
     width = rng.uniform(0.22, 0.33) * np.sin(np.pi * _t() ** rng.uniform(0.6, 0.8)) ** 0.9
-    return _profile(rng, width, rng.choice([0.0, 0.08, 0.14]))
+    return _profile(rng, width, float(rng.choice([0.0, 0.08, 0.14])))
 
 
 def _lanceolate(rng: np.random.Generator) -> Array:
     width = rng.uniform(0.08, 0.19) * np.sin(np.pi * _t() ** 0.8)
-    return _profile(rng, width, rng.choice([0.0, 0.06]))
+    return _profile(rng, width, float(rng.choice([0.0, 0.06])))
 
 
 def _obovate(rng: np.random.Generator) -> Array:
     width = rng.uniform(0.22, 0.32) * np.sin(np.pi * _t() ** rng.uniform(1.3, 1.7)) ** 0.9
-    return _profile(rng, width, rng.choice([0.0, 0.1]))
+    return _profile(rng, width, float(rng.choice([0.0, 0.1])))
 
 
 def _oak(rng: np.random.Generator) -> Array:
@@ -119,7 +119,7 @@ def _oak(rng: np.random.Generator) -> Array:
 def _heart(rng: np.random.Generator) -> Array:
     t = _t()
     width = rng.uniform(0.36, 0.46) * np.sqrt(np.clip(t / 0.12, 0, 1)) * (1 - t**1.6) ** 0.8
-    return _profile(rng, width, rng.choice([0.0, 0.05]))
+    return _profile(rng, width, float(rng.choice([0.0, 0.05])))
 
 
 def _maple(rng: np.random.Generator) -> Array:
@@ -129,19 +129,19 @@ def _maple(rng: np.random.Generator) -> Array:
 def _elliptic(rng: np.random.Generator) -> Array:
     t = _t()
     width = rng.uniform(0.2, 0.3) * np.sqrt(np.clip(1 - (2 * t - 1) ** 2, 0, 1))
-    return _profile(rng, width, rng.choice([0.0, 0.12]))
+    return _profile(rng, width, float(rng.choice([0.0, 0.12])))
 
 
 def _deltoid(rng: np.random.Generator) -> Array:
     t = _t()
     width = rng.uniform(0.32, 0.42) * np.clip(t / 0.2, 0, 1) ** 0.7 * (1 - t) ** 0.8 * 1.15
-    return _profile(rng, width, rng.choice([0.0, 0.1]))
+    return _profile(rng, width, float(rng.choice([0.0, 0.1])))
 
 
 def _spatulate(rng: np.random.Generator) -> Array:
     t = _t()
     width = rng.uniform(0.2, 0.27) * (0.25 + t**2.2) * np.sqrt(np.clip((1 - t) / 0.2, 0, 1))
-    return _profile(rng, width, rng.choice([0.0, 0.05]))
+    return _profile(rng, width, float(rng.choice([0.0, 0.05])))
 
 
 def _ivy(rng: np.random.Generator) -> Array:

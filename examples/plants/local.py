@@ -305,7 +305,8 @@ def say_where(running: Pipeline, console: Console) -> None:
 
 def machine() -> str:
     """What it runs on, for those who read its rates."""
-    cores = len(os.sched_getaffinity(0))
+    may_use = getattr(os, "sched_getaffinity", None)  # Linux
+    cores = os.cpu_count() if may_use is None else len(may_use(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{cores} cores, {memory:.0f} GB, {platform.machine()}"
 

@@ -3,12 +3,12 @@
 The supervisor does nothing but wait for signals and children, in one thread and without an event
 loop: a crashed child is started again after a pause that grows; a signal is passed on; when all
 have ended, so does it. If it is killed itself, the kernel kills its children (Linux; elsewhere they
-look for it once a second), so that nothing runs that nobody supervises.
+look for it once a second), so that nothing runs that nobody supervises. When a child is started
+again is said in `supervise/lives.py`, for the embedded servers as well.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -19,14 +19,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mqinfer import signals
-from mqinfer.backoff import Backoff
 from mqinfer.cli.errors import ExitCode
+from mqinfer.supervise.guard import end_with
+from mqinfer.supervise.lives import Lives, ended_by
 
 _SUPERVISOR = "MQINFER_SUPERVISOR"  # in a child's environment: <pid of the supervisor>:<number>
-_PR_SET_PDEATHSIG = 1
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_AGAIN = Backoff(initial=0.5, maximum=30.0)
-_STEADY_SECONDS = 10.0  # a child that lived this long starts its pauses anew
+_LOOKS = 0.1  # seconds between two, where there is no waiting for a signal with a bound
 _KILL_AFTER = 10.0  # beyond the grace that a child gives its handlers
 
 
@@ -36,15 +35,24 @@ def _log() -> Any:
     return structlog.get_logger("mqinfer.supervisor")
 
 
-class _Child:
-    """One place for a process; another one takes it when that has crashed."""
+def _wait_for(blocked: set[signal.Signals], timeout: float) -> int | None:
+    """Wait for one of the blocked signals; its number, or None when none came in time."""
+    if hasattr(signal, "sigtimedwait"):
+        received = signal.sigtimedwait(blocked, timeout)
+        return None if received is None else received.si_signo
+    # macOS, which may drop a SIGCHLD that is blocked: so the children are looked at soon anyway.
+    time.sleep(min(timeout, _LOOKS))
+    pending = signal.sigpending() & blocked
+    return signal.sigwait(pending) if pending else None
+
+
+class _Child(Lives):
+    """One place for a process, with its number and the one that has it."""
 
     def __init__(self, number: int):
+        super().__init__()
         self.number = number
         self.process: subprocess.Popen[bytes] | None = None
-        self.began = 0.0
-        self.crashes = 0
-        self.again: float | None = 0.0  # when to start; None is not any more
         self.code: int | None = None
 
 
@@ -79,7 +87,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervise until every child has ended; the exit code."""
-        # Waited for with sigtimedwait, so that none is lost between a look and the next.
+        # Blocked and waited for, so that none is lost between a look and the next.
         watched = {*_STOP, signal.SIGCHLD}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         try:
@@ -89,9 +97,9 @@ class Supervisor:
                 self._start_due(now)
                 if all(c.process is None and c.again is None for c in self._children):
                     return self._exit_code()
-                received = signal.sigtimedwait(watched, self._patience(now))
-                if received is not None and received.si_signo in _STOP:
-                    self._stop(received.si_signo)
+                received = _wait_for(watched, self._patience(now))
+                if received in _STOP:
+                    self._stop(received)
                 self._reap()
                 if self._deadline is not None and time.monotonic() > self._deadline:
                     self._kill()
@@ -103,7 +111,7 @@ class Supervisor:
 
     def _start_due(self, now: float) -> None:
         for child in self._children:
-            if child.process is None and child.again is not None and child.again <= now:
+            if child.process is None and child.due(now):
                 self._start(child, now)
 
     def _start(self, child: _Child, now: float) -> None:
@@ -118,8 +126,7 @@ class Supervisor:
             # A Ctrl-C in the terminal is for the supervisor, which passes it on once.
             process_group=0,
         )
-        child.began = now
-        child.again = None
+        child.begin(now)
         _log().info("process started", process=child.number, pid=child.process.pid)
 
     def _reap(self) -> None:
@@ -142,11 +149,9 @@ class Supervisor:
             self._configuration = True
             self._stop(signal.SIGTERM)
             return
-        now = time.monotonic()
-        child.crashes = 1 if now - child.began > _STEADY_SECONDS else child.crashes + 1
-        wait = _AGAIN.delay(child.crashes)
-        child.again = now + wait
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        wait = child.crash(time.monotonic())
+        by = ended_by(code)
+        how = f"exit code {code}" if by is None else f"killed by {by}"
         _log().error("process crashed", process=child.number, pid=pid, how=how, again_in=wait)
 
     # --- stopping -------------------------------------------------------------------------------
@@ -157,7 +162,7 @@ class Supervisor:
         if self._deadline is None:
             self._deadline = time.monotonic() + self._grace + _KILL_AFTER
         for child in self._children:
-            child.again = None
+            child.end()
             if child.process is not None:
                 child.process.send_signal(signal.SIGTERM)
         if self._signals > 2:
@@ -165,7 +170,7 @@ class Supervisor:
 
     def _kill(self) -> None:
         for child in self._children:
-            child.again = None
+            child.end()
             if child.process is not None:
                 child.process.kill()
                 child.process.wait()
@@ -197,12 +202,9 @@ def bind_to_supervisor() -> None:
 
     parent, _, number = value.partition(":")
     structlog.contextvars.bind_contextvars(process=int(number))
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    else:
+    if sys.platform != "linux":
         threading.Thread(target=_watch_parent, args=(int(parent),), daemon=True).start()
-    if os.getppid() != int(parent):  # it died before the line above
-        os._exit(ExitCode.FAILED)
+    end_with(int(parent))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_STOP, signal.SIGCHLD})
 
 

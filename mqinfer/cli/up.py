@@ -14,6 +14,7 @@ from mqinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mqinfer.stack.inferenceserver.server import InferenceKind
+    from mqinfer.stack.programs import ServersKind
 
 
 def up(
@@ -62,14 +63,23 @@ def up(
             "wherever it can be had [default: auto, or MQINFER_INFERENCE].",
         ),
     ] = None,
+    servers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHICH",
+            help="path: those on the PATH; embedded: those of the extra; auto: what is on the PATH "
+            "and serves, else embedded [default: auto, or MQINFER_SERVERS].",
+        ),
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Start a server that died again.")
     ] = False,
 ) -> None:
     r"""Run NATS, Triton and ClickHouse on this machine until Ctrl-C.
 
-    Real servers on their standard ports, under one folder, gone when this command ends. It needs
-    the extra `embedded` (Linux x86-64); elsewhere start the servers as containers, see compose/.
+    Real servers on their standard ports, under one folder, gone when this command ends:
+    nats-server, tritonserver and clickhouse of the PATH where they are there and serve mqinfer,
+    else those of the extra `embedded`.
 
     \b
       mqinfer up                                  everything, on the standard ports
@@ -89,10 +99,11 @@ def up(
         models = Path("triton_models")
     if triton and models is not None and not models.is_dir():
         raise ConfigurationError(f"--models {models}: there is no such folder")
-    chosen = options.load_settings(inference=inference)
+    chosen = options.load_settings(inference=inference, servers=servers)
     given = chosen.stack_password
     settings = StackSettings(
         dir=dir,
+        servers=cast("ServersKind", chosen.servers),
         inference=cast("InferenceKind", chosen.inference),
         nats=nats,
         triton=triton,

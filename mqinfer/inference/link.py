@@ -128,6 +128,8 @@ class Link:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # From Python 3.12 on that does not wait for one which has ended, and is not yet heard of.
+        self.tasks.difference_update(tasks)
 
     def __repr__(self) -> str:
         return f"Link({self.availability!r}, tasks={len(self.tasks)})"

@@ -69,6 +69,10 @@ class ClickHouseServer(Server):
                 "without ? and & in its path with --dir"
             )
 
+    def ports(self) -> Mapping[int, tuple[str, str]]:
+        """Give the one."""
+        return {self.port: ("ClickHouse HTTP", "--clickhouse-port")}
+
     def prepare(self) -> None:
         """Create the folder."""
         self.check()
@@ -95,5 +99,6 @@ class ClickHouseServer(Server):
         if (status, body) != (200, b"Ok.\n"):
             return False
         headers = {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self._password}
-        status, body = await probe.http(self.port, "/?query=SELECT%201", headers=headers)
-        return (status, body) == (200, b"1\n")
+        status, body = await probe.http(self.port, "/?query=SELECT%20version()", headers=headers)
+        self.version = body.decode(errors="replace").strip() if status == 200 else ""
+        return bool(self.version)

@@ -15,3 +15,7 @@ class StackConfigurationError(StackError, ConfigurationError):
     Nothing was started when this is raised: a taken port, a folder in use, a
     missing extra, a platform without the server.
     """
+
+
+class NotInstalled(StackConfigurationError):
+    """There is no such server here; another one may take its place without a word."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 from mqinfer.stack import probe
@@ -95,6 +96,17 @@ class NatsServer(Server):
         """The generated configuration."""
         return self.directory / "nats.conf"
 
+    def check(self) -> None:
+        """See :func:`find_nats_server`."""
+        find_nats_server()
+
+    def ports(self) -> Mapping[int, tuple[str, str]]:
+        """Give one, or two."""
+        wanted = {self.port: ("NATS", "--nats-port")}
+        if self.monitor_port is not None:
+            wanted[self.monitor_port] = ("NATS monitoring", "--nats-monitor-port")
+        return wanted
+
     def prepare(self) -> None:
         """Write the configuration."""
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -125,7 +137,11 @@ class NatsServer(Server):
 
     def command(self) -> list[str]:
         """Give the command line."""
-        return [str(find_nats_server()), "--config", str(self.config_file)]
+        return [*self._executable(), "--config", str(self.config_file)]
+
+    def _executable(self) -> list[str]:
+        """Give the beginning of its command line."""
+        return [str(find_nats_server())]
 
     async def probe(self) -> bool:
         """Ask for the greeting, sent once JetStream is up, and a PONG where we may log in."""
@@ -136,6 +152,7 @@ class NatsServer(Server):
             info = json.loads(greeting[5:])
             if not info.get("jetstream"):
                 return False
+            self.version = info.get("version", "")
             may_login = self._password or not info.get("auth_required")
             if may_login and not info.get("tls_required"):
                 options: dict[str, object] = {"verbose": False, "pedantic": False}

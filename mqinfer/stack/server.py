@@ -15,8 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mqinfer.stack.errors import StackError
+from mqinfer.supervise import guard
+from mqinfer.supervise.lives import ended_by
 
-_GUARD = Path(__file__).with_name("guard.py")
+_GUARD = Path(guard.__file__)
 _POLL_SECONDS = 0.03
 _LOG_LIMIT = 32 * 1024 * 1024
 
@@ -30,18 +32,33 @@ class Server(ABC):
     Attributes:
         name: What messages call it.
         log: The file that gets everything the server prints.
+        program: The one on the PATH that it is; None for an embedded one.
+        version: As it says itself; empty until it was asked.
     """
 
     name: str
 
     def __init__(self, log: Path) -> None:
         self.log = log
+        self.program: Path | None = None
+        self.version = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
         self._stopping = False
         self._killed = False
 
     # What each server says about itself.
+
+    def check(self) -> None:  # noqa: B027 - nothing can be wrong with most of them
+        """Refuse what cannot work, before anything is started.
+
+        Raises:
+            StackConfigurationError: The text says what to do.
+        """
+
+    def ports(self) -> Mapping[int, tuple[str, str]]:
+        """Give the ports that have to be free: what for, and the flag that changes it."""
+        return {}
 
     @abstractmethod
     def prepare(self) -> None:
@@ -67,6 +84,11 @@ class Server(ABC):
         return ""
 
     # What is the same for all.
+
+    @property
+    def label(self) -> str:
+        """Which program it is, for a message."""
+        return str(self.program) if self.program is not None else f"the embedded {self.name}"
 
     @property
     def pid(self) -> int | None:
@@ -167,15 +189,19 @@ class Server(ABC):
         await self._ended(float("inf"))
         return self._process.returncode if self._process is not None else 0
 
+    def ending(self) -> str:
+        """Tell how the server ended."""
+        code = self._process.poll() if self._process is not None else None
+        if code is None:
+            return f"{self.name} is not running"
+        # The guard says 128 and more for the server's; below zero it was the guard's own.
+        if (by := ended_by(128 - code if code > 128 else code)) is not None:
+            return f"{self.name} was ended by {by}"
+        return f"{self.name} ended with exit code {code}"
+
     def story(self) -> str:
         """Tell how the server ended, with the end of its log."""
-        code = self._process.poll() if self._process is not None else None
-        how = "is not running" if code is None else f"ended with exit code {code}"
-        if code is not None and (code > 128 or code < 0):
-            with contextlib.suppress(ValueError):
-                # Below zero it was the guard, and the server with it.
-                how = f"was ended by {signal.Signals(code - 128 if code > 0 else -code).name}"
-        return f"{self.name} {how}; the end of {self.log}:\n{self.log_tail()}"
+        return f"{self.ending()}; the end of {self.log}:\n{self.log_tail()}"
 
     def log_tail(self, lines: int = 12) -> str:
         """Give the last lines of the log of the latest start, indented."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mqinfer.stack.inferenceserver.server import InferenceKind
 from mqinfer.stack.nats import DEFAULT_MAX_PAYLOAD
+from mqinfer.stack.programs import ServersKind
 from mqinfer.stack.triton import ModelControl
 
 
@@ -16,6 +17,8 @@ class StackSettings:
 
     Attributes:
         dir: Everything the servers keep is under this folder, for the next start too.
+        servers: ``embedded`` ones; ``path``, those of the PATH; ``auto``, those of the PATH where
+            they are installed and serve mqinfer, and else the embedded ones.
         nats: Start NATS; so ``triton`` and ``clickhouse``.
         nats_port: What clients connect to.
         nats_monitor_port: HTTP monitoring of NATS, which any web page can read; None opens none.
@@ -38,6 +41,7 @@ class StackSettings:
     """
 
     dir: Path = Path(".mqinfer")
+    servers: ServersKind = "embedded"
     nats: bool = True
     triton: bool = True
     clickhouse: bool = True

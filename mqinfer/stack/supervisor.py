@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
+from mqinfer.stack.choice import clickhouse_part, left_behind, nats_part, triton_part
 from mqinfer.stack.clickhouse import ClickHouseServer
 from mqinfer.stack.errors import StackConfigurationError, StackError
-from mqinfer.stack.inferenceserver.server import server_of_models
-from mqinfer.stack.nats import NatsServer, find_nats_server
+from mqinfer.stack.nats import NatsServer
+from mqinfer.stack.parts import Part
 from mqinfer.stack.password import resolve
 from mqinfer.stack.ports import require_free
 from mqinfer.stack.server import Server
 from mqinfer.stack.settings import StackSettings
 from mqinfer.stack.triton import TritonServer
+from mqinfer.supervise.lives import Lives
 
 _WATCH_SECONDS = 0.1
-# A server that dies again within this time is not restarted for ever.
+# A server that dies so often one time after another, each within seconds, is not started again.
 _RESTARTS = 5
 
 _S = TypeVar("_S", bound=Server)
@@ -34,49 +38,29 @@ class Stack:
     may be killed and started again on its own: ``stack.nats.kill()``,
     ``await stack.nats.start()``, ``await stack.nats.wait_ready()``.
 
+    Args:
+        settings: What to start.
+        say: Gets a line for the user when a program is here but not taken, when
+            a server died and will be started again, and when it is back.
+
     Attributes:
         settings: As given.
         dir: The folder, absolute.
-        nats: The NATS server, or None if it is not wanted; so the other two.
-        triton: The server of models, Triton or our own.
-        clickhouse: The ClickHouse server.
     """
 
-    def __init__(self, settings: StackSettings | None = None) -> None:
+    def __init__(
+        self,
+        settings: StackSettings | None = None,
+        *,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         self.settings = settings = settings or StackSettings()
+        self._say = say or (lambda _line: None)
         self.dir = settings.dir.absolute()
-        logs = self.dir / "logs"
         password = self._password()
-        self.nats: NatsServer | None = None
-        self.triton: TritonServer | None = None
-        self.clickhouse: ClickHouseServer | None = None
-        if settings.nats:
-            self.nats = NatsServer(
-                self.dir / "nats",
-                log=logs / "nats.log",
-                port=settings.nats_port,
-                monitor_port=settings.nats_monitor_port,
-                max_payload=settings.nats_max_payload,
-                extra_config=settings.nats_config,
-                password=password,
-            )
-        if settings.triton:
-            self.triton = server_of_models(settings.inference)(
-                self.dir / "triton",
-                log=logs / "triton.log",
-                models=settings.models.absolute() if settings.models is not None else None,
-                http_port=settings.triton_http_port,
-                grpc_port=settings.triton_grpc_port,
-                metrics_port=settings.triton_metrics_port,
-                model_control=settings.triton_control,
-            )
-        if settings.clickhouse:
-            self.clickhouse = ClickHouseServer(
-                self.dir / "clickhouse",
-                log=logs / "clickhouse.log",
-                port=settings.clickhouse_port,
-                password=settings.clickhouse_password or password,
-            )
+        self._nats = nats_part(settings, password) if settings.nats else None
+        self._triton = triton_part(settings) if settings.triton else None
+        self._clickhouse = clickhouse_part(settings, password) if settings.clickhouse else None
         self._lock: int | None = None
 
     def _password(self) -> str:
@@ -87,10 +71,29 @@ class Stack:
         return resolve(self.settings.password, self.dir)
 
     @property
+    def nats(self) -> NatsServer | None:
+        """The NATS server, or None if it is not wanted; so the other two."""
+        return None if self._nats is None else self._nats.server
+
+    @property
+    def triton(self) -> TritonServer | None:
+        """The server of models."""
+        return None if self._triton is None else self._triton.server
+
+    @property
+    def clickhouse(self) -> ClickHouseServer | None:
+        """The ClickHouse server."""
+        return None if self._clickhouse is None else self._clickhouse.server
+
+    @property
     def servers(self) -> list[Server]:
         """The servers that are part of this stack."""
-        every: list[Server | None] = [self.nats, self.triton, self.clickhouse]
-        return [server for server in every if server is not None]
+        return [part.server for part in self._parts]
+
+    @property
+    def _parts(self) -> list[Part[Any]]:
+        every: list[Part[Any] | None] = [self._nats, self._triton, self._clickhouse]
+        return [part for part in every if part is not None]
 
     @property
     def nats_url(self) -> str:
@@ -154,12 +157,19 @@ class Stack:
         """
         self._take_lock()
         try:
-            self._check()
+            for part in self._parts:
+                await part.choose(self._say)
+            for server in self.servers:
+                for port, (what, flag) in server.ports().items():
+                    require_free(port, what, flag)
+            if self.clickhouse and (warning := left_behind(self.settings, self.clickhouse)):
+                self._say(f"warning: {warning}")
             self.blobs.mkdir(parents=True, exist_ok=True)
             try:
                 async with asyncio.TaskGroup() as group:
-                    for server in self.servers:
-                        group.create_task(self._bring_up(server), name=f"start {server.name}")
+                    for part in self._parts:
+                        start = part.start(self.settings.ready_timeout, self._say)
+                        group.create_task(start, name=f"start {part.server.name}")
             except* StackError as errors:
                 raise _first(errors) from None
         except BaseException:  # also cancellation: nothing may stay behind
@@ -185,36 +195,37 @@ class Stack:
             StackError: A server died (with ``restart``: died too often); the
                 text has the end of its log.
         """
-        restarts: dict[str, int] = {}
+        try:
+            async with asyncio.TaskGroup() as group:
+                for server in self.servers:
+                    group.create_task(self._keep(server), name=f"watch {server.name}")
+        except* StackError as errors:
+            raise _first(errors) from None
+
+    async def _keep(self, server: Server) -> None:
+        lives = Lives()
+        lives.begin(time.monotonic())
         while True:
-            for server in self.servers:
-                if not server.died:
+            while not server.died:  # noqa: ASYNC110 - a process ends without an event of this loop
+                await asyncio.sleep(_WATCH_SECONDS)
+            died = time.monotonic()
+            pause = lives.crash(died)
+            if not self.settings.restart or lives.crashes > _RESTARTS:
+                raise StackError(server.story())
+            self._say(
+                f"warning: {server.ending()}, and is started again in {pause:g} s; "
+                f"its log is {server.log}"
+            )
+            await asyncio.sleep(pause)
+            lives.begin(time.monotonic())
+            try:
+                await server.start()
+                await server.wait_ready(self.settings.ready_timeout)
+            except StackError:
+                if server.died:
                     continue
-                count = restarts[server.name] = restarts.get(server.name, 0) + 1
-                if not self.settings.restart or count > _RESTARTS:
-                    raise StackError(server.story())
-                await self._bring_up(server)
-            await asyncio.sleep(_WATCH_SECONDS)
-
-    async def _bring_up(self, server: Server) -> None:
-        await server.start()
-        await server.wait_ready(self.settings.ready_timeout)
-
-    def _check(self) -> None:
-        if self.nats is not None:
-            find_nats_server()
-            require_free(self.nats.port, "NATS", "--nats-port")
-            if self.nats.monitor_port:
-                require_free(self.nats.monitor_port, "NATS monitoring", "--nats-monitor-port")
-        if self.triton is not None:
-            self.triton.check()
-            require_free(self.triton.grpc_port, "Triton gRPC", "--triton-grpc-port")
-            require_free(self.triton.http_port, "Triton HTTP", "--triton-http-port")
-            if self.triton.metrics_port:
-                require_free(self.triton.metrics_port, "Triton metrics", "--triton-metrics-port")
-        if self.clickhouse is not None:
-            self.clickhouse.check()
-            require_free(self.clickhouse.port, "ClickHouse HTTP", "--clickhouse-port")
+                raise  # it runs, and does not become ready; or could not be started at all
+            self._say(f"{server.name} is back, {time.monotonic() - died:.1f} s after it died")
 
     def _take_lock(self) -> None:
         """Take the folder for this process; the kernel gives it back however it ends."""

@@ -9,6 +9,7 @@ by NVIDIA's container with its C++ backend.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -25,7 +26,7 @@ from typing import Literal
 from mqinfer.inference.reasons import why
 from mqinfer.packed.runtime import together
 from mqinfer.stack import probe
-from mqinfer.stack.errors import StackConfigurationError, StackError
+from mqinfer.stack.errors import NotInstalled, StackConfigurationError, StackError
 from mqinfer.stack.modelfolder import flaw
 from mqinfer.stack.ports import HOST, free_port
 from mqinfer.stack.repository import RepositoryWatch
@@ -39,9 +40,10 @@ _ONNXRUNTIME_BACKEND = (
     Path(__file__).with_name("onnxconfig.py"),
     Path(together.__file__),
 )
+_MACHINES = ("x86_64", "aarch64")
 _INSTEAD = (
-    "use a Triton of your own (for example compose/compose.yaml) with MQINFER_TRITON_URL, "
-    "and start the stack without it: --no-triton"
+    "start our own inference server with --inference onnx; or use a Triton of your own (for "
+    "example compose/compose.yaml) with MQINFER_TRITON_URL, and start the stack with --no-triton"
 )
 
 # Interfaces of HTTP. The first ones are nobody else's even on a port that was asked for: who may
@@ -75,20 +77,28 @@ def find_triton() -> TritonFiles:
     """Find the server in the wheel nvidia-pytriton without importing it.
 
     Raises:
-        StackConfigurationError: The platform has no such wheel, it is not
-            installed, or it has no stub for this Python.
+        NotInstalled: The platform has no such wheel, or it is not installed.
+        StackConfigurationError: It has no stub for this Python, this NumPy is
+            too new for it, or it is not whole.
     """
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise StackConfigurationError(
-            f"the embedded Triton is for Linux on x86-64, not {sys.platform} on "
+    if sys.platform != "linux" or platform.machine() not in _MACHINES:
+        raise NotInstalled(
+            f"the embedded Triton is for Linux on {' and '.join(_MACHINES)}, not {sys.platform} on "
             f"{platform.machine()}: {_INSTEAD}"
         )
     for package in ("pytriton", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
-            raise StackConfigurationError(
+            raise NotInstalled(
                 f"the embedded Triton needs the package {package}: "
                 f"pip install 'mqinfer[embedded]', or {_INSTEAD}"
             )
+    numpy = importlib.metadata.version("numpy")
+    if int(numpy.partition(".")[0]) > 1:
+        # It starts with NumPy 2 and says that it is ready, and each answer is empty.
+        raise StackConfigurationError(
+            f"the embedded Triton needs a NumPy before 2, not {numpy}: pip install 'numpy<2' "
+            f"(Python 3.13 has none), or {_INSTEAD}"
+        )
     spec = importlib.util.find_spec("pytriton")
     locations = list(spec.submodule_search_locations or ()) if spec is not None else []
     package_dir = Path(locations[0])
@@ -190,8 +200,8 @@ class TritonServer(Server):
             StackConfigurationError: See :func:`find_triton`; or the model
                 repository is not there.
         """
-        find_triton()
         self._check_models()
+        find_triton()
 
     def _check_models(self) -> None:
         """Refuse a model repository that is not there.
@@ -204,6 +214,16 @@ class TritonServer(Server):
                 f"the model repository {self.models} is not a folder: name another with "
                 "--models, or create it (it may be empty)"
             )
+
+    def ports(self) -> Mapping[int, tuple[str, str]]:
+        """Give two, or three."""
+        wanted = {
+            self.grpc_port: ("Triton gRPC", "--triton-grpc-port"),
+            self.http_port: ("Triton HTTP", "--triton-http-port"),
+        }
+        if self.metrics_port is not None:
+            wanted[self.metrics_port] = ("Triton metrics", "--triton-metrics-port")
+        return wanted
 
     def prepare(self) -> None:
         """Assemble what it needs afresh, as what is installed may have changed."""
@@ -255,12 +275,9 @@ class TritonServer(Server):
     def command(self) -> list[str]:
         """Give the command line."""
         command = [
-            str(find_triton().server),
+            *self._executable(),
             f"--model-repository={self.models.resolve()}",
-            f"--backend-directory={(self.directory / 'backends').resolve()}",
             f"--model-control-mode={'none' if self.model_control == 'none' else 'explicit'}",
-            f"--backend-config=onnxruntime,shm-region-prefix-name={self._shared_memory_prefix}",
-            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             "--exit-on-error=false",
             # One broken model must not keep the others from being served.
             "--strict-readiness=false",
@@ -280,6 +297,15 @@ class TritonServer(Server):
         if self.model_control != "none":
             command.append("--load-model=*")
         return [*command, *self.extra_arguments]
+
+    def _executable(self) -> list[str]:
+        """Give the beginning of its command line, with its backends."""
+        return [
+            str(find_triton().server),
+            f"--backend-directory={(self.directory / 'backends').resolve()}",
+            f"--backend-config=onnxruntime,shm-region-prefix-name={self._shared_memory_prefix}",
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+        ]
 
     def environment(self) -> Mapping[str, str]:
         """Let the stub find the wheel's libraries and the packages of this environment."""
@@ -304,7 +330,11 @@ class TritonServer(Server):
 
         It listens only after every model of the repository was loaded or has failed.
         """
-        return (await self.ask("/v2/health/ready"))[0] == 200
+        ready = (await self.ask("/v2/health/ready"))[0] == 200
+        if ready and not self.version:
+            status, about = await self.ask("/v2")
+            self.version = json.loads(about).get("version", "") if status == 200 else ""
+        return ready
 
     async def ask(
         self, path: str, *, method: str = "GET", timeout: float = 2.0

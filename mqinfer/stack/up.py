@@ -10,6 +10,7 @@ from collections.abc import Callable
 from mqinfer import signals
 from mqinfer.stack.errors import StackConfigurationError, StackError
 from mqinfer.stack.modelreport import ModelReport
+from mqinfer.stack.server import Server
 from mqinfer.stack.settings import StackSettings
 from mqinfer.stack.supervisor import Stack
 
@@ -36,7 +37,7 @@ async def run_up(settings: StackSettings, *, out: Callable[[str], None]) -> int:
 
     try:
         with signals.handed_to(stop.set, kill):
-            stack = Stack(settings)
+            stack = Stack(settings, say=out)
             return await _serve(stack, stop, out)
     except StackConfigurationError as error:
         out(f"error: {error}")
@@ -90,11 +91,11 @@ def _models(stack: Stack, out: Callable[[str], None]) -> ModelReport | None:
 def _report(stack: Stack, out: Callable[[str], None], seconds: float) -> None:
     addresses = []
     if stack.nats is not None:
-        addresses.append(f"NATS {stack.nats.url}")
+        addresses.append(f"NATS {stack.nats.url} {_which(stack.nats)}")
     if stack.triton is not None:
-        addresses.append(f"Triton {stack.triton.url}")
+        addresses.append(f"{stack.triton.name} {stack.triton.url} {_which(stack.triton)}")
     if stack.clickhouse is not None:
-        addresses.append(f"ClickHouse {stack.clickhouse.url}")
+        addresses.append(f"ClickHouse {stack.clickhouse.url} {_which(stack.clickhouse)}")
     if stack.settings.password is not None:
         for name, value in stack.environment().items():
             out(f"export {name}={shlex.quote(value)}")
@@ -103,4 +104,10 @@ def _report(stack: Stack, out: Callable[[str], None], seconds: float) -> None:
                 "warning: Triton has no users: everybody on this machine can call its models and "
                 "have it load their own, as you; see docs/security.md, or --no-triton"
             )
-    out(f"ready in {seconds:.1f} s: {', '.join(addresses)} (logs and data in {stack.dir})")
+    out(f"ready in {seconds:.1f} s: {', '.join(addresses)}; logs and data in {stack.dir}")
+
+
+def _which(server: Server) -> str:
+    """Which program it is, and its version."""
+    which = "embedded" if server.program is None else str(server.program)
+    return f"({which}, version {server.version})"

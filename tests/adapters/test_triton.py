@@ -33,6 +33,9 @@ from mqinfer.stack.triton import TritonServer
 from mqinfer.testing import Harness, nats_only, until
 from tests.support.models import config, save_echo, save_table, tensor
 
+# What also holds for our own server is run with it in tests/inferenceserver.
+pytestmark = pytest.mark.triton
+
 FRAGILE = """
 import os
 import sys

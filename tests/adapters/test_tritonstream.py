@@ -28,6 +28,8 @@ from tests.support.models import config, tensor
 # Counts to what it gets, in a thread for each request. 55 is refused in words that Triton has, too,
 # 56 after a part; of 66 it dies after a part; 77 goes on until it is cancelled, which it notes; 88
 # is five parts, of which the last two wait for a file.
+pytestmark = pytest.mark.triton
+
 TOKENS = """
 import os
 import sys

@@ -15,7 +15,7 @@ from .pipeline import Expected, expected
 from .schedule import CLUSTER, SINGLE, draw
 
 pytest.importorskip("chdb")
-pytest.importorskip("pytriton")
+pytestmark = pytest.mark.triton  # its model is one of Triton's Python backend
 
 SEED = int(os.environ.get("FAULTS_SEED", "0")) or random.randrange(1_000_000)
 

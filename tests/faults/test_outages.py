@@ -17,6 +17,7 @@ from mqinfer.settings import Settings
 from mqinfer.stack import ClickHouseServer, NatsServer, TritonServer
 from mqinfer.testing import Harness, until
 from tests.support.models import save_affine
+from tests.support.triton import serving
 
 from . import pipeline
 from .processes import Proxy
@@ -47,13 +48,8 @@ async def triton_server(folder: Path) -> AsyncIterator[TritonServer]:
     """A Triton with the pipeline's model."""
     models = folder / "models"
     save_affine(models, pipeline.MODEL)
-    server = TritonServer(folder / "triton", log=folder / "triton.log", models=models)
-    try:
-        await server.start()
-        await server.wait_ready()
+    async with serving(folder / "triton", models) as server:
         yield server
-    finally:
-        await server.stop()
 
 
 async def pulls_nothing(worker: Worker, name: str) -> None:

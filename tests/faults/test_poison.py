@@ -17,9 +17,10 @@ from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.flow.deadletter import ATTEMPTS, ERROR
 from mqinfer.operate.letters import Letter
 from mqinfer.settings import Settings
-from mqinfer.stack import ClickHouseServer, TritonServer
+from mqinfer.stack import ClickHouseServer
 from mqinfer.testing import Harness, until
 from tests.support.models import save_picky
+from tests.support.triton import server_of_models
 
 from .support import SOON, Double, Number, settings_with
 
@@ -226,7 +227,7 @@ async def test_one_that_triton_refuses_and_one_that_clickhouse_refuses(
 ) -> None:
     models = tmp_path / "models"
     save_picky(models, "picky")
-    triton = TritonServer(tmp_path / "triton", log=tmp_path / "triton.log", models=models)
+    triton = server_of_models()(tmp_path / "triton", log=tmp_path / "triton.log", models=models)
     clickhouse = ClickHouseServer(tmp_path / "clickhouse", log=tmp_path / "clickhouse.log")
     app = App("refused")
     picky = app.model("picky")

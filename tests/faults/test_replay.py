@@ -9,7 +9,7 @@ import pytest
 from .replay import Replay
 
 pytest.importorskip("chdb")
-pytest.importorskip("pytriton")
+pytestmark = pytest.mark.triton  # its model is one of Triton's Python backend
 
 
 async def test_a_replay_beside_live_work_is_killed_and_joined(tmp_path: Path) -> None:

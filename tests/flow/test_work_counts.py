@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mqinfer import App, Message
 from mqinfer.adapters.jetstream import JetStream
@@ -65,7 +64,6 @@ async def test_a_thousand_messages_cost_few_writes_and_no_tasks(nats: Settings) 
 
 
 async def test_a_thousand_model_calls_go_in_few_requests(nats: Settings, tmp_path: Path) -> None:
-    pytest.importorskip("pytriton")
     from tests.faults import pipeline
     from tests.support.models import save_affine
     from tests.support.triton import serving

@@ -16,6 +16,8 @@ from tritonclient.utils import InferenceServerException
 from mqinfer.stack import StackConfigurationError, TritonServer
 from tests.support.models import save_scale
 
+pytestmark = pytest.mark.triton
+
 MORE = """
 dynamic_batching { max_queue_delay_microseconds: 200000 }
 parameters { key: "intra_op_thread_count" value: { string_value: "2" } }
@@ -148,4 +150,13 @@ def test_another_platform_is_told_what_to_use(
     monkeypatch.setattr("sys.platform", "darwin")
     server = TritonServer(tmp_path, log=tmp_path / "log")
     with pytest.raises(StackConfigurationError, match="MQINFER_TRITON_URL"):
+        server.check()
+
+
+def test_a_numpy_that_its_backend_cannot_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.5.1")
+    server = TritonServer(tmp_path, log=tmp_path / "log")
+    with pytest.raises(StackConfigurationError, match=r"a NumPy before 2, not 2\.5\.1"):
         server.check()

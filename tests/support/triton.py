@@ -1,4 +1,8 @@
-"""A real tritonserver for the tests that need no other server of the stack."""
+"""A server of models for the tests that need no other of the stack: Triton where it can be had.
+
+Where it cannot, our own server of its protocol takes its place, and tests of what Triton alone does
+(its Python models, its flags) are skipped with the reason: `pytest.mark.triton`.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +10,43 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
-from mqinfer.stack import TritonServer
+from mqinfer.stack import InferenceServer, StackConfigurationError, TritonServer
+from mqinfer.stack.triton import find_triton
+
+
+@cache
+def why_no_triton() -> str | None:
+    """Why the embedded Triton cannot run here; None if it can."""
+    try:
+        find_triton()
+    except StackConfigurationError as error:
+        return str(error)
+    return None
+
+
+def server_of_models() -> type[TritonServer]:
+    """What serves models in these tests."""
+    return TritonServer if why_no_triton() is None else InferenceServer
 
 
 @asynccontextmanager
 async def serving(
-    folder: Path, models: Path, kind: type[TritonServer] = TritonServer
+    folder: Path, models: Path, kind: type[TritonServer] | None = None
 ) -> AsyncIterator[TritonServer]:
     """Serve a model repository, on a port of its own; new versions are taken up (`poll`).
 
     Args:
         folder: for the server's files and its log.
         models: the repository.
-        kind: what serves it.
+        kind: what serves it, `server_of_models()` by default.
     """
+    kind = kind or server_of_models()
     server = kind(folder / "data", log=folder / "triton.log", models=models)
     await server.start()
     try:
@@ -38,7 +60,7 @@ async def serving(
 async def triton(
     repository: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[TritonServer]:
-    """A tritonserver for all tests of a file, which says with `repository` what it serves."""
+    """A server for all tests of a file, which says with `repository` what it serves."""
     async with serving(tmp_path_factory.mktemp("triton"), repository) as server:
         with kept(server):
             yield server

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
 from collections.abc import Mapping
 from typing import Literal
 
 from mqinfer.stack.errors import StackConfigurationError
-from mqinfer.stack.triton import TritonServer, find_triton
+from mqinfer.stack.triton import TritonServer
 
 InferenceKind = Literal["auto", "triton", "onnx"]
 
@@ -16,10 +17,12 @@ InferenceKind = Literal["auto", "triton", "onnx"]
 class InferenceServer(TritonServer):
     """A process of ours that serves a model repository as Triton would.
 
-    It has Triton's arguments, addresses and calls, but for `extra_arguments`, of which it has none.
+    It has Triton's arguments, addresses and calls, but for `extra_arguments`, of which it has none;
+    its version is that of ONNX Runtime.
     """
 
     name = "the inference server"
+    label = "our own inference server"
 
     def check(self) -> None:
         """Refuse what cannot work before anything is started.
@@ -35,6 +38,7 @@ class InferenceServer(TritonServer):
                 "--no-triton"
             )
         self._check_models()
+        self.version = importlib.metadata.version("onnxruntime")
 
     def _assemble(self) -> None:
         """It needs nothing."""
@@ -58,13 +62,3 @@ class InferenceServer(TritonServer):
             f"--model-control={'none' if self.model_control == 'none' else 'explicit'}",
             f"--exit-timeout={self.exit_timeout}",
         ]
-
-
-def server_of_models(wanted: InferenceKind) -> type[TritonServer]:
-    """Which server is to run the models; for ``auto`` Triton wherever it can be had."""
-    if wanted == "auto":
-        try:
-            find_triton()
-        except StackConfigurationError:
-            return InferenceServer
-    return InferenceServer if wanted == "onnx" else TritonServer

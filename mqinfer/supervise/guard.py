@@ -11,7 +11,8 @@ server's process id on its standard output, then waits for whichever comes first
 
 If the guard itself is killed, the kernel kills the server (PR_SET_PDEATHSIG).
 That signal is set between fork and exec, which is only safe in a process with
-one thread: the reason why the stack does not do it by itself.
+one thread: the reason why the stack does not do it by itself. A worker's process
+asks for it when it has begun (`end_with`).
 """
 
 import contextlib
@@ -34,13 +35,22 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
+def end_with(parent: int) -> None:
+    """In a child: be killed by the kernel when the parent is; end at once if it is gone already.
+
+    Args:
+        parent: its process id.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
 def _run_server(command: list[str], guard_pid: int) -> None:
     """Become the server (in the forked child); never returns."""
     try:
         os.setpgid(0, 0)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != guard_pid:  # the guard died before the line above
-            os._exit(1)
+        end_with(guard_pid)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
