@@ -14,7 +14,7 @@ from mqinfer.errors import ModelUnavailable
 from mqinfer.inference.calls import ModelDied
 from mqinfer.inference.inference import Inference
 from mqinfer.model import Model
-from mqinfer.stack import InferenceServer
+from mqinfer.stack import InferenceServer, probe
 from mqinfer.testing import until
 from tests.support.models import save_rounds, save_table
 
@@ -59,6 +59,14 @@ async def rounds(server: TritonClient, number: int, model: str = "slow") -> list
     return list(found)
 
 
+async def pending(ours: InferenceServer, model: str, count: int) -> bool:
+    """Whether so many requests wait in the server for a model."""
+    assert ours.metrics_port is not None
+    _, body = await probe.http(ours.metrics_port, "/metrics")
+    gauge = f'nv_inference_pending_request_count{{model="{model}",version="1"}} {count}'
+    return gauge in body.decode().splitlines()
+
+
 async def at_work(ours: InferenceServer, title: str, seconds: float = 0.1) -> psutil.Process:
     """The process of a version that has worked for so long, by its own time."""
     began: dict[psutil.Process, float] = {}
@@ -81,6 +89,7 @@ async def test_what_it_was_at_is_told_and_what_waited_waits_on(
     waiting = [asyncio.create_task(rounds(server, number)) for number in range(5)]
     reply = await server.infer("table", None, {"index": np.array([[7]])}, timeout=60)
     assert reply.outputs["value"].tolist() == [[70.0]], "another model is not held up"
+    await until(lambda: pending(ours, "slow", 5), "all of them in its queue")
     process.kill()
     with pytest.raises(ModelDied, match="Stub process 'slow_0_0' is not healthy"):
         await doomed

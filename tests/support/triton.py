@@ -47,7 +47,7 @@ async def serving(
         kind: what serves it, `server_of_models()` by default.
     """
     kind = kind or server_of_models()
-    server = kind(folder / "data", log=folder / "triton.log", models=models)
+    server = kind(folder / "data", log=folder / "triton.log", models=models, metrics_port=0)
     await server.start()
     try:
         await server.wait_ready()
