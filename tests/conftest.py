@@ -36,6 +36,7 @@ LONGEST = (
     "examples/test_plants_demo.py",
     "faults/test_replay.py",
     "adapters/test_triton.py",
+    "packed/test_served.py",
     "faults/test_poison.py",
     "benchmarks/test_benchmarks_more.py",
     "worker/test_renewals.py",

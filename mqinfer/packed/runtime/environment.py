@@ -74,8 +74,11 @@ class Environment:
                     part = cache / f"{self.key}.part"
                     for old in (part, place):
                         shutil.rmtree(old, ignore_errors=True)
-                    self._make(part)
-                    part.rename(place)
+                    try:
+                        self._make(part)
+                        part.rename(place)
+                    finally:
+                        shutil.rmtree(part, ignore_errors=True)
         except OSError as error:
             raise EnvironmentFailed(
                 f"its environment cannot be made in {cache}: {error} (MQINFER_ENVIRONMENTS names "
