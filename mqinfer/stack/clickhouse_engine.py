@@ -24,6 +24,7 @@ from mqinfer.stack.clickhouse_refuse import Refusal, Refused
 from mqinfer.stack.clickhouse_sessions import Session, Sessions, Wanted
 from mqinfer.stack.clickhouse_statement import Insert, output_format, quote, tokens
 
+_PATIENCE_AT_CLOSE = 3.0
 # Statements that a GET may say though they are no queries: they change the session at most.
 _HARMLESS = ([b"SET"], [b"USE"], [b"CREATE", b"TEMPORARY"], [b"DROP", b"TEMPORARY"])
 
@@ -82,7 +83,9 @@ class Engine:
         self.timezone = self._keeper.query("SELECT timezone()", "TSVRaw").bytes().decode().strip()
 
     def close(self) -> None:
-        """Close every connection and with the last one the files."""
+        """Close every connection and with the last one the files, unless a query does not end."""
+        if not self.processes.end_all(_PATIENCE_AT_CLOSE):
+            return
         self.sessions.close()
         self._parser.close()
         self._keeper.close()

@@ -85,10 +85,13 @@ class Processes:
 
     def kill(self, query_id: str) -> None:
         """Tell the engine to end what runs under an id, if anything does already."""
+        self._kill(f"{_ID} = {quote(query_id)}")
+
+    def _kill(self, which: str) -> None:
         connection = self._connect()
         try:
             with suppress(RuntimeError):  # it ended, or has not begun
-                connection.query(f"KILL QUERY WHERE {_ID} = {quote(query_id)}")
+                connection.query(f"KILL QUERY WHERE {which}")
         finally:
             connection.close()
 
@@ -101,6 +104,24 @@ class Processes:
             self.kill(query_id)
             ended.wait(wait)
             wait = min(2 * wait, 2.0)
+
+    def end_all(self, patience: float) -> bool:
+        """End whatever runs, for a stop.
+
+        Args:
+            patience: How long to try, in seconds.
+
+        Returns:
+            Whether nothing runs any longer.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            with self._lock:
+                ended = next(iter(self._running.values()), None)
+            if ended is None or time.monotonic() > deadline:
+                return ended is None
+            self._kill(f"Settings['{ID_SETTING}'] != ''")
+            ended.wait(0.1)
 
 
 @dataclass(frozen=True, slots=True)

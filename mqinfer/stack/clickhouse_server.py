@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import threading
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,6 +25,8 @@ from mqinfer.stack.clickhouse_answer import Queries
 from mqinfer.stack.clickhouse_engine import Engine
 from mqinfer.stack.ports import HOST
 
+# What is at work may go on as long, then it has as long to end.
+_GRACE_SECONDS = 2.0
 _PASSWORD_VARIABLE = "MQINFER_STACK_CLICKHOUSE_PASSWORD"
 _HELP = """
 Use / or /ping for health checks.
@@ -60,6 +64,19 @@ def application(engine: Engine, user: str = "default", password: str = "") -> St
     )
 
 
+class _Server(uvicorn.Server):
+    """Ends the queries that are still at work a while after the signal that stops it."""
+
+    engine: Engine
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take the signal."""
+        super().handle_exit(sig, frame)
+        end = threading.Timer(_GRACE_SECONDS, self.engine.processes.end_all, (_GRACE_SECONDS,))
+        end.daemon = True
+        end.start()
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,7 +88,7 @@ def main() -> None:
     # The password comes by the environment, as everybody can read command lines.
     password = os.environ.pop(_PASSWORD_VARIABLE, "")
     engine = Engine(arguments.directory)
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             own_pages_only(application(engine, arguments.user, password)),
             host=HOST,
@@ -81,10 +98,11 @@ def main() -> None:
             lifespan="off",
             # Clients keep connections; ClickHouse's own default is 10 s as well.
             timeout_keep_alive=10,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=int(2 * _GRACE_SECONDS),
             ws="none",
         )
     )
+    server.engine = engine
     # uvicorn raises the signal that stopped it once more, to this handler; the files
     # are to be closed first.
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)

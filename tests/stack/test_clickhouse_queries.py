@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import clickhouse_connect
 import pytest
@@ -164,6 +165,23 @@ async def test_a_change_is_made_although_its_client_went(server: ClickHouseServe
     await settle(lambda: running(server, "made") == ["made"])
     connection.close()
     await settle(lambda: http(server, "SELECT count() FROM made").body == b"20\n")
+
+
+async def test_a_stop_ends_what_is_at_work(tmp_path: Path) -> None:
+    server = ClickHouseServer(tmp_path / "data", log=tmp_path / "clickhouse.log")
+    await server.start()
+    try:
+        await server.wait_ready()
+        kinds = ["nothing comes", "sleeps", "sorts"]
+        connections = [begin(server, ENDLESS[kind], query_id=kind) for kind in kinds]
+        connections.append(begin(server, ENDLESS["sleeps"], query_id="s", session_id="s"))
+        await settle(lambda: len(running(server, "%")) >= len(connections))
+    finally:
+        await server.stop()
+    for connection in connections:
+        connection.close()
+    # Killed after ten seconds, it would have said nothing; and what was broken off is no error.
+    assert "Traceback" not in (await asyncio.to_thread((tmp_path / "clickhouse.log").read_text))
 
 
 async def test_a_session_times_out_and_ends_when_asked(server: ClickHouseServer) -> None:
