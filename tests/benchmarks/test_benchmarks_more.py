@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency, load, replay, scale, sink, start
+from benchmarks import latency, load, replay, scale, servers, sink, start
 from benchmarks.results import Options, Result
 from benchmarks.times import quantile
 from benchmarks.torchfile import read_weights
@@ -29,6 +29,12 @@ async def test_start(tmp_path: Path) -> None:
     assert len(result.rows) == 3
     assert all(seconds > 0 for row in figures(result).values() for seconds in row)
     assert len(result.goals) == 2
+
+
+async def test_servers(tmp_path: Path) -> None:
+    result = await servers.measure(options(tmp_path))
+    assert "our own server" in figures(result)
+    assert all(value > 0 for row in figures(result).values() for value in row)
 
 
 async def test_replay(tmp_path: Path) -> None:
