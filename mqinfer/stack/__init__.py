@@ -4,7 +4,7 @@ What runs here runs unchanged against production servers: they speak the same
 protocols, and everything else finds them by URL (see `Stack.environment`).
 """
 
-from mqinfer.stack.clickhouse import ClickHouseServer
+from mqinfer.stack.clickhouse.server import ClickHouseServer
 from mqinfer.stack.errors import StackConfigurationError, StackError
 from mqinfer.stack.inferenceserver.server import InferenceServer
 from mqinfer.stack.nats import NatsServer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mqinfer.stack.clickhouse import ClickHouseServer
+from mqinfer.stack.clickhouse.server import ClickHouseServer
 from mqinfer.stack.inferenceserver.server import InferenceServer
 from mqinfer.stack.nats import NatsServer
 from mqinfer.stack.onpath import ClickHouseOnPath, NatsOnPath, TritonOnPath

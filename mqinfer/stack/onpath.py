@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from mqinfer.stack import programs
-from mqinfer.stack.clickhouse import ClickHouseServer
+from mqinfer.stack.clickhouse.server import ClickHouseServer
 from mqinfer.stack.nats import NatsServer
 from mqinfer.stack.password import write_private
 from mqinfer.stack.ports import HOST

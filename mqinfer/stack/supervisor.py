@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from mqinfer.stack.choice import clickhouse_part, left_behind, nats_part, triton_part
-from mqinfer.stack.clickhouse import ClickHouseServer
+from mqinfer.stack.clickhouse.server import ClickHouseServer
 from mqinfer.stack.errors import StackConfigurationError, StackError
 from mqinfer.stack.nats import NatsServer
 from mqinfer.stack.parts import Part

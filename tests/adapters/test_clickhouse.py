@@ -8,7 +8,7 @@ import pytest
 
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.errors import BadRows, ConfigurationError, PermissionDenied, TableError, Unavailable
-from mqinfer.stack.clickhouse import ClickHouseServer
+from mqinfer.stack.clickhouse.server import ClickHouseServer
 from mqinfer.stack.ports import free_port
 
 

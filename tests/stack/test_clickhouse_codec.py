@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqinfer.stack import ClickHouseServer
-from mqinfer.stack import clickhouse_codec as codec
+from mqinfer.stack.clickhouse import codec
 from tests.stack.wire import http, server
 
 __all__ = ["server"]

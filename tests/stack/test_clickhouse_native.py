@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mqinfer.stack import ClickHouseServer
-from mqinfer.stack.clickhouse_errors import EngineError
-from mqinfer.stack.clickhouse_native import NativeBlocks
+from mqinfer.stack.clickhouse.errors import EngineError
+from mqinfer.stack.clickhouse.native import NativeBlocks
 from tests.stack.wire import http, server
 
 __all__ = ["server"]

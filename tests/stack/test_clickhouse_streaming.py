@@ -16,7 +16,7 @@ import pytest
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from mqinfer.stack import ClickHouseServer
-from mqinfer.stack.clickhouse_body import read_statement
+from mqinfer.stack.clickhouse.body import read_statement
 from tests.stack.wire import address, server
 from tests.stack.wire import http as ask
 

@@ -42,7 +42,7 @@ assert secret == (hashlib.sha256(password.encode()).hexdigest() if password else
 os.environ["MQINFER_STACK_CLICKHOUSE_PASSWORD"] = password
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
 os.execv(sys.executable, [
-    sys.executable, "-m", "mqinfer.stack.clickhouse_server", "--user=default",
+    sys.executable, "-m", "mqinfer.stack.clickhouse", "--user=default",
     "--directory=" + config.findtext("path"), "--port=" + config.findtext("http_port"),
 ])
 """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mqinfer.stack.clickhouse_statement import find_insert, output_format
+from mqinfer.stack.clickhouse.statement import find_insert, output_format
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mqinfer.adapters.clickhouse import ClickHouse
-from mqinfer.stack.clickhouse import ClickHouseServer
+from mqinfer.stack.clickhouse.server import ClickHouseServer
 
 _numbers = itertools.count()
 

@@ -13,7 +13,7 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
-from mqinfer.stack.clickhouse_errors import Code, EngineError
+from mqinfer.stack.clickhouse.errors import Code, EngineError
 
 _CUSTOM_SERIALIZATION = 54454
 _OUT_OF_ORDER_BUCKETS = 54480

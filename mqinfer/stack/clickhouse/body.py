@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from mqinfer.stack.clickhouse_codec import CodecError, Decoder
-from mqinfer.stack.clickhouse_errors import Code, EngineError
-from mqinfer.stack.clickhouse_statement import Insert, find_insert
+from mqinfer.stack.clickhouse.codec import CodecError, Decoder
+from mqinfer.stack.clickhouse.errors import Code, EngineError
+from mqinfer.stack.clickhouse.statement import Insert, find_insert
 
 # A statement before its data is no longer than this: the default of max_query_size.
 _HEAD_BYTES = 1 << 18

@@ -2,9 +2,9 @@
 
 chDB has ClickHouse's access control when it is given a configuration: grants (which table and
 database engines, and no sources: files, addresses), settings that keep their values, and an empty
-folder where it looks for files. All is made from `clickhouse_allowed.toml`: what is not there, such
+folder where it looks for files. All is made from `allowed.toml`: what is not there, such
 as a function that a newer chDB brings, is refused. What the engine knows no grant for is left to
-`clickhouse_refuse`.
+`refuse`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import chdb
 
 from mqinfer.stack.errors import StackConfigurationError
 
-_ALLOWED = tomllib.loads(Path(__file__).with_name("clickhouse_allowed.toml").read_text())
+_ALLOWED = tomllib.loads(Path(__file__).with_name("allowed.toml").read_text())
 _VALUES = {
     "allow_introspection_functions": "0",
     # It looks functions up by itself, past those that are replaced below.
@@ -41,7 +41,7 @@ _FOLDERS = (
 
 
 def allowed(name: str) -> frozenset[str]:
-    """Give one of the lists of words in `clickhouse_allowed.toml`."""
+    """Give one of the lists of words in `allowed.toml`."""
     return frozenset(_ALLOWED[name].split())
 
 

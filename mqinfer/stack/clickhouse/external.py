@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mqinfer.stack.clickhouse_errors import Code, EngineError
-from mqinfer.stack.clickhouse_statement import identifier, quote
+from mqinfer.stack.clickhouse.errors import Code, EngineError
+from mqinfer.stack.clickhouse.statement import identifier, quote
 
 SUFFIXES = ("_format", "_structure", "_types")
 _WORD = re.compile(r"\w+\Z", re.ASCII)

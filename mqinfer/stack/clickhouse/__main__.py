@@ -1,6 +1,6 @@
 """ClickHouse's HTTP interface over the chdb engine; runs as a process of its own.
 
-``python -m mqinfer.stack.clickhouse_server --directory D --port P``. What
+``python -m mqinfer.stack.clickhouse --directory D --port P``. What
 clickhouse-connect, Grafana and curl say to a ClickHouse server on port 8123 they
 can say here. An INSERT is answered when its data are in the table's files.
 """
@@ -21,8 +21,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mqinfer.origin import own_pages_only
-from mqinfer.stack.clickhouse_answer import Queries
-from mqinfer.stack.clickhouse_engine import Engine
+from mqinfer.stack.clickhouse.answer import Queries
+from mqinfer.stack.clickhouse.engine import Engine
 from mqinfer.stack.ports import HOST
 
 # What is at work may go on as long, then it has as long to end.

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mqinfer.stack.clickhouse_access import Access
-from mqinfer.stack.clickhouse_errors import Code, EngineError
-from mqinfer.stack.clickhouse_external import ExternalTable
-from mqinfer.stack.clickhouse_native import NativeBlocks
-from mqinfer.stack.clickhouse_processes import Processes, find_kill, name_processes
-from mqinfer.stack.clickhouse_refuse import Refusal, Refused
-from mqinfer.stack.clickhouse_sessions import Session, Sessions, Wanted
-from mqinfer.stack.clickhouse_statement import Insert, output_format, quote, tokens
+from mqinfer.stack.clickhouse.access import Access
+from mqinfer.stack.clickhouse.errors import Code, EngineError
+from mqinfer.stack.clickhouse.external import ExternalTable
+from mqinfer.stack.clickhouse.native import NativeBlocks
+from mqinfer.stack.clickhouse.processes import Processes, find_kill, name_processes
+from mqinfer.stack.clickhouse.refuse import Refusal, Refused
+from mqinfer.stack.clickhouse.sessions import Session, Sessions, Wanted
+from mqinfer.stack.clickhouse.statement import Insert, output_format, quote, tokens
 
 _PATIENCE_AT_CLOSE = 3.0
 # Statements that a GET may say though they are no queries: they change the session at most.

@@ -83,7 +83,7 @@ class ClickHouseServer(Server):
         return [
             sys.executable,
             "-m",
-            "mqinfer.stack.clickhouse_server",
+            "mqinfer.stack.clickhouse",
             f"--directory={self.directory.resolve()}",
             f"--port={self.port}",
             f"--user={self.user}",

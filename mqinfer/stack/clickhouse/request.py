@@ -17,12 +17,12 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request as HttpRequest
 
-from mqinfer.stack import clickhouse_codec as codec
-from mqinfer.stack.clickhouse_body import Statement, decoded, read_statement
-from mqinfer.stack.clickhouse_engine import Request
-from mqinfer.stack.clickhouse_errors import Code, EngineError
-from mqinfer.stack.clickhouse_external import SUFFIXES, ExternalTable, external_table
-from mqinfer.stack.clickhouse_sessions import Wanted
+from mqinfer.stack.clickhouse import codec
+from mqinfer.stack.clickhouse.body import Statement, decoded, read_statement
+from mqinfer.stack.clickhouse.engine import Request
+from mqinfer.stack.clickhouse.errors import Code, EngineError
+from mqinfer.stack.clickhouse.external import SUFFIXES, ExternalTable, external_table
+from mqinfer.stack.clickhouse.sessions import Wanted
 
 _LONGEST_SESSION = 3600.0
 _LARGEST_FIELD = 1 << 26

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from mqinfer.stack.clickhouse_errors import Code, EngineError
-from mqinfer.stack.clickhouse_processes import ID_SETTING
-from mqinfer.stack.clickhouse_statement import identifier, quote
+from mqinfer.stack.clickhouse.errors import Code, EngineError
+from mqinfer.stack.clickhouse.processes import ID_SETTING
+from mqinfer.stack.clickhouse.statement import identifier, quote
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _DEFAULTS = {

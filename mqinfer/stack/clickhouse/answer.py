@@ -23,11 +23,11 @@ from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from mqinfer.stack import clickhouse_codec as codec
-from mqinfer.stack.clickhouse_engine import Engine, Query
-from mqinfer.stack.clickhouse_errors import EngineError
-from mqinfer.stack.clickhouse_processes import MOST_QUERIES
-from mqinfer.stack.clickhouse_request import Incoming, authenticate, is_true
+from mqinfer.stack.clickhouse import codec
+from mqinfer.stack.clickhouse.engine import Engine, Query
+from mqinfer.stack.clickhouse.errors import EngineError
+from mqinfer.stack.clickhouse.processes import MOST_QUERIES
+from mqinfer.stack.clickhouse.request import Incoming, authenticate, is_true
 
 _KEPT_BACK_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 18

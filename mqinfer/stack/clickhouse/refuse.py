@@ -1,6 +1,6 @@
 """Refusing statements that would reach beyond the tables: files, programs, other servers.
 
-The engine refuses most of it itself (see `clickhouse_access`). What it knows no grant for is found
+The engine refuses most of it itself (see `access`). What it knows no grant for is found
 here, in the engine's own rendering of the statement: `formatQuerySingleLine` parses as the engine
 will and writes one spelling of everything, without comments, heredocs and odd quoting. A statement
 that it cannot parse, or that begins with a word not known here, is not executed.
@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from mqinfer.stack.clickhouse_access import allowed
+from mqinfer.stack.clickhouse.access import allowed
 
 _STATEMENTS = allowed("statements")
 # What a dictionary's SOURCE(CLICKHOUSE(...)) may say of a table of this engine, or ask of it.

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from mqinfer.stack.clickhouse_errors import Code, EngineError
-from mqinfer.stack.clickhouse_statement import Token, quote, tokens
+from mqinfer.stack.clickhouse.errors import Code, EngineError
+from mqinfer.stack.clickhouse.statement import Token, quote, tokens
 
 # Names the application to servers that `remote` asks, which is refused here.
 ID_SETTING = "chdb_client_name"
