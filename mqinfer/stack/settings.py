@@ -63,10 +63,15 @@ class StackSettings:
 
     @classmethod
     def free_ports(cls, dir: Path, **changes: object) -> StackSettings:  # noqa: A002
-        """Give settings whose ports are all free ones, for tests and side-by-side stacks."""
+        """Give settings whose ports are all free ones, for tests and side-by-side stacks.
+
+        Monitoring of NATS and Triton's metrics are open, too, which `mqinfer up` opens on request.
+        """
         ports: dict[str, object] = {
             "nats_port": 0,
+            "nats_monitor_port": 0,
             "triton_grpc_port": 0,
+            "triton_metrics_port": 0,
             "clickhouse_port": 0,
         }
         return cls(dir=dir, **{**ports, **changes})  # type: ignore[arg-type]
