@@ -280,11 +280,13 @@ async def load_version(stack: Stack, model: str, version: str) -> float:
     # Renamed, so that Triton never finds half of it.
     fresh.rename(stack.triton.models / model / version)
     began = time.monotonic()
-    triton, path = stack.triton, f"/v2/models/{model}/versions/{version}/ready"
+    triton = stack.triton
 
     async def served() -> bool:
         with suppress(OSError, TimeoutError):
-            return (await triton.ask(path))[0] == 200
+            for one in await triton.model_states():
+                if (one.name, one.version, one.state) == (model, version, "READY"):
+                    return True
         return False  # too busy to say
 
     while not await served():
