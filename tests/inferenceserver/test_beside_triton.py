@@ -21,6 +21,8 @@ from mqinfer.adapters.triton import TritonClient
 from mqinfer.stack import InferenceServer, TritonServer
 from tests.support.models import graph, save, save_echo, save_scale, save_table, tensor
 
+pytestmark = pytest.mark.triton
+
 TYPES = {
     "bool": TensorProto.BOOL,
     "int8": TensorProto.INT8,

@@ -22,7 +22,6 @@ from mqinfer.adapters.triton import TritonClient
 from mqinfer.errors import ModelUnavailable
 from mqinfer.stack import InferenceServer, StackConfigurationError, probe
 from mqinfer.stack.inferenceserver import wire
-from mqinfer.stack.inferenceserver.server import server_of_models
 from mqinfer.stack.inferenceserver.tensors import Tensor, reshaped, split
 from mqinfer.stack.ports import free_port
 from mqinfer.testing import until
@@ -241,7 +240,6 @@ def test_without_onnxruntime_it_says_what_to_do(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(StackConfigurationError, match="pip install onnxruntime"):
         server.check()
-    assert server_of_models("auto") is InferenceServer
 
 
 # --- bytes --------------------------------------------------------------------------------------
