@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ from mqinfer.inference.reasons import NOT_TAKEN, why
 from mqinfer.stack import StackConfigurationError
 from mqinfer.stack.modelfolder import flaw
 from mqinfer.stack.modelreport import ModelReport
+from mqinfer.stack.ports import HOST
 from mqinfer.stack.triton import ModelState, find_triton
 from tests.support.cli import TIMEOUT, command
 from tests.support.models import save_affine, save_echo
@@ -164,7 +166,9 @@ async def test_up_says_why_and_when_it_is_mended(
         assert first.startswith(f"{told} leaf 1: cannot load")
         assert second.startswith(f"{told} other: ")
         assert "config.pbtxt cannot be read" in second
-        client = TritonClient(ready.partition("Triton ")[2].partition(" ")[0].rstrip(","))
+        found = re.search(rf"{HOST}:\d+", ready)
+        assert found is not None, ready
+        client = TritonClient(found[0])
         assert "leaf is not ready at 127.0.0.1" in await refusal(client, "leaf")
         assert ": cannot load " in await refusal(client, "leaf")
         assert not_taken in await refusal(client, "other")

@@ -1,7 +1,7 @@
 """Requests and answers as bytes: tensors are copied once on either way, however large they are.
 
 The generated messages copy a tensor three times in each direction. What is small goes through them
-all the same; measured on an echo of 29 MB, this way takes 150 ms, and theirs 260.
+all the same.
 """
 
 from __future__ import annotations
