@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.counts import (
@@ -190,6 +190,11 @@ class Metrics:
     def stage(self, name: str) -> StageMetrics:
         """The counts of a stage; always the same object for a name."""
         return self._stages.setdefault(name, StageMetrics())
+
+    @property
+    def models(self) -> Mapping[tuple[str, str], ModelMetrics]:
+        """The counts by model and version."""
+        return self._models
 
     def request(self, model: str, version: str, items: int, seconds: float) -> None:
         """The inference server answered a request; what `inference.inference` reports to."""
