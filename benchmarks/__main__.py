@@ -34,6 +34,7 @@ NAMES = (
     "scale",
     "start",
     "blobs",
+    "cost",
 )
 _LIMIT = 1200.0  # seconds for one benchmark
 

@@ -110,6 +110,8 @@ def verdict(stages: Sequence[Measured], rate: float, cores: int) -> str:
     )
     if rate > 0:
         text += f", all stages in one process {rate:,.0f}"
+    if rate > 1.5 * least.roots:
+        text += " (they disagree: others kept the machine busy for a while; measure again)"
     return f"{text}. {_cause(least, cores)}"
 
 

@@ -114,6 +114,8 @@ def _show(found: Found) -> None:
         elif not stage.each:
             made = "; measured on messages made up from the type" if stage.handled else ""
             print(f"{stage.name}: none of the messages led to anything that it reads{made}")
+        elif not stage.handled:
+            print(f"{stage.name}: it handled nothing in its time; give it more with --seconds")
     print(f"\n{found.verdict}")
 
 

@@ -48,6 +48,11 @@ def test_the_sentence_says_what_bounds_it_and_what_to_do(values, says):
     assert re.search(says, found), found
 
 
+def test_figures_that_contradict_each_other_are_told():
+    assert "measure again" in verdict([stage()], 100.0, 2)
+    assert "measure again" not in verdict([stage()], 20.0, 2)
+
+
 def test_a_sink_may_bound_it():
     assert "ClickHouse takes no more" in verdict([stage("sink-grade", inserting=0.9)], 0.0, 2)
 
