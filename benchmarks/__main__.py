@@ -24,7 +24,18 @@ from benchmarks import report
 from benchmarks.results import Options, Result
 from mqinfer.observe import configure_logging
 
-NAMES = ("stage_loop", "inference", "servers", "sink", "latency", "replay", "scale", "start")
+NAMES = (
+    "stage_loop",
+    "inference",
+    "servers",
+    "sink",
+    "latency",
+    "replay",
+    "scale",
+    "start",
+    "blobs",
+    "cost",
+)
 _LIMIT = 1200.0  # seconds for one benchmark
 
 

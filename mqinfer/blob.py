@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.errors import BlobError, BlobPathError, NotConnected
@@ -181,7 +182,7 @@ class Blob:
             if len(self._data) <= inline_limit:
                 return
             digest = hashlib.sha256(self._data).hexdigest()
-            path = f"sha256/{digest[:2]}/{digest}"
+            path = f"sha256/{digest[:2]}/{digest}"  # which `digest_of` reads
         await store.put(path, self._data)
         self._path, self._store = path, store
 
@@ -249,6 +250,14 @@ class Blob:
     def __repr__(self) -> str:
         size = "" if self._data is None else f"{len(self._data)} bytes"
         return f"Blob({', '.join(filter(None, (repr(self._path) if self._path else '', size)))})"
+
+
+def digest_of(path: str) -> str | None:
+    """The SHA-256 of what is stored under a path that `Blob.save` made; None for any other."""
+    digest = path[10:]
+    if re.fullmatch("[0-9a-f]{64}", digest) and path == f"sha256/{digest[:2]}/{digest}":
+        return digest
+    return None
 
 
 def checked_path(path: str) -> str:

@@ -324,6 +324,20 @@ def _array(kind: Any, value: Any) -> Any:
     return np.frombuffer(raw, dtype=dtype).reshape(shape).astype(wanted or dtype)
 
 
+def array_dtype(kind: Any, hint: Any = None) -> Any:
+    """The dtype of the arrays of a type, float32 where it leaves that open; None: it is no array.
+
+    Args:
+        kind: the type.
+        hint: its annotation, which says more.
+    """
+    if not _is_array(kind):
+        return None
+    import numpy as np
+
+    return _wanted(hint) or np.dtype(np.float32)
+
+
 def _wanted(kind: Any) -> Any:
     """The dtype that `NDArray[np.float32]` names; None where it leaves that open."""
     import numpy as np

@@ -13,59 +13,24 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
+
+from mqinfer.counts import (
+    AGE_BUCKETS,
+    BLOCK_BUCKETS,
+    HANDLE_BUCKETS,
+    BlobCacheMetrics,
+    Histogram,
+    ModelMetrics,
+    SinkMetrics,
+)
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-HANDLE_BUCKETS = (
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0
-)  # fmt: skip
-"""Seconds; for handlers, model requests and inserts."""
-AGE_BUCKETS = (
-    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0
-)  # fmt: skip
-"""Seconds; from the stream's time of a message to its acknowledgement."""
-BLOCK_BUCKETS = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
-"""Seconds; that the event loop stood still."""
 _COULD_NOT_BE_PROCESSED = ("decode", "rejected")  # kinds of dead letters that no retry would help
-
-
-class Histogram:
-    """Counts by bucket, as plain numbers.
-
-    Args:
-        bounds: upper bounds of the buckets; what is larger than the last is counted too.
-        unit: what is observed is so many to one of the bounds: 1e9 for nanoseconds.
-    """
-
-    __slots__ = ("bounds", "counts", "total", "unit")
-
-    def __init__(self, bounds: Sequence[float], unit: float = 1):
-        self.bounds = [bound * unit for bound in bounds]
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.total: float = 0
-        self.unit = unit
-
-    @property
-    def sum(self) -> float:
-        """Of all values, in the bounds' unit."""
-        return self.total / self.unit
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Prometheus's cumulative form."""
-        count, pairs = 0, []
-        for bound, here in zip(self.bounds, self.counts, strict=False):
-            count += here
-            pairs.append((repr(bound / self.unit), float(count)))
-        return [*pairs, ("+Inf", float(count + self.counts[-1]))]
 
 
 class Occupancy(Protocol):
@@ -206,49 +171,6 @@ class StageMetrics:
         return f"StageMetrics({self.outcomes()}, {self.gauges()})"
 
 
-class ModelMetrics:
-    """Counts of one version of a model in this process; `Metrics.request` and `failed` count."""
-
-    __slots__ = ("failures", "items", "requests", "seconds")
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.items = 0
-        self.failures = 0
-        self.seconds = Histogram(HANDLE_BUCKETS)
-
-
-class SinkMetrics:
-    """Counts of one table's sink in this process.
-
-    Attributes:
-        rows: stored.
-        blocks: inserts that stored them.
-        refused_rows: that ClickHouse, or their column's type, refused.
-        retries: inserts sent again, for no answer came.
-        seconds: of the inserts that stored rows.
-    """
-
-    __slots__ = ("blocks", "refused_rows", "retries", "rows", "seconds")
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.blocks = 0
-        self.refused_rows = 0
-        self.retries = 0
-        self.seconds = Histogram(HANDLE_BUCKETS)
-
-    def inserted(self, rows: int, seconds: float) -> None:
-        """A block was stored."""
-        self.rows += rows
-        self.blocks += 1
-        self.seconds.observe(seconds)
-
-    def refused(self, rows: int = 1) -> None:
-        """Rows were refused for what is in them."""
-        self.refused_rows += rows
-
-
 class Metrics:
     """All metrics of one app in this process, in a Prometheus registry of their own.
 
@@ -262,11 +184,17 @@ class Metrics:
         self._models: dict[tuple[str, str], ModelMetrics] = defaultdict(ModelMetrics)
         self._sinks: dict[str, SinkMetrics] = {}
         self._blocks: dict[str, Histogram] = defaultdict(lambda: Histogram(BLOCK_BUCKETS))
+        self._blob_cache: BlobCacheMetrics | None = None
         self._registry: CollectorRegistry | None = None
 
     def stage(self, name: str) -> StageMetrics:
         """The counts of a stage; always the same object for a name."""
         return self._stages.setdefault(name, StageMetrics())
+
+    @property
+    def models(self) -> Mapping[tuple[str, str], ModelMetrics]:
+        """The counts by model and version."""
+        return self._models
 
     def request(self, model: str, version: str, items: int, seconds: float) -> None:
         """The inference server answered a request; what `inference.inference` reports to."""
@@ -282,6 +210,12 @@ class Metrics:
     def sink(self, table: str) -> SinkMetrics:
         """The counts of a table's sink; always the same object for a table."""
         return self._sinks.setdefault(table, SinkMetrics())
+
+    @property
+    def blob_cache(self) -> BlobCacheMetrics:
+        """The counts of the blob cache; without one nobody asks, and nothing is shown."""
+        self._blob_cache = self._blob_cache or BlobCacheMetrics()
+        return self._blob_cache
 
     def loop_blocked(self, stage: str, seconds: float) -> None:
         """The event loop stood still; what `worker.watchdog` reports to, from its thread.
@@ -315,6 +249,15 @@ class Metrics:
         yield from self._collect_models()
         yield from self._collect_sinks()
         yield self._collect_blocks()
+        if self._blob_cache is not None:
+            yield from _counters(
+                [([self.app], self._blob_cache)],
+                ["app"],
+                ("blob_cache_hits", "hits", "Blobs read from the cache on disk."),
+                ("blob_cache_hit_bytes", "hit_bytes", "Their bytes."),
+                ("blob_cache_misses", "misses", "Blobs read from the store and not the cache."),
+                ("blob_cache_miss_bytes", "miss_bytes", "Their bytes."),
+            )
 
     def _collect_stages(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily as Counter

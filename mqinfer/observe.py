@@ -15,7 +15,8 @@ from typing import IO, Any
 
 import structlog
 
-from mqinfer.metrics import Histogram, Metrics, SinkMetrics, StageMetrics
+from mqinfer.counts import Histogram, SinkMetrics
+from mqinfer.metrics import Metrics, StageMetrics
 from mqinfer.settings import mask_url
 
 __all__ = [

@@ -116,6 +116,13 @@ def _blobs(text: str) -> str:
     return text
 
 
+def _cache(text: str) -> str:
+    folder, _, size = text.rpartition(":")
+    if not folder.strip() or parse_size(size) < _LEAST_CACHE:
+        raise ValueError
+    return text
+
+
 def _positive(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     def checked(text: str) -> Any:
         value = parse(text)
@@ -160,6 +167,13 @@ _HEADERS = _Kind(
     _headers,
 )
 _STORE = _Kind("folder or url", "a folder, s3://bucket/prefix, gs://bucket, nats://bucket", _blobs)
+_LEAST_CACHE = 1_000_000
+_CACHE = _Kind(
+    "folder:size",
+    "a folder of this machine and how much to keep in it, at least 1MB, such as "
+    "/var/cache/mqinfer:10GB",
+    _cache,
+)
 _BYTES = _Kind("size", SIZE_HELP, parse_size)
 _SOME_BYTES = _Kind("size", f"more than nothing: {SIZE_HELP}", _positive(parse_size))
 _SECONDS = _Kind("duration", DURATION_HELP, parse_duration)
@@ -233,6 +247,12 @@ class Settings:
         "where blobs are kept: a folder that all workers share, or s3://bucket/prefix or "
         "gs://bucket/prefix (extra `s3`; credentials as for every tool of that cloud, AWS_*), or "
         "nats://bucket (nats:// alone is <app>-blobs)",
+    )
+    blob_cache: str | None = _setting(
+        None,
+        _CACHE,
+        "where copies of blobs from s3://, gs:// or nats:// are kept, for all processes of this "
+        "machine, and how much, such as /var/cache/mqinfer:10GB; may be deleted at any moment",
     )
     blob_timeout: float = _setting(
         30.0, _SECONDS, "longest that reading or writing one blob may take"
@@ -347,6 +367,14 @@ class Settings:
     def nats_servers(self) -> list[str]:
         """The URLs in `nats_url`."""
         return self.nats_url.split(",")
+
+    @property
+    def blob_cache_bounds(self) -> tuple[str, int] | None:
+        """The folder of `blob_cache` and its bytes; None without one."""
+        if self.blob_cache is None:
+            return None
+        folder, _, size = self.blob_cache.rpartition(":")
+        return folder, parse_size(size)
 
     @classmethod
     def describe(cls) -> list[SettingInfo]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
     from mqinfer.inference.aliases import Aliases, FollowedAliases
     from mqinfer.inference.inference import Inference
+    from mqinfer.metrics import Metrics
     from mqinfer.replay.runs import Runs
     from mqinfer.settings import Settings
 
@@ -58,9 +59,11 @@ def clickhouse(settings: Settings) -> ClickHouse:
     )
 
 
-def blobs(app: App, settings: Settings, broker: JetStream) -> BlobStore:
+def blobs(
+    app: App, settings: Settings, broker: JetStream, metrics: Metrics | None = None
+) -> BlobStore:
     """The blob store; a bucket of NATS is used over the connection there is."""
-    from mqinfer.adapters.blobs import open_store
+    from mqinfer.adapters.blobs import open_store, through_cache
     from mqinfer.adapters.blobstores.objects import ObjectBucket
 
     def bucket(name: str) -> ObjectBucket:
@@ -72,7 +75,14 @@ def blobs(app: App, settings: Settings, broker: JetStream) -> BlobStore:
     url = settings.blobs
     if url == "nats://":
         url += blob_bucket(app)
-    return open_store(url, timeout=settings.blob_timeout, objects=bucket)
+    store = open_store(url, timeout=settings.blob_timeout, objects=bucket, server=settings.nats_url)
+    if settings.blob_cache_bounds is None:
+        return store
+    from mqinfer.counts import BlobCacheMetrics
+
+    folder, limit = settings.blob_cache_bounds
+    counts = BlobCacheMetrics() if metrics is None else metrics.blob_cache
+    return through_cache(store, folder, limit, counts)
 
 
 def runs(app: App, broker: JetStream) -> Runs:
@@ -135,9 +145,9 @@ async def services(
         broker = await patience.answer(
             lambda: stack.enter_async_context(jetstream(app, settings, role))
         )
-        store = blobs(app, settings, broker)
-        stack.push_async_callback(store.close)
         metrics = Metrics(app.name)
+        store = blobs(app, settings, broker, metrics)
+        stack.push_async_callback(store.close)
         inference: Inference | None = None
         if app.models and stand_ins:
             inference = cast("Inference", stand_ins[-1])

@@ -13,7 +13,8 @@ from tests import rooms
 LAYERS = (
     "errors identity times split backoff hints opened referred context message row column blob "
     "blobfields readable codec written model stage collisions app settings observe metrics image "
-    "imageheader collector http bucket streams ports signals starting headers origin supervise",
+    "imageheader counts collector http bucket streams ports signals starting headers origin "
+    "supervise",
     "flow",
     "inference tables",
     "plan",
@@ -23,7 +24,7 @@ LAYERS = (
     "wiring",
     "client",
     "fakemodels",
-    "testing stack packed cli __main__ mqinfer",
+    "testing stack packed bench cli __main__ mqinfer",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 # The one file, or folder, that may import each client of a server; a server of the same protocol

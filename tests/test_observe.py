@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from mqinfer import App
-from mqinfer.metrics import HANDLE_BUCKETS
+from mqinfer.counts import HANDLE_BUCKETS
 from mqinfer.observe import Histogram, Metrics, configure_logging, redact
 from mqinfer.testing import Harness
 from tests.support.replay import Double, Number

@@ -201,6 +201,7 @@ class Settings(
     clickhouse_tls_cert: str | None = None,
     clickhouse_tls_key: str | None = None,
     blobs: str = '.mqinfer/blobs',
+    blob_cache: str | None = None,
     blob_timeout: float = 30.0,
     inline_blob_bytes: int = 65536,
     max_pixels: int = 100000000,
@@ -213,6 +214,7 @@ class Settings(
     inference: str = 'auto',
     servers: str = 'auto',
 )
+    blob_cache_bounds: tuple[str, int] | None
     describe() -> list[SettingInfo]
     load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     nats_servers: list[str]

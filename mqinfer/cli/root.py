@@ -21,6 +21,7 @@ _COMMANDS = (
     "replay",
     "models",
     "check",
+    "bench",
     "begin",
     "rename",
     "graph",

@@ -23,10 +23,11 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from mqinfer.backoff import Backoff
+from mqinfer.counts import SinkMetrics
 from mqinfer.errors import BadRows, MqinferError, TableError, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.message import Row
-from mqinfer.metrics import Metrics, SinkMetrics
+from mqinfer.metrics import Metrics
 from mqinfer.ports import Database, Origin
 from mqinfer.split import Split
 from mqinfer.tables.block import Block, build_block

@@ -1,4 +1,4 @@
-"""What the tests of the Triton client share: a client of the module's `triton`, and its calls."""
+"""What several files share: a client of the module's `triton` and its calls, and an S3 server."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import pytest
 from mqinfer.adapters.triton import TritonClient
 from mqinfer.inference.inference import Inference
 from mqinfer.stack import TritonServer
+from tests.support.s3 import bucket, s3_endpoint
+
+__all__ = ["bucket", "s3_endpoint"]
 
 
 @pytest.fixture

@@ -8,22 +8,18 @@ import base64
 import dataclasses
 import errno
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import urllib.request
-import uuid
 from contextlib import asynccontextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from mqinfer import App, Message, Settings, wiring
-from mqinfer.adapters.blobs import open_store
+from mqinfer.adapters.blobs import open_store, through_cache
 from mqinfer.adapters.blobstores import folder as files
 from mqinfer.adapters.blobstores.cloud import CloudStore
 from mqinfer.adapters.blobstores.folder import FolderStore
@@ -31,6 +27,7 @@ from mqinfer.adapters.blobstores.memory import MemoryStore
 from mqinfer.adapters.blobstores.natsobjects import NatsObjects
 from mqinfer.adapters.blobstores.objects import ObjectStore
 from mqinfer.blob import Blob
+from mqinfer.counts import BlobCacheMetrics
 from mqinfer.errors import (
     BlobError,
     BlobNotFound,
@@ -42,8 +39,9 @@ from mqinfer.errors import (
 )
 from mqinfer.stack.ports import free_port
 from mqinfer.testing import Harness, nats_only
+from tests.support.s3 import s3_config
 
-STORES = ["folder", "memory", "objects", "nats", "s3"]
+STORES = ["folder", "memory", "objects", "nats", "s3", "cached"]
 
 
 class Bucket:
@@ -57,6 +55,10 @@ class Bucket:
     async def size(self, name):
         await self.hang.wait()
         return len(self.objects[name]) if name in self.objects else None
+
+    async def version(self, name):
+        await self.hang.wait()
+        return str(hash(self.objects[name])) if name in self.objects else None
 
     async def get(self, name):
         await self.hang.wait()
@@ -73,53 +75,6 @@ class Bucket:
 def download(url):
     with urllib.request.urlopen(url, timeout=30) as answer:
         return answer.read()
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint():
-    """moto's server, from this environment or from the PATH."""
-    if find_spec("moto") and find_spec("flask"):
-        command = [sys.executable, "-m", "moto.server"]
-    elif found := os.environ.get("MOTO_SERVER") or shutil.which("moto_server"):
-        command = [found]
-    else:
-        pytest.skip("needs an S3 server: pip install 'moto[s3]' flask flask-cors")
-    port = free_port()
-    server = subprocess.Popen(
-        [*command, "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(600):
-            assert server.poll() is None, "moto's server ended"
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                threading.Event().wait(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-
-
-def s3_config(endpoint, **more):
-    return {
-        "access_key_id": "mqinfer",
-        "secret_access_key": "hunter2",
-        "region": "us-east-1",
-        "endpoint": endpoint,
-        **more,
-    }
-
-
-@pytest.fixture
-def bucket(s3_endpoint):
-    name = f"b-{uuid.uuid4().hex}"
-    request = urllib.request.Request(f"{s3_endpoint}/{name}", method="PUT")
-    with urllib.request.urlopen(request, timeout=30):
-        return name
 
 
 @asynccontextmanager
@@ -149,6 +104,8 @@ async def store(request, tmp_path):
     else:
         config = s3_config(request.getfixturevalue("s3_endpoint"))
         found = CloudStore(f"s3://{request.getfixturevalue('bucket')}/pre/fix", config=config)
+        if request.param == "cached":
+            found = through_cache(found, str(tmp_path / "cache"), 20_000_000, BlobCacheMetrics())
     yield found
     await found.close()
 

@@ -19,8 +19,9 @@ from typing import Any
 from mqinfer import Worker, plan, signals
 from mqinfer.cli.options import configure_logs
 from mqinfer.cli.processes import bind_to_supervisor
+from mqinfer.counts import SinkMetrics
 from mqinfer.flow import handling, settler
-from mqinfer.metrics import SinkMetrics, StageMetrics
+from mqinfer.metrics import StageMetrics
 from mqinfer.settings import Settings
 from mqinfer.tables import intotable
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
-from mqinfer.adapters.blobstores import TIMEOUT, too_large
+from mqinfer.adapters.blobstores import TIMEOUT, Found, too_large
 from mqinfer.blob import checked_path
 from mqinfer.errors import BlobError, BlobNotFound, ConfigurationError, Unavailable
 
@@ -38,7 +38,7 @@ class CloudStore:
         try:
             import obstore
             from obstore import store as stores
-            from obstore.exceptions import BaseError
+            from obstore.exceptions import BaseError, NotModifiedError
         except ImportError:
             raise ConfigurationError(
                 f"MQINFER_BLOBS={url!r} needs obstore: pip install 'mqinfer[s3]'"
@@ -47,10 +47,12 @@ class CloudStore:
         self._timeout = timeout
         self._obstore: Any = obstore
         self._known = BaseError
+        self._same = NotModifiedError
         config = config or {}
         endpoint = config.get("endpoint") or next(
             (os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), ""
         )
+        self.origin = f"{url} {endpoint}"
         try:
             # Its overloads know each cloud's own options; which cloud it is only the URL says.
             from_url: Any = stores.from_url
@@ -73,12 +75,24 @@ class CloudStore:
 
     async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
         """See `BlobStore.get`."""
+        found = await self.fetch(path, max_bytes=max_bytes)
+        assert found is not None  # nothing was said to be known
+        return found.data
 
-        async def read() -> bytes:
-            found = await self._obstore.get_async(self._store, path)
+    async def fetch(
+        self, path: str, *, unless: str = "", max_bytes: int | None = None
+    ) -> Found | None:
+        """See `VersionedStore.fetch`; the version is the ETag."""
+
+        async def read() -> Found | None:
+            options = {"if_none_match": unless} if unless else None
+            try:
+                found = await self._obstore.get_async(self._store, path, options=options)
+            except self._same:
+                return None
             if max_bytes is not None and found.meta["size"] > max_bytes:
                 raise too_large(path, found.meta["size"], max_bytes)
-            return bytes(await found.bytes_async())
+            return Found(bytes(await found.bytes_async()), found.meta["e_tag"] or "")
 
         return await self._run(checked_path(path), read())
 

@@ -89,6 +89,11 @@ class NatsObjects:
         info = await self._info(name)
         return None if info is None else int(info["size"])
 
+    async def version(self, name: str) -> str | None:
+        """Each time that an object is put it has another; None if there is none."""
+        info = await self._info(name)
+        return None if info is None else str(info["nuid"])
+
     async def get(self, name: str) -> bytes | None:
         """An object, checked against its digest; None if there is none.
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Protocol, TypeVar
 
-from mqinfer.adapters.blobstores import TIMEOUT, too_large
+from mqinfer.adapters.blobstores import TIMEOUT, Found, too_large
 from mqinfer.blob import checked_path
 from mqinfer.errors import BlobNotFound, Unavailable
 
@@ -21,6 +21,9 @@ class ObjectBucket(Protocol):
 
     async def size(self, name: str) -> int | None:
         """Bytes of an object, or None if there is none."""
+
+    async def version(self, name: str) -> str | None:
+        """What tells an object from those of its name before and after; None if there is none."""
 
     async def get(self, name: str) -> bytes | None:
         """An object, or None if there is none."""
@@ -38,10 +41,12 @@ class ObjectStore:
     Args:
         bucket: the bucket.
         timeout: seconds that one call may take.
+        origin: which bucket it is, among those of all servers.
     """
 
-    def __init__(self, bucket: ObjectBucket, *, timeout: float = TIMEOUT):
+    def __init__(self, bucket: ObjectBucket, *, timeout: float = TIMEOUT, origin: str = ""):
         self._bucket = bucket
+        self.origin = origin
         self._timeout = timeout
 
     async def get(self, path: str, *, max_bytes: int | None = None) -> bytes:
@@ -55,6 +60,17 @@ class ObjectStore:
         if data is None:
             raise BlobNotFound(f"nothing is stored under {path!r}")
         return data
+
+    async def fetch(
+        self, path: str, *, unless: str = "", max_bytes: int | None = None
+    ) -> Found | None:
+        """See `VersionedStore.fetch`."""
+        checked_path(path)
+        # Asked before: if it is replaced meanwhile, the newer bytes are taken for the older.
+        version = await self._run(self._bucket.version(path))
+        if version is not None and version == unless:
+            return None
+        return Found(await self.get(path, max_bytes=max_bytes), version or "")
 
     async def put(self, path: str, data: bytes) -> None:
         """See `BlobStore.put`."""

@@ -1,0 +1,128 @@
+"""`mqinfer bench` on a pipeline of this folder: its figures are checked for sense, not for size."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from mqinfer.adapters.scan import Scanner
+from mqinfer.testing import Harness
+from tests.bench.app import Photo, app
+
+ROOT = str(Path(__file__).parents[2])
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Start `mqinfer bench` with a temporary folder of its own."""
+    (tmp_path / "tmp").mkdir()
+
+    async def start(*arguments, **environ):
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "mqinfer", "bench", "tests.bench.app:app", *arguments),
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": ROOT, "TMPDIR": str(tmp_path / "tmp"), **environ},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+
+    yield start
+    assert list((tmp_path / "tmp").glob("mqinfer-bench-*")) == []
+
+
+async def ended(process, code=0):
+    async with asyncio.timeout(300):
+        out, err = await process.communicate()
+    assert process.returncode == code, err.decode()
+    return out.decode(), err.decode()
+
+
+async def test_each_stage_is_measured_and_a_sentence_says_what_bounds_it(bench):
+    out, err = await ended(await bench("--seconds", "4", "--json"))
+    found = json.loads(out)
+    assert found["source"] == "generated: 64 x photo, 64 x odd"
+    stages = {stage["name"]: stage for stage in found["stages"]}
+    assert list(stages) == ["cut", "add", "slow", "refuse"]
+    for name in ("cut", "add", "slow"):
+        stage = stages[name]
+        assert stage["rate"] > 0
+        assert 0 < stage["p50"] <= stage["p99"]
+        shares = [stage[part] for part in ("code", "models", "other", "publishing")]
+        assert sum(shares) == pytest.approx(1.0)
+        assert all(0 <= share <= 1 for share in (*shares, stage["waiting"], stage["inserting"]))
+        assert stage["loop"] > 0
+        assert stage["dead"] == 0
+    assert stages["cut"]["each"] == 1
+    assert stages["add"]["each"] == 3
+    assert stages["refuse"]["handled"] == 0
+    assert stages["refuse"]["dead"] > 0
+    assert "odd: " in stages["refuse"]["reason"]
+    assert "bounds the pipeline" in found["verdict"]
+    assert "slow ..." in err.splitlines()  # no terminal: a line for each part
+
+
+async def test_samples_are_read_from_the_live_stream_which_stays_as_it_is(bench, nats):
+    async with Harness(app, nats) as harness:
+        await harness.publish(*(Photo(number, f"live-{number}") for number in range(30)))
+        scanner = Scanner(harness.services.broker.client)
+
+        async def state():
+            names = await scanner._client.api("$JS.API.STREAM.NAMES", timeout=30)
+            info = await scanner.stream_info(app.name)
+            return sorted(names["streams"]), info["config"], info["state"]
+
+        before = await state()
+        process = await bench(
+            *("--sample", "20", "--seconds", "2", "--stage", "cut"), MQINFER_NATS_URL=nats.nats_url
+        )
+        out, _ = await ended(process)
+        assert "benched, messages sampled: 20 x photo; one process" in out
+        (row,) = [line.split() for line in out.splitlines() if line.startswith(" cut ")]
+        assert float(row[1].replace(",", "")) > 0
+        assert "add " not in out
+        assert await state() == before
+
+
+async def test_messages_come_from_files(bench, tmp_path):
+    (tmp_path / "photos.jsonl").write_text('{"width": 1, "name": "a"}\n\n{"width": 2, "name": "b"}')
+    out, _ = await ended(
+        await bench("--messages", "photo=photos.jsonl", "--seconds", "2", "--stage", "cut")
+    )
+    assert "from files: 2 x photo" in out
+
+
+async def test_ctrl_c_leaves_nothing(bench):
+    process = await bench("--seconds", "600")
+    seen = b""
+    async with asyncio.timeout(120):
+        while b"the whole pipeline" not in seen:
+            seen += await process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    await ended(process, 130)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--sample", "5", "--messages", "x"], "choose one"),
+        (["--messages", "none.jsonl"], "of which type? Say TYPE=FILE: photo, odd"),
+        (["--messages", "leaf=none.jsonl"], "has no type leaf; it has photo"),
+        (["--messages", "photo=none.jsonl"], "No such file"),
+        (["--stage", "none"], "has no stage none; it has cut, add"),
+        (["--pictures", "none"], "No such file"),
+        (["--models", "none"], "there is no such folder"),
+    ],
+)
+async def test_mistakes_say_what_to_do(bench, arguments, says):
+    _, err = await ended(await bench(*arguments), 2)
+    assert says in err
+
+
+async def test_a_stream_that_is_not_there_is_told(bench, nats):
+    process = await bench("--sample", "5", MQINFER_NATS_URL=nats.nats_url)
+    _, err = await ended(process, 2)
+    assert "NATS has no stream benched" in err
