@@ -8,6 +8,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import random
 import shutil
 import signal
 import stat
@@ -35,7 +36,7 @@ from mqinfer.observe import Metrics
 from mqinfer.testing import nats_only, until
 from tests.support.s3 import s3_config
 
-LEAF = os.urandom(100_000)
+LEAF = random.Random(4).randbytes(100_000)
 DIGEST = hashlib.sha256(LEAF).hexdigest()
 ROOT = str(Path(__file__).parents[2])
 OWN = f"sha256/{DIGEST[:2]}/{DIGEST}"
