@@ -202,7 +202,9 @@ class Watchdog:
         """Who runs on the loop."""
         user = user_frame(frame)
         stage, identity = self._stage_of(task)
-        return Culprit(stage, identity, user.f_code.co_filename, user.f_lineno, user.f_code.co_name)
+        return Culprit(
+            stage, identity, user.f_code.co_filename, user.f_lineno or 0, user.f_code.co_name
+        )
 
     def _stage_of(self, task: asyncio.Task[object]) -> tuple[str, str]:
         """The stage, and the message, that a task works for."""

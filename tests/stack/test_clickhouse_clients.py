@@ -73,6 +73,8 @@ def test_sqlalchemy_looks_around(engine: Any, table: str) -> None:
         assert connection.execute(count, {"least": 50.0}).scalar() == 500
 
 
+# What ibis asks of pandas is deprecated since pandas 3.1.
+@pytest.mark.filterwarnings("ignore:The 'future.infer_string' option")
 def test_ibis_with_a_table_of_its_own(server: ClickHouseServer, table: str) -> None:
     pytest.importorskip("pyarrow", exc_type=ImportError)
     ibis = pytest.importorskip("ibis")
