@@ -118,7 +118,7 @@ class Sessions:
                     session.restore.clear()
                     session.changed = False
         finally:
-            self._leave(wanted, session)
+            self._give_up(wanted, session)
 
     def _enter(self, wanted: Wanted) -> Session:
         now = time.monotonic()
@@ -148,7 +148,7 @@ class Sessions:
             old.connection.close()
         return session
 
-    def _leave(self, wanted: Wanted, session: Session) -> None:
+    def _give_up(self, wanted: Wanted, session: Session) -> None:
         with self._lock:
             session.busy = False
             session.expires = time.monotonic() + wanted.timeout
