@@ -16,6 +16,7 @@ from msgspec import inspect
 from mqinfer.blob import Blob
 from mqinfer.codec import array_dtype
 from mqinfer.errors import ConfigurationError
+from mqinfer.hints import seen_through
 from mqinfer.message import Message
 
 _EPOCH = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
@@ -221,9 +222,10 @@ def _number(
 
 
 def _bare(hint: Any) -> Any:
-    """What an annotation says without its metadata."""
+    """What an annotation says without its names and its metadata."""
+    hint = seen_through(hint)
     while typing.get_origin(hint) is typing.Annotated:
-        hint = typing.get_args(hint)[0]
+        hint = seen_through(typing.get_args(hint)[0])
     return hint
 
 

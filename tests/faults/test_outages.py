@@ -317,7 +317,7 @@ async def test_a_full_stream(nats: Settings) -> None:
 
             # Not the lag: a consumer may not have counted what was stored a moment ago.
             await until(answered, "an answer for each")
-            assert not worker.not_ready()
+            await until(lambda: not worker.not_ready(), "readiness")
         assert sorted(m.value for m in await harness.messages(Double)) == list(range(80))
         assert await harness.dead() == []
 
