@@ -164,19 +164,8 @@ class Batcher(Generic[T]):
         if place is None:
             place = self.place(caller, bulk=bulk)
         entry = Entry(item, signature, size, place, caller, now, bulk=bulk)
-        self.put(entry)
+        self._enqueue(entry)
         return entry
-
-    def put(self, entry: Entry[T]) -> None:
-        """Add a call that has a place and is known to fit."""
-        queue = self._queues.setdefault(entry.queue, [])
-        if queue and entry.place < queue[-1].place:
-            insort(queue, entry, key=_place)
-        else:
-            queue.append(entry)
-        self._waiting += 1
-        self._waiting_bulk += entry.bulk
-        self._waiting_bytes += entry.size
 
     def remove(self, entry: Entry[T]) -> bool:
         """Take out a call that nobody waits for any more; False when it is not waiting here."""
@@ -223,7 +212,7 @@ class Batcher(Generic[T]):
         for entry in entries:
             self.done(entry)
             self._turns[entry.bulk].back(entry.caller, entry.place)
-            self.put(entry)
+            self._enqueue(entry)
 
     def done(self, entry: Entry[T]) -> None:
         """A call of a request has its answer; there is room for another."""
@@ -273,6 +262,16 @@ class Batcher(Generic[T]):
             queues = [queue for (bulk, _), queue in self._queues.items() if bulk is turn]
         # Fair between signatures, too: few are ever waiting.
         return min(queues, key=_first_place)
+
+    def _enqueue(self, entry: Entry[T]) -> None:
+        queue = self._queues.setdefault(entry.queue, [])
+        if queue and entry.place < queue[-1].place:
+            insort(queue, entry, key=_place)
+        else:
+            queue.append(entry)
+        self._waiting += 1
+        self._waiting_bulk += entry.bulk
+        self._waiting_bytes += entry.size
 
     def _dequeue(self, queue: list[Entry[T]], first: int, last: int) -> None:
         entries = queue[first:last]

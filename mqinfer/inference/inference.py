@@ -132,8 +132,15 @@ class Inference:
         together: Together = FREELY,
     ) -> Answer:
         """Run one item of a model by name, where there is no handle; see `ask` and `Model`."""
-        handle = Model(model, timeout=timeout, priority="bulk" if bulk else "live")
-        handle.target = Target(model, version, alias, together)
+        handle = Model(
+            model,
+            version=version,
+            alias=alias,
+            timeout=timeout,
+            priority="bulk" if bulk else "live",
+            max_batch=together.max_batch,
+            pad=dict(together.pad),
+        )
         handle.caller = None
         return await self.ask(handle, inputs)
 

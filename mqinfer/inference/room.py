@@ -10,8 +10,9 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable
 from operator import attrgetter
 
-from mqinfer.inference.batcher import Batcher, Entry
+from mqinfer.inference.batcher import Batcher
 from mqinfer.inference.calls import Call
+from mqinfer.inference.turns import Place
 
 _place = attrgetter("place")
 
@@ -39,24 +40,22 @@ class Room:
 
     def enter(self, call: Call) -> bool:
         """A caller came; False when it has to wait for room."""
-        call.place = self._batcher.place(call.caller, bulk=call.bulk)
         live, bulks = self._waiting
-        if live or (call.bulk and bulks) or not self._batcher.fits(call.size, bulk=call.bulk):
-            insort(self._waiting[call.bulk], call, key=_place)
-            return False
-        self._add(call)
-        return True
+        # Behind those that wait already, whatever its size.
+        if not live and not (call.bulk and bulks) and self._add(call, None):
+            return True
+        call.place = self._batcher.place(call.caller, bulk=call.bulk)
+        insort(self._waiting[call.bulk], call, key=_place)
+        return False
 
     def admit(self) -> bool:
         """Let in callers that wait for room, in order, as far as there is some; whether any was."""
         found = False
         for waiting in self._waiting:
             while waiting:
-                call = waiting[0]
-                if not self._batcher.fits(call.size, bulk=call.bulk):
+                if not self._add(waiting[0], waiting[0].place):
                     return found
                 del waiting[0]
-                self._add(call)
                 found = True
         return found
 
@@ -73,16 +72,17 @@ class Room:
         """Callers for whom there is no room."""
         return sum(map(len, self._waiting))
 
-    def _add(self, call: Call) -> None:
-        call.entry = entry = Entry(
-            call,
+    def _add(self, call: Call, place: Place | None) -> bool:
+        entry = self._batcher.add(
             self._signature(call),
+            call,
             call.size,
-            call.place,
-            call.caller,
             self._clock(),
-            # A suspect from the beginning goes alone.
-            None if call.losses is None else 1,
-            call.bulk,
+            bulk=call.bulk,
+            caller=call.caller,
+            place=place,
         )
-        self._batcher.put(entry)
+        if entry is not None and call.losses is not None:
+            entry.batch_limit = 1  # a suspect from the beginning
+        call.entry = entry
+        return entry is not None
