@@ -13,7 +13,7 @@ from tests import rooms
 LAYERS = (
     "errors identity times split backoff hints opened referred context message row column blob "
     "blobfields readable codec written model stage collisions app settings observe metrics image "
-    "imageheader counts collector http bucket streams ports signals starting headers origin "
+    "imageheader counts collector http bucket streams ports signals starting headers origin varint "
     "supervise",
     "flow",
     "inference tables",

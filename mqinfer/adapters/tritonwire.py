@@ -15,6 +15,7 @@ from tritonclient.utils import (
     triton_to_np_dtype,
 )
 
+from mqinfer import varint
 from mqinfer.errors import ModelError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def request(
         datatype = np_to_triton_dtype(array.dtype)
         head.inputs.add(name=name, datatype=datatype, shape=array.shape)
         content = _strings(array) if datatype == "BYTES" else _buffer(array)
-        tensors += (_RAW_INPUT, _varint(len(content)), content)
+        tensors += (_RAW_INPUT, varint.write(len(content)), content)
     return [head.SerializeToString(), *tensors]
 
 
@@ -62,16 +63,6 @@ def _strings(array: Array) -> bytes:
         text = item.encode() if isinstance(item, str) else bytes(item)
         parts += (struct.pack("<I", len(text)), text)
     return b"".join(parts)
-
-
-def _varint(number: int) -> bytes:
-    """A number as protobuf writes lengths: seven bits a byte, the lowest first."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append((number & 0x7F) | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 def said_by_model(reply: Any) -> bool:

@@ -13,6 +13,7 @@ import struct
 from functools import lru_cache
 from typing import NamedTuple
 
+from mqinfer import varint
 from mqinfer.stack.clickhouse.errors import Code, EngineError
 
 _CUSTOM_SERIALIZATION = 54454
@@ -121,14 +122,8 @@ class _Reader:
 
     def number(self) -> int:
         """Read a variable-length integer."""
-        value = shift = 0
-        while True:
-            byte = self.data[self.position]
-            self.position += 1
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
+        value, self.position = varint.read(self.data, self.position)
+        return value
 
     def skip(self, size: int) -> None:
         """Pass over bytes."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from tritonclient.grpc import service_pb2 as pb
 
+from mqinfer import varint
 from mqinfer.stack.inferenceserver.tensors import Tensor
 
 _DELIMITED = 2  # the wire type of what has its length in front
@@ -43,15 +44,15 @@ def read(data: bytes) -> Request:
     try:
         while at < len(data):
             begin = at
-            tag, at = _number(data, at)
+            tag, at = varint.read(data, at)
             kind = tag & 7
             if kind == _DELIMITED:
-                length, at = _number(data, at)
+                length, at = varint.read(data, at)
                 end = at + length
             elif kind in _FIXED:
                 end = at + _FIXED[kind]
             else:
-                _, end = _number(data, at)
+                _, end = varint.read(data, at)
             if tag == _RAW_INPUT:
                 raws.append(view[at:end])
             else:
@@ -88,10 +89,10 @@ def answer(
         head.parameters[_FINAL].bool_param = True
     parts: list[bytes | memoryview] = [head.SerializeToString()]
     for one in tensors:
-        parts += (_varint(_RAW_OUTPUT), _varint(len(one.raw)), one.raw)
+        parts += (varint.write(_RAW_OUTPUT), varint.write(len(one.raw)), one.raw)
     if streamed:
         size = sum(len(part) for part in parts)
-        parts[:0] = (_varint(_IN_STREAM), _varint(size))
+        parts[:0] = (varint.write(_IN_STREAM), varint.write(size))
     return b"".join(parts)
 
 
@@ -103,24 +104,3 @@ def refusal(text: str, by: Any = None) -> bytes:
         reply.parameters[_FINAL].bool_param = True
     message = pb.ModelStreamInferResponse(error_message=text, infer_response=reply)
     return bytes(message.SerializeToString())
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A number as protobuf writes it, seven bits a byte, the lowest first; and where it ends."""
-    number = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at
-        shift += 7
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append((number & 0x7F) | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
