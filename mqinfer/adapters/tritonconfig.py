@@ -17,13 +17,23 @@ def read(file: Path) -> dict[str, Any]:
     Raises:
         ConfigurationError: it cannot be read, and where.
     """
+    found: dict[str, Any] = json_format.MessageToDict(
+        parsed(file), preserving_proto_field_name=True
+    )
+    return found
+
+
+def parsed(file: Path) -> Any:
+    """Give what is written in the file as Triton's ModelConfig.
+
+    Raises:
+        ConfigurationError: it cannot be read, and where.
+    """
     try:
-        config = text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
+        return text_format.Parse(file.read_text(), model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
         where = f"line {error.GetLine()}, column {error.GetColumn()}: "
         text = str(error).partition(" : ")[2] or str(error)
         raise ConfigurationError(f"{file.name} cannot be read: {where}{text}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file.name} cannot be read: {error}") from None
-    found: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
-    return found

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import json_format, text_format
+from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from mqinfer.adapters import tritonconfig
+from mqinfer.errors import ConfigurationError
 from mqinfer.stack.inferenceserver.tensors import DATATYPES, Signature, Stated
 
 _ONNX, _ONNX_PLATFORM, _PYTHON = "onnxruntime", "onnxruntime_onnx", "python"
@@ -31,11 +33,9 @@ def read(folder: Path) -> pb.ModelConfig:
         raise BadModel(f"there is no folder {folder}")
     file = folder / "config.pbtxt"
     try:
-        config = text_format.Parse(file.read_bytes(), pb.ModelConfig())
-    except FileNotFoundError:
-        config = pb.ModelConfig()
-    except (OSError, text_format.ParseError, UnicodeDecodeError) as error:
-        raise BadModel(f"{file} cannot be read: {error}") from None
+        config = tritonconfig.parsed(file) if file.exists() else pb.ModelConfig()
+    except ConfigurationError as error:
+        raise BadModel(str(error)) from None
     if config.name and config.name != folder.name:
         raise BadModel(
             f"unexpected directory name '{folder.name}' for model '{config.name}', "
