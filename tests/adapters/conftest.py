@@ -2,27 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
-from mqinfer.adapters.triton import TritonClient
-from mqinfer.inference.inference import Inference
-from mqinfer.stack import TritonServer
 from tests.support.s3 import bucket, s3_endpoint
+from tests.support.triton import inference, server
 
-__all__ = ["bucket", "s3_endpoint"]
-
-
-@pytest.fixture
-async def server(triton: TritonServer) -> AsyncIterator[TritonClient]:
-    server = TritonClient(triton.url, keepalive=1.0)
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def inference(server: TritonClient) -> AsyncIterator[Inference]:
-    async with Inference(server) as inference:
-        yield inference
-    assert inference.statistics().tasks == 0
+__all__ = ["bucket", "inference", "s3_endpoint", "server"]

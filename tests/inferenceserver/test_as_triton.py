@@ -11,8 +11,6 @@ import pytest_asyncio
 from onnx import TensorProto
 from tritonclient.grpc.aio import InferenceServerClient
 
-from mqinfer.adapters.triton import TritonClient
-from mqinfer.inference.inference import Inference
 from mqinfer.stack import InferenceServer
 from tests.adapters.test_triton import (
     test_a_cancelled_caller_leaves_its_neighbours,
@@ -45,8 +43,11 @@ from tests.stack.test_triton import (
     test_two_versions_side_by_side,
 )
 from tests.support.models import save_echo, save_scale, save_table
+from tests.support.triton import inference, server
 
 __all__ = [
+    "inference",
+    "server",
     "test_a_bad_request_does_not_fail_its_neighbours",
     "test_a_broken_model_is_named_and_the_others_are_served",
     "test_a_cancelled_caller_leaves_its_neighbours",
@@ -101,17 +102,3 @@ def triton(ours: InferenceServer) -> InferenceServer:
 async def client(ours: InferenceServer) -> AsyncIterator[InferenceServerClient]:
     async with InferenceServerClient(ours.url) as client:
         yield client
-
-
-@pytest.fixture
-async def server(ours: InferenceServer) -> AsyncIterator[TritonClient]:
-    server = TritonClient(ours.url, keepalive=1.0)
-    yield server
-    await server.close()
-
-
-@pytest.fixture
-async def inference(server: TritonClient) -> AsyncIterator[Inference]:
-    async with Inference(server) as inference:
-        yield inference
-    assert inference.statistics().tasks == 0

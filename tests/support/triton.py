@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from mqinfer.adapters.triton import TritonClient
+from mqinfer.inference.inference import Inference
 from mqinfer.stack import InferenceServer, StackConfigurationError, TritonServer
 from mqinfer.stack.triton import find_triton
 
@@ -88,3 +90,17 @@ def kept(server: TritonServer) -> Iterator[None]:
     finally:
         over.set()
         keeper.join()
+
+
+@pytest.fixture
+async def server(triton: TritonServer) -> AsyncIterator[TritonClient]:
+    server = TritonClient(triton.url, keepalive=1.0)
+    yield server
+    await server.close()
+
+
+@pytest.fixture
+async def inference(server: TritonClient) -> AsyncIterator[Inference]:
+    async with Inference(server) as inference:
+        yield inference
+    assert inference.statistics().tasks == 0
