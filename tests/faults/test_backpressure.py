@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from mqinfer import App, Message, Row, Worker
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
+from tests.support.held import Held
 
 from .support import Double, Number, blocked, done, ready, redeliveries, runner_of, settings_with
 
@@ -111,19 +111,14 @@ async def test_a_producer_a_hundred_times_faster(
         await _answered(harness, 1)  # it runs: what it needs by itself is loaded
         memory = Memory(process.pid)
         idle = memory.look()
-        most = 0
+        held = Held()
 
         async def watch() -> None:
-            nonlocal most
-            # The server may still count what was acknowledged when more was asked for: what is
-            # held is what several looks in a row show.
-            looks = deque([0], maxlen=3)
             while True:
                 memory.look()
                 state = await broker.consumer_state("slow", "measure")
                 assert state is not None
-                looks.append(state.unacknowledged)
-                most = max(most, min(looks))
+                held.look(state.unacknowledged)
                 await asyncio.sleep(0.02)
 
         async with asyncio.TaskGroup() as group:
@@ -133,7 +128,7 @@ async def test_a_producer_a_hundred_times_faster(
                 await harness.publish(*(Data(start + i, body) for i in range(50)))
             await done(harness, "measure", timeout=120)
             watching.cancel()
-        assert 1 < most <= (100 if size < MIB else 25)
+        assert 1 < held.most <= (100 if size < MIB else 25)
         # The bytes in flight (at least two of the largest messages the server takes, here 16 MiB,
         # and half of that once more: see Slots), as they came and decoded, and some buffers.
         assert memory.most - idle < 64 * MIB, f"{(memory.most - idle) / MIB:.0f} MiB"

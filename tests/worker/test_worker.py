@@ -17,6 +17,7 @@ from mqinfer.flow.deadletter import ATTEMPTS, ERROR, SEQUENCE, STAGE, SUBJECT, T
 from mqinfer.identity import ANCESTORS, MSG_ID, ONLY, retry_id
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
+from tests.support.held import Held
 
 SOON = Backoff(initial=0.01, maximum=0.05)
 
@@ -291,13 +292,14 @@ async def test_never_more_in_flight_than_the_limits(nats: Settings) -> None:
         async with harness.worker() as worker:
             assert worker.engine is not None
             (runner,) = await until(lambda: worker.engine and worker.engine.runners, "runner")
-            seen = 0
+            held = Held()
             while await harness.lag("double"):
                 state = await harness.services.broker.consumer_state("bounded", "double")
                 assert state is not None
-                seen = max(seen, state.unacknowledged)
+                held.look(state.unacknowledged)
+                assert runner.slots.in_flight <= 5
             assert runner.slots.in_flight == 0
-        assert seen <= 5
+        assert held.most <= 5
         assert most == 5
         assert len(await harness.messages(Double)) == 100
 
