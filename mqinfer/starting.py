@@ -104,9 +104,12 @@ async def unless(stop: asyncio.Event) -> AsyncIterator[None]:
     All of it runs in the caller's task, so that a context may be entered here and left elsewhere.
     """
     loop = asyncio.get_running_loop()
+    inside = True
 
     def cut(_: object) -> None:
-        scope.reschedule(loop.time())
+        # Due already when the inside ends in the same turn: to remove it would not stop it.
+        if inside:
+            scope.reschedule(loop.time())
 
     watch = asyncio.create_task(stop.wait(), name="stop")
     try:
@@ -115,7 +118,7 @@ async def unless(stop: asyncio.Event) -> AsyncIterator[None]:
             try:
                 yield
             finally:
-                watch.remove_done_callback(cut)
+                inside = False
     except TimeoutError:
         if not scope.expired():
             raise

@@ -118,3 +118,17 @@ async def test_what_is_inside_may_end_by_itself_or_fail() -> None:
     async with unless(stop):
         stop.set()
     await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_stop_and_an_end_may_come_in_any_turn_of_the_loop(turns: int) -> None:
+    failed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    stop = asyncio.Event()
+    async with unless(stop):
+        stop.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    for _ in range(6):
+        await asyncio.sleep(0)
+    assert failed == []
