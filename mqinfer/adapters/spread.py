@@ -345,7 +345,9 @@ class Spread:
 
     def _lost(self, wanted: Wanted, error: Unavailable) -> Unavailable:
         """What a request without an answer ends in: the others, if there are, answer it."""
-        return ServerLost(str(error), self._signs) if self._able(wanted) else error
+        if self._able(wanted):
+            return ServerLost(str(error), self._signs)
+        return error if self._up() else self._all_down()
 
     def _all_down(self) -> Unavailable:
         reasons = [one.reason for one in self._members.values() if one.reason is not None]
