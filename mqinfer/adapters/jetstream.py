@@ -82,9 +82,7 @@ class JetStream:
 
     async def _subscribe(self, client: LeanClient) -> None:
         inbox = client.new_inbox()
-        self._publisher = Publisher(
-            inbox, client.write, lambda: client.is_connected, time.monotonic
-        )
+        self._publisher = Publisher(inbox, client.write, client.connected, time.monotonic)
         self._publisher.max_payload = client.max_payload
         await client.subscribe_direct(f"{inbox}.*", self._publisher.on_ack)
         await self.flush()  # a denied subscription is told before the answer to the ping
@@ -291,7 +289,8 @@ class JetStream:
         """Publish; see `Broker.publish`."""
         if isinstance(subject, str):
             subject = subject.encode()
-        self.publisher.publish(subject, header, payload, done, timeout)
+        assert self._publisher is not None, "used before `async with`"
+        self._publisher.publish(subject, header, payload, done, timeout)
 
     async def room(self) -> None:
         """Return once there is room for another publish."""

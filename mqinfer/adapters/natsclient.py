@@ -50,6 +50,7 @@ PING_INTERVAL = 1
 MAX_PINGS = 3
 RECONNECT_WAIT = 0.25
 CLOSE_TIMEOUT, ABANDON_TIMEOUT = 5.0, 0.5
+_READ = 256 * 1024  # bytes at a time
 # Line by line, as nats-py reads it.
 _CREDS = re.compile(
     r"BEGIN NATS USER JWT[^\n]*\n\S+\r?\n.*BEGIN USER NKEY SEED[^\n]*\n(\S+)\r?\n", re.DOTALL
@@ -139,6 +140,10 @@ class LeanClient(Client):
         """Whether the server greeted, and asks who is there."""
         return bool(self._server_info.get("auth_required"))
 
+    def connected(self) -> bool:
+        """`is_connected`, in one call: it is asked for every publish."""
+        return bool(self._status == Client.CONNECTED or self.is_draining)
+
     def write(self, data: bytes) -> None:
         """Queue protocol bytes; they leave with the next flush, and survive a reconnection."""
         self._pending.append(data)
@@ -151,6 +156,47 @@ class LeanClient(Client):
     def unsent(self) -> tuple[bytes, ...]:
         """What was written and has not left; from any thread."""
         return tuple(self._pending)
+
+    async def _flusher(self) -> None:
+        """As nats-py's, but what is pending leaves in one piece.
+
+        A thousand small pieces cost a transport more than joining them does: uvloop, and asyncio
+        from Python 3.12 on, make a vector of them.
+        """
+        assert self._flush_queue is not None
+        while self.is_connected and not self.is_connecting:
+            flushed = await self._flush_queue.get()
+            try:
+                if self._pending and (transport := self._transport):
+                    transport.write(b"".join(self._pending))
+                    self._pending, self._pending_data_size = [], 0
+                    await transport.drain()  # type: ignore[no-untyped-call]
+            except OSError as problem:
+                await self._error_cb(problem)
+                await self._process_op_err(problem)
+                return
+            except (RuntimeError, AttributeError):  # the loop or the transport is closed
+                return
+            finally:
+                if not flushed.done():
+                    flushed.set_result(None)
+
+    async def _read_loop(self) -> None:
+        """As nats-py's, which reads 32 KB at a time: three messages of 10 KB."""
+        while not (self.is_closed or self.is_reconnecting) and (transport := self._transport):
+            try:
+                if transport.at_eof():
+                    ended = nats.errors.UnexpectedEOF()
+                    await self._error_cb(ended)
+                    await self._process_op_err(ended)
+                    return
+                await self._ps.parse(await transport.read(_READ))
+            except (nats.errors.ProtocolError, OSError) as problem:
+                await self._process_op_err(problem)
+                return
+            except Exception:
+                log.exception("reading from the connection failed")
+                return
 
     async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has taken all that was written before.

@@ -82,14 +82,14 @@ class LeanParser:
         """Where the first thing begins that is not a complete message of a direct subscription."""
         direct, find, size, at = self._direct, data.find, len(data), 0
         while True:
-            with_headers = data.startswith(b"HMSG ", at)
-            if not with_headers and not data.startswith(b"MSG ", at):
-                return at
-            line = find(b"\r\n", at)
+            line = find(b"\r\n", at, at + _MAX_CONTROL_LINE)
             if line < 0:
                 return at
             # One space each, as the server writes it: a subject may hold other blanks.
             words = data[at:line].split(b" ")
+            with_headers = words[0] == b"HMSG"
+            if not with_headers and words[0] != b"MSG":
+                return at
             payload = begin = line + 2
             try:
                 handler = direct.get(int(words[2]))

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from mqinfer.backoff import Backoff
 from mqinfer.errors import PayloadTooLarge, PermissionDenied, PublishError, PublishTimeout
@@ -52,26 +53,15 @@ MAX_OUTSTANDING = 8192
 MAX_OUTSTANDING_BYTES = 64 * 1024 * 1024
 
 
-class _Pending:
-    __slots__ = ("deadline", "done", "give_up", "header", "payload", "sent", "subject", "tries")
-
-    def __init__(
-        self,
-        subject: bytes,
-        header: bytes,
-        payload: bytes,
-        done: PublishDone,
-        deadline: float,
-        give_up: float | None,
-    ):
-        self.subject = subject
-        self.header = header
-        self.payload = payload
-        self.done = done
-        self.deadline = deadline  # when to send again
-        self.give_up = give_up  # when to report a timeout; None is never
-        self.tries = 0
-        self.sent = False
+class _Pending(Struct, eq=False):  # a Struct, which is made in a third of a class's time
+    subject: bytes
+    header: bytes
+    payload: bytes
+    done: PublishDone
+    deadline: float  # when to send again
+    give_up: float | None  # when to report a timeout; None is never
+    tries: int = 0
+    sent: bool = False
 
 
 class Publisher:
@@ -142,13 +132,13 @@ class Publisher:
         now = self._clock()
         give_up = None if timeout is None else now + timeout
         entry = _Pending(subject, header, payload, done, now + ACK_TIMEOUT, give_up)
-        self._number += 1
-        self._pending[self._number] = entry
+        number = self._number = self._number + 1
+        self._pending[number] = entry
         self._bytes += size
         if len(self._pending) >= MAX_OUTSTANDING or self._bytes >= MAX_OUTSTANDING_BYTES:
             self.full = True
             self._room.clear()
-        self._send(self._number, entry)
+        self._send(number, entry)
 
     def _send(self, number: int, entry: _Pending) -> None:
         if not self._connected():

@@ -37,14 +37,13 @@ _MESSAGES, _BYTES = "Nats-Pending-Messages", "Nats-Pending-Bytes"
 
 
 class StreamMessage:
-    """A `Delivery`: what stands in the acknowledgement subject is parsed, headers are not."""
+    """A `Delivery`: the headers, and what stands in the acknowledgement subject, are parsed."""
 
     __slots__ = (
-        "_header_block",
-        "_headers",
         "_subject",
         "attempt",
         "data",
+        "headers",
         "pending",
         "published",
         "reply",
@@ -57,30 +56,23 @@ class StreamMessage:
         self._subject = subject
         self.reply = reply
         self.data = data
-        self._header_block = header_block
-        self._headers: dict[str, str] | None = None
+        self.headers = parse_header_block(header_block) if header_block else {}
         # $JS.ACK.[domain.account.]stream.consumer.delivered.stream_seq.consumer_seq.time.pending
         tokens = reply.split(b".")
-        first = 4 if len(tokens) >= 11 else 2
-        self.stream = tokens[first].decode()
-        self.attempt = int(tokens[first + 2])
-        self.sequence = int(tokens[first + 3])
-        self.published = int(tokens[first + 5])
-        self.pending = int(tokens[first + 6])
+        if len(tokens) >= 11:
+            del tokens[2:4]
+        stream, _, attempt, sequence, _, published, pending = tokens[2:9]
+        self.stream = stream.decode()
+        self.attempt = int(attempt)
+        self.sequence = int(sequence)
+        self.published = int(published)
+        self.pending = int(pending)
         self.size = len(data) + len(subject) + len(reply) + len(header_block or b"")
 
     @property
     def subject(self) -> str:
         """What the message was published on."""
         return self._subject.decode("utf-8", "replace")
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """NATS headers; parsed when first asked for."""
-        if self._headers is None:
-            block = self._header_block
-            self._headers = parse_header_block(block) if block else {}
-        return self._headers
 
     def __repr__(self) -> str:
         return f"StreamMessage({self.subject} #{self.sequence}, attempt {self.attempt})"

@@ -19,6 +19,8 @@ import enum
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
+
 from mqinfer.context import Context
 from mqinfer.flow.past import NOTHING, Past
 from mqinfer.identity import ANCESTORS, MODELS, input_id, parse_ancestors, parse_models
@@ -130,7 +132,7 @@ class Interruption(enum.Enum):
 WAITING, HANDLING, STORING, SETTLED = State
 
 
-class Job:
+class Job(Struct, eq=False):
     """A delivery, what was decoded from it, and how far its answer is.
 
     Attributes:
@@ -147,34 +149,18 @@ class Job:
         problem: why an output could not be published.
     """
 
-    __slots__ = (
-        "ancestors",
-        "context",
-        "delivery",
-        "interrupted",
-        "message",
-        "problem",
-        "pulsed",
-        "received",
-        "started",
-        "state",
-        "task",
-        "unpublished",
-    )
-
-    def __init__(self, delivery: Delivery, now: float):
-        self.delivery = delivery
-        self.state = WAITING
-        self.received = now
-        self.pulsed = now
-        self.message: Message | None = None
-        self.ancestors: tuple[str, ...] = ()
-        self.started: float | None = None
-        self.task: asyncio.Task[object] | None = None
-        self.interrupted: Interruption | None = None
-        self.unpublished = 0
-        self.problem: Exception | None = None
-        self.context: DeliveryContext | None = None
+    delivery: Delivery
+    received: float
+    pulsed: float
+    state: State = WAITING
+    message: Message | None = None
+    context: DeliveryContext | None = None
+    ancestors: tuple[str, ...] = ()
+    started: float | None = None
+    task: asyncio.Task[object] | None = None
+    interrupted: Interruption | None = None
+    unpublished: int = 0
+    problem: Exception | None = None
 
     def open(
         self, stage: str, state: object, blobs: BlobStore | None, run: str | None = None

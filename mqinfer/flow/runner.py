@@ -213,7 +213,7 @@ class Runner:
             earlier.pulsed = min(self._clock(), self._beat.sent_after)
             return
         now = self._clock()
-        job = self.jobs[delivery.sequence] = Job(delivery, now)
+        job = self.jobs[delivery.sequence] = Job(delivery, now, now)
         if self._stopping:
             if self._late is None:
                 self._settler.hand_back(job)  # the pull is closed: few come after that

@@ -83,8 +83,10 @@ class Slots:
 
     def arrive(self, size: int) -> None:
         """A message that was asked for is here."""
-        self.asked = max(self.asked - 1, 0)
-        self.bytes_asked = max(self.bytes_asked - size, 0)
+        if self.asked:
+            self.asked -= 1
+        # Not by max(): this runs for every message.
+        self.bytes_asked = self.bytes_asked - size if self.bytes_asked > size else 0
         self.in_flight += 1
         self.bytes_in_flight += size
 

@@ -80,7 +80,7 @@ headers = st.dictionaries(names, values, max_size=14)
 
 def job_of(kind: type[Message], pairs: dict[str, str], *, foreign_ids: bool = True) -> Job:
     """A message that a stage was given, and begins with."""
-    job = Job(Delivered(5, headers=dict(pairs)), 0.0)
+    job = Job(Delivered(5, headers=dict(pairs)), 0.0, 0.0)
     reader = Reader(
         "s", "s", lambda _: kind(), app="t", readers=frozenset({"s"}), foreign_ids=foreign_ids
     )
@@ -169,7 +169,7 @@ def told(pairs: dict[str, str], payload: bytes) -> None:
         assert MSG_ID not in pairs or deadletter.STAGE not in pairs
         return
     text_of((row.stage, row.kind, row.reason, row.error, row.subject, row.message_id, row.run))
-    job = Job(Delivered(9, payload, dict(pairs)), 0.0)
+    job = Job(Delivered(9, payload, dict(pairs)), 0.0, 0.0)
     job.open("sink-mqinfer_dead_letters", None, None)
     job.message = row
     block = build_block(schema_of(type(row)), [_row(job)])

@@ -17,7 +17,7 @@ TASK = cast("asyncio.Task[object]", object())
 
 
 def job(**fields: Any) -> Job:
-    made = Job(Delivered(**fields), 100.0)
+    made = Job(Delivered(**fields), 100.0, 100.0)
     made.open("s", None, None)
     return made
 
@@ -94,8 +94,8 @@ def test_waits_for_a_server_are_no_work() -> None:
 
 
 def test_its_identity_is_what_its_headers_say_or_its_place() -> None:
-    assert Job(Delivered(7), 0.0).id == "t:7"
-    assert Job(Delivered(7, headers={"Nats-Msg-Id": "a"}), 0.0).id == "a"
+    assert Job(Delivered(7), 0.0, 0.0).id == "t:7"
+    assert Job(Delivered(7, headers={"Nats-Msg-Id": "a"}), 0.0, 0.0).id == "a"
     assert job(headers={"Nats-Msg-Id": "a", "Mq-Id": "b"}).id == "b"
 
 
@@ -110,5 +110,5 @@ def test_the_handler_sees_the_delivery() -> None:
     assert (context.attempt, found.past.failures) == (4, 2)
     assert (context.models, context.published) == ({"leaf": "3"}, 5.0)
     assert found.ancestors == ("x", "y")
-    assert "t:7" not in repr(Job(Delivered(7), 0.0))
+    assert "t:7" not in repr(Job(Delivered(7), 0.0, 0.0))
     assert "being handled, unpublished=0" in repr(in_state(HANDLING))

@@ -21,7 +21,7 @@ def mailbox(batch_size: int = 1, batch_wait: float = LONG, *, more: bool = True)
 
 
 def job(sequence: int, received: float = 100.0) -> Job:
-    return Job(Delivered(sequence), received)
+    return Job(Delivered(sequence), received, received)
 
 
 def sequences(jobs: list[Job]) -> list[int]:

@@ -21,7 +21,7 @@ STATE = object()
 
 
 def read(reader: Reader, **headers: str) -> tuple[bool, Job]:
-    job = Job(Delivered(5, headers=headers), 0.0)
+    job = Job(Delivered(5, headers=headers), 0.0, 0.0)
     return reader.read(job), job
 
 
@@ -105,7 +105,7 @@ def test_the_run_is_its_own_and_never_that_of_a_header() -> None:
 
 
 def test_what_cannot_be_decoded_has_its_context_all_the_same() -> None:
-    job = Job(Delivered(5), 0.0)
+    job = Job(Delivered(5), 0.0, 0.0)
     with pytest.raises(Reject, match="it is none"):
         Reader("s", "s", decode).read(job)
     assert job.context is not None
