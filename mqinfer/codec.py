@@ -255,15 +255,17 @@ def blobs_in(value: Any, wire: Wire) -> tuple[list[Blob], int]:
 
     encode = msgspec.json.encode if wire == "json" else msgspec.msgpack.encode
     rest = encode(value, enc_hook=meet)
-    return found, len(rest)
+    return found, len(rest) - len(found) * len(encode(""))
 
 
 def wire_size(blob: Blob, wire: Wire) -> int:
-    """About how many bytes a blob takes in a payload, as it is."""
+    """How many bytes a blob takes in a payload, as it is; with a path a few less."""
     if blob.path is not None:
         return len(blob.path.encode()) + 5
     size = len(blob.inline or b"")
-    return (size + 2) // 3 * 4 + len('{"base64":""}') if wire == "json" else size + 5
+    if wire == "json":
+        return (size + 2) // 3 * 4 + len('{"base64":""}')
+    return size + (2 if size < 1 << 8 else 3 if size < 1 << 16 else 5)  # bin 8, 16 and 32
 
 
 def _is_array(kind: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, NamedTuple, NewType, TypeAlias, Type
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -362,6 +362,7 @@ async def test_many_small_blobs_that_do_not_fit_together_move_to_the_store(
                 assert stored == sorted(stored)  # the largest moved, the small ones ride
 
 
+@example([0, 0, 0, 0, 0, 39, 400, 400, 400, 400, 400, 72], PackedAlbum, 2367)
 @given(
     st.lists(st.integers(0, 400), max_size=40),
     st.sampled_from([Album, PackedAlbum]),
