@@ -17,7 +17,7 @@ def context() -> Context:
 def working(since: float) -> tuple[Job, Context]:
     """A message whose handler began then, with the context that a worker makes."""
     delivery: Any = SimpleNamespace(headers={}, stream="plants", sequence=1)
-    job = Job(delivery, since)
+    job = Job(delivery, since, since)
     job.started = since
     return job, job.open("s", None, None)
 

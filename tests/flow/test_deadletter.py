@@ -38,7 +38,7 @@ def raised(error: BaseException) -> BaseException:
 def letter(
     error: BaseException, *, max_payload: int = LIMIT, run: str | None = None, **fields: Any
 ) -> tuple[dict[str, str], bytes]:
-    job = Job(Delivered(**fields), 0.0)
+    job = Job(Delivered(**fields), 0.0, 0.0)
     job.open("s", None, None).past = Past(tries=job.delivery.attempt - 1)
     header, payload = dead_letter(job, "s", error, max_payload=max_payload, run=run)
     assert len(header) <= MAX_HEADER + MAX_REASON

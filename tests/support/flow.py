@@ -285,7 +285,8 @@ class Flow:
 
     def job(self, sequence: int = 1, value: int = 1, **fields: Any) -> Job:
         """A job that was read, as a handler would be given it; earlier attempts have failed."""
-        job = Job(Delivered(sequence, **fields), self.clock())
+        now = self.clock()
+        job = Job(Delivered(sequence, **fields), now, now)
         context = job.open("s", None, None)
         failures = job.delivery.attempt - 1
         context.past = Past(failures=failures, tries=failures, explained=failures)
