@@ -5,8 +5,10 @@ code sees it, and awaits twice to publish one. `LeanClient` keeps its connection
 authentication, reconnection, ping) and adds two things for the hot path, measured at about twice
 the rate of the public API:
 
-* `subscribe_direct`: a plain callback on the read loop, given the raw bytes (see `parser`);
-* `write`: protocol bytes appended to the output buffer, flushed once a loop iteration.
+* `subscribe_direct`: a plain callback on the read loop, given the raw bytes (see `parser`), of
+  which as many are read at a time as there are;
+* `write`: protocol bytes appended to the output buffer, which leaves in one piece, once a loop
+  iteration.
 
 Both rest on internals of nats-py. Nobody but this file touches them, its minor version is pinned,
 and `tests/adapters/test_natsclient.py` fails when they change.

@@ -132,7 +132,7 @@ class Interruption(enum.Enum):
 WAITING, HANDLING, STORING, SETTLED = State
 
 
-class Job(Struct, eq=False):
+class Job(Struct, eq=False):  # a Struct: one is made for every message
     """A delivery, what was decoded from it, and how far its answer is.
 
     Attributes:
