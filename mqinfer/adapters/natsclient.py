@@ -22,7 +22,6 @@ import json
 import re
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
@@ -31,6 +30,7 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription as Subscription
 from nats.protocol.parser import AWAITING_CONTROL_LINE
 
+from mqinfer.adapters.natscredentials import credentials
 from mqinfer.adapters.parser import LeanParser, RawHandler
 from mqinfer.errors import (
     ConfigurationError,
@@ -53,10 +53,6 @@ MAX_PINGS = 3
 RECONNECT_WAIT = 0.25
 CLOSE_TIMEOUT, ABANDON_TIMEOUT = 5.0, 0.5
 _READ = 256 * 1024  # bytes at a time
-# Line by line, as nats-py reads it.
-_CREDS = re.compile(
-    r"BEGIN NATS USER JWT[^\n]*\n\S+\r?\n.*BEGIN USER NKEY SEED[^\n]*\n(\S+)\r?\n", re.DOTALL
-)
 _QUOTED = re.compile(r'"([^"]+)"')
 
 
@@ -326,7 +322,7 @@ async def open_client(
         "max_reconnect_attempts": -1,
         # Our own limits bound what is in flight; nats-py's buffer limit would make it drop acks.
         "pending_size": 256 * 1024 * 1024,
-        **_credentials(settings),
+        **credentials(settings),
     }
     where = mask_url(", ".join(settings.nats_servers))
     try:
@@ -384,73 +380,6 @@ def _explained(problem: Exception, where: str, client: LeanClient) -> MqinferErr
     if isinstance(problem, ssl.SSLError) or "does not ask for TLS" in text:
         return ConfigurationError(f"NATS at {where}: no TLS with it: {text}")
     return Unavailable(f"NATS at {where}: {text}")
-
-
-def _credentials(settings: Settings) -> dict[str, Any]:
-    plain = {
-        "user": settings.nats_user,
-        "password": settings.nats_password,
-        "token": settings.nats_token,
-    }
-    options: dict[str, Any] = {name: value for name, value in plain.items() if value}
-    for name, path in (
-        ("user_credentials", settings.nats_creds),
-        ("nkeys_seed", settings.nats_nkey),
-    ):
-        if path:
-            if not Path(path).is_file():
-                raise ConfigurationError(f"NATS credentials: {path} is not a file")
-            try:
-                import nkeys  # noqa: F401
-            except ImportError:
-                raise ConfigurationError(
-                    "NATS creds and nkeys need one more package: pip install 'mqinfer[nkeys]'"
-                ) from None
-            _check_keys(path, creds=name == "user_credentials")
-            options[name] = path
-    if settings.nats_inbox_prefix:
-        options["inbox_prefix"] = settings.nats_inbox_prefix
-    if settings.nats_tls_ca or settings.nats_tls_cert:
-        options["tls"] = _tls(settings.nats_tls_ca, settings.nats_tls_cert, settings.nats_tls_key)
-    return options
-
-
-def _check_keys(path: str, *, creds: bool) -> None:
-    """Refuse a file without keys; nats-py would look for them for ever.
-
-    Raises:
-        ConfigurationError: naming the file, and nothing of what is in it.
-    """
-    import nkeys
-
-    variable = f"MQINFER_NATS_{'CREDS' if creds else 'NKEY'}={path!r}"
-    try:
-        text = Path(path).read_text(encoding="ascii")
-    except (OSError, ValueError) as problem:
-        raise ConfigurationError(f"{variable} cannot be read: {type(problem).__name__}") from None
-    seed = text.strip()
-    if creds:
-        found = _CREDS.search(text)
-        if found is None:
-            raise ConfigurationError(
-                f"{variable} is no credentials file: it needs a block BEGIN NATS USER JWT and a "
-                "block BEGIN USER NKEY SEED"
-            )
-        seed = found.group(1)
-    try:
-        nkeys.from_seed(bytearray(seed.encode())).wipe()
-    except Exception:  # noqa: BLE001 - whatever it is, its text may hold the seed
-        raise ConfigurationError(f"{variable} holds no valid seed of an nkey (SU...)") from None
-
-
-def _tls(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca or None)
-        if cert:
-            context.load_cert_chain(cert, key or None)
-    except (OSError, ssl.SSLError) as problem:
-        raise ConfigurationError(f"NATS TLS files: {problem}") from None
-    return context
 
 
 def _text(problem: BaseException) -> str:
