@@ -30,6 +30,7 @@ NAMES = (
     "servers",
     "sink",
     "latency",
+    "views",
     "replay",
     "scale",
     "start",

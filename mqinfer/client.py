@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import blob, plan, wiring
+from mqinfer.birth import new_id
 from mqinfer.blobfields import can_hold_blobs
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.errors import ConfigurationError, PublishError
@@ -99,7 +99,9 @@ class Client:
             message: of any type that the app reads or writes.
             id: its identity among the messages of its type; the same one within the stream's
                 duplicate window is stored once, and later its answers are the same (see "Ids" in
-                docs/guarantees.md). None makes a random one.
+                docs/guarantees.md). One that ends in a day (`p17@2026-05-27`), or is a UUID of
+                version 7, says by which day what comes of it is stored (docs/tables.md). None
+                makes such a UUID.
             timeout: seconds to wait out an outage or a full stream.
             on_repeat: called with the id where the stream had one of this type and id already, so
                 that this one was dropped (also where the answer to this very publish was lost, and
@@ -149,7 +151,7 @@ class Client:
             kind = self.app.kind_of(subject)
             headers = given_id(subject if kind is None else self.app.subject(kind), identity)
         else:
-            identity = uuid.uuid4().hex
+            identity = new_id()
             headers = {MSG_ID: identity}
         if content_type is not None:
             headers[CONTENT_TYPE] = content_type

@@ -12,7 +12,10 @@ from typing import Any, ClassVar, Literal, TypedDict, Unpack, dataclass_transfor
 
 from msgspec import Struct, StructMeta, field
 
-from mqinfer.errors import WiringError
+from mqinfer.errors import ConfigurationError, WiringError
+from mqinfer.times import parse_duration
+
+_DAY = 86_400.0
 
 Wire = Literal["json", "msgpack"]
 
@@ -35,6 +38,7 @@ class MessageInfo(Struct, frozen=True):
         table: the ClickHouse table of a `Row`.
         order_by: the columns that sort the table (a prefix of its primary key).
         shared: whether other apps write into the table as well.
+        keep: seconds after its birth for which a row is kept; None for ever.
     """
 
     subject: str
@@ -45,6 +49,7 @@ class MessageInfo(Struct, frozen=True):
     table: str | None = None
     order_by: tuple[str, ...] = ()
     shared: bool = False
+    keep: float | None = None
 
 
 class StructKeywords(TypedDict, total=False):
@@ -89,6 +94,7 @@ class MessageMeta(StructMeta):
         table: str | None = None,
         order_by: tuple[str, ...] | str = (),
         shared: bool = False,
+        keep: float | str | None = None,
         **config: Unpack[StructKeywords],
     ) -> Any:
         """Make the type and keep what its keywords say."""
@@ -96,7 +102,8 @@ class MessageMeta(StructMeta):
         if "__is_row__" in namespace:  # Message and Row themselves
             return cls
         is_row = any(getattr(base, "__is_row__", False) for base in bases)
-        for word, given in (("table", table), ("order_by", order_by), ("shared", shared)):
+        own = {"table": table, "order_by": order_by, "shared": shared, "keep": keep is not None}
+        for word, given in own.items():
             if given and not is_row:
                 raise WiringError(
                     f"{name}: {word}= belongs to a Row; derive {name} from mqinfer.Row"
@@ -129,8 +136,19 @@ class MessageMeta(StructMeta):
             table=table,
             order_by=order_by,
             shared=shared,
+            keep=None if keep is None else _kept(name, keep),
         )
         return cls
+
+
+def _kept(name: str, keep: float | str) -> float:
+    try:
+        seconds = parse_duration(keep)
+    except ConfigurationError as error:
+        raise WiringError(f"{name}: keep= {error}") from None
+    if seconds < _DAY:
+        raise WiringError(f"{name}: keep={keep!r} must be a day at least: whole days are dropped")
+    return seconds
 
 
 def _snake(name: str) -> str:
@@ -156,7 +174,8 @@ class Row(Message, frozen=True):
     """A message that also is a row of a ClickHouse table.
 
     Further class keywords: `table=` (default: the class name in snake case), `order_by=` (columns),
-    `shared=True` (other apps write into the table as well; otherwise it belongs to the first app).
+    `shared=True` (other apps write into the table as well; otherwise it belongs to the first app),
+    `keep="90d"` (workers drop the days of birth that are older; see docs/tables.md).
     """
 
     __is_row__: ClassVar[bool] = True

@@ -47,8 +47,8 @@ def triton(settings: Settings) -> TritonClient | Spread:
     )
 
 
-def clickhouse(settings: Settings) -> ClickHouse:
-    """A connection to ClickHouse; made when first used."""
+def clickhouse(settings: Settings, *, change_timeout: float = 300.0) -> ClickHouse:
+    """A connection to ClickHouse, made when first used; a change may take so many seconds."""
     from mqinfer.adapters.clickhouse import ClickHouse
 
     return ClickHouse(
@@ -56,6 +56,7 @@ def clickhouse(settings: Settings) -> ClickHouse:
         ca_cert=settings.clickhouse_tls_ca,
         client_cert=settings.clickhouse_tls_cert,
         client_key=settings.clickhouse_tls_key,
+        change_timeout=change_timeout,
     )
 
 

@@ -11,9 +11,10 @@ from tests import rooms
 
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
-    "errors identity times split backoff hints opened referred context message row column blob "
-    "blobfields readable codec written model stage collisions app settings observe metrics image "
-    "imageheader counts collector http bucket streams ports signals starting headers origin varint "
+    "errors identity birth times split backoff hints opened referred context message row column "
+    "blob blobfields readable codec written model stage collisions app settings observe metrics "
+    "image imageheader counts collector http bucket streams ports signals starting headers origin "
+    "varint "
     "supervise",
     "flow",
     "inference tables",

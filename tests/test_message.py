@@ -90,6 +90,13 @@ def test_a_subclass_has_fields_of_its_parent_and_a_name_of_its_own():
         (Row, {"table": "1a"}, "cannot name a table"),
         (Row, {"table": "a; DROP TABLE b"}, "cannot name a table"),
         (Row, {"order_by": ("field", "nope")}, "X: no field 'nope'; it has field"),
+        (Message, {"keep": "90d"}, "X: keep= belongs to a Row"),
+        (Row, {"keep": "soon"}, "X: keep= 'soon' is no duration: write"),
+        (Row, {"keep": "-1d"}, "is no duration"),
+        (Row, {"keep": ""}, "is no duration"),
+        (Row, {"keep": True}, "is no duration"),
+        (Row, {"keep": "23h"}, "X: keep='23h' must be a day at least"),
+        (Row, {"keep": 0}, "X: keep=0 must be a day at least"),
     ],
 )
 def test_what_cannot_work_is_refused_where_it_is_written(base, keywords, text):
@@ -97,6 +104,14 @@ def test_what_cannot_work_is_refused_where_it_is_written(base, keywords, text):
 
         class X(base, **keywords):
             field: int = 0
+
+
+def test_how_long_rows_are_kept():
+    class Kept(Row, keep="1w"):
+        field: int = 0
+
+    assert Kept.__mqinfer__.keep == 7 * 86_400
+    assert DiseaseGrade.__mqinfer__.keep is None
 
 
 def test_rejected_says_why():

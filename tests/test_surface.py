@@ -157,6 +157,7 @@ class Message, keywords of the class: (
     table: str | None = None,
     order_by: tuple[str, ...] | str = (),
     shared: bool = False,
+    keep: float | str | None = None,
     **config: Unpack[StructKeywords],
 )
 class Model(

@@ -45,14 +45,17 @@ class Flight:
 
     @property
     def photo_id(self) -> str:
-        """The photograph's identity: where, when, and a digest of the very pixels."""
+        """The photograph's identity: where, a digest of the very pixels, and when.
+
+        Ending in the day, it says by which one all that comes of it is stored.
+        """
         png = self.photo.image.inline or b""
-        return f"photo:{self.photo.position_id}:{self.photo.date}:{_digest(png)}"
+        return f"photo:{self.photo.position_id}:{_digest(png)}@{self.photo.date}"
 
     @property
     def truth_id(self) -> str:
         """The inspection's identity."""
-        return identity(self.truth)
+        return f"{identity(self.truth)}@{self.truth.date}"
 
 
 def identity(message: Message) -> str:

@@ -49,6 +49,7 @@ logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 _INSERT_SETTINGS: dict[str, Any] = {
     "async_insert": 0,
     "insert_deduplicate": 1,
+    "max_partitions_per_insert_block": 0,  # what waited for long is of many days
     # Doubles inside of a block are left to FINAL and to merges: a third of the server's time.
     "optimize_on_insert": 0,
     "wait_end_of_query": 1,  # the answer comes after the rows are stored, not before

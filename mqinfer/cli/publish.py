@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -139,13 +138,10 @@ class _Lines:
 
     def header(self, identity: str | None) -> bytes:
         """The header block of a message; without an id of its own it gets a random one."""
+        from mqinfer.birth import new_id
         from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, safe_id
 
-        ids = (
-            {MSG_ID: uuid.uuid4().hex}
-            if identity is None
-            else given_id(self.subject, safe_id(identity))
-        )
+        ids = {MSG_ID: new_id()} if identity is None else given_id(self.subject, safe_id(identity))
         return header_block({**ids, CONTENT_TYPE: self._content_type})
 
 

@@ -19,6 +19,7 @@ _COMMANDS = (
     "publish",
     "status",
     "replay",
+    "tables",
     "models",
     "check",
     "bench",

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from mqinfer.errors import DecodeError, HandlerTimeout, Reject, WorkerKilled
 from mqinfer.flow.job import Job
-from mqinfer.identity import IDENTITY, MSG_ID, RUN, header_block
+from mqinfer.identity import ANCESTORS, IDENTITY, MSG_ID, RUN, header_block, parse_ancestors
 from mqinfer.settings import mask_url
 
 Kind = Literal["decode", "rejected", "failed", "timeout", "killed"]
@@ -98,7 +98,9 @@ def dead_letter(
         pairs[TRACEBACK] = json.dumps(story)
     header = header_block(pairs)
     if len(header) > MAX_HEADER:
-        header = _shortened(pairs, set(delivery.headers) - {IDENTITY, RUN})
+        if ANCESTORS in pairs:  # bounded, and kept: rows of a retry are stored by the first one
+            pairs[ANCESTORS] = " ".join(parse_ancestors(pairs[ANCESTORS]))
+        header = _shortened(pairs, set(delivery.headers) - {IDENTITY, RUN, ANCESTORS})
     if len(header) + len(delivery.data) > max_payload and TRACEBACK in pairs:
         del pairs[TRACEBACK]
         header = header_block(pairs)

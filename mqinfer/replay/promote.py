@@ -124,7 +124,8 @@ def reconcile_sql(
         "SELECT t.*, _run = o.mq_owner AS mq_shown "
         f"FROM (SELECT * FROM {table} FINAL WHERE {ours} AND _id IN ({covered})) AS t "
         f"LEFT JOIN ({owner_sql(app, lineage, promoted)}) AS o ON t._id = o.mq_row"
-        ") WHERE _visible != mq_shown SETTINGS insert_deduplicate = 0, join_use_nulls = 0"
+        ") WHERE _visible != mq_shown SETTINGS insert_deduplicate = 0, join_use_nulls = 0, "
+        "max_partitions_per_insert_block = 0"
     )
 
 

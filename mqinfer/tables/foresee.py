@@ -56,6 +56,7 @@ async def foresee(db: Database, row_type: type[Row], app: str | None = None) -> 
             migrate.check_view(schema, view)
         if storage is None:
             return found
+        schema = migrate.as_stored(schema, storage)
         migrate.check_owner(schema, storage, stored, app, shared=shared)
         migrate.check_storage(schema, storage)
     except ConflictError as error:
@@ -73,6 +74,8 @@ async def foresee(db: Database, row_type: type[Row], app: str | None = None) -> 
             raise outcome
         elif outcome is None and not same_type(stored[name], types[name]):
             found.notes += await _stays(db, schema, name, stored[name], types[name])
+    if not schema.by_days:
+        found.notes.append(migrate.without_days(schema))
     own = {*types, *(name for name, _ in FRAMEWORK)}
     found.notes += [
         f"table {schema.name}: column {name!r} is of no field any more; it is kept, and new rows "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -18,7 +19,9 @@ from mqinfer.ports import Database
 from mqinfer.tables.owners import foreign, has_owners, mark_table, marked, owners_of
 from mqinfer.tables.sql import literal
 from mqinfer.tables.tables import (
+    BY_DAYS,
     FRAMEWORK,
+    ONE_DAY_AT_A_TIME,
     TableSchema,
     same_type,
     schema_of,
@@ -41,6 +44,9 @@ async def ensure_table(db: Database, row_type: type[Row], app: str | None = None
         row_type: of the rows.
         app: whose table it is, or becomes if it is nobody's; None does not ask.
 
+    Returns:
+        The schema, with what is of the table that is there: whether it lies by days.
+
     Raises:
         WiringError: `row_type` cannot be a table.
         ConflictError: it belongs to another app, or differs in what cannot be changed.
@@ -52,8 +58,9 @@ async def ensure_table(db: Database, row_type: type[Row], app: str | None = None
         app = None
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            if await _step(db, schema, app, shared=row_type.__mqinfer__.shared):
-                return schema
+            found = await _step(db, schema, app, shared=row_type.__mqinfer__.shared)
+            if found is not None:
+                return found
         except TableError:
             # Two workers that change one table at once can refuse each other: look again.
             if attempt == _ATTEMPTS:
@@ -64,14 +71,17 @@ async def ensure_table(db: Database, row_type: type[Row], app: str | None = None
     )
 
 
-async def _step(db: Database, schema: TableSchema, app: str | None, *, shared: bool) -> bool:
-    """Change what differs; True when nothing did."""
+async def _step(
+    db: Database, schema: TableSchema, app: str | None, *, shared: bool
+) -> TableSchema | None:
+    """Change what differs; when nothing did, the schema as the table has it."""
     view, storage = await look(db, schema)
     if view is not None:
         check_view(schema, view)
     if storage is None:
         await db.command(schema.create_storage(marked("", app) if app else ""))
-        return False
+        return None
+    schema = as_stored(schema, storage)
     stored = await columns(db, schema.storage)
     check_owner(schema, storage, stored, app, shared=shared)
     check_storage(schema, storage)
@@ -83,16 +93,34 @@ async def _step(db: Database, schema: TableSchema, app: str | None, *, shared: b
     for statement in changes:
         await db.command(statement)
     if changes:
-        return False
+        return None
     shown = {name: stored[name] for name in schema.view_columns(stored)}
     # Compared without order, or workers of two versions would replace it in turns.
-    if view is None or await columns(db, schema.name) != shown:
+    if (
+        view is None
+        or (ONE_DAY_AT_A_TIME in str(view["as_select"])) != schema.by_days
+        or await columns(db, schema.name) != shown
+    ):
         await db.command(schema.create_view(stored))
-        return False
+        return None
     comment = str(storage["comment"])
     if app is not None and app not in owners_of(comment):
-        return not await _mark(db, schema, marked(comment, app))
-    return True
+        return None if await _mark(db, schema, marked(comment, app)) else schema
+    return schema
+
+
+def as_stored(schema: TableSchema, storage: Mapping[str, Any]) -> TableSchema:
+    """The schema of a table that is there, by days or as earlier versions made it."""
+    return replace(schema, by_days=same_type(str(storage["partition_key"]), BY_DAYS))
+
+
+def without_days(schema: TableSchema) -> str:
+    """What is said of a table that an earlier version made."""
+    return (
+        f"table {schema.name} was made by an earlier version, without days: it works as it did, "
+        "and each query of its view merges all of its parts; `mqinfer tables APP --migrate` lays "
+        "its rows by days (docs/tables.md)"
+    )
 
 
 async def look(
@@ -102,8 +130,9 @@ async def look(
     tables = {
         row["name"]: row
         for row in await db.query(
-            "SELECT name, engine, sorting_key, as_select, comment FROM system.tables "
-            "WHERE database = currentDatabase() AND name IN ({view:String}, {storage:String})",
+            "SELECT name, engine, sorting_key, partition_key, as_select, comment "
+            "FROM system.tables WHERE database = currentDatabase() "
+            "AND name IN ({view:String}, {storage:String})",
             {"view": schema.name, "storage": schema.storage},
         )
     }

@@ -31,7 +31,7 @@ from mqinfer.metrics import Metrics
 from mqinfer.ports import Database, Origin
 from mqinfer.split import Split
 from mqinfer.tables.block import Block, build_block
-from mqinfer.tables.migrate import ensure_table
+from mqinfer.tables.migrate import ensure_table, without_days
 from mqinfer.tables.sift import sift
 from mqinfer.tables.tables import TableSchema, schema_of
 
@@ -86,7 +86,7 @@ class Sink:
         self._availability = availability or Availability("clickhouse")
         self._probe = probe
         self._clock = clock
-        self._ready = False
+        self._ready = self._told = False
         self._preparing = asyncio.Lock()
         # Tokens are of this sink and of one call: a token made of the rows' ids alone would make
         # ClickHouse ignore rows that were deleted (a discarded run) and are written anew.
@@ -115,7 +115,7 @@ class Sink:
                 failures = 0
                 while not self._ready:
                     try:
-                        await ensure_table(self._db, self.row_type, self._app)
+                        self.schema = await ensure_table(self._db, self.row_type, self._app)
                     except Unavailable as error:
                         if not failures:
                             log.warning(
@@ -128,6 +128,9 @@ class Sink:
                     else:
                         if failures:
                             log.info("ClickHouse answers", table=self.schema.name)
+                        if not (self.schema.by_days or self._told):
+                            self._told = True
+                            log.info("its view merges all parts", reason=without_days(self.schema))
                         self._availability.up()
                         self._ready = True
         except asyncio.CancelledError:

@@ -29,6 +29,7 @@ from typing import Any
 
 import msgspec
 
+from mqinfer.birth import BIRTH_SQL
 from mqinfer.errors import ConflictError, WiringError
 from mqinfer.message import Row
 from mqinfer.ports import Origin
@@ -42,6 +43,12 @@ STORAGE_SUFFIX = "__storage"
 _TIME_BITS = 44
 _TIME_MASK = (1 << _TIME_BITS) - 1
 
+# When a row's lineage began (`mqinfer.birth`): all copies of a row have one, so that they meet in
+# one partition, and the view of a table by days need not look further.
+BORN = "_born"
+BY_DAYS = f"toDate({BORN})"
+ONE_DAY_AT_A_TIME = "do_not_merge_across_partitions_select_final"
+
 # Framework columns, as they are stored. Those the view hides come last.
 FRAMEWORK: tuple[tuple[str, str], ...] = (
     ("_id", "String"),
@@ -51,13 +58,15 @@ FRAMEWORK: tuple[tuple[str, str], ...] = (
     ("_models", "Map(LowCardinality(String), String)"),
     ("_sequence", "UInt64"),
     ("_published", "DateTime64(9, 'UTC')"),
+    (BORN, "DateTime64(3, 'UTC')"),
     ("_inserted", "DateTime64(3, 'UTC')"),
     ("_visible", "UInt8"),
     ("_version", "UInt64"),
 )
 _HIDDEN = ("_visible", "_version")
-# What an insert names: `_inserted` is filled in by ClickHouse.
-INSERTED: tuple[tuple[str, str], ...] = tuple(c for c in FRAMEWORK if c[0] != "_inserted")
+# What ClickHouse fills in; an insert names all others.
+_DEFAULTS = {BORN: f" DEFAULT {BIRTH_SQL}", "_inserted": " DEFAULT now64(3)"}
+INSERTED: tuple[tuple[str, str], ...] = tuple(c for c in FRAMEWORK if c[0] not in _DEFAULTS)
 
 
 def generation_sql(version: str = "_version") -> str:
@@ -104,11 +113,15 @@ class TableSchema:
         name: of the view, as users know it.
         columns: of the fields.
         order_by: columns that sort it, before `_id`.
+        by_days: whether it is partitioned by the day of birth; those of earlier versions are not.
+        keep: seconds after which a day of birth is dropped; None: never.
     """
 
     name: str
     columns: tuple[ColumnSpec, ...]
     order_by: tuple[str, ...]
+    by_days: bool = True
+    keep: float | None = None
 
     @property
     def storage(self) -> str:
@@ -131,7 +144,8 @@ class TableSchema:
         return (
             f"CREATE TABLE IF NOT EXISTS {quoted(self.storage)} (\n" + ",\n".join(lines) + "\n)\n"
             "ENGINE = ReplacingMergeTree(_version)\n"
-            f"ORDER BY ({', '.join(map(quoted, self.sorting_key))})\n"
+            + (f"PARTITION BY {BY_DAYS}\n" if self.by_days else "")
+            + f"ORDER BY ({', '.join(map(quoted, self.sorting_key))})\n"
             "SETTINGS non_replicated_deduplication_window = 1000"
             + (f"\nCOMMENT {text_literal(comment)}" if comment else "")
         )
@@ -153,6 +167,7 @@ class TableSchema:
         return (
             f"CREATE OR REPLACE VIEW {quoted(self.name)} AS\n"
             f"SELECT {columns}\nFROM {quoted(self.storage)} FINAL\nWHERE _visible = 1"
+            + (f"\nSETTINGS {ONE_DAY_AT_A_TIME} = 1" if self.by_days else "")
         )
 
     def add_column(self, name: str) -> str:
@@ -187,7 +202,7 @@ class TableSchema:
 
 
 def _default(name: str) -> str:
-    return " DEFAULT now64(3)" if name == "_inserted" else ""
+    return _DEFAULTS.get(name, "")
 
 
 @cache
@@ -214,7 +229,8 @@ def schema_of(row_type: type[Row]) -> TableSchema:
                 f"{row_type.__name__}: order_by names {field!r}, which is {kind.type}; ClickHouse "
                 "sorts by strings, whole numbers, dates, booleans and UUIDs that are never missing"
             )
-    return TableSchema(name, columns, tuple(names[field].name for field in info.order_by))
+    order_by = tuple(names[field].name for field in info.order_by)
+    return TableSchema(name, columns, order_by, keep=info.keep)
 
 
 def same_type(one: str, other: str) -> bool:

@@ -22,6 +22,7 @@ from mqinfer.flow.runner import Runner
 from mqinfer.model import inference as current_inference
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
+from mqinfer.tables.upkeep import keep_up
 from mqinfer.worker.assembly import Assembly
 from mqinfer.worker.renewals import Renewals
 from mqinfer.worker.tally import Tally
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mqinfer.observe import StageMetrics
     from mqinfer.plan import Task
     from mqinfer.stage import Stage
+    from mqinfer.tables.tables import TableSchema
     from mqinfer.worker.services import Services
     from mqinfer.worker.work import Work
 
@@ -68,6 +70,7 @@ class Worker:
             self.beat,
             lambda: self.watchdog.given_up,
         )
+        self._sinks: list[Sink] = []
         self._refusal: ConfigurationError | None = None
         self.watchdog = Watchdog(
             lambda: tuple(self.runners),
@@ -197,6 +200,9 @@ class Worker:
             group.create_task(self.work.watch(self), name="how far"),
             group.create_task(tally.run(), name="tally"),
         ]
+        database = self._services.database
+        if database is not None and any(task.row is not None for task in self.work.tasks):
+            helpers.append(group.create_task(keep_up(database, self._tables), name="upkeep"))
         if self._services.inference is not None:
             helpers.append(group.create_task(self._services.inference.run(), name="inference"))
             helpers += [
@@ -205,6 +211,9 @@ class Worker:
                 if task.stage is not None and task.stage.models
             ]
         return helpers
+
+    def _tables(self) -> list[TableSchema]:
+        return [sink.schema for sink in self._sinks]
 
     async def _refuse(self, stage: Stage) -> None:
         """Stop, in order, when a stage's model turns out to be one that no call fits."""
@@ -248,6 +257,7 @@ class Worker:
                     )
                     self._beginning[task.name] = lambda: table.blocked
                     await sink.prepare()
+                    self._sinks.append(sink)
                 if task.stage and task.stage.lifespan:
                     state = await stack.enter_async_context(task.stage.lifespan())
             if self._stop.is_set():

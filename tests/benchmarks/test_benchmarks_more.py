@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency, load, replay, scale, servers, sink, start
+from benchmarks import latency, load, replay, scale, servers, sink, start, views
 from benchmarks.results import Options, Result
 from benchmarks.times import quantile
 from benchmarks.torchfile import read_weights
@@ -48,6 +48,14 @@ async def test_sink(tmp_path: Path) -> None:
     result = await sink.measure(options(tmp_path))
     assert all(value > 0 for row in figures(result).values() for value in row)
     assert {goal.at_most for goal in result.goals} == {True, False}
+
+
+async def test_views(tmp_path: Path) -> None:
+    pytest.importorskip("chdb")
+    result = await views.measure(options(tmp_path))
+    assert len(result.rows) == 2
+    assert all(seconds > 0 for row in figures(result).values() for seconds in row)
+    assert result.goals[-1].met  # what is read, not how long it takes
 
 
 async def test_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,12 @@ from mqinfer.cli import main
 from mqinfer.stack import ClickHouseServer, NatsServer
 
 _numbers = itertools.count()
+# Processes run the code that is tested, whatever tree the environment has installed.
+_SAME_CODE = {
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
+    )
+}
 TIMEOUT = 120.0  # seconds for what a busy machine does; only a test that fails waits so long
 
 APP = """
@@ -123,7 +129,7 @@ class Shell:
         process = subprocess.Popen(
             command(*arguments),
             cwd=self.folder,
-            env={**os.environ, "MQINFER_LOG_FORMAT": "json", **environ},
+            env={**os.environ, **_SAME_CODE, "MQINFER_LOG_FORMAT": "json", **environ},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
