@@ -17,6 +17,7 @@ from tritonclient.utils import (
 
 from mqinfer import varint
 from mqinfer.errors import ModelError
+from mqinfer.inference.tensors import Gathered
 
 if TYPE_CHECKING:
     from mqinfer.model import Array
@@ -35,25 +36,32 @@ def request(
 ) -> list[Any]:
     """The bytes of a ModelInferRequest in parts, the arrays as they are.
 
-    The parts are joined once. The generated message would copy every tensor three times: into
-    bytes, into the message, into its serialization (measured for eight 640x480 pictures: 35 ms,
-    this way 0.2 ms). Protobuf allows fields in any order.
+    The parts are joined once, so that each tensor is copied once, also those of a batch. The
+    generated message would copy every tensor three times: into bytes, into the message, into its
+    serialization (measured for eight 640x480 pictures: 35 ms, this way 0.2 ms). Protobuf allows
+    fields in any order.
     """
     head = service_pb2.ModelInferRequest(model_name=model, model_version=version or "")
     if streamed:
         head.parameters[_SAY_FINAL].bool_param = True
     tensors: list[Any] = []
-    for name, array in inputs.items():
-        datatype = np_to_triton_dtype(array.dtype)
-        head.inputs.add(name=name, datatype=datatype, shape=array.shape)
-        content = _strings(array) if datatype == "BYTES" else _buffer(array)
-        tensors += (_RAW_INPUT, varint.write(len(content)), content)
+    for name in inputs:
+        if isinstance(inputs, Gathered):
+            rows = inputs.rows(name)
+            shape: tuple[int, ...] = (len(rows), *rows[0].shape)
+        else:
+            rows = [inputs[name]]
+            shape = rows[0].shape
+        datatype = np_to_triton_dtype(rows[0].dtype)
+        head.inputs.add(name=name, datatype=datatype, shape=shape)
+        if datatype == "BYTES":
+            strings = [_strings(row) for row in rows]
+            tensors += (_RAW_INPUT, varint.write(sum(map(len, strings))), *strings)
+        else:
+            tensors += (_RAW_INPUT, varint.write(len(rows) * rows[0].nbytes))
+            # A copy of those alone whose bytes do not lie in order, such as a transposed picture.
+            tensors += map(np.ascontiguousarray, rows)
     return [head.SerializeToString(), *tensors]
-
-
-def _buffer(array: Array) -> memoryview[int]:
-    # As plain bytes: memoryview knows neither float16 nor bfloat16, nor the length in bytes.
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _strings(array: Array) -> bytes:

@@ -5,7 +5,7 @@ Pure. Nothing is cast silently: an array that does not fit is refused with both 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,17 +59,41 @@ def size(inputs: Mapping[str, Array]) -> int:
     return total
 
 
+class Gathered(Mapping[str, "Array"]):
+    """The inputs of one request: those of items of one signature, stacked.
+
+    They are stacked for whoever asks for an array. Who writes them out takes the `rows`, one after
+    the other, so that a tensor is copied once on its way.
+
+    Args:
+        items: at least one.
+    """
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Sequence[Mapping[str, Array]]):
+        self._items = items
+
+    def rows(self, name: str) -> list[Array]:
+        """One input of each item, without batch dimension."""
+        return [item[name] for item in self._items]
+
+    def __getitem__(self, name: str) -> Array:
+        return np.stack(self.rows(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items[0])
+
+    def __len__(self) -> int:
+        return len(self._items[0])
+
+
 def assemble(info: ModelInfo, items: Sequence[Mapping[str, Array]]) -> Mapping[str, Array]:
-    """The inputs of one request: items of one signature stacked, each copied once.
+    """The inputs of one request; nothing is copied yet.
 
     A model without batch dimension takes its one item as it is.
     """
-    first = items[0]
-    if not info.max_batch_size:
-        return first
-    if len(items) == 1:
-        return {name: array[np.newaxis] for name, array in first.items()}
-    return {name: np.stack([item[name] for item in items]) for name in first}
+    return Gathered(items) if info.max_batch_size else items[0]
 
 
 def split(info: ModelInfo, reply: ModelReply, count: int) -> list[dict[str, Array]]:
