@@ -112,8 +112,8 @@ network = pictures.model("efficientnet_lite0")
 @pictures.stage(max_in_flight=128)
 async def classify(picture: Picture) -> Seen:
     """Decode, shrink, ask the network."""
-    from benchmarks.vision import SIDE, fit, verdict
+    from benchmarks.vision import SIDE, verdict
 
-    small = fit(await picture.image.pixels(target=SIDE))
+    small = await picture.image.pixels(size=(SIDE, SIDE))
     label, score = verdict((await network(image=small))["logits"])
     return Seen(picture.n, label, score)

@@ -127,9 +127,10 @@ class Blob:
         max_pixels: int | None = None,
         max_bytes: int | None = None,
         target: int | None = None,
+        size: tuple[int, int] | None = None,
         dtype: Depth = "uint8",
     ) -> Pixels:
-        """The picture as an array, decoded off the event loop.
+        """The picture as an array, decoded off the event loop, and shrunk there if a size is given.
 
         Args:
             min_side: fewer pixels than this in height or width is a `BadImage`.
@@ -140,6 +141,10 @@ class Blob:
                 process's limit, `mqinfer.image.MAX_BYTES` unless the settings say otherwise.
             target: the shortest side that is needed: a JPEG larger than that is decoded at 1/2,
                 1/4 or 1/8 of its size, in a fraction of the time, but never below it.
+            size: height and width that are wanted, such as a model's: shrunk (or enlarged) to
+                them, by the mean of the area that each pixel stands for. Off the event loop, so it
+                is better than shrinking in the handler; a JPEG is decoded at a part of its size
+                first, as with `target`.
             dtype: "uint16" gives pictures of 16 bits as they are stored (8 bits times 257).
 
         Returns:
@@ -148,6 +153,7 @@ class Blob:
         Raises:
             BadImage: empty, truncated, too small, too large, of an unknown format, or of 16 bits
                 that use so little of their range that next to nothing would be left in 8.
+            ValueError: the size cannot be, or stands beside a target.
         """
         from mqinfer.image import decode_off_loop, max_image_bytes
 
@@ -159,6 +165,7 @@ class Blob:
             min_side=min_side,
             max_pixels=max_pixels,
             target=target,
+            size=size,
             dtype=dtype,
         )
 

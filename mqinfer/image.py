@@ -98,6 +98,7 @@ def decode(
     min_side: int = 1,
     max_pixels: int | None = None,
     target: int | None = None,
+    size: tuple[int, int] | None = None,
     dtype: Depth = "uint8",
 ) -> Pixels:
     """The pixels of a PNG, JPEG, WebP, BMP or TIFF file (GIF where OpenCV reads it).
@@ -115,6 +116,9 @@ def decode(
             limit.
         target: the shortest side that is needed. A JPEG larger than that is decoded at 1/2, 1/4 or
             1/8 of its size, which takes a fraction of the time; never below `target`.
+        size: height and width that are wanted, whatever the picture's are: it is shrunk by the mean
+            of the area that each pixel stands for (`cv2.INTER_AREA`), or enlarged. A JPEG is
+            decoded at a part of its size as far as that is more.
         dtype: "uint16" gives 16 bits as they are stored, and 8 bits multiplied by 257, so that
             white is 65535.
 
@@ -124,17 +128,23 @@ def decode(
     Raises:
         BadImage: empty, cut off, damaged, too small, too large, of an unknown format, or of 16
             bits that would not survive as 8.
-        ValueError: `dtype` is neither.
+        ValueError: `dtype` is neither, or `size` cannot be.
     """
     if dtype not in ("uint8", "uint16"):
         raise ValueError(f"pixels are 'uint8' or 'uint16', not {dtype!r}")
+    if size is not None:
+        _require_size(size, target)
     header = _checked(data, name, min_side, max_pixels)
     import numpy as np
 
     cv2 = _opencv()
+    stored = size  # height and width before it is turned upright
+    if size is not None and header.orientation >= 5:
+        stored = size[1], size[0]
+    least = stored if target is None else (target, target)
     try:
         pixels = cv2.imdecode(
-            np.frombuffer(_straight(data, header), np.uint8), _flags(cv2, header, target)
+            np.frombuffer(_straight(data, header), np.uint8), _flags(cv2, header, least)
         )
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:  # says nothing about the picture: try again
@@ -150,8 +160,29 @@ def decode(
         )
     if header.depth > 8:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    result: Pixels = _upright(cv2, _of_depth(pixels, dtype, name), header.orientation)
+    pixels = _of_depth(pixels, dtype, name)
+    if stored is not None and pixels.shape[:2] != stored:
+        # Before it is turned: that is less to turn.
+        pixels = cv2.resize(pixels, stored[::-1], interpolation=cv2.INTER_AREA)
+    result: Pixels = _upright(cv2, pixels, header.orientation)
     return result
+
+
+def _require_size(size: tuple[int, int], target: int | None) -> None:
+    """Refuse what no picture can be made of.
+
+    Raises:
+        ValueError: saying what a size is.
+    """
+    if target is not None:
+        raise ValueError("pixels take target (the least side) or size (both sides), not both")
+    if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        raise ValueError(f"a size is (height, width), two whole numbers above 0, not {size!r}")
+    if size[0] * size[1] > _max_pixels:
+        raise ValueError(
+            f"a size of {size[0]} x {size[1]} has more than the limit of {_max_pixels:,} pixels: "
+            "raise MQINFER_MAX_PIXELS"
+        )
 
 
 def _straight(data: bytes, header: Header) -> bytes:
@@ -187,7 +218,8 @@ def _of_depth(pixels: Any, dtype: Depth, name: str) -> Any:
     return (pixels >> 8).astype(dtype)
 
 
-def _flags(cv2: Any, header: Header, target: int | None) -> int:
+def _flags(cv2: Any, header: Header, least: tuple[int, int] | None) -> int:
+    """How OpenCV is to read it; a JPEG no smaller than the least height and width, as stored."""
     flags = int(cv2.IMREAD_COLOR_RGB)
     if header.depth > 8:  # OpenCV 4.11 makes noise of a TIFF of 16 bits that is asked for as RGB
         flags = int(cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
@@ -195,10 +227,9 @@ def _flags(cv2: Any, header: Header, target: int | None) -> int:
     # to libtiff, which knows more ways to store rows.
     if header.format == "TIFF":
         return flags
-    if target is not None and header.format == "JPEG":
-        side = min(header.height, header.width)
+    if least is not None and header.format == "JPEG":
         for factor in (8, 4, 2):
-            if side // factor >= target:
+            if header.height // factor >= least[0] and header.width // factor >= least[1]:
                 flags |= getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{factor}")  # the bit of the factor
                 break
     return flags | int(cv2.IMREAD_IGNORE_ORIENTATION)
@@ -222,6 +253,7 @@ async def decode_off_loop(
     min_side: int = 1,
     max_pixels: int | None = None,
     target: int | None = None,
+    size: tuple[int, int] | None = None,
     dtype: Depth = "uint8",
 ) -> Pixels:
     """`decode` in a thread; at most as many at once as there are processors.
@@ -238,7 +270,13 @@ async def decode_off_loop(
     return await asyncio.get_running_loop().run_in_executor(
         _pool,
         lambda: decode(
-            data, name=name, min_side=min_side, max_pixels=max_pixels, target=target, dtype=dtype
+            data,
+            name=name,
+            min_side=min_side,
+            max_pixels=max_pixels,
+            target=target,
+            size=size,
+            dtype=dtype,
         ),
     )
 

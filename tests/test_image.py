@@ -2,6 +2,7 @@
 cannot write is written by hand."""
 
 import asyncio
+import re
 import struct
 import subprocess
 import sys
@@ -344,6 +345,53 @@ def test_broken_exif_is_no_reason_to_refuse(block):
     assert decode(with_exif(FILES["jpeg"], block)).shape == (96, 128, 3)
 
 
+@pytest.mark.parametrize("size", [(24, 32), (40, 30), (1, 1), (96, 128), (120, 200)])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
+def test_a_size_is_what_one_gets_upright(kind, orientation, size):
+    wrap = webp_extended if kind == "webp" else with_exif
+    data = wrap(FILES[kind], exif(orientation))
+    pixels = decode(data, size=size)
+    assert pixels.shape == (*size, 3)
+    assert (pixels.dtype, pixels.flags.c_contiguous) == (np.uint8, True)
+    upright = decode(data)
+    wanted = cv2.resize(upright, size[::-1], interpolation=cv2.INTER_AREA)
+    # A JPEG is decoded smaller first, and what is turned is rounded the other way round.
+    assert np.abs(pixels.astype(int) - wanted).max() <= (6 if kind == "jpeg" else 1)
+
+
+def test_a_jpeg_of_a_size_is_decoded_no_smaller_on_either_side():
+    data = encode_jpeg(scene(960, 1280))
+    for size, decoded in (((224, 224), 240), ((100, 300), 240), ((241, 241), 480), ((60, 90), 120)):
+        smaller = decode(data, target=decoded)
+        assert smaller.shape[0] == decoded
+        shrunk = cv2.resize(smaller, size[::-1], interpolation=cv2.INTER_AREA)
+        assert np.array_equal(decode(data, size=size), shrunk)
+    # Turned: its height is 1280.
+    assert decode(with_exif(data, exif(6)), size=(320, 100)).shape == (320, 100, 3)
+
+
+def test_a_size_of_16_bits():
+    deep = written(".png", scene().astype(np.uint16) * 257)
+    assert decode(deep, size=(10, 20), dtype="uint16").dtype == np.uint16
+    assert decode(deep, size=(10, 20)).shape == (10, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"size": (0, 5)}, "whole numbers above 0"),
+        ({"size": (5, 5, 3)}, "(height, width)"),
+        ({"size": (5.0, 5)}, "whole numbers above 0"),
+        ({"size": (20_000, 20_000)}, "MQINFER_MAX_PIXELS"),
+        ({"size": (5, 5), "target": 5}, "not both"),
+    ],
+)
+def test_a_size_that_cannot_be_is_refused(options, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        decode(FILES["jpeg"], **options)
+
+
 def test_a_jpeg_is_decoded_smaller_when_less_is_needed():
     data = encode_jpeg(scene(960, 1280))
     assert decode(data, target=121).shape == (240, 320, 3)
@@ -392,6 +440,7 @@ async def test_the_loop_goes_on_while_a_picture_is_decoded(monkeypatch):
 async def test_a_blob_gives_pixels_and_names_itself():
     assert (await Blob(FILES["jpeg"]).pixels()).shape == (96, 128, 3)
     assert (await Blob(FILES["jpeg"]).pixels(target=24)).shape == (24, 32, 3)
+    assert (await Blob(FILES["jpeg"]).pixels(size=(20, 20))).shape == (20, 20, 3)
     with pytest.raises(BadImage, match=r"the picture p1/x\.png is empty"):
         await Blob(b"", path="p1/x.png").pixels()
     with pytest.raises(BadImage, match="the picture inline image has 128 x 96"):

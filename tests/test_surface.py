@@ -95,6 +95,7 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
         max_pixels: int | None = None,
         max_bytes: int | None = None,
         target: int | None = None,
+        size: tuple[int, int] | None = None,
         dtype: Depth = 'uint8',
     ) -> Pixels
     async save(store: BlobStore, inline_limit: int) -> None
