@@ -36,6 +36,7 @@ NAMES = (
     "start",
     "blobs",
     "cost",
+    "decoders",
 )
 _LIMIT = 1200.0  # seconds for one benchmark
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mqinfer.errors import BadImage
 from mqinfer.imageheader import Header, HeaderError, read_header
+from mqinfer.jpeg import decode_jpeg
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,16 +136,36 @@ def decode(
     if size is not None:
         _require_size(size, target)
     header = _checked(data, name, min_side, max_pixels)
-    import numpy as np
-
     cv2 = _opencv()
     stored = size  # height and width before it is turned upright
     if size is not None and header.orientation >= 5:
         stored = size[1], size[0]
-    least = stored if target is None else (target, target)
+    factor = _factor(header, stored if target is None else (target, target))
+    pixels = None
+    if header.format == "JPEG":
+        pixels = decode_jpeg(data, header.height, header.width, factor)
+    if pixels is None:
+        pixels = _decoded(cv2, data, header, factor, name)
+    pixels = _of_depth(pixels, dtype, name)
+    if stored is not None and pixels.shape[:2] != stored:
+        # Before it is turned: that is less to turn.
+        pixels = cv2.resize(pixels, stored[::-1], interpolation=cv2.INTER_AREA)
+    result: Pixels = _upright(cv2, pixels, header.orientation)
+    return result
+
+
+def _decoded(cv2: Any, data: bytes, header: Header, factor: int, name: str) -> Any:
+    """The pixels as OpenCV decodes them, RGB, at 1/`factor` of the size.
+
+    Raises:
+        BadImage: it cannot.
+        MemoryError: there is none for them.
+    """
+    import numpy as np
+
     try:
         pixels = cv2.imdecode(
-            np.frombuffer(_straight(data, header), np.uint8), _flags(cv2, header, least)
+            np.frombuffer(_straight(data, header), np.uint8), _flags(cv2, header, factor)
         )
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:  # says nothing about the picture: try again
@@ -158,14 +179,7 @@ def decode(
             f"the picture {name} is a {header.format} of {header.width} x {header.height} pixels "
             f"that cannot be decoded: {why}"
         )
-    if header.depth > 8:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    pixels = _of_depth(pixels, dtype, name)
-    if stored is not None and pixels.shape[:2] != stored:
-        # Before it is turned: that is less to turn.
-        pixels = cv2.resize(pixels, stored[::-1], interpolation=cv2.INTER_AREA)
-    result: Pixels = _upright(cv2, pixels, header.orientation)
-    return result
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if header.depth > 8 else pixels
 
 
 def _require_size(size: tuple[int, int], target: int | None) -> None:
@@ -218,8 +232,16 @@ def _of_depth(pixels: Any, dtype: Depth, name: str) -> Any:
     return (pixels >> 8).astype(dtype)
 
 
-def _flags(cv2: Any, header: Header, least: tuple[int, int] | None) -> int:
-    """How OpenCV is to read it; a JPEG no smaller than the least height and width, as stored."""
+def _factor(header: Header, least: tuple[int, int] | None) -> int:
+    """At which part of its size a JPEG is decoded: no smaller than that height and width."""
+    if least is not None and header.format == "JPEG":
+        for factor in (8, 4, 2):
+            if header.height // factor >= least[0] and header.width // factor >= least[1]:
+                return factor
+    return 1
+
+
+def _flags(cv2: Any, header: Header, factor: int) -> int:
     flags = int(cv2.IMREAD_COLOR_RGB)
     if header.depth > 8:  # OpenCV 4.11 makes noise of a TIFF of 16 bits that is asked for as RGB
         flags = int(cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
@@ -227,11 +249,8 @@ def _flags(cv2: Any, header: Header, least: tuple[int, int] | None) -> int:
     # to libtiff, which knows more ways to store rows.
     if header.format == "TIFF":
         return flags
-    if least is not None and header.format == "JPEG":
-        for factor in (8, 4, 2):
-            if header.height // factor >= least[0] and header.width // factor >= least[1]:
-                flags |= getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{factor}")  # the bit of the factor
-                break
+    if factor > 1:
+        flags |= getattr(cv2, f"IMREAD_REDUCED_GRAYSCALE_{factor}")  # the bit of the factor
     return flags | int(cv2.IMREAD_IGNORE_ORIENTATION)
 
 
