@@ -27,7 +27,7 @@ PICTURES, DISTINCT, HEIGHT, WIDTH = 4_000, 104, 480, 640
 BATCHES = ((8, 2), (8, 4), (16, 2), (16, 4), (32, 2))  # size, in flight
 TRIAL = 600  # pictures for each of them
 CALLS, IN_FLIGHT, LONE = 10_000, 256, 500
-OF_LIMIT, TIMES, ADDED_MS = 0.85, 4.0, 0.3
+OF_LIMIT, TIMES, ADDED_MS = 0.9, 4.0, 0.3
 MLWATCH = "MLwatch published 15 pictures/s for its whole pipeline on four machines of 2 cores."
 
 
@@ -106,7 +106,7 @@ async def _pictures(
         f"{count:,} pictures a repetition, {len(jpegs)} distinct ones of {kilobytes:.0f} kB; "
         f"by hand in batches of {batch}, {in_flight} in flight, the best of {len(BATCHES)} ways.",
         "mqinfer: from a tenth of the rows stored to nine tenths; all of them are checked after.",
-        "Client: processor time of the process that decodes and asks, its start included.",
+        "Client: processor time of the process that decodes and asks, without its start.",
     ]
     return rows, [goal], notes
 
@@ -153,14 +153,17 @@ async def _pipeline(
         *("mqinfer", "worker", "benchmarks.apps:pictures"),
         environ=load.environ(settings, app),
     ) as worker:
+        sink = jetstream, app, "sink-seen"
         # Rows are stored in blocks: begin and end when one is, and count what lies between.
+        await load.drained(*sink, done=count // 10, process=worker)
+        before = worker.cpu()
         began, ended, stored = await load.drained(
-            *(jetstream, app, "sink-seen"), begun=count // 10, done=count * 9 // 10, process=worker
+            *sink, begun=1, done=count * 9 // 10, process=worker
         )
-        await load.drained(jetstream, app, "sink-seen", done=count, process=worker)
-        used = worker.cpu()
+        used = worker.cpu() - before
+        await load.drained(*sink, done=count, process=worker)
     await load.drop(jetstream, app)
-    return stored / (ended - began), 1e3 * used / count
+    return stored / (ended - began), 1e3 * used / stored
 
 
 def _messages(jpegs: list[bytes], count: int) -> Iterator[bytes]:

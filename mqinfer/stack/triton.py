@@ -52,6 +52,16 @@ ALWAYS_CLOSED = ("model-repository", "shared-memory", "trace", "logging")
 OPENED = ("health", "metadata", "inference", "model-config", "statistics")
 
 
+def huge_pages() -> dict[str, str]:
+    """Give the variable that lets a process take large blocks of memory in huge pages.
+
+    Models make large arrays anew for each request, and the kernel each of their pages: 2 MB at a
+    time instead of 4 kB. glibc knows it from 2.35 on; nothing else minds. What is set stays.
+    """
+    name = "GLIBC_TUNABLES"
+    return {} if name in os.environ else {name: "glibc.malloc.hugetlb=1"}
+
+
 @dataclass(frozen=True, slots=True)
 class ModelState:
     """What Triton says about one version of a model in its repository."""
@@ -323,6 +333,7 @@ class TritonServer(Server):
             "LD_LIBRARY_PATH": ":".join(path for path in paths if path),
             "PYTHONPATH": ":".join(packages),
             "PYTHONUNBUFFERED": "1",
+            **huge_pages(),
         }
 
     async def probe(self) -> bool:

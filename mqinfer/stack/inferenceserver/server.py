@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from mqinfer.stack.errors import StackConfigurationError
-from mqinfer.stack.triton import TritonServer
+from mqinfer.stack.triton import TritonServer, huge_pages
 
 InferenceKind = Literal["auto", "triton", "onnx"]
 
@@ -49,7 +49,7 @@ class InferenceServer(TritonServer):
 
     def environment(self) -> Mapping[str, str]:
         """Let it start processes as it likes: gRPC looks after forks, which those are not."""
-        return {"PYTHONUNBUFFERED": "1", "GRPC_ENABLE_FORK_SUPPORT": "false"}
+        return {"PYTHONUNBUFFERED": "1", "GRPC_ENABLE_FORK_SUPPORT": "false", **huge_pages()}
 
     def command(self) -> list[str]:
         """Give the command line; who looks for changes is the stack, as for Triton."""
