@@ -285,7 +285,7 @@ async def decode_off_loop(
     """
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="mqinfer-image")
+        _pool = ThreadPoolExecutor(_processors(), thread_name_prefix="mqinfer-image")
     return await asyncio.get_running_loop().run_in_executor(
         _pool,
         lambda: decode(
@@ -298,6 +298,13 @@ async def decode_off_loop(
             dtype=dtype,
         ),
     )
+
+
+def _processors() -> int:
+    """How many processors this process may use: a container is often given few of a host's."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def encode_png(pixels: Pixels, *, compression: int = 3) -> bytes:
