@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zlib
 
 import cv2
@@ -369,6 +370,18 @@ def test_a_jpeg_of_a_size_is_decoded_no_smaller_on_either_side():
         assert np.array_equal(decode(data, size=size), shrunk)
     # Turned: its height is 1280.
     assert decode(with_exif(data, exif(6)), size=(320, 100)).shape == (320, 100, 3)
+
+
+def test_a_picture_is_shrunk_before_it_is_turned():
+    data = with_exif(encode_png(scene(960, 1280)), exif(6))
+    decode(data, size=(50, 50))
+    tracemalloc.start()
+    try:
+        decode(data, size=(50, 50))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1.2 * 960 * 1280 * 3  # the pixels once, and what becomes of them
 
 
 def test_a_size_of_16_bits():
