@@ -202,6 +202,7 @@ async def drained(
     total: int | None = None,
     process: Process | None = None,
     timeout: float = 300.0,
+    look: float = LOOK,
 ) -> tuple[float, float, int]:
     """Watch a consumer: when it had begun, when it was through, and how much that was.
 
@@ -215,6 +216,8 @@ async def drained(
             taken, which is right as long as none is delivered twice.
         process: that does it; when it fails there is no need to wait.
         timeout: seconds until it has to be through.
+        look: seconds between two looks, each of which costs the server and this process as much as
+            some messages.
 
     Returns:
         Seconds (`time.perf_counter`) of the beginning and of the end, and how many messages were
@@ -239,4 +242,4 @@ async def drained(
                 last = now, acknowledged
             if process is not None:
                 process.check()
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(look)
