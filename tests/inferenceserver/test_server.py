@@ -134,14 +134,20 @@ async def test_what_waits_together_runs_together(
     save_rounds(root, "slow", batch=8, more="dynamic_batching { }")
     await begin(server)
     with held(server):
-        calls = [asyncio.create_task(rounds(client, number)) for number in range(2)]
+        # Requests that are full already, which no other joins: one at work, one that waits.
+        full = {"rounds": np.array([[number] for number in range(8)])}
+        large = [
+            asyncio.create_task(client.infer("slow", None, full, timeout=100)) for _ in range(2)
+        ]
         await until(waiting(server, 1))
-        calls += [asyncio.create_task(rounds(client, number)) for number in range(2, 14)]
-        await until(waiting(server, 13))
-    assert await asyncio.gather(*calls) == [[[number]] for number in range(14)]
+        calls = [asyncio.create_task(rounds(client, number)) for number in range(13)]
+        await until(waiting(server, 14))
+    for reply in await asyncio.gather(*large):
+        assert reply.outputs["out"].tolist() == full["rounds"].tolist()
+    assert await asyncio.gather(*calls) == [[[number]] for number in range(13)]
     values = await counted(server)
-    assert values["nv_inference_count", ""] == 14
-    assert values["nv_inference_exec_count", ""] == 3  # one, eight, five
+    assert values["nv_inference_count", ""] == 29
+    assert values["nv_inference_exec_count", ""] == 4  # two full, eight, five
 
 
 async def test_stopping_finishes_what_it_has_accepted(

@@ -132,8 +132,9 @@ class CachedStore:
         flight = self._flights[key] = asyncio.Event()
         claim: int | None = None
         try:
-            claim, waited = await self._turn(key)
-            if waited and (known := await self._known(path, key, max_bytes)) is not None:
+            claim = await self._turn(key)
+            # Another may have kept it since it was looked for, whether or not it was waited for.
+            if (known := await self._known(path, key, max_bytes)) is not None:
                 return known
             found = await self._from_store(path, max_bytes)
             if claim is not None:
@@ -146,19 +147,18 @@ class CachedStore:
             del self._flights[key]
             flight.set()
 
-    async def _turn(self, key: str) -> tuple[int | None, bool]:
-        """A claim on a blob, once no other process has it, and whether one had.
+    async def _turn(self, key: str) -> int | None:
+        """A claim on a blob, once no other process has it.
 
         None: the disk does not work, or the other takes too long.
         """
-        until = time.monotonic() + _OTHERS
-        pause, waited = 0.002, False
+        until, pause = time.monotonic() + _OTHERS, 0.002
         while (claim := await self._claim(key)) == BUSY:
             if time.monotonic() > until:
-                return None, True
+                return None
             await asyncio.sleep(pause)
-            pause, waited = min(2 * pause, 0.05), True
-        return claim, waited
+            pause = min(2 * pause, 0.05)
+        return claim
 
     async def _from_store(self, path: str, max_bytes: int | None) -> Found:
         found = await self._store.fetch(path, max_bytes=max_bytes)
