@@ -259,7 +259,7 @@ def blobs_in(value: Any, wire: Wire) -> tuple[list[Blob], int]:
 
 
 def wire_size(blob: Blob, wire: Wire) -> int:
-    """How many bytes a blob takes in a payload, as it is; with a path a few less."""
+    """The bytes that a blob takes in a payload, as it is; a few too many where it has a path."""
     if blob.path is not None:
         return len(blob.path.encode()) + 5
     size = len(blob.inline or b"")

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from mqinfer.errors import BadImage
 from mqinfer.imageheader import Header, HeaderError, read_header
 from mqinfer.jpeg import decode_jpeg
+from mqinfer.processors import usable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -265,46 +267,24 @@ def _upright(cv2: Any, pixels: Any, orientation: int) -> Any:
     return cv2.flip(pixels, 0) if orientation in (4, 8) else pixels
 
 
-async def decode_off_loop(
-    data: bytes,
-    *,
-    name: str = "picture",
-    min_side: int = 1,
-    max_pixels: int | None = None,
-    target: int | None = None,
-    size: tuple[int, int] | None = None,
-    dtype: Depth = "uint8",
-) -> Pixels:
+async def decode_off_loop(data: bytes, **options: Any) -> Pixels:
     """`decode` in a thread; at most as many at once as there are processors.
 
     OpenCV releases the interpreter's lock, so the event loop goes on. The bound also bounds memory:
     each running call takes up to 3 bytes a pixel, or 9 of a picture of 16 bits.
+
+    Args:
+        data: as in `decode`.
+        options: so for the others.
 
     Raises:
         BadImage: as `decode`.
     """
     global _pool
     if _pool is None:
-        _pool = ThreadPoolExecutor(_processors(), thread_name_prefix="mqinfer-image")
-    return await asyncio.get_running_loop().run_in_executor(
-        _pool,
-        lambda: decode(
-            data,
-            name=name,
-            min_side=min_side,
-            max_pixels=max_pixels,
-            target=target,
-            size=size,
-            dtype=dtype,
-        ),
-    )
-
-
-def _processors() -> int:
-    """How many processors this process may use: a container is often given few of a host's."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        _pool = ThreadPoolExecutor(usable(), thread_name_prefix="mqinfer-image")
+    work = partial(decode, data, **options)
+    return await asyncio.get_running_loop().run_in_executor(_pool, work)
 
 
 def encode_png(pixels: Pixels, *, compression: int = 3) -> bytes:

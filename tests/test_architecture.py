@@ -14,7 +14,7 @@ LAYERS = (
     "errors identity birth times split backoff hints opened referred context message row column "
     "blob blobfields readable codec written model stage collisions app settings observe metrics "
     "image imageheader jpeg counts collector http bucket streams ports signals starting headers "
-    "origin varint supervise",
+    "origin processors varint supervise",
     "flow",
     "inference tables",
     "plan",

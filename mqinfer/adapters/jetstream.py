@@ -289,8 +289,7 @@ class JetStream:
         """Publish; see `Broker.publish`."""
         if isinstance(subject, str):
             subject = subject.encode()
-        assert self._publisher is not None, "used before `async with`"
-        self._publisher.publish(subject, header, payload, done, timeout)
+        self.publisher.publish(subject, header, payload, done, timeout)
 
     async def room(self) -> None:
         """Return once there is room for another publish."""

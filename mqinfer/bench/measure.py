@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -22,6 +21,7 @@ from mqinfer.bench.machine import own_folder
 from mqinfer.bench.pictures import pictures
 from mqinfer.bench.windows import Room, Window, quantile
 from mqinfer.errors import ConfigurationError
+from mqinfer.processors import usable
 from mqinfer.settings import Settings
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class _Bench:
         ]
         stages = [_changed(one, reason=reason) if one.dead else one for one in stages]
         stages = await _with_models(settings, stages)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        cores = usable()
         return Found(
             app.name,
             f"{text}: {source.counted(outside)}",

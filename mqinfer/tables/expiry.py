@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from mqinfer.ports import Database
 from mqinfer.tables.sql import quoted, text_literal
-from mqinfer.tables.tables import BY_DAYS
+from mqinfer.tables.tables import FROM_DAYS
 
 
 async def expired(db: Database, storage: str, keep: float) -> list[str]:
@@ -20,13 +20,11 @@ async def expired(db: Database, storage: str, keep: float) -> list[str]:
         TableError, PermissionDenied, Unavailable: the server does not say.
     """
     rows = await db.query(
-        "SELECT DISTINCT partition_id FROM system.parts WHERE database = currentDatabase() "
-        "AND table = {storage:String} AND active AND table IN (SELECT name FROM system.tables "
-        "WHERE database = currentDatabase() AND partition_key = {by_days:String}) "
+        f"SELECT DISTINCT partition_id {FROM_DAYS} "
         "AND toDateOrZero(partition) > toDate(0) AND dateDiff('second', "
         "toDateTime64(toDateOrZero(partition) + 1, 0, 'UTC'), now64(0, 'UTC')) >= {keep:Float64} "
         "ORDER BY partition_id",
-        {"storage": storage, "by_days": BY_DAYS, "keep": keep},
+        {"storage": storage, "keep": keep},
     )
     return [str(row["partition_id"]) for row in rows]
 

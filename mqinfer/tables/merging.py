@@ -3,9 +3,9 @@
 Whoever reads a partition of several parts merges them while reading, for every query again; one
 part that came of a merge is read as it lies. ClickHouse's own merges stop at a handful of parts. So
 each worker looks at the tables of its sinks now and then (`upkeep`), and has the server merge what
-rests.
-Nothing is kept of it but what the server's own list of parts says: a merge that was killed is found
-again, a late row makes its day one to be merged again, and two that ask for one merge have it once.
+rests. Nothing is kept of it but what the server's own list of parts says: a merge that was killed
+is found again, a late row makes its day one to be merged again, and two that ask for one merge have
+it once.
 
 It is bounded: one partition at a time, none that is too large, and a large one only when it has
 rested for many times as long as its merge takes, so that days into which late rows still come are
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from mqinfer.ports import Database
 from mqinfer.tables.sql import quoted, text_literal
-from mqinfer.tables.tables import BY_DAYS
+from mqinfer.tables.tables import FROM_DAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,7 @@ async def rested(db: Database, storage: str, pace: Pace = PACE) -> list[str]:
         TableError, PermissionDenied, Unavailable: the server does not say.
     """
     rows = await db.query(
-        "SELECT partition_id FROM system.parts WHERE database = currentDatabase() "
-        "AND table = {storage:String} AND active AND table IN (SELECT name FROM system.tables "
-        "WHERE database = currentDatabase() AND partition_key = {by_days:String}) "
+        f"SELECT partition_id {FROM_DAYS} "
         "AND partition_id NOT IN ("
         "SELECT partition_id FROM system.merges "
         "WHERE database = currentDatabase() AND table = {storage:String}) "
@@ -64,7 +62,6 @@ async def rested(db: Database, storage: str, pace: Pace = PACE) -> list[str]:
         "ORDER BY sum(bytes_on_disk), partition_id",
         {
             "storage": storage,
-            "by_days": BY_DAYS,
             "most": pace.max_bytes,
             "rest": pace.rest,
             "pace": pace.bytes_a_second * pace.share,

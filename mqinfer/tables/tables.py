@@ -48,6 +48,12 @@ _TIME_MASK = (1 << _TIME_BITS) - 1
 BORN = "_born"
 BY_DAYS = f"toDate({BORN})"
 ONE_DAY_AT_A_TIME = "do_not_merge_across_partitions_select_final"
+# The parts of the days of {storage:String}; none where it has no days.
+FROM_DAYS = (
+    "FROM system.parts WHERE database = currentDatabase() AND table = {storage:String} AND active "
+    "AND table IN (SELECT name FROM system.tables "
+    f"WHERE database = currentDatabase() AND partition_key = '{BY_DAYS}')"
+)
 
 # Framework columns, as they are stored. Those the view hides come last.
 FRAMEWORK: tuple[tuple[str, str], ...] = (

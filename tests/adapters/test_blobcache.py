@@ -266,6 +266,23 @@ async def test_all_who_want_a_blob_at_once_fetch_it_once(through, path, processe
     assert far.transfers == 1
 
 
+async def test_what_another_kept_between_a_look_and_a_claim_is_not_fetched_again(through):
+    far = Far(**{OWN: LEAF})
+    late, quick = through(far), through(far)
+    turn, looked = late._turn, asyncio.Event()
+
+    async def later(key):
+        looked.set()
+        await until(lambda: far.transfers == 1 and not quick._flights)
+        return await turn(key)
+
+    late._turn = later
+    reading = asyncio.create_task(late.get(OWN))
+    await looked.wait()
+    assert [await quick.get(OWN), await reading] == [LEAF, LEAF]
+    assert far.transfers == 1
+
+
 async def test_processes_that_start_together_fetch_once(tmp_path):
     """Five of them, on one blob; each fetch is a line in a file and takes a while."""
     code = f"""

@@ -114,6 +114,19 @@ async def test_one_that_dies_is_left_out_and_taken_back(
             await asyncio.gather(*ask(inference, *map(float, range(100))))
 
 
+async def test_the_last_that_falls_away_tells_of_them_all(
+    spread: Spread, fakes: dict[str, Fake]
+) -> None:
+    await infer(spread)
+    for name, fake in fakes.items():
+        fake.down = f"{name} is away"
+    for _ in range(2):
+        with pytest.raises(ServerLost):
+            await infer(spread)
+    with pytest.raises(Unavailable, match="a is away; b is away; c is away"):
+        await infer(spread)
+
+
 async def test_the_whole_is_down_when_all_are(spread: Spread, fakes: dict[str, Fake]) -> None:
     async with Inference(spread, limit=slots(3)) as inference:
         await asyncio.gather(*ask(inference, 1.0))
