@@ -13,7 +13,7 @@ JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 # Of the whole suite alone: a part of it covers a part.
 COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-covered)
 
-.PHONY: help setup demo demo-replay test lint format faults faults-long bench clean
+.PHONY: help setup demo demo-replay test lint format faults faults-long bench bench-all clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,8 +51,11 @@ format: setup  ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup $(VENV)/.bench  ## mqinfer beside its limits and its rivals: 15 minutes
+bench: setup $(VENV)/.bench  ## mqinfer beside its limits and its rivals: under 20 minutes
 	$(BIN)/python -m benchmarks
+
+bench-all: setup $(VENV)/.bench  ## every row there is: also scale, replay, servers, blobs, cost, decoders
+	$(BIN)/python -m benchmarks --all
 
 $(VENV)/.bench: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),bench]'

@@ -24,32 +24,26 @@ from benchmarks import report
 from benchmarks.results import Options, Result
 from mqinfer.observe import configure_logging
 
-NAMES = (
-    "stage_loop",
-    "inference",
-    "servers",
-    "sink",
-    "latency",
-    "views",
-    "replay",
-    "scale",
-    "start",
-    "blobs",
-    "cost",
-    "decoders",
-)
+# What is measured without `--all`: under 20 minutes on 2 cores.
+USUAL = ("stage_loop", "inference", "sink", "latency", "views", "start")
+FURTHER = ("servers", "replay", "scale", "blobs", "cost", "decoders")
+NAMES = USUAL + FURTHER
 _LIMIT = 1200.0  # seconds for one benchmark
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure mqinfer.")
-    parser.add_argument(
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
         "--only",
         action="append",
         choices=NAMES,
         metavar="NAME",
         help=f"this benchmark; repeatable: {', '.join(NAMES)}",
+    )
+    chosen.add_argument(
+        "--all", action="store_true", help=f"every one; else without {', '.join(FURTHER)}"
     )
     parser.add_argument(
         "--rows",
@@ -79,7 +73,8 @@ async def bench(arguments: argparse.Namespace, console: Console) -> int:
     results: list[Result] = []
     failed: dict[str, str] = {}
     seconds: dict[str, float] = {}
-    for name in [name for name in NAMES if name in (arguments.only or NAMES)]:
+    chosen = arguments.only or (NAMES if arguments.all else USUAL)
+    for name in [name for name in NAMES if name in chosen]:
         started = time.monotonic()
         with progress(console, name) as say:
             try:

@@ -45,7 +45,7 @@ async def test_stage_loop_runs_and_its_figures_are_kept(tmp_path: Path) -> None:
         out, _ = await process.communicate()
     text = out.decode()
     assert process.returncode == 0, text
-    assert "of the hand-written best (goal: at least 0.85)" in text
+    assert "of the hand-written loop, 200 B (goal: at least 0.95)" in text
     assert "not to be quoted" in text
 
     facts = json.loads(found.read_text())
