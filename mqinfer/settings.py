@@ -279,7 +279,9 @@ class Settings:
         "auto", _choice("auto", "console", "json"), "auto is console on a terminal, else JSON lines"
     )
     loop: str = _setting(
-        "auto", _choice("auto", "asyncio", "uvloop"), "event loop; auto is uvloop if installed"
+        "asyncio",
+        _choice("asyncio", "uvloop", "auto"),
+        "event loop; auto is uvloop if installed (docs/performance.md: asyncio was quicker)",
     )
     inference: str = _setting(
         "auto",

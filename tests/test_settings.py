@@ -86,7 +86,7 @@ def test_an_unknown_override_is_a_mistake_of_the_caller():
         ("GRACE", "soon", "seconds, or a number with"),
         ("LOG_LEVEL", "loud", "one of debug, info, warning, error, critical"),
         ("LOG_FORMAT", "xml", "one of auto, console, json"),
-        ("LOOP", "trio", "one of auto, asyncio, uvloop"),
+        ("LOOP", "trio", "one of asyncio, uvloop, auto"),
         ("INFERENCE", "tpu", "one of auto, triton, onnx"),
     ],
 )
