@@ -212,7 +212,7 @@ class Settings(
     stack_password: str | None = None,
     log_level: str = 'info',
     log_format: str = 'auto',
-    loop: str = 'auto',
+    loop: str = 'asyncio',
     inference: str = 'auto',
     servers: str = 'auto',
 )
