@@ -88,7 +88,10 @@ async def test_one_that_fails_does_not_stop_the_others(
     use(monkeypatch, broken=broken, fine=fine)
     monkeypatch.chdir(tmp_path)
     arguments = command.parse(
-        ["--json=found/bench.json", "--markdown=found/bench.md", "--chart=found/bench.png"]
+        [
+            *("--all", "--json=found/bench.json", "--markdown=found/bench.md"),
+            "--chart=found/bench.png",
+        ]
     )
     console = Console(record=True, width=120)
     assert await command.bench(arguments, console) == 1
@@ -106,9 +109,29 @@ async def test_one_that_fails_does_not_stop_the_others(
     assert facts["results"][0]["rows"][0]["figures"]["speed"]["median"] == 2.0
 
 
+async def test_the_usual_ones_are_measured_unless_all_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    def named(name: str) -> Callable[[Options], object]:
+        async def measure(options: Options) -> Result:
+            measured.append(name)
+            return Result(name, "", [], [])
+
+        return measure
+
+    use(monkeypatch, usual=named("usual"), further=named("further"))
+    monkeypatch.chdir(tmp_path)
+    for words in ([], ["--all"], ["--only=further"]):
+        assert await command.bench(command.parse(words), Console(record=True)) == 0
+    assert measured == ["usual", "usual", "further", "further"]
+
+
 def use(monkeypatch: pytest.MonkeyPatch, **benchmarks: Callable[[Options], object]) -> None:
-    """Let these be the benchmarks."""
+    """Let these be the benchmarks, of which the first is a usual one."""
     monkeypatch.setattr(command, "NAMES", tuple(benchmarks))
+    monkeypatch.setattr(command, "USUAL", tuple(benchmarks)[:1])
     for name, measure in benchmarks.items():
         module = ModuleType(name)
         module.measure = measure  # type: ignore[attr-defined]
