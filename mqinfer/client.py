@@ -23,10 +23,12 @@ from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.errors import ConfigurationError, PublishError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.flow.saveblobs import save_blobs
-from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, safe_id
-from mqinfer.message import Message, key_token
+from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, header_line, safe_id
+from mqinfer.message import Message, Wire, key_token
 from mqinfer.model import ClientInference, Inference, Model, clients
 from mqinfer.model import inference as current_inference
+from mqinfer.rowpacks.gather import Gatherer, Group, largest
+from mqinfer.rowpacks.which import pack_subject, packed
 from mqinfer.settings import Settings
 from mqinfer.starting import Patience, unless
 from mqinfer.worker.live import LiveWork
@@ -114,18 +116,11 @@ class Client:
             PublishTimeout: no acknowledgement in time; publish it again under the same id.
             PublishError: the stream refuses it for good.
         """
-        if can_hold_blobs(type(message)):
-            await save_blobs(
-                [message],
-                self._services.store,
-                inline_limit=self._services.inline_limit,
-                max_payload=self._services.broker.max_payload,
-            )
+        payload, wire = await self._encoded(message)
         key = message.__mqinfer__.key
         subject = self.app.subject(type(message))
         if key is not None:
             subject += f".{key_token(getattr(message, key))}"
-        payload, wire = self._codec.write(message)
         return await self.publish_raw(
             subject,
             payload,
@@ -134,6 +129,48 @@ class Client:
             timeout=timeout,
             on_repeat=on_repeat,
         )
+
+    async def _encoded(self, message: Message) -> tuple[bytes, Wire]:
+        """The payload of a message whose blobs are stored, and its format."""
+        if can_hold_blobs(type(message)):
+            await save_blobs(
+                [message],
+                self._services.store,
+                inline_limit=self._services.inline_limit,
+                max_payload=self._services.broker.max_payload,
+            )
+        return self._codec.write(message)
+
+    async def _gathered(
+        self,
+        gatherers: dict[type[Message], Gatherer],
+        kind: type[Message],
+        payload: bytes,
+        wire: Wire,
+    ) -> str:
+        """Publish a row together with others; its id once it is stored."""
+        broker = self._services.broker
+        if broker.full:
+            await broker.room()
+        if kind not in gatherers:
+            heads = {one: header_line(CONTENT_TYPE, name) for one, name in CONTENT_TYPES.items()}
+            subject = pack_subject(self.app, kind).encode()
+            gatherers[kind] = Gatherer(subject, heads, broker, PUBLISH_TIMEOUT)
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: Exception | None, _repeat: bool) -> None:
+            if stored.done():
+                return  # the caller gave up
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        identity, group = uuid.uuid4().hex, Group("")
+        group.add(identity, payload)
+        gatherers[kind].add(wire, group, done)
+        await stored
+        return identity
 
     async def publish_raw(
         self,
@@ -177,16 +214,25 @@ class Client:
     ) -> list[str]:
         """Publish many side by side; the ids in their order. See `publish`.
 
+        Rows that only their table's sink reads go many in one message where no ids are given; with
+        ids each goes alone, so that the stream drops a repeat of it.
+
         Raises:
             PublishError: the first that was refused; the others were tried all the same.
         """
         if ids is not None and len(ids) != len(messages):
             raise PublishError(f"{len(messages)} messages and {len(ids)} ids")
+        gatherers: dict[type[Message], Gatherer] = {}
+
+        async def one(index: int, message: Message) -> str:
+            if ids is None and packed(self.app, type(message)):
+                payload, wire = await self._encoded(message)
+                if len(payload) <= largest(self._services.broker.max_payload):
+                    return await self._gathered(gatherers, type(message), payload, wire)
+            return await self.publish(message, id=ids[index] if ids else None, on_repeat=on_repeat)
+
         results = await asyncio.gather(
-            *(
-                self.publish(message, id=ids[index] if ids else None, on_repeat=on_repeat)
-                for index, message in enumerate(messages)
-            ),
+            *(one(index, message) for index, message in enumerate(messages)),
             return_exceptions=True,  # each is tried, whatever becomes of the others
         )
         for result in results:

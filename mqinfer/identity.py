@@ -120,6 +120,8 @@ def parse_ancestors(value: str | None) -> tuple[str, ...]:
     ids = value.split()
     if len(ids) > MAX_ANCESTORS:
         ids = [ids[0], *ids[-(MAX_ANCESTORS - 1) :]]
+    if len(value) <= MAX_ID and value.isascii() and value.isprintable():
+        return tuple(ids)  # all are safe
     return tuple([safe_id(one) for one in ids])
 
 

@@ -39,6 +39,7 @@ class MessageInfo(Struct, frozen=True):
         order_by: the columns that sort the table (a prefix of its primary key).
         shared: whether other apps write into the table as well.
         keep: seconds after its birth for which a row is kept; None for ever.
+        pack: whether rows that only their table's sink reads may share a message; see `rowpacks`.
     """
 
     subject: str
@@ -50,6 +51,7 @@ class MessageInfo(Struct, frozen=True):
     order_by: tuple[str, ...] = ()
     shared: bool = False
     keep: float | None = None
+    pack: bool = True
 
 
 class StructKeywords(TypedDict, total=False):
@@ -95,6 +97,7 @@ class MessageMeta(StructMeta):
         order_by: tuple[str, ...] | str = (),
         shared: bool = False,
         keep: float | str | None = None,
+        pack: bool = True,
         **config: Unpack[StructKeywords],
     ) -> Any:
         """Make the type and keep what its keywords say."""
@@ -102,7 +105,8 @@ class MessageMeta(StructMeta):
         if "__is_row__" in namespace:  # Message and Row themselves
             return cls
         is_row = any(getattr(base, "__is_row__", False) for base in bases)
-        own = {"table": table, "order_by": order_by, "shared": shared, "keep": keep is not None}
+        own = {"table": table, "order_by": order_by, "shared": shared}
+        own |= {"keep": keep is not None, "pack": not pack}
         for word, given in own.items():
             if given and not is_row:
                 raise WiringError(
@@ -137,6 +141,7 @@ class MessageMeta(StructMeta):
             order_by=order_by,
             shared=shared,
             keep=None if keep is None else _kept(name, keep),
+            pack=pack,
         )
         return cls
 
@@ -175,7 +180,9 @@ class Row(Message, frozen=True):
 
     Further class keywords: `table=` (default: the class name in snake case), `order_by=` (columns),
     `shared=True` (other apps write into the table as well; otherwise it belongs to the first app),
-    `keep="90d"` (workers drop the days of birth that are older; see docs/tables.md).
+    `keep="90d"` (workers drop the days of birth that are older; see docs/tables.md),
+    `pack=False` (each row travels as a message of its own, for readers that are no stage of the
+    app; so it does where a stage reads the type, or with `key=`).
     """
 
     __is_row__: ClassVar[bool] = True

@@ -36,8 +36,13 @@ _COULD_NOT_BE_PROCESSED = ("decode", "rejected")  # kinds of dead letters that n
 class Occupancy(Protocol):
     """What a stage has in flight; `flow.slots.Slots` is one."""
 
-    in_flight: int
-    bytes_in_flight: int
+    @property
+    def in_flight(self) -> int:
+        """Messages."""
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Of their payloads and headers."""
 
 
 class StageMetrics:

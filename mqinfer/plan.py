@@ -10,6 +10,7 @@ from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
+from mqinfer.rowpacks.which import may_come_packed, pack_consumer, pack_subject
 from mqinfer.stage import Limits, Stage, Start
 from mqinfer.tables.tables import DeadLetterRow
 
@@ -63,6 +64,11 @@ class Task:
     def start(self) -> Start | None:
         """Where it begins when it never ran, if its declaration says so."""
         return self.stage.start if self.stage else None
+
+    @property
+    def packs(self) -> bool:
+        """Whether its messages may come packed, which a consumer of its own reads."""
+        return self.row is not None and not self.dead and may_come_packed(self.row)
 
     @property
     def writes(self) -> tuple[type[Message], ...]:
@@ -217,6 +223,8 @@ def stream_of(app: App, task: Task) -> str:
 def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
     """The durable consumers of a task: one, or one a partition named `<stage>-p<number>`.
 
+    The sink of a table has one more, for rows that come packed: `sink-<table>-packs`.
+
     A partition gives out its next message when the one before is acknowledged, and not before: no
     two are under way at once, whoever handles them, and one that failed comes again first.
     """
@@ -232,7 +240,7 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
             )
             for number in range(app.partitions)
         ]
-    return [
+    specs = [
         ConsumerSpec(
             name=task.name,
             stream=stream,
@@ -241,3 +249,7 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
             start=None if task.start == "oldest" else task.start,
         )
     ]
+    if task.packs:
+        packs = (pack_subject(app, task.reads),)
+        specs.append(replace(specs[0], name=pack_consumer(task.name), filters=packs))
+    return specs

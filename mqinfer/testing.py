@@ -33,6 +33,8 @@ from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import CONTENT_TYPE, header_block
 from mqinfer.message import Message
 from mqinfer.operate.letters import Letter
+from mqinfer.rowpacks.unpack import raw_rows
+from mqinfer.rowpacks.which import row_subject
 from mqinfer.settings import Settings
 from mqinfer.streams import Stored
 from mqinfer.worker.services import Services
@@ -186,14 +188,19 @@ class Harness:
         return [message async for message in scanner.messages(stream or self.app.name, subject)]
 
     async def messages(self, kind: type[_M]) -> list[_M]:
-        """The messages of a type in the app's stream, in order."""
+        """The messages of a type in the app's stream, in order, rows of packs among them."""
         codec = Codec(self.services.store)
         subject = self.app.subject(kind)
-        return [
-            codec.decode(kind, raw.data, raw.headers.get(CONTENT_TYPE))
-            for raw in await self.stored()
-            if raw.subject == subject or raw.subject.startswith(subject + ".")
-        ]
+        found: list[_M] = []
+        for raw in await self.stored():
+            payloads = [raw.data]
+            if row_subject(raw.subject) == subject:
+                payloads = raw_rows(raw.data)
+            elif raw.subject != subject and not raw.subject.startswith(subject + "."):
+                continue
+            content_type = raw.headers.get(CONTENT_TYPE)
+            found += [codec.decode(kind, payload, content_type) for payload in payloads]
+        return found
 
     async def dead(self) -> list[DeadLetter]:
         """The app's dead letters, in order."""

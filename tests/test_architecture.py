@@ -15,6 +15,7 @@ LAYERS = (
     "blob blobfields readable codec written model stage collisions app settings observe metrics "
     "image imageheader jpeg counts collector http bucket streams ports signals starting headers "
     "origin processors varint supervise",
+    "rowpacks",
     "flow",
     "inference tables",
     "plan",

@@ -159,6 +159,7 @@ class Message, keywords of the class: (
     order_by: tuple[str, ...] | str = (),
     shared: bool = False,
     keep: float | str | None = None,
+    pack: bool = True,
     **config: Unpack[StructKeywords],
 )
 class Model(

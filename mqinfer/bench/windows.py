@@ -195,7 +195,10 @@ class Room:
         tasks = plan.tasks(self.app, names)
         async with self._services(tasks) as services:
             worker = Worker(
-                services, LiveWork(self.app, services.broker, stages=names), grace=GRACE
+                services,
+                # A row is a message here: what is fed again and counted is messages.
+                LiveWork(self.app, services.broker, stages=names, pack=False),
+                grace=GRACE,
             )
             running = asyncio.create_task(worker.run())
             try:

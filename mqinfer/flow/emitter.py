@@ -27,7 +27,9 @@ from mqinfer.identity import (
     output_block,
     output_id,
 )
-from mqinfer.message import Message, key_token
+from mqinfer.message import Message, Wire, key_token
+from mqinfer.rowpacks.gather import Gatherer, Group, largest
+from mqinfer.rowpacks.which import pack_subject, packed
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 class Outlet:
     """What is the same for every message of one type from one stage, made once."""
 
-    __slots__ = ("heads", "key", "may_hold_blobs", "subject")
+    __slots__ = ("heads", "key", "may_hold_blobs", "packs", "subject")
 
     def __init__(self, app: App, kind: type[Message], stage: str, run: str | None):
         info = kind.__mqinfer__
@@ -51,6 +53,8 @@ class Outlet:
         self.heads = {
             wire: header_line(CONTENT_TYPE, name) + rest for wire, name in CONTENT_TYPES.items()
         }
+
+        self.packs: Gatherer | None = None  # of rows that travel packed
 
     def subject_of(self, message: Message) -> bytes:
         """The subject, with the key's value if the type has one."""
@@ -71,6 +75,10 @@ class Emitter:
         store: where blobs go.
         inline_limit: bytes of a blob that may ride in the message.
         broker: that publishes.
+        pack: whether rows that only a sink reads go many in one message.
+
+    Attributes:
+        packs: whether any of what it writes does.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class Emitter:
         store: BlobStore | None,
         inline_limit: int,
         broker: Broker,
+        pack: bool = True,
     ):
         self._stage = stage
         self._run = run
@@ -92,6 +101,11 @@ class Emitter:
         self._inline_limit = inline_limit
         self._broker = broker
         self._outlets = {kind: Outlet(app, kind, stage, run) for kind in writes}
+        for kind, outlet in self._outlets.items():
+            if pack and packed(app, kind):
+                subject = pack_subject(app, kind, run).encode()
+                outlet.packs = Gatherer(subject, outlet.heads, broker)
+        self.packs = any(outlet.packs for outlet in self._outlets.values())
         self._plain = not any(outlet.may_hold_blobs for outlet in self._outlets.values())
 
     def checked(self, result: Any) -> Sequence[Message]:
@@ -178,6 +192,38 @@ class Emitter:
             block = output_block(outlet.heads[wire], identity, tail)
             made.append((outlet.subject_of(output), block, payload))
         return made
+
+    def make_packed(
+        self, job: Job, outputs: Sequence[Message], first: int = 0
+    ) -> tuple[list[tuple[bytes, bytes, bytes]], list[tuple[Gatherer, Wire, Group]]]:
+        """As `make`, where some of `outputs` may be rows that travel packed.
+
+        Returns:
+            Messages as of `make`, and rows to be gathered: by type and format, in their order.
+
+        Raises:
+            EncodeError: a value of an output is not what its type says; nothing is made.
+        """
+        context = job.context
+        assert context is not None
+        tail = self._tail(job)
+        largest_row = largest(self._broker.max_payload) - len(tail)
+        made: list[tuple[bytes, bytes, bytes]] = []
+        groups: dict[tuple[type[Message], Wire], tuple[Gatherer, Wire, Group]] = {}
+        for index, output in enumerate(outputs, first):
+            kind = type(output)
+            outlet = self._outlets[kind]
+            identity = output_id(context.id, self._stage, self._run, index)
+            payload, wire = self._codec.write(output)
+            if outlet.packs is None or len(payload) > largest_row:
+                block = output_block(outlet.heads[wire], identity, tail)
+                made.append((outlet.subject_of(output), block, payload))
+                continue
+            found = groups.get((kind, wire))
+            if found is None:
+                found = groups[kind, wire] = (outlet.packs, wire, Group(tail))
+            found[2].add(identity, payload)
+        return made, list(groups.values())
 
     def _tail(self, job: Job) -> str:
         """The header lines that the children of one message share."""

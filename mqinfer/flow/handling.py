@@ -7,7 +7,7 @@ One message or a batch, coroutine or generator, on the event loop or in a thread
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.context import current
@@ -30,12 +30,16 @@ HANDLERS = 512
 
 
 class Handling(Protocol):
-    """What a runner does with decoded messages."""
+    """What a runner does with decoded messages.
+
+    `batch_size` counts messages, or where there is `weigh` what that says of each.
+    """
 
     concurrency: int
     batch_size: int
     batch_wait: float
     runs_user_code: bool
+    weigh: Callable[[Job], int] | None
 
     @property
     def exhausted(self) -> bool:
@@ -54,6 +58,7 @@ class OneByOne:
     batch_size = 1
     batch_wait = 0.0
     runs_user_code = True
+    weigh: Callable[[Job], int] | None = None
 
     def __init__(self, stage: Stage, settler: Settler):
         self._stage = stage
@@ -113,6 +118,7 @@ class InBatches:
     """A handler that takes a list of messages and returns one result for each."""
 
     runs_user_code = True
+    weigh: Callable[[Job], int] | None = None
 
     def __init__(self, stage: Stage, settler: Settler):
         self._stage = stage

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from mqinfer.flow.job import SETTLED, Job
 
@@ -125,15 +126,83 @@ class Mailbox:
         while not jobs:
             await self._sleep(None)
         oldest = jobs[0].received
-        while 0 < len(jobs) < self._batch_size:
+        while jobs and not self._full():
             left = oldest + self._batch_wait - self._clock()
             if left <= 0 or not self._more():
                 break  # old enough, or no more can come before this batch is done
             await self._sleep(left)
-        return [jobs.popleft() for _ in range(min(self._batch_size, len(jobs)))]
+        return self._batch()
+
+    def _full(self) -> bool:
+        """Whether a batch is here."""
+        return len(self._jobs) >= self._batch_size
+
+    def _batch(self) -> list[Job]:
+        """Take out a batch, or as much of it as is here."""
+        return [self._jobs.popleft() for _ in range(min(self._batch_size, len(self._jobs)))]
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def __repr__(self) -> str:
         return f"Mailbox({len(self._jobs)} jobs, {len(self._idle)} idle handlers)"
+
+
+class Weighing(Mailbox):
+    """A mailbox whose batches are counted in what the jobs hold: one may hold many rows.
+
+    A batch is larger than `batch_size` only where a single job is.
+
+    Args:
+        weigh: what a job counts, at least 1.
+        arguments: of a `Mailbox`.
+    """
+
+    def __init__(self, weigh: Callable[[Job], int], *arguments: Any):
+        super().__init__(*arguments)
+        self._weigh = weigh
+        self._weight = 0  # of all that wait: a sum for each arrival would cost too much
+
+    def put(self, job: Job) -> None:
+        """A job has arrived."""
+        self._weight += self._weigh(job)
+        super().put(job)
+
+    def put_first(self, job: Job) -> None:
+        """A job has waited elsewhere."""
+        self._weight += self._weigh(job)
+        super().put_first(job)
+
+    def take_last(self, count: int) -> list[Job]:
+        """Take out as many of the newest."""
+        taken = super().take_last(count)
+        self._weigh_anew()
+        return taken
+
+    def empty(self) -> list[Job]:
+        """Take out all."""
+        self._weight = 0
+        return super().empty()
+
+    def forget_settled(self) -> None:
+        """Take out what was let go meanwhile."""
+        super().forget_settled()
+        self._weigh_anew()
+
+    def _weigh_anew(self) -> None:
+        self._weight = sum(map(self._weigh, self._jobs))
+
+    def _full(self) -> bool:
+        return self._weight >= self._batch_size
+
+    def _batch(self) -> list[Job]:
+        taken: list[Job] = []
+        weight = 0
+        while self._jobs:
+            more = self._weigh(self._jobs[0])
+            if taken and weight + more > self._batch_size:
+                break
+            taken.append(self._jobs.popleft())
+            weight += more
+        self._weight -= weight
+        return taken

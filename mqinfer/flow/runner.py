@@ -25,7 +25,7 @@ from mqinfer.flow.handlers import Handlers
 from mqinfer.flow.handling import Handling
 from mqinfer.flow.intake import Intake, Source
 from mqinfer.flow.job import HANDLING, SETTLED, Interruption, Job
-from mqinfer.flow.mailbox import Mailbox
+from mqinfer.flow.mailbox import Mailbox, Weighing
 from mqinfer.flow.returned import Returned
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.slots import Slots
@@ -106,13 +106,15 @@ class Runner:
             clock=clock,
         )
         self._intake = Intake(name, source, slots)
-        self._mailbox = Mailbox(
+        waiting = (
             handling.batch_size,
             handling.batch_wait,
             lambda: slots.available() is not None or slots.asked > 0,
             clock,
             self._starved,
         )
+        weigh = handling.weigh
+        self._mailbox = Mailbox(*waiting) if weigh is None else Weighing(weigh, *waiting)
         self._returned = Returned(
             suspects,
             ledger,

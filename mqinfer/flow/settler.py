@@ -134,6 +134,9 @@ class Settler:
 
     def emit_some(self, job: Job, outputs: Sequence[Message], first: int) -> None:
         """Publish outputs of a handler that is still running."""
+        if self.emitter.packs:
+            self._emit_packed(job, outputs, first)
+            return
         try:
             messages = self.emitter.make(job, outputs, first)
         except Exception as error:  # noqa: BLE001 - user types may fail to encode in any way
@@ -145,6 +148,27 @@ class Settler:
             self._metrics.outputs(len(messages))
         for subject, header, payload in messages:
             self._broker.publish(subject, header, payload, done)
+
+    def _emit_packed(self, job: Job, outputs: Sequence[Message], first: int) -> None:
+        """`emit_some` of a stage that writes rows which travel packed, perhaps among others."""
+        try:
+            messages, rows = self.emitter.make_packed(job, outputs, first)
+        except Exception as error:  # noqa: BLE001 - user types may fail to encode in any way
+            job.problem = job.problem or error
+            return
+        job.unpublished += len(messages) + len(rows)
+        if first >= 0:
+            self._metrics.outputs(len(outputs))
+        done = partial(self._published, job)
+        for subject, header, payload in messages:
+            self._broker.publish(subject, header, payload, done)
+        for gatherer, wire, group in rows:
+            gatherer.add(wire, group, partial(self._packed, job, len(group.ids)))
+
+    def _packed(self, job: Job, rows: int, error: Exception | None, repeat: bool) -> None:
+        if repeat:
+            self._metrics.duplicates(rows - 1)
+        self._published(job, error, repeat)
 
     def _published(self, job: Job, error: Exception | None, repeat: bool) -> None:
         job.unpublished -= 1
@@ -230,44 +254,93 @@ class Settler:
         """Publish the dead letter; the message ends when JetStream has it."""
         if not self.holds(job):
             return
-        header, payload = dead_letter(
-            job, self._stage, error, max_payload=self._broker.max_payload, run=self._run
-        )
-        kind = kind_of(error)
         job.unpublished += 1  # never let go: from now on nothing but `stored` settles it
 
-        def stored(problem: Exception | None, _repeat: bool) -> None:
+        def stored(problem: Exception | None) -> None:
             if not self.holds(job):
                 return
             if problem is not None:
-                log.error(
-                    "the dead letter cannot be stored",
-                    stage=self._stage,
-                    sequence=job.delivery.sequence,
-                    error=str(problem),
-                )
-                self._broker.nak(job.delivery, DEAD_LETTER_RETRY)
-                self._metrics.retried()
-            else:
-                self._broker.term(job.delivery, f"dead letter: {kind}")
-                self._metrics.dead(kind)
-                log.error(
-                    "dead letter",
-                    stage=self._stage,
-                    id=job.id,
-                    sequence=job.delivery.sequence,
-                    attempts=job.past.attempt,
-                    kind=kind,
-                    reason=str(error),
-                    exc_info=error if kind == "failed" else None,
-                )
+                self._not_buried(job, problem)
+                return
+            self._broker.term(job.delivery, f"dead letter: {kind_of(error)}")
+            self._buried(job, error)
             self._leave(job)
 
+        self._bury(job, error, stored)
+
+    def answered_but(self, job: Job, parts: Sequence[tuple[Job, BaseException]]) -> None:
+        """The message held several, and all but these are answered: these are dead letters.
+
+        Args:
+            job: the message; it is acknowledged when JetStream has the dead letters.
+            parts: of it, each as a message of its own, with what is wrong with it.
+        """
+        if not parts:
+            self.answered(job, ())
+            return
+        if not self.holds(job):
+            return
+        job.unpublished += len(parts)
+
+        def stored(part: Job, error: BaseException, problem: Exception | None) -> None:
+            job.unpublished -= 1
+            if problem is None:
+                self._buried(part, error)
+            else:
+                job.problem = job.problem or problem
+            if job.unpublished or not self.holds(job):
+                return
+            if job.problem is None:
+                self._done(job)
+            else:
+                self._not_buried(job, job.problem)
+
+        for part, error in parts:
+            self._bury(part, error, partial(stored, part, error))
+
+    def _bury(
+        self, job: Job, error: BaseException, then: Callable[[Exception | None], None]
+    ) -> None:
+        """Publish a dead letter, and go on when it is stored, or why it is not."""
         if self._dead_subject is None:
             self._metrics.dropped += 1
-            stored(None, False)
-        else:
-            self._broker.publish(self._dead_subject, header, payload, stored)
+            then(None)
+            return
+        header, payload = dead_letter(
+            job, self._stage, error, max_payload=self._broker.max_payload, run=self._run
+        )
+
+        def stored(problem: Exception | None, _repeat: bool) -> None:
+            then(problem)
+
+        self._broker.publish(self._dead_subject, header, payload, stored)
+
+    def _buried(self, job: Job, error: BaseException) -> None:
+        """Its dead letter is stored."""
+        kind = kind_of(error)
+        self._metrics.dead(kind)
+        log.error(
+            "dead letter",
+            stage=self._stage,
+            id=job.id,
+            sequence=job.delivery.sequence,
+            attempts=job.past.attempt,
+            kind=kind,
+            reason=str(error),
+            exc_info=error if kind == "failed" else None,
+        )
+
+    def _not_buried(self, job: Job, problem: Exception) -> None:
+        """A dead letter cannot be stored: the message comes again later."""
+        log.error(
+            "the dead letter cannot be stored",
+            stage=self._stage,
+            sequence=job.delivery.sequence,
+            error=str(problem),
+        )
+        self._broker.nak(job.delivery, DEAD_LETTER_RETRY)
+        self._metrics.retried()
+        self._leave(job)
 
     def hand_back(self, job: Job) -> None:
         """Nothing was done with the message: another worker may have it at once."""

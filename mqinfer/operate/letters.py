@@ -34,6 +34,8 @@ from mqinfer.identity import (
     retry_id,
 )
 from mqinfer.replay import runs
+from mqinfer.rowpacks.unpack import payload_of
+from mqinfer.rowpacks.which import row_subject
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -313,7 +315,11 @@ class DeadLetters:
         if not stream or not sequence:
             return None  # a stranger's: it is nowhere
         original = await self._streams.message(stream, sequence)
-        return None if original is None else original.data
+        if original is None:
+            return None
+        if row_subject(original.subject) == letter.subject:  # it was a row of a pack
+            return payload_of(original.data, letter.headers.get(IDENTITY, ""))
+        return original.data
 
     async def retry(
         self, selection: Selection, *, dry_run: bool = False, to: str | None = None

@@ -14,6 +14,7 @@ from mqinfer import plan
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
 from mqinfer.replay import coverage, runs
+from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
 from mqinfer.worker import known
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def permissions(
         if not task.dead:
             publish[plan.dead_subject(app, task.name)] = None
         for kind in task.writes:
-            publish.update(dict.fromkeys(app.filters(kind)))
+            publish.update(dict.fromkeys(_subjects(app, kind)))
     watched = plan.upstream(app, tasks)
     for task in tasks:
         watched += plan.downstream(app, task)
@@ -119,10 +120,20 @@ def _of_run(app: App, run: str, tasks: Sequence[plan.Task]) -> Iterator[str]:
     stages = [task.name for task in tasks if task.stage is not None]
     for name in (*stages, runs.RETRIES, *(f"sink-{table}" for table in tables)):
         consumer = "*" if run == "*" else f"run-{run}-{name}"
-        for call in ("INFO", "CREATE", "MSG.NEXT"):
-            yield f"$JS.API.CONSUMER.{call}.{app.name}.{consumer}"
-        yield f"$JS.ACK.{app.name}.{consumer}.>"
+        packs = run != "*" and name.startswith("sink-")
+        for one in (consumer, pack_consumer(consumer)) if packs else (consumer,):
+            for call in ("INFO", "CREATE", "MSG.NEXT"):
+                yield f"$JS.API.CONSUMER.{call}.{app.name}.{one}"
+            yield f"$JS.ACK.{app.name}.{one}.>"
         yield f"$KV.{plan.state_bucket(app)}.{consumer}.>"
         yield plan.dead_subject(app, name)
     for kind in sorted(written, key=lambda kind: kind.__mqinfer__.subject):
-        yield from app.filters(kind, run)
+        yield from _subjects(app, kind, run)
+
+
+def _subjects(app: App, kind: type[Message], run: str | None = None) -> list[str]:
+    """Where messages of a type are published, and packs of its rows."""
+    found = list(app.filters(kind, run))
+    if packed(app, kind):  # a row that is too large for a pack goes alone
+        found.append(pack_subject(app, kind, run))
+    return found

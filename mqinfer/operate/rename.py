@@ -76,10 +76,12 @@ async def rename(app: App, old: str, new: str, server: Renamer) -> Renamed:
     (task,) = plan.tasks(app, [new])
     if any(old == other.name for other in plan.tasks(app)):
         raise ConfigurationError(f"{old} is a stage of app {app.name}: take it out, or rename it")
-    moves = [
-        await _move(server, old, new, spec.name.replace(new, old, 1), spec)
-        for spec in plan.consumer_specs(app, task)
-    ]
+    specs = plan.consumer_specs(app, task)
+    if task.packs and not await server.consumer_info(
+        specs[1].stream, specs[1].name.replace(new, old, 1)
+    ):
+        del specs[1]  # of an earlier version, which had no packs: those there are begin anew
+    moves = [await _move(server, old, new, spec.name.replace(new, old, 1), spec) for spec in specs]
     waiting = again = 0
     for move in moves:
         if move.exists:

@@ -13,7 +13,7 @@ import contextlib
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from mqinfer.errors import ConfigurationError, DecodeError, MqinferError, Unavai
 from mqinfer.identity import CONTENT_TYPE, ONLY, sent_back
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, Origin
+from mqinfer.rowpacks.unpack import raw_rows
+from mqinfer.rowpacks.which import row_subject
 from mqinfer.tables.block import build_block
 from mqinfer.tables.tables import schema_of
 
@@ -199,7 +201,8 @@ async def look(app: App, task: plan.Task, streams: Streams) -> tuple[Findings, i
         ) as sample:
             async for stored in sample:
                 if not _for_another(stored.headers, app, task, readers):
-                    findings.look(stored.data, stored.headers.get(CONTENT_TYPE))
+                    for payload in _payloads(stored):
+                        findings.look(payload, stored.headers.get(CONTENT_TYPE))
                 bytes_left -= len(stored.data)
                 if bytes_left <= 0 or time.monotonic() > end:
                     break
@@ -207,6 +210,16 @@ async def look(app: App, task: plan.Task, streams: Streams) -> tuple[Findings, i
             break
     findings.fit()
     return findings, waiting
+
+
+def _payloads(stored: Stored) -> Sequence[bytes]:
+    """Of one message, or of the rows of a pack; the pack's own where it cannot be read."""
+    if row_subject(stored.subject) is None:
+        return (stored.data,)
+    try:
+        return raw_rows(stored.data)
+    except DecodeError:
+        return (stored.data,)
 
 
 def _for_another(

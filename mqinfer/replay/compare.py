@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mqinfer.blobfields import blob_columns
 from mqinfer.errors import ConfigurationError
 from mqinfer.replay import coverage
-from mqinfer.replay.promote import COVERED, inputs_sql, stages_of, texts
+from mqinfer.replay.promote import ANSWERED, COVERED, inputs_sql, stages_of, texts
 from mqinfer.tables.columns import ColumnSpec
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.sql import quoted, text_literal
@@ -88,7 +88,7 @@ class Comparison:
             covered += f" AND mq_input IN ({inputs_sql(self._app, self._other.name)})"
         place = ", ".join(["mq_input", *self._keys()])
         return (
-            f"SELECT *, row_number() OVER (PARTITION BY {place} ORDER BY _sequence, _id) AS mq_n "
+            f"SELECT *, row_number() OVER (PARTITION BY {place} ORDER BY {ANSWERED}) AS mq_n "
             "FROM (SELECT *, arrayJoin(_ancestors) AS mq_input "
             f"FROM {quoted(self.schema.storage)} FINAL WHERE _run = {text_literal(run)} "
             f"AND has({texts(stages_of(self._run))}, _stage)) WHERE {covered}"

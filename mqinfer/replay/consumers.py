@@ -15,6 +15,7 @@ from mqinfer.ports import ConsumerSpec, ConsumerState
 from mqinfer.replay import runs
 from mqinfer.replay.coverage import RunInput, row_types
 from mqinfer.replay.run import State
+from mqinfer.rowpacks.which import pack_consumer, pack_subject
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -30,11 +31,18 @@ class RunConsumer:
         task: the stage or sink.
         spec: its consumer.
         end: the last sequence, for the replayed stage alone, and while it reads its range.
+        packs: a sink's other consumer, for rows that come packed.
     """
 
     task: plan.Task
     spec: ConsumerSpec
     end: int | None = None
+    packs: ConsumerSpec | None = None
+
+    @property
+    def specs(self) -> tuple[ConsumerSpec, ...]:
+        """All of its consumers."""
+        return (self.spec,) if self.packs is None else (self.spec, self.packs)
 
 
 def consumers(app: App, run: Run) -> list[RunConsumer]:
@@ -67,7 +75,11 @@ def _consumer(app: App, run: Run, task: plan.Task) -> RunConsumer:
     )
     if task.ordered:  # the order by key is kept by taking one message at a time
         spec = replace(spec, max_ack_pending=1)
-    return RunConsumer(task, spec, run.end if ranged else None)
+    packs = None
+    if task.packs:
+        filters = (pack_subject(app, task.reads, run.name),)
+        packs = replace(spec, name=pack_consumer(spec.name), filters=filters)
+    return RunConsumer(task, spec, run.end if ranged else None, packs)
 
 
 def settled(consumer: RunConsumer, state: ConsumerState | None) -> bool:

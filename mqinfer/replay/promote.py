@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.replay")
 
 _PATIENCE = 40.0  # seconds that workers of a run may take to end before it is discarded
+# The order of the rows that answer one message; those of a pack share their sequence.
+ANSWERED = "_sequence, _published, _id"
 COVERED = quoted(schema_of(coverage.RunInput).storage)
 
 

@@ -85,6 +85,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         applied: whether the tables show what `state` says; a command that was killed left it so.
         notes: what was said about the range when the run was made.
         token: random, so that no two definitions are the same.
+        packs: whether its rows may go packed; one that an earlier version made may have workers
+            of that version, which would end it while packs wait.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     applied: bool = True
     notes: tuple[str, ...] = ()
     token: str = ""
+    packs: bool = False
 
 
 def may(run: Run, transition: Transition) -> bool:

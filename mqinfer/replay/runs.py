@@ -142,6 +142,7 @@ class Runs:
             downstream=downstream,
             created=created,
             token=uuid.uuid4().hex,
+            packs=True,
         )
         check(self.app, draft)
         bounds = await self.store.bounds(self.app.name)

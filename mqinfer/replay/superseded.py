@@ -15,7 +15,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.replay import coverage
-from mqinfer.replay.promote import inputs_sql, owner_sql, promoted_of, stages_of, texts
+from mqinfer.replay.promote import (
+    ANSWERED,
+    inputs_sql,
+    owner_sql,
+    promoted_of,
+    stages_of,
+    texts,
+)
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.sql import quoted, text_literal
 from mqinfer.tables.tables import TableSchema
@@ -48,7 +55,7 @@ class Succession:
         """SQL for the covered rows of these runs, each with the nearest message it answers."""
         keys = "".join(f", {quoted(key)}" for key in self._schema.order_by)
         return (
-            "SELECT * FROM (SELECT _id, _run, _stage, _models, _sequence"
+            "SELECT * FROM (SELECT _id, _run, _stage, _models, _sequence, _published"
             f"{keys}, arrayJoin(arrayEnumerate(_ancestors)) AS mq_place, "
             f"_ancestors[mq_place] AS mq_input FROM {quoted(self._schema.storage)} FINAL "
             f"WHERE has({texts(among)}, _run) AND has({texts(stages_of(self._run))}, _stage)) "
@@ -59,7 +66,7 @@ class Succession:
     def _numbered(self, rows: str) -> str:
         place = ", ".join(["mq_input", "_stage", *self._match()])
         return (
-            f"SELECT *, row_number() OVER (PARTITION BY {place} ORDER BY _sequence, _id) AS mq_n "
+            f"SELECT *, row_number() OVER (PARTITION BY {place} ORDER BY {ANSWERED}) AS mq_n "
             f"FROM ({rows})"
         )
 

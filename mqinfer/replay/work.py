@@ -111,15 +111,19 @@ class RunWork:
     async def recreate(self, task: Task) -> None:
         """Make a consumer, unless the run was stopped or discarded meanwhile: `watch` ends then."""
         if (await self._runs.get(self.run.name)).state is State.RUNNING:
-            await self._broker.ensure_consumer(self._consumers[task.name].spec)
+            for spec in self._consumers[task.name].specs:
+                await self._broker.ensure_consumer(spec)
 
     def binding(self, task: Task, clock: Callable[[], float]) -> Binding:
         """The run's consumer; the replayed stage keeps to its range, its rate, and its coverage."""
         app, run = self.app, self.run
         consumer = self._consumers[task.name]
         stream, name = consumer.spec.stream, consumer.spec.name
+        packs = consumer.packs.name if consumer.packs else None
         if task.name != run.stage:
-            return Binding(stream, name, self._broker, task.writes, run.name)
+            return Binding(
+                stream, name, self._broker, task.writes, run.name, pack=run.packs, packs=packs
+            )
         covers = bool(row_types(app, run))
         rate, limits = run.rate, task.limits
 
@@ -147,6 +151,7 @@ class RunWork:
                 covers=covers,
             ),
             slots=rated if rate else None,
+            pack=run.packs,
         )
 
     # --- the end --------------------------------------------------------------------------------
@@ -176,8 +181,10 @@ class RunWork:
         """Whether every consumer is settled; in the order in which one feeds the other."""
         done = True
         for name, consumer in self._consumers.items():
-            spec = consumer.spec
-            state = await self._broker.consumer_state(spec.stream, spec.name)
-            self.waiting[name] = 0 if state is None else state.waiting
-            done = done and settled(consumer, state)
+            waiting = 0
+            for spec in consumer.specs:
+                state = await self._broker.consumer_state(spec.stream, spec.name)
+                waiting += 0 if state is None else state.waiting
+                done = done and settled(consumer, state)
+            self.waiting[name] = waiting
         return done

@@ -13,6 +13,7 @@ from typing import Any
 from mqinfer.message import Row
 from mqinfer.ports import Origin
 from mqinfer.split import Split
+from mqinfer.tables.origins import Batch
 from mqinfer.tables.tables import INSERTED, TableSchema, frame_values
 
 _FIXED = (
@@ -78,15 +79,15 @@ class Block:
         yield start, len(self)
 
 
-def build_block(schema: TableSchema, items: Sequence[tuple[Row, Origin]]) -> Block:
+def build_block(schema: TableSchema, items: Batch | Sequence[tuple[Row, Origin]]) -> Block:
     """The columns of `items`."""
+    batch = items if isinstance(items, Batch) else Batch.of(items)
     names = (*(c.name for c in schema.columns), *(name for name, _ in INSERTED))
     types = (*(c.kind.sent for c in schema.columns), *(type_ for _, type_ in INSERTED))
-    index: Sequence[int] = range(len(items))
+    index: Sequence[int] = range(len(batch))
     refused: dict[int, str] = {}
     while True:
-        kept = [items[i] for i in index] if refused else items
-        rows = [row for row, _ in kept]
+        rows = [batch.rows[i] for i in index] if refused else batch.rows
         data: list[Sequence[Any]] = []
         for spec in schema.columns:
             try:
@@ -95,7 +96,7 @@ def build_block(schema: TableSchema, items: Sequence[tuple[Row, Origin]]) -> Blo
                 split = Split([index])
                 while part := split.take():
                     try:
-                        spec.values([items[i][0] for i in part])
+                        spec.values([batch.rows[i] for i in part])
                     except Exception as error:  # noqa: BLE001
                         for i in split.refused(part):
                             why = str(error) or type(error).__name__
@@ -103,7 +104,7 @@ def build_block(schema: TableSchema, items: Sequence[tuple[Row, Origin]]) -> Blo
                 index = [i for i in index if i not in refused]
                 break
         else:
-            data += frame_values([origin for _, origin in kept])
+            data += frame_values(batch.origins.only(index) if refused else batch.origins)
             return Block(names, types, data, index, refused)
 
 

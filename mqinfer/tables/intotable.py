@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from mqinfer.flow.settler import Settler
 from mqinfer.identity import IDENTITY, MSG_ID, RUN, STAGE, header_number, header_text, safe_id
 from mqinfer.message import Row
 from mqinfer.ports import Delivery, Origin
+from mqinfer.tables.origins import Batch
 from mqinfer.tables.tables import DeadLetterRow
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ log = structlog.get_logger("mqinfer.sink")
 MEND = Backoff(initial=1.0, maximum=15.0)
 
 # What a stranger calls a stage may be of any length, and no text at all. There are few real ones.
-_stage = lru_cache(maxsize=256)(safe_id)
+known_stage = lru_cache(maxsize=256)(safe_id)
 
 
 class IntoTable:
@@ -45,6 +46,7 @@ class IntoTable:
     concurrency = 2
     runs_user_code = False
     exhausted = False
+    weigh: Callable[[Job], int] | None = None  # a message is a row
 
     def __init__(self, sink: Sink, settler: Settler, limits: Limits):
         self._sink = sink
@@ -68,7 +70,7 @@ class IntoTable:
             else:
                 self._settler.failed(job, Reject(reason))
 
-    async def _write(self, rows: Sequence[tuple[Row, Origin]]) -> dict[int, str]:
+    async def _write(self, rows: Batch | Sequence[tuple[Row, Origin]]) -> dict[int, str]:
         for attempt in itertools.count(1):
             try:
                 refused = await self._sink.write(rows)
@@ -95,7 +97,7 @@ def _row(job: Job) -> tuple[Row, Origin]:
     return job.message, Origin(
         id=safe_id(context.headers[MSG_ID]) if dead else context.id,
         ancestors=job.ancestors,
-        stage=_stage(context.headers.get(STAGE, "")),
+        stage=known_stage(context.headers.get(STAGE, "")),
         # A run's dead letters are shown at once: they say in a column of their own whose they are.
         run="" if dead else context.run or "",
         models=context.models,

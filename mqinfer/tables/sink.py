@@ -32,6 +32,7 @@ from mqinfer.ports import Database, Origin
 from mqinfer.split import Split
 from mqinfer.tables.block import Block, build_block
 from mqinfer.tables.migrate import ensure_table, without_days
+from mqinfer.tables.origins import Batch
 from mqinfer.tables.sift import sift
 from mqinfer.tables.tables import TableSchema, schema_of
 
@@ -138,7 +139,7 @@ class Sink:
             self._availability.up()
             raise
 
-    async def write(self, items: Sequence[tuple[Row, Origin]]) -> dict[int, str]:
+    async def write(self, items: Batch | Sequence[tuple[Row, Origin]]) -> dict[int, str]:
         """Store rows; returns index -> reason for those that can never be stored.
 
         Raises:
@@ -154,7 +155,7 @@ class Sink:
             self._availability.up()  # as in `prepare`
             raise
 
-    async def _write(self, items: Sequence[tuple[Row, Origin]]) -> dict[int, str]:
+    async def _write(self, items: Batch | Sequence[tuple[Row, Origin]]) -> dict[int, str]:
         call = next(self._calls)
         if not self._ready:
             await self.prepare()
@@ -204,7 +205,7 @@ class Sink:
                 return found
         return {}
 
-    def _build(self, items: Sequence[tuple[Row, Origin]]) -> tuple[Block, Split[int]]:
+    def _build(self, items: Batch | Sequence[tuple[Row, Origin]]) -> tuple[Block, Split[int]]:
         """The block, and the parts of it to be stored, as ranges of its rows."""
         block = build_block(self.schema, items)
         try:

@@ -24,7 +24,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -34,6 +33,7 @@ from mqinfer.errors import ConflictError, WiringError
 from mqinfer.message import Row
 from mqinfer.ports import Origin
 from mqinfer.tables.columns import ColumnSpec, columns_of
+from mqinfer.tables.origins import Origins
 from mqinfer.tables.sql import literal, quoted, text_literal
 from mqinfer.tables.types import Type, parse
 
@@ -93,14 +93,9 @@ def version_sql(generation: str, version: str = "_version") -> str:
     )
 
 
-_OF_ORIGIN = tuple(
-    map(attrgetter, ("id", "ancestors", "stage", "run", "models", "sequence", "published"))
-)
-
-
-def frame_values(origins: Sequence[Origin]) -> list[list[Any]]:
+def frame_values(origins: Origins | Sequence[Origin]) -> list[Sequence[Any]]:
     """The columns `INSERTED` for rows as a sink writes them."""
-    columns = [list(map(get, origins)) for get in _OF_ORIGIN]
+    columns = (origins if isinstance(origins, Origins) else Origins.of(origins)).columns()
     runs, published = columns[3], columns[6]
     # A run's rows are not shown; nearly always there are none among them.
     visible = [0 if run else 1 for run in runs] if any(runs) else [1] * len(runs)

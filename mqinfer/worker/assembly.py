@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
 from mqinfer.codec import Codec
@@ -22,10 +22,11 @@ from mqinfer.flow.settler import Settler
 from mqinfer.flow.slots import Slots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import CONTENT_TYPE
+from mqinfer.rowpacks.unpack import Pack
 from mqinfer.tables.intotable import IntoTable, dead_letter_row
+from mqinfer.tables.packsintotable import PacksIntoTable
 
 if TYPE_CHECKING:
-    from mqinfer.message import Message
     from mqinfer.ports import Delivery
     from mqinfer.tables.sink import Sink
     from mqinfer.worker.services import Services
@@ -35,6 +36,22 @@ HEADERS_ROOM = 64 * 1024  # what subject and headers may add to the largest payl
 # Messages that may wait for handlers, or be in them. What waits here could be another worker's: no
 # more than hides the way to the server, whatever may be in flight while outputs are being stored.
 WAITING = 512
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """What two runners of one task have in flight."""
+
+    one: Slots
+    other: Slots
+
+    @property
+    def in_flight(self) -> int:
+        return self.one.in_flight + self.other.in_flight
+
+    @property
+    def bytes_in_flight(self) -> int:
+        return self.one.bytes_in_flight + self.other.bytes_in_flight
 
 
 @dataclass(slots=True)
@@ -53,13 +70,32 @@ class Assembly:
     beat: Beat = field(default_factory=Beat)
     lane: Lane = field(default_factory=Lane)
 
-    def runner(self, task: plan.Task, sink: Sink | None, state: object) -> Runner:
-        """The runner of one task.
+    def runners(self, task: plan.Task, sink: Sink | None, state: object) -> list[Runner]:
+        """The runners of one task: a sink has one for single rows, and one for packs of them.
 
         Args:
             task: the stage or sink.
             sink: its table; None for a stage.
             state: what the stage's lifespan yielded.
+        """
+        plain = self.runner(task, sink, state)
+        if self.work.binding(task, time.monotonic).packs is None:
+            return [plain]
+        packs = self.runner(task, sink, state, packs=True)
+        self.services.metrics.stage(task.name).watch(
+            _Both(plain.slots, packs.slots),
+            lambda: self.work.waiting.get(task.name),
+            lambda: plain.blocked or packs.blocked,
+        )
+        return [plain, packs]
+
+    def runner(
+        self, task: plan.Task, sink: Sink | None, state: object, *, packs: bool = False
+    ) -> Runner:
+        """The runner of one task's messages, or of the packs of rows that a sink has beside them.
+
+        They share all that has a name: dead letters, the ledger, metrics. Arguments as of
+        `runners`.
         """
         app, services = self.work.app, self.services
         # Not the loop's own time, which stands still together with it in uvloop.
@@ -87,6 +123,7 @@ class Assembly:
                 store=services.store,
                 inline_limit=services.inline_limit,
                 broker=services.broker,
+                pack=binding.pack,
             ),
             ledger=ledger,
             dead_subject=None if task.dead else plan.dead_subject(app, task.name),
@@ -96,13 +133,13 @@ class Assembly:
             run=binding.run,
             policy=binding.policy,
         )
-        handling = self._handling(task, settler, sink)
+        handling = self._handling(task, settler, sink, packs)
         slots = self._slots(task, handling, binding.slots)
         runner = Runner(
             task.name,
             source=Source(
                 binding.stream,
-                binding.consumer,
+                (binding.packs if packs else None) or binding.consumer,
                 binding.feed,
                 recreate=lambda: self.work.recreate(task),
                 gates=self._gates(task, handling),
@@ -110,7 +147,7 @@ class Assembly:
             reader=Reader(
                 task.name,
                 binding.consumer,
-                self._decoder(task, codec),
+                self._decoder(task, codec, packs),
                 state,
                 services.store,
                 binding.run,
@@ -138,9 +175,11 @@ class Assembly:
         metrics.watch(slots, lambda: self.work.waiting.get(task.name), lambda: runner.blocked)
         return runner
 
-    def _handling(self, task: plan.Task, settler: Settler, sink: Sink | None) -> Handling:
+    def _handling(
+        self, task: plan.Task, settler: Settler, sink: Sink | None, packs: bool
+    ) -> Handling:
         if sink is not None:
-            return IntoTable(sink, settler, task.limits)
+            return (PacksIntoTable if packs else IntoTable)(sink, settler, task.limits)
         assert task.stage is not None
         return (InBatches if task.stage.signature.batch else OneByOne)(task.stage, settler)
 
@@ -152,12 +191,20 @@ class Assembly:
         if make is not None:
             return make(largest, waiting)
         limits = task.limits
-        return Slots(limits.max_in_flight, limits.max_bytes, largest, max_unhandled=waiting)
+        # What single rows and packs of them take together is the sink's.
+        size = limits.max_bytes // 2 if task.packs else limits.max_bytes
+        return Slots(limits.max_in_flight, size, largest, max_unhandled=waiting)
 
-    def _decoder(self, task: plan.Task, codec: Codec) -> Callable[[Delivery], Message]:
+    def _decoder(self, task: plan.Task, codec: Codec, packs: bool) -> Callable[[Delivery], Any]:
         if task.dead:
             name = self.work.app.name
             return lambda delivery: dead_letter_row(name, delivery)
+        if packs:
+            row = task.row
+            assert row is not None
+            return lambda delivery: Pack(
+                row, delivery.data, delivery.headers.get(CONTENT_TYPE), codec
+            )
         decode, kind = codec.decode, task.reads
         return lambda delivery: decode(kind, delivery.data, delivery.headers.get(CONTENT_TYPE))
 

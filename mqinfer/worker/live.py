@@ -12,6 +12,7 @@ import structlog
 from mqinfer import plan
 from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.flow.ordered import Leases, OneEach, Partitions
+from mqinfer.rowpacks.which import pack_consumer
 from mqinfer.worker import known
 from mqinfer.worker.known import Known, Place
 from mqinfer.worker.survey import survey
@@ -35,6 +36,7 @@ class LiveWork:
         broker: its server.
         stages: names of stages and sinks; None is all.
         drain: end when nothing is left to do.
+        pack: whether rows that only a sink reads go many in one message.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class LiveWork:
         *,
         stages: Sequence[str] | None = None,
         drain: bool = False,
+        pack: bool = True,
     ):
         self.app = app
         self.tasks = plan.tasks(app, stages)
@@ -52,6 +55,7 @@ class LiveWork:
         self.floors: dict[str, int] = {}  # consumer -> all up to this sequence is done
         self._broker = broker
         self._drain = drain
+        self._pack = pack
         self._created: dict[str, str | None] = {}  # stream -> when it was made
         self._bucket = broker.bucket(plan.state_bucket(app))
         self._places: dict[str, Place] = {}  # of the tasks here
@@ -159,7 +163,10 @@ class LiveWork:
 
     def binding(self, task: plan.Task, clock: Callable[[], float]) -> Binding:
         """A task's own consumer, or its partitions."""
-        plain = Binding(plan.stream_of(self.app, task), task.name, self._broker, task.writes)
+        stream = plan.stream_of(self.app, task)
+        plain = Binding(stream, task.name, self._broker, task.writes, pack=self._pack)
+        if task.packs:
+            return replace(plain, packs=pack_consumer(task.name))
         if not task.ordered:
             return plain
         names = [spec.name for spec in plan.consumer_specs(self.app, task)]

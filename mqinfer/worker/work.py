@@ -28,6 +28,8 @@ class Binding:
         policy: of ordered or replayed work; None is plain work.
         slots: makes the account of what is in flight of the size of the largest message (bytes)
             and the messages that may wait for handlers or be in them; None is the plain one.
+        pack: whether rows that only a sink reads go many in one message.
+        packs: the consumer of such messages, of a sink; None where there is none.
     """
 
     stream: str
@@ -37,6 +39,8 @@ class Binding:
     run: str | None = None
     policy: Policy | None = None
     slots: Callable[[int, int], Slots] | None = None
+    pack: bool = True
+    packs: str | None = None
 
 
 class Running(Protocol):

@@ -92,7 +92,7 @@ class Worker:
     @property
     def complete(self) -> bool:
         """Whether every task has its runner."""
-        return len(self.runners) == len(self.work.tasks)
+        return len({runner.name for runner in self.runners}) == len(self.work.tasks)
 
     @property
     def idle(self) -> bool:
@@ -192,8 +192,11 @@ class Worker:
             raise self._refusal
 
     def _counted(self) -> Iterator[tuple[str, StageMetrics]]:
+        told = set()
         for runner in self.runners:
-            yield runner.source.consumer, self._services.metrics.stage(runner.name)
+            if runner.name not in told:  # a sink has two, with one account
+                told.add(runner.name)
+                yield runner.source.consumer, self._services.metrics.stage(runner.name)
 
     def _start_beside(self, group: asyncio.TaskGroup, tally: Tally) -> list[asyncio.Task[None]]:
         helpers = [
@@ -262,7 +265,9 @@ class Worker:
                     state = await stack.enter_async_context(task.stage.lifespan())
             if self._stop.is_set():
                 return
-            runner = self._assembly.runner(task, sink, state)
-            self.runners.append(runner)
+            runners = self._assembly.runners(task, sink, state)
+            self.runners += runners
             del self._beginning[task.name]
-            await runner.run(self._stop, self._grace)
+            async with asyncio.TaskGroup() as group:
+                for runner in runners:
+                    group.create_task(runner.run(self._stop, self._grace), name=task.name)
