@@ -69,9 +69,13 @@ _BEGAN = datetime.datetime(2026, 5, 1, tzinfo=datetime.UTC)
 _LABELS = ("healthy", "rust", "blight", "mildew", "spot", "mosaic")
 
 
-def reading(n: int) -> Reading:
+class Alone(Reading, table="alone", order_by=("station", "time"), shared=True, pack=False):
+    """The same, each a message of its own."""
+
+
+def reading(n: int, kind: type[Reading] = Reading) -> Reading:
     """A row that follows from its number."""
-    return Reading(
+    return kind(
         n=n,
         station=f"station-{n % 997}",
         time=_BEGAN + datetime.timedelta(seconds=n),
@@ -88,6 +92,17 @@ readings = App(_NAME)
 async def measure(item: Item) -> Reading:
     """One row for each input."""
     return reading(item.n)
+
+
+alone = App(_NAME)
+
+
+@alone.stage(name="measure")
+async def measure_alone(item: Item) -> Alone:
+    """The same, without packs."""
+    row = reading(item.n, Alone)
+    assert isinstance(row, Alone)
+    return row
 
 
 class Picture(Message, subject="picture", wire="msgpack"):

@@ -1,8 +1,9 @@
 """sink: rows a second into a table beside bare bulk inserts, and the time from publish to visible.
 
-The rows are made by a stage, with the identity and lineage that rows have, and drained by
-`mqinfer worker -s sink-reading`. The bare inserts take columns of typed values that are ready in
-memory: those that the sink stores, and those of the rows alone.
+The rows are made by a stage, one of each message, with the identity and lineage that rows have,
+and drained by `mqinfer worker -s sink-reading`; once as they travel, many in a message, and once
+each in a message of its own (`pack=False`). The bare inserts take columns of typed values that are
+ready in memory: those that the sink stores, and those of the rows alone.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import clickhouse_connect
-import msgspec
 
 from benchmarks import apps, load
 from benchmarks.results import Figure, Goal, Options, Result, Row
 from benchmarks.times import quantile
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.ports import Origin
+from mqinfer.ports import ConsumerSpec, Origin
 from mqinfer.settings import Settings
 from mqinfer.tables.block import build_block
 from mqinfer.tables.intotable import IntoTable
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.tables import schema_of
+from mqinfer.testing import until
 
 # Through JetStream, and from memory: the latter are enough for inserts to overlap as they do.
-QUEUED, ROWS, BLOCK = 200_000, 800_000, 100_000
+QUEUED, ROWS, BLOCK = 400_000, 800_000, 100_000
+ALONE = 100_000  # rows that travel one by one, and inputs of the way from publish to table
 RATE, SECONDS = 1_000, 10
-OF_BARE, VISIBLE_SECONDS = 0.7, 1.5
+OF_BARE, FROM_STREAM, TIMES_ALONE, VISIBLE_SECONDS = 0.7, 0.5, 2.0, 1.5
+# App and stream of each way to travel: the row's table, and the consumer that reads most of it.
+PACKED = ("readings", "rows", "reading", "sink-reading-packs")
+SINGLE = ("alone", "alone", "alone", "sink-alone")
+Way = tuple[str, str, str, str]
 POLL, TICK = 0.02, 0.005
 _BARE = """
 CREATE OR REPLACE TABLE bare (n Int64, station String, time DateTime64(6, 'UTC'), label String,
@@ -44,6 +50,7 @@ COLUMNS = apps.Reading.__struct_fields__
 async def measure(options: Options) -> Result:
     """Drain the same rows again and again; then publish at a steady rate, and look."""
     count, queued = options.amount(ROWS, least=1000), options.amount(QUEUED, least=1000)
+    alone = options.amount(ALONE, least=1000)
     seconds = max(2.0, SECONDS * min(options.scale, 1.0))
     found: dict[str, list[float]] = {}
     visible: list[list[float]] = []
@@ -56,20 +63,26 @@ async def measure(options: Options) -> Result:
         ]
         columns = [list(column) for column in zip(*(_values(row) for row, _ in items), strict=True)]
         stored = build_block(schema_of(apps.Reading), items)
-        await bench.prepare(queued)
-        for _ in range(options.repeat):
+        await bench.prepare(PACKED, queued)
+        await bench.prepare(SINGLE, alone)
+        amounts = {"sink": queued, "alone": alone, "way": alone, "way alone": alone}
+        for number in range(options.repeat):
             for name, work in (
-                ("sink", bench.drain(queued)),
+                ("sink", bench.drain(PACKED, queued)),
+                ("alone", bench.drain(SINGLE, alone)),
+                ("way", bench.way(PACKED, f"way-{number}", alone)),
+                ("way alone", bench.way(SINGLE, f"way-alone-{number}", alone)),
                 ("write", bench.write(items)),
                 ("stored", bench.bare("bare_stored", stored.names, stored.data)),
                 ("bare", bench.bare("bare", COLUMNS, columns)),
             ):
                 wall, cpu = await work
-                done = queued if name == "sink" else count
+                done = amounts.get(name, count)
                 found.setdefault(name, []).append(done / wall)
                 found.setdefault(f"{name} cpu", []).append(1e6 * cpu / done)
             rates = ", ".join(
-                f"{name} {found[name][-1]:,.0f}" for name in ("sink", "write", "stored", "bare")
+                f"{name} {found[name][-1]:,.0f}"
+                for name in ("sink", "alone", "way", "way alone", "write", "stored", "bare")
             )
             options.say(f"{rates} rows/s")
         for repetition in range(options.repeat):
@@ -86,6 +99,9 @@ async def measure(options: Options) -> Result:
         )
         for name, title in (
             ("sink", "mqinfer sink, from JetStream"),
+            ("alone", "the same, each row a message (pack=False)"),
+            ("way", "publish to table: a stage of one row a message, and its sink, one process"),
+            ("way alone", "the same, each row a message (pack=False)"),
             ("write", "its inserts alone, rows from memory, two blocks at a time"),
             ("stored", "clickhouse_connect, the same stored columns"),
             ("bare", "clickhouse_connect, the rows' own columns"),
@@ -100,7 +116,7 @@ async def measure(options: Options) -> Result:
             },
         )
     )
-    sink, write, stored, bare, visibly = (row.figures for row in rows)
+    sink, _, way, way_alone, write, stored, bare, visibly = (row.figures for row in rows)
     return Result(
         "sink",
         f"{count:,} rows of {len(COLUMNS)} columns, {queued:,} from JetStream",
@@ -117,9 +133,14 @@ async def measure(options: Options) -> Result:
                 OF_BARE,
             ),
             Goal(
-                "from JetStream, of a bare insert without lineage",
-                sink["rows/s"].times(bare["rows/s"]),
-                OF_BARE,
+                "from JetStream, of a bare insert of the same stored columns",
+                sink["rows/s"].times(stored["rows/s"]),
+                FROM_STREAM,
+            ),
+            Goal(
+                "times each row a message, publish to table",
+                way["rows/s"].times(way_alone["rows/s"]),
+                TIMES_ALONE,
             ),
             Goal(
                 "s from publish to visible, p99",
@@ -129,11 +150,13 @@ async def measure(options: Options) -> Result:
             ),
         ],
         notes=[
-            "The sink reads each row from JetStream, decodes and acknowledges it, and stores nine "
-            "columns of lineage beside its own; the bare inserts start from columns in memory, "
-            f"all in blocks of {BLOCK:,}.",
-            f"Visible: from the scheduled publish to the answer of a query of the view, every "
-            f"{POLL * 1e3:.0f} ms.",
+            "The sink reads packs of rows from JetStream, decodes and acknowledges them, and "
+            "stores nine columns of lineage beside the rows' own; the bare inserts start from "
+            f"columns in memory, all in blocks of {BLOCK:,}.",
+            f"Publish to table: {alone:,} messages lie in the stream; of rows that travel one by "
+            f"one there are as many, of those in packs {queued:,}.",
+            "Visible: from the scheduled publish of the message, through stage and sink, to the "
+            f"answer of a query of the view, every {POLL * 1e3:.0f} ms.",
         ],
         chart="rows/s",
     )
@@ -152,15 +175,15 @@ class _Bench:
         self._jetstream = jetstream
         self._database = database
 
-    async def prepare(self, count: int) -> None:
+    async def prepare(self, way: Way, count: int) -> None:
         """Let the stage write the rows, and the sink make its table."""
-        await load.create(self._jetstream, "rows")
-        await load.fill(self._jetstream, "rows.in", load.items(0, count, size=0))
-        await load.expect(self._jetstream, "rows", "rows.in", count)
-        async with self._worker("rows", "measure"):
-            await load.drained(self._jetstream, "rows", "measure", done=count)
-        await load.expect(self._jetstream, "rows", "rows.reading", count)
-        await self.drain(count)  # the first time everywhere, and the table
+        _, stream, table, _ = way
+        await self._fill(stream, count)
+        async with self._worker(way, stream, "measure"):
+            await load.drained(self._jetstream, stream, "measure", done=count)
+        await self.drain(way, count)  # the first time everywhere, and the table
+        if table == "alone":
+            return
         url = urlsplit(self._settings.clickhouse_url)
         self._client = await asyncio.to_thread(
             clickhouse_connect.get_client, host=url.hostname, port=url.port, compress="lz4"
@@ -171,16 +194,46 @@ class _Bench:
             "ENGINE = MergeTree ORDER BY (station, time)"
         )
 
-    async def drain(self, count: int) -> tuple[float, float]:
+    async def _fill(self, stream: str, count: int) -> None:
+        await load.create(self._jetstream, stream)
+        await load.fill(self._jetstream, f"{stream}.in", load.items(0, count, size=0))
+        await load.expect(self._jetstream, stream, f"{stream}.in", count)
+
+    async def drain(self, way: Way, count: int) -> tuple[float, float]:
         """Seconds that the sink takes for all rows: by the clock, and of its process."""
-        async with self._worker("rows", "sink-reading") as worker:
+        _, stream, table, consumer = way
+        token = "=pack." if consumer.endswith("-packs") else ""
+        subject = f"{stream}.{token}{table}"
+        messages = await load.stored(self._jetstream, stream, subject)
+        await self._jetstream.ensure_consumer(ConsumerSpec(consumer, stream, (subject,)))
+        async with self._worker(way, stream, f"sink-{table}") as worker:
             began, ended, _ = await load.drained(
-                self._jetstream, "rows", "sink-reading", done=count, process=worker
+                self._jetstream, stream, consumer, done=messages, process=worker
             )
             cpu = worker.cpu()
-        await self._check("reading", count)
-        await self._database.command("TRUNCATE TABLE reading__storage")
-        await self._jetstream.client.api("$JS.API.CONSUMER.DELETE.rows.sink-reading")
+        await self._check(table, count)
+        await self._database.command(f"TRUNCATE TABLE {table}__storage")
+        await self._jetstream.delete_consumer(stream, consumer)
+        return ended - began, cpu
+
+    async def way(self, way: Way, stream: str, count: int) -> tuple[float, float]:
+        """The same of a stage and its sink in one process, until all its rows are stored."""
+        _, _, table, consumer = way
+        await self._fill(stream, count)
+        async with self._worker(way, stream, "measure", f"sink-{table}") as worker:
+            began, _, _ = await load.drained(
+                self._jetstream, stream, "measure", done=count, process=worker
+            )
+            while True:
+                state = await self._jetstream.consumer_state(stream, consumer)
+                if state is not None and not state.lag:
+                    break
+                worker.check()
+                await asyncio.sleep(load.LOOK)
+            ended, cpu = time.perf_counter(), worker.cpu()
+        await self._check(table, count)
+        await self._database.command(f"TRUNCATE TABLE {table}__storage")
+        await load.drop(self._jetstream, stream)
         return ended - began, cpu
 
     async def write(self, items: list[tuple[apps.Reading, Origin]]) -> tuple[float, float]:
@@ -227,15 +280,14 @@ class _Bench:
     async def visible(self, app: str, count: int) -> list[float]:
         """Seconds from publish to visible of rows that are published at a steady rate."""
         await load.create(self._jetstream, app)
-        subject = f"{app}.reading"
-        async with self._worker(app, "sink-reading"):
-            await load.fill(self._jetstream, subject, [_payload(count)])  # one to warm up with
-            await load.drained(self._jetstream, app, "sink-reading", done=1)
+        subject = f"{app}.in"
+        async with self._worker(PACKED, app, "measure", "sink-reading"):
+            await load.fill(self._jetstream, subject, load.items(count, 1, size=0))  # to warm up
+            await until(lambda: self._seen(count), "the first row")
             async with asyncio.TaskGroup() as group:
                 scheduled = time.perf_counter() + 0.1
                 group.create_task(self._publish(subject, scheduled, count))
                 seen = await self._poll(count)
-            await load.drained(self._jetstream, app, "sink-reading", done=count + 1)
         await self._check("reading", count + 1)
         await self._database.command("TRUNCATE TABLE reading__storage")
         await load.drop(self._jetstream, app)
@@ -245,8 +297,8 @@ class _Bench:
         sent = 0
         while sent < count:
             due = min(count, int((time.perf_counter() - scheduled) * RATE) + 1)
-            for n in range(sent, due):
-                await self._jetstream.client.publish(subject, _payload(n))
+            for payload in load.items(sent, due - sent, size=0):
+                await self._jetstream.client.publish(subject, payload)
             sent = max(sent, due)
             await asyncio.sleep(TICK)
 
@@ -279,13 +331,10 @@ class _Bench:
         if found != {"rows": count, "distinct": count}:
             raise RuntimeError(f"{table}: {found} instead of {count:,} rows")
 
-    def _worker(self, app: str, task: str) -> Any:
+    def _worker(self, way: Way, app: str, *tasks: str) -> Any:
+        stages = [word for task in tasks for word in ("--stage", task)]
         return load.process(
-            self._folder / f"{app}-{task}.log",
-            *("mqinfer", "worker", "benchmarks.apps:readings", "--stage", task),
+            self._folder / f"{app}-{'-'.join(tasks)}.log",
+            *("mqinfer", "worker", f"benchmarks.apps:{way[0]}", *stages),
             environ=load.environ(self._settings, app),
         )
-
-
-def _payload(n: int) -> bytes:
-    return msgspec.json.encode(apps.reading(n))

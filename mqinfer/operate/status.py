@@ -62,7 +62,7 @@ class TaskStatus:
     Attributes:
         name: of the stage, or `sink-<table>`.
         exists: whether its consumer does.
-        waiting: messages that were not delivered yet.
+        waiting: messages that were not delivered yet; a pack of rows is one.
         in_flight: delivered and not acknowledged.
         redelivered: of those, the ones delivered more than once.
         pulling: requests for messages that wait on the server; 0 while nobody asks for more.

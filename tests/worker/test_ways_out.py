@@ -210,6 +210,7 @@ def test_a_message_that_leaves_without_that_comes_again_and_is_told() -> None:
         *(("settler.py", name) for name in ("_done", "skipped", "dead", "stored")),  # as above
         ("settler.py", "_give_back"),  # a line, a count, and what it was in the ledger
         ("settler.py", "written"),
+        ("settler.py", "_not_buried"),  # a line: it comes again until its dead letter is stored
         ("settler.py", "hand_back"),  # given back by a stop; the ledger has it
         ("settler.py", "let_go"),  # a line and a count; the ledger has it
         ("settler.py", "holds"),  # its lease is lost, a line: another worker has it
