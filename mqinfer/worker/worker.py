@@ -269,5 +269,6 @@ class Worker:
             self.runners += runners
             del self._beginning[task.name]
             async with asyncio.TaskGroup() as group:
-                for runner in runners:
-                    group.create_task(runner.run(self._stop, self._grace), name=task.name)
+                for beside in runners[1:]:
+                    group.create_task(beside.run(self._stop, self._grace), name=task.name)
+                await runners[0].run(self._stop, self._grace)
