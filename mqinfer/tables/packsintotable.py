@@ -85,6 +85,6 @@ def _parts(job: Job, pack: Pack, bad: dict[int, MqinferError]) -> list[tuple[Job
         return []
     singles = pack.singles(bad, job.delivery)
     return [
-        (Job(single, job.received), error)
+        (Job(single, job.received, job.received), error)
         for single, error in zip(singles, bad.values(), strict=True)
     ]

@@ -236,7 +236,7 @@ async def test_a_mailbox_weighs_what_is_in_it(steps: list[tuple[str, int]]) -> N
     box = Weighing(weigh, 20, 0.0, lambda: False, lambda: 0.0, lambda: None)
     for what, value in steps:
         if what == "put":
-            box.put(Job(Delivered(value), 0.0))  # type: ignore[arg-type]
+            box.put(Job(Delivered(value), 0.0, 0.0))  # type: ignore[arg-type]
         elif what == "take" and len(box):
             taken = await box.take()
             assert taken

@@ -93,7 +93,7 @@ def packs_of(broker: FakeBroker, kind: Any) -> list[Any]:
     for number, one in enumerate(broker.published, 1):
         delivery = Delivered(number, one.payload, one.headers, subject=one.subject, published=TIME)
         pack = Pack(kind, one.payload, one.headers.get(CONTENT_TYPE), Codec())
-        job: Any = Job(delivery, 0.0)  # type: ignore[arg-type]
+        job: Any = Job(delivery, 0.0, 0.0)  # type: ignore[arg-type]
         job.open("sink", None, None)
         job.message = pack
         found.append((pack, job))
