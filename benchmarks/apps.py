@@ -94,15 +94,20 @@ async def measure(item: Item) -> Reading:
     return reading(item.n)
 
 
-alone = App(_NAME)
+def alone_of(name: str) -> App:
+    """The same, each row a message of its own."""
+    app = App(name)
+
+    @app.stage
+    async def measure(item: Item) -> Alone:
+        row = reading(item.n, Alone)
+        assert isinstance(row, Alone)
+        return row
+
+    return app
 
 
-@alone.stage(name="measure")
-async def measure_alone(item: Item) -> Alone:
-    """The same, without packs."""
-    row = reading(item.n, Alone)
-    assert isinstance(row, Alone)
-    return row
+alone = alone_of(_NAME)
 
 
 class Picture(Message, subject="picture", wire="msgpack"):
