@@ -219,7 +219,8 @@ async def _task(
     counted = ("waiting", "in_flight", "redelivered", "pulling", "settled")
     return replace(
         status,
-        exists=all(part.exists for part in parts),
+        # A sink of an earlier version has no consumer of packs yet.
+        exists=all(part.exists for part in (parts[:1] if task.packs else parts)),
         oldest=min((part.oldest for part in parts if part.oldest), default=None),
         **{name: sum(getattr(part, name) for part in parts) for name in counted},
     )

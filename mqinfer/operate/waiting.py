@@ -26,7 +26,7 @@ from mqinfer.identity import CONTENT_TYPE, ONLY, sent_back
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, Origin
 from mqinfer.rowpacks.unpack import raw_rows
-from mqinfer.rowpacks.which import row_subject
+from mqinfer.rowpacks.which import may_come_packed, pack_subject, row_subject
 from mqinfer.tables.block import build_block
 from mqinfer.tables.tables import schema_of
 
@@ -162,6 +162,8 @@ async def check_waiting(app: App, streams: Streams, report: Report) -> None:
             continue
         try:
             findings, waiting = await look(app, task, streams)
+            if note := await _unseen(app, task, streams):
+                report.notes.append(note)
         except MqinferError as error:
             report.notes.append(
                 f"stage {task.name}: what waits for it cannot be looked at: {error}"
@@ -176,6 +178,19 @@ async def check_waiting(app: App, streams: Streams, report: Report) -> None:
             report.notes.append(f"stage {task.name}: {note}")
     if read and len(report.problems) == before:
         report.checked.append(f"messages: {read:,} of those that wait can be read")
+
+
+async def _unseen(app: App, task: plan.Task, streams: Streams) -> str | None:
+    """What a stage does not see of the type that it reads: rows of when only a sink read them."""
+    if task.stage is None or not may_come_packed(task.reads):
+        return None
+    packs = (await streams.subjects(app.name)).get(pack_subject(app, task.reads), 0)
+    if not packs:
+        return None
+    return (
+        f"stage {task.name}: {packs:,} messages hold rows of {task.reads.__name__} in packs, which "
+        "only its table reads: the stage sees the rows that workers of this version publish"
+    )
 
 
 async def look(app: App, task: plan.Task, streams: Streams) -> tuple[Findings, int]:

@@ -306,6 +306,27 @@ async def test_workers_of_a_version_without_packs_see_none_and_lose_none(
         assert await table(db) == [(1, 0), (1, 1)]
 
 
+async def test_check_says_what_a_stage_that_comes_to_read_rows_does_not_see(
+    nats: Settings, url: str
+) -> None:
+    async with started(wells("packs-read"), nats, url) as harness:
+        await harness.publish(Plate(1, 2))
+        await harness.drain("count")
+
+        async def read(well: Well) -> None:
+            """It comes with the next version."""
+
+        harness.app.stage(start="new")(read)
+        report = Report([], [])
+        await check_waiting(harness.app, _scanner(harness), report)
+        (note,) = report.notes
+        assert "stage read: 1 messages hold rows of Well in packs" in note
+        await harness.publish(Plate(2, 1))
+        await harness.drain("count")
+        subjects = [raw.subject for raw in await harness.stored()]
+        assert subjects.count("packs-read.well") == 1  # it sees the rows from now on
+
+
 async def test_a_stage_and_a_sink_run_under_just_their_permissions(
     tmp_path: Path, url: str, db: ClickHouse
 ) -> None:
