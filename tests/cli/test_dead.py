@@ -16,6 +16,7 @@ from mqinfer.errors import ConfigurationError
 from mqinfer.flow import deadletter
 from mqinfer.identity import MSG_ID, header_block, output_id
 from mqinfer.operate.letters import DeadLetters, Letter, Selection, parse_sequences, retry_headers
+from mqinfer.rowpacks.unpack import payload_of, raw_rows
 from mqinfer.settings import Settings
 from mqinfer.streams import Stored
 from tests.support.cli import Shell
@@ -101,10 +102,14 @@ def test_the_whole_way_back(served: Shell) -> None:
     assert (result["done"], result["by_stage"]) == (1, {"measure": 1})
     served.drain("measure", "count")
 
-    rows = [m for m in scan(served, served.name) if m.subject.endswith(f"length_{served.name}")]
-    assert sorted(json.loads(row.data)["text"] for row in rows) == ["fail", "good"]
-    ids = {json.loads(row.data)["text"]: row.headers[MSG_ID] for row in rows}
-    assert ids["fail"] == output_id("fail", "measure", None, 0)
+    packs = [
+        m.data for m in scan(served, served.name) if m.subject.endswith("length_" + served.name)
+    ]
+    rows = [row for pack in packs for row in raw_rows(pack)]
+    assert sorted(json.loads(row)["text"] for row in rows) == ["fail", "good"]
+    identity = output_id("fail", "measure", None, 0)
+    (row,) = [row for pack in packs if (row := payload_of(pack, identity)) is not None]
+    assert json.loads(row)["text"] == "fail"
     counted = Counter((served.folder / "counted").read_text().split())
     assert counted == {"good": 1, "fail": 1, "reject": 1}
     left = served.json("dead", "list", served.app)
