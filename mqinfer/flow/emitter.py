@@ -28,7 +28,7 @@ from mqinfer.identity import (
     output_id,
 )
 from mqinfer.message import Message, Wire, key_token
-from mqinfer.rowpacks.gather import Gatherer, Group, largest
+from mqinfer.rowpacks.gather import Gatherer, Group
 from mqinfer.rowpacks.which import pack_subject, packed
 
 if TYPE_CHECKING:
@@ -207,7 +207,6 @@ class Emitter:
         context = job.context
         assert context is not None
         tail = self._tail(job)
-        largest_row = largest(self._broker.max_payload) - len(tail)
         made: list[tuple[bytes, bytes, bytes]] = []
         groups: dict[tuple[type[Message], Wire], tuple[Gatherer, Wire, Group]] = {}
         for index, output in enumerate(outputs, first):
@@ -215,13 +214,14 @@ class Emitter:
             outlet = self._outlets[kind]
             identity = output_id(context.id, self._stage, self._run, index)
             payload, wire = self._codec.write(output)
-            if outlet.packs is None or len(payload) > largest_row:
+            packs = outlet.packs
+            if packs is None or len(payload) + len(tail) > packs.largest:
                 block = output_block(outlet.heads[wire], identity, tail)
                 made.append((outlet.subject_of(output), block, payload))
                 continue
             found = groups.get((kind, wire))
             if found is None:
-                found = groups[kind, wire] = (outlet.packs, wire, Group(tail))
+                found = groups[kind, wire] = (packs, wire, Group(tail))
             found[2].add(identity, payload)
         return made, list(groups.values())
 

@@ -84,6 +84,9 @@ class Gatherer:
         heads: by format of the rows, the header lines of a pack.
         broker: that publishes.
         timeout: seconds that a pack may take to be stored; None is for ever.
+
+    Attributes:
+        largest: bytes of a pack at most, and of its rows; looked up once for each pack.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Gatherer:
         self._held: dict[Wire, list[Group]] = {}
         self._rows = self._bytes = 0
         self._waits = False
+        self.largest = largest(broker.max_payload)
 
     def add(self, wire: Wire, group: Group, done: PublishDone) -> None:
         """Rows to be published at the end of this turn of the loop, or now where they are many.
@@ -127,7 +131,7 @@ class Gatherer:
         """Publish what was handed in."""
         held, self._held = self._held, {}
         self._rows = self._bytes = 0
-        limit = largest(self._broker.max_payload)
+        limit = self.largest = largest(self._broker.max_payload)
         for wire, groups in held.items():
             # All are cut before one is published: some are answered at once.
             for pieces in list(_cut(groups, limit)):

@@ -111,7 +111,10 @@ class Pack:
 
     def ancestors(self) -> list[tuple[str, ...]]:
         """Ids of the messages that each row was made from."""
-        return self.of_rows(ANCESTORS, parse_ancestors)
+        texts = self._lineages.headers.get(ANCESTORS)
+        if texts is None:
+            return [()] * len(self.ids)
+        return self._spread(list(map(parse_ancestors, texts)))  # no two are the same
 
     def models(self) -> list[dict[str, str]]:
         """Models that answered on the way to each row."""
