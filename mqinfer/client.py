@@ -155,7 +155,7 @@ class Client:
         if kind not in gatherers:
             heads = {one: header_line(CONTENT_TYPE, name) for one, name in CONTENT_TYPES.items()}
             subject = pack_subject(self.app, kind).encode()
-            gatherers[kind] = Gatherer(subject, heads, broker, PUBLISH_TIMEOUT)
+            gatherers[kind] = Gatherer(subject, heads, broker, PUBLISH_TIMEOUT, texts=True)
         stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def done(error: Exception | None, _repeat: bool) -> None:
@@ -166,7 +166,7 @@ class Client:
             else:
                 stored.set_exception(error)
 
-        identity, group = uuid.uuid4().hex, Group("")
+        identity, group = new_id(), Group("")
         group.add(identity, payload)
         gatherers[kind].add(wire, group, done)
         await stored

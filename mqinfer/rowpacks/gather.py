@@ -40,7 +40,7 @@ class Group:
         lines: the header lines of their lineage, each with its end.
 
     Attributes:
-        ids: their identities, of 32 hexadecimal digits.
+        ids: their identities.
         rows: their payloads.
         done: called once, when all are stored or one is not.
     """
@@ -84,6 +84,7 @@ class Gatherer:
         heads: by format of the rows, the header lines of a pack.
         broker: that publishes.
         timeout: seconds that a pack may take to be stored; None is for ever.
+        texts: whether identities are any texts, rather than 32 hexadecimal digits.
 
     Attributes:
         largest: bytes of a pack at most, and of its rows; looked up once for each pack.
@@ -95,11 +96,14 @@ class Gatherer:
         heads: Mapping[Wire, str],
         broker: Broker,
         timeout: float | None = None,
+        *,
+        texts: bool = False,
     ):
         self._subject = subject
         self._heads = heads
         self._broker = broker
         self._timeout = timeout
+        self._texts = texts
         self._held: dict[Wire, list[Group]] = {}
         self._rows = self._bytes = 0
         self._waits = False
@@ -149,7 +153,12 @@ class Gatherer:
 
     def _made(self, wire: Wire, pieces: Sequence[Piece]) -> tuple[bytes, bytes]:
         """Header block and payload of a pack."""
-        ids = bytes.fromhex("".join("".join(group.ids[a:b]) for group, a, b in pieces))
+        ids: bytes | list[str]
+        if self._texts:
+            ids = [one for group, a, b in pieces for one in group.ids[a:b]]
+            said = "\n".join(ids).encode()
+        else:
+            said = ids = bytes.fromhex("".join("".join(group.ids[a:b]) for group, a, b in pieces))
         lineages = Lineages(
             ids,
             [stop - start for _, start, stop in pieces],
@@ -157,7 +166,7 @@ class Gatherer:
         )
         rows = [row for group, start, stop in pieces for row in group.rows[start:stop]]
         # Of the rows' identities: the same pack sent again is dropped as a repeat.
-        identity = f"pack:{blake2b(ids, digest_size=16).hexdigest()}"
+        identity = f"pack:{blake2b(said, digest_size=16).hexdigest()}"
         return output_block(self._heads[wire], identity, ""), write(lineages, rows, wire)
 
     def _answered(

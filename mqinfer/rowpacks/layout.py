@@ -3,7 +3,7 @@
     1 byte    version of the layout
     4 bytes   rows in the pack, little endian
     4 bytes   length of what follows, up to the rows
-    msgpack   [identities, 16 bytes a row; rows of each lineage; {header: its value a lineage}]
+    msgpack   [identities; rows of each lineage; {header: its value in each lineage}]
     rows      an array in the format that the message's Content-Type names
 
 A lineage is what the rows of one input share: the headers that each of them would have as a message
@@ -20,6 +20,7 @@ from typing import Annotated
 import msgspec
 
 from mqinfer.errors import DecodeError
+from mqinfer.identity import safe_id
 from mqinfer.message import Wire
 
 VERSION = 1
@@ -31,14 +32,22 @@ class Lineages(msgspec.Struct, array_like=True):
     """Who the rows of a pack are.
 
     Attributes:
-        ids: their identities, one behind the other.
+        ids: their identities: of 32 hexadecimal digits each, as outputs have, 16 bytes a row one
+            behind the other; or texts.
         counts: rows of each lineage.
         headers: name -> the value in each lineage, "" where there is none.
     """
 
-    ids: bytes
+    ids: bytes | list[str]
     counts: list[Annotated[int, msgspec.Meta(ge=1)]]
     headers: dict[str, list[str]]
+
+    def identities(self) -> list[str]:
+        """Of each row."""
+        if isinstance(self.ids, list):
+            return [safe_id(one) for one in self.ids]
+        text = self.ids.hex()
+        return [text[at : at + 2 * ID_BYTES] for at in range(0, len(text), 2 * ID_BYTES)]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -93,15 +102,15 @@ def read(data: bytes) -> tuple[Lineages, memoryview]:
         lineages = _decode(view[:size])
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise DecodeError(f"the pack does not say whose its rows are: {error}") from None
-    places = len(lineages.counts)
+    places, taken = len(lineages.counts), ID_BYTES if isinstance(lineages.ids, bytes) else 1
     if (
         not rows
-        or len(lineages.ids) != rows * ID_BYTES
+        or len(lineages.ids) != rows * taken
         or sum(lineages.counts) != rows
         or any(len(values) != places for values in lineages.headers.values())
     ):
         raise DecodeError(
             f"the pack contradicts itself: it says {rows:,} rows of {places:,} inputs, and has "
-            f"{len(lineages.ids):,} bytes of identities, {ID_BYTES} for each"
+            f"{len(lineages.ids) / taken:,g} identities"
         )
     return lineages, view[size:]

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ID = 2 * layout.ID_BYTES
 _JSON = (b"[", b" ", b"\n", b"\r", b"\t")  # an array in msgpack begins with none of these
 # Not a lineage's to say, whoever made the pack.
 _NO_LINEAGE = frozenset((CONTENT_TYPE, IDENTITY, MSG_ID, ONLY, RUN, STAGE))
@@ -66,8 +65,7 @@ class Pack:
         self._kind, self._codec = kind, codec
         self._lineages, self._view = layout.read(data)
         self._content_type = content_type
-        text = self._lineages.ids.hex()
-        self.ids = [text[at : at + _ID] for at in range(0, len(text), _ID)]
+        self.ids = self._lineages.identities()
         self.refused: dict[int, DecodeError] = {}
         self.rows: Sequence[Row | None]
         try:
@@ -191,8 +189,7 @@ def payload_of(data: bytes, identity: str) -> bytes | None:
         DecodeError: it is no pack that can be read.
     """
     lineages, view = layout.read(data)
-    text = lineages.ids.hex()
-    ids = [text[at : at + _ID] for at in range(0, len(text), _ID)]
+    ids = lineages.identities()
     return _raw(view)[ids.index(identity)] if identity in ids else None
 
 

@@ -34,6 +34,13 @@ def test_an_array_in_msgpack_is_of_any_length(count: int) -> None:
     assert msgspec.msgpack.decode(rows) == [None] * count
 
 
+def test_identities_may_be_any_texts() -> None:
+    lineages = Lineages(["a", "0198f3c2-0000-7000-8000-000000000000", "b c"], [3], {})
+    found, _ = layout.read(layout.write(lineages, ROWS, "json"))
+    assert found.identities()[:2] == lineages.ids[:2]
+    assert " " not in found.identities()[2]
+
+
 def broken(**changes: Any) -> bytes:
     fields = {"ids": IDS, "counts": [2, 1], "headers": {"Mq-Ancestors": ["a", "b"]}, **changes}
     head = msgspec.msgpack.encode(list(fields.values()))
@@ -52,6 +59,7 @@ def broken(**changes: Any) -> bytes:
         (struct.pack("<BII", 1, 3, 4) + b"\xdd\xff\xff\xff[]", "does not say whose"),
         (struct.pack("<BII", 1, 3, 30_000) + b"\x91" * 30_000, "does not say whose"),
         (broken(ids=IDS[1:]), "contradicts itself"),
+        (broken(ids=["a", "b"]), "contradicts itself"),
         (broken(ids="text"), "does not say whose"),
         (broken(counts=[3]), "contradicts itself"),
         (broken(counts=[2, 1, 1]), "contradicts itself"),
@@ -78,4 +86,4 @@ def test_whatever_the_bytes_are_it_is_a_pack_or_an_error_of_ours(data: st.DataOb
         lineages, _ = layout.read(bytes(whole[:cut]))
     except DecodeError:
         return
-    assert sum(lineages.counts) * layout.ID_BYTES == len(lineages.ids)
+    assert sum(lineages.counts) == len(lineages.identities())
