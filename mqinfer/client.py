@@ -240,6 +240,35 @@ class Client:
                 raise result
         return [result for result in results if isinstance(result, str)]
 
+    async def lag(self, name: str) -> int:
+        """How many messages a stage or sink has not done; a pack of rows is one.
+
+        A message is done when all that its handler wrote is in the stream, and a row when it is
+        in its table. So when stages are asked in the order in which messages pass, then sinks, and
+        each in turn has nothing left, all that was published before is answered.
+
+        Args:
+            name: of the stage, or `sink-<table>`.
+
+        Returns:
+            Those that wait and those in flight; -1 while no worker has ever run it.
+
+        Raises:
+            ConfigurationError: the app has no such stage or sink.
+            Unavailable: NATS does not answer.
+        """
+        (task,) = plan.tasks(self.app, [name])
+        broker, found = self._services.broker, 0
+        for spec in plan.consumer_specs(self.app, task):
+            state = await broker.consumer_state(spec.stream, spec.name)
+            if state is None:
+                return -1
+            found += state.lag
+        if task.ordered and not found:
+            # What is published is not in a partition yet, but it is left to do.
+            found = int(await broker.uncopied(plan.copy_spec(self.app, task.reads)))
+        return found
+
 
 @asynccontextmanager
 async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[Client]:

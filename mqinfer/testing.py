@@ -34,7 +34,7 @@ from mqinfer.identity import CONTENT_TYPE, header_block
 from mqinfer.message import Message
 from mqinfer.operate.letters import Letter
 from mqinfer.rowpacks.unpack import raw_rows
-from mqinfer.rowpacks.which import row_subject
+from mqinfer.rowpacks.which import pack_consumer, row_subject
 from mqinfer.settings import Settings
 from mqinfer.streams import Stored
 from mqinfer.worker.services import Services
@@ -175,10 +175,18 @@ class Harness:
             finally:
                 worker.stop()
 
-    async def lag(self, consumer: str) -> int:
-        """Messages of a consumer that are not done."""
-        state = await self.services.broker.consumer_state(self.app.name, consumer)
-        return -1 if state is None else state.lag
+    async def lag(self, name: str) -> int:
+        """Messages that a stage or sink has not done, in all its consumers; a pack of rows is one.
+
+        -1 while there are none. A consumer of another name, as those of a run, counts by itself,
+        but for that of a sink's packs beside it.
+        """
+        if any(task.name == name for task in plan.tasks(self.app)):
+            return await self.client.lag(name)
+        names = (name, pack_consumer(name))
+        broker, stream = self.services.broker, self.app.name
+        one, packs = [await broker.consumer_state(stream, each) for each in names]
+        return -1 if one is None else one.lag + (0 if packs is None else packs.lag)
 
     async def stored(self, stream: str | None = None, subject: str = ">") -> list[Stored]:
         """What lies in a stream (default: the app's), in order."""

@@ -102,6 +102,7 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
     wire() -> Any
 class Client(app: App, services: Services, inference: Inference | None = None)
     blobs: BlobStore
+    async lag(name: str) -> int
     model(model: Model | str) -> Model
     async publish(
         message: Message,
@@ -289,7 +290,7 @@ class FakeModels(
 class Harness(app: App, settings: Settings)
     async dead() -> list[DeadLetter]
     async drain(*stages: str) -> None
-    async lag(consumer: str) -> int
+    async lag(name: str) -> int
     async messages(kind: type[_M]) -> list[_M]
     async publish(*messages: Message, ids: Sequence[str] | None = None) -> list[str]
     async publish_bytes(subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None

@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import nats
-from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 from rich.console import Console
 
+import mqinfer
 from examples.plants.app import app
 from examples.plants.materials import MaterialsError
 from mqinfer import App, MqinferError, Settings, plan
@@ -206,45 +205,32 @@ def clear(folder: Path) -> None:
 async def all_done(app: App, settings: Settings, look: Callable[[], object]) -> None:
     """Wait until no message of the app is left undone.
 
-    A stage acknowledges a message when all that it wrote is in the stream. So when the consumers
+    A stage acknowledges a message when all that it wrote is in the stream. So when stages and sinks
     are asked in the order in which messages pass, and each in turn has nothing left, all is done.
 
     Args:
-        app: whose consumers.
+        app: whose stages and sinks.
         settings: where NATS is.
         look: called between looks, to show progress.
 
     Raises:
-        StackError: nothing moved for a minute; names the consumer.
+        StackError: nothing moved for a minute; names the stage.
     """
-    connection = await nats.connect(settings.nats_servers)
-    try:
-        stream = connection.jetstream()
+    async with mqinfer.connect(app, settings) as client:
         for name in _in_order(app):
             left, moved = -1, time.monotonic()
             while left != 0:
-                now = await _left(stream, app.name, name)
+                now = await client.lag(name)
                 if now != left:
                     left, moved = now, time.monotonic()
                 elif time.monotonic() - moved > STALLED_SECONDS:
                     raise StackError(f"{name} does not go on: {left} messages wait for it")
                 look()
                 await asyncio.sleep(0.1 if left else 0)
-    finally:
-        await connection.close()
-
-
-async def _left(stream: JetStreamContext, app: str, consumer: str) -> int:
-    """Messages of a consumer that are not done; -1 while nobody has made it."""
-    try:
-        info = await stream.consumer_info(app, consumer)
-    except NotFoundError:
-        return -1
-    return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
 
 def _in_order(app: App) -> list[str]:
-    """Consumers, each after those that write what it reads."""
+    """Stages and sinks, each after those that write what it reads."""
     tasks = [task for task in plan.tasks(app) if not task.dead]
     depth = {task.name: len(plan.upstream(app, [task])) for task in tasks}
     return sorted(depth, key=lambda name: depth[name])

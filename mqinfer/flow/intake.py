@@ -34,6 +34,8 @@ class Source:
         feed: that delivers them.
         recreate: makes the consumer again after an operator deleted it.
         gates: each gives a reason not to pull now, or None.
+        told: whether the log says when it stops pulling; where a sink has two of them, which have
+            the same gates, one does.
     """
 
     stream: str
@@ -41,6 +43,7 @@ class Source:
     feed: Feed
     recreate: Callable[[], Awaitable[object]]
     gates: Sequence[Gate] = ()
+    told: bool = True
 
 
 class Intake:
@@ -103,7 +106,7 @@ class Intake:
             return
         blocked = next((reason for gate in self._source.gates if (reason := gate())), None)
         if blocked != self.blocked:
-            if (blocked is None) != (self.blocked is None):
+            if self._source.told and (blocked is None) != (self.blocked is None):
                 log.info(
                     "pulls again" if blocked is None else "stops pulling",
                     stage=self._name,

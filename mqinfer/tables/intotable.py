@@ -53,12 +53,11 @@ class IntoTable:
         self._settler = settler
         self.batch_size = limits.batch_size
         self.batch_wait = limits.batch_wait
-        self.trouble: str | None = None
 
     @property
     def blocked(self) -> str | None:
         """Why rows cannot be stored now, or None."""
-        return self._sink.blocked or self.trouble
+        return self._sink.blocked
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Insert the rows; those that ClickHouse refuses for their data are dead-lettered."""
@@ -75,12 +74,12 @@ class IntoTable:
             try:
                 refused = await self._sink.write(rows)
             except (TableError, ConflictError, PermissionDenied) as error:
-                self.trouble = f"table {self._sink.schema.name}: {error}"
-                log.error("rows wait for an operator", reason=self.trouble)  # noqa: TRY400
+                self._sink.trouble = f"table {self._sink.schema.name}: {error}"
+                log.error("rows wait for an operator", reason=self._sink.trouble)  # noqa: TRY400
                 self._sink.forget()  # the table may have to be made again
                 await asyncio.sleep(MEND.delay(attempt))
             else:
-                self.trouble = None
+                self._sink.trouble = None
                 return refused
         raise AssertionError  # pragma: no cover - count() does not end
 

@@ -62,6 +62,10 @@ class Sink:
         probe: the waits between the pings of an outage.
         clock: monotonic seconds.
 
+    Attributes:
+        trouble: what an operator has to mend before rows can be stored, or None; set by those who
+            write rows, of which there are two.
+
     Raises:
         WiringError: `row_type` cannot be a table.
     """
@@ -81,6 +85,7 @@ class Sink:
         self.schema: TableSchema = schema_of(row_type)
         self.row_type = row_type
         self.metrics = SinkMetrics() if metrics is None else metrics.sink(self.schema.name)
+        self.trouble: str | None = None
         self._db = db
         self._app = app
         self._max_bytes = max_bytes
@@ -97,7 +102,7 @@ class Sink:
     @property
     def blocked(self) -> str | None:
         """Why rows cannot be stored now, or None."""
-        return self._availability.blocked
+        return self._availability.blocked or self.trouble
 
     def forget(self) -> None:
         """Look at the table again before the next block: it may have been dropped or changed."""

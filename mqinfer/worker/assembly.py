@@ -143,6 +143,7 @@ class Assembly:
                 binding.feed,
                 recreate=lambda: self.work.recreate(task),
                 gates=self._gates(task, handling),
+                told=not packs,
             ),
             reader=Reader(
                 task.name,

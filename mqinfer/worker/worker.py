@@ -112,9 +112,10 @@ class Worker:
             f"stage {name}: {reason() or 'it is being prepared'}"
             for name, reason in list(self._beginning.items())
         ]
-        return reasons + [
+        reasons += [
             f"stage {runner.name}: {runner.blocked}" for runner in self.runners if runner.blocked
         ]
+        return list(dict.fromkeys(reasons))  # a sink has two runners
 
     # --- life -----------------------------------------------------------------------------------
 

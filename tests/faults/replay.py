@@ -28,10 +28,12 @@ from mqinfer import connect
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.client import Client
 from mqinfer.errors import MqinferError
+from mqinfer.rowpacks.unpack import raw_rows
+from mqinfer.rowpacks.which import pack_subject
 from mqinfer.settings import Settings
 
 from .processes import ROOT, until
-from .replayed import Item, app, value_of
+from .replayed import Item, Score, app, value_of
 from .servers import Servers
 
 APP = "tests.faults.replayed:app"
@@ -94,11 +96,13 @@ class Probes:
         self._wanted = False
 
     async def answered(self, message: nats.aio.msg.Msg) -> None:
-        """An answer went by."""
-        number = json.loads(message.data)["number"]
-        due = self._due.get(number)
-        if due is not None and number not in self.latencies:
-            self.latencies[number] = 1000 * (time.perf_counter() - due)
+        """A pack of answers went by."""
+        now = time.perf_counter()
+        for row in raw_rows(message.data):
+            number = json.loads(row)["number"]
+            due = self._due.get(number)
+            if due is not None and number not in self.latencies:
+                self.latencies[number] = 1000 * (now - due)
 
     async def run(self) -> None:
         """Send until `stop`."""
@@ -194,7 +198,7 @@ class Replay:
     async def _beside(self, client: Client, settings: Settings) -> Facts:
         connection = await nats.connect(settings.nats_url)
         probes = Probes(client)
-        await connection.subscribe("replayed.score", cb=probes.answered)
+        await connection.subscribe(pack_subject(app, Score), cb=probes.answered)
         try:
             await probes.during(asyncio.sleep(2))  # whatever is loaded at first use
             before = await probes.during(asyncio.sleep(self._quiet))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import structlog
 
+from mqinfer import plan
 from mqinfer.errors import Unavailable
 
 from . import model
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("faults")
 
-CONSUMERS = (*HANDLERS, *SINKS)
+STAGES = (*HANDLERS, *SINKS)
+# Durable ones: a sink has a second one, for packs of rows.
+CONSUMERS = tuple(
+    spec.name for task in plan.tasks(app, STAGES) for spec in plan.consumer_specs(app, task)
+)
 
 # Kinds of fault and how often each is drawn; those of ordinary life, beside the deployments that go
 # on all the time, and what `ordinary` has in store for a message.
@@ -103,7 +108,7 @@ class Faults:
 
     # --- processes ------------------------------------------------------------------------------
 
-    async def _worker(self, stages: Sequence[str] = CONSUMERS) -> Slot:
+    async def _worker(self, stages: Sequence[str] = STAGES) -> Slot:
         """Some worker that runs one of the stages and is at work."""
         while True:
             slots = [

@@ -149,7 +149,7 @@ class Observer:
             raise AssertionError(f"no answer in {timeout} s: {last}") from last
 
     async def lags(self, consumers: Sequence[str]) -> dict[str, int]:
-        """Messages that are not done, by consumer; -1 where there is no such consumer."""
+        """Messages that are not done, by durable consumer; -1 where there is no such consumer."""
         found: dict[str, int] = {}
         for name in consumers:
             state = await self._jetstream.consumer_state(pipeline.app.name, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mqinfer import Message, Worker
+from mqinfer import Message, Worker, plan
 from mqinfer.backoff import Backoff
 from mqinfer.flow.runner import Runner
 from mqinfer.settings import Settings
@@ -26,10 +26,15 @@ class Double(Message, subject="double"):
     value: int
 
 
+def runners_of(worker: Worker, name: str) -> list[Runner]:
+    """The runners of one stage or sink: a sink has a second one, for packs of rows."""
+    assert worker.engine is not None
+    return [runner for runner in worker.engine.runners if runner.name == name]
+
+
 def runner_of(worker: Worker, name: str) -> Runner:
     """The runner of one stage."""
-    assert worker.engine is not None
-    (found,) = [runner for runner in worker.engine.runners if runner.name == name]
+    (found,) = runners_of(worker, name)
     return found
 
 
@@ -58,14 +63,17 @@ async def done(harness: Harness, *consumers: str, timeout: float = 60.0) -> None
     await until(empty, f"the end of {consumers}", timeout)
 
 
-async def redeliveries(harness: Harness, consumer: str) -> int:
-    """How often messages were delivered beyond the first time, over the consumer's life."""
+async def redeliveries(harness: Harness, name: str) -> int:
+    """How often messages of a stage or sink were delivered beyond the first time, in its life."""
     broker: Any = harness.services.broker
-    answer = await broker.client.api(f"$JS.API.CONSUMER.INFO.{harness.app.name}.{consumer}")
-    delivered = answer["delivered"]
-    # consumer_seq counts deliveries; the stages here read every message of the stream's subject.
-    stored = await harness.stored(subject=answer["config"]["filter_subject"])
-    return int(delivered["consumer_seq"]) - len(stored)
+    (task,) = plan.tasks(harness.app, [name])
+    found = 0
+    for spec in plan.consumer_specs(harness.app, task):
+        answer = await broker.client.api(f"$JS.API.CONSUMER.INFO.{spec.stream}.{spec.name}")
+        # consumer_seq counts deliveries; the stages here read every message of the subject.
+        stored = await harness.stored(subject=answer["config"]["filter_subject"])
+        found += int(answer["delivered"]["consumer_seq"]) - len(stored)
+    return found
 
 
 def settings_with(base: Settings, **changes: Any) -> Settings:

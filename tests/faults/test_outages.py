@@ -30,6 +30,7 @@ from .support import (
     ready,
     redeliveries,
     runner_of,
+    runners_of,
     settings_with,
 )
 
@@ -54,10 +55,12 @@ async def triton_server(folder: Path) -> AsyncIterator[TritonServer]:
 
 async def pulls_nothing(worker: Worker, name: str) -> None:
     """The stage asks for nothing more: there is at most what was asked for before."""
-    slots = runner_of(worker, name).slots
-    before = slots.in_flight + slots.asked
+    every = [runner.slots for runner in runners_of(worker, name)]
+    before = [slots.in_flight + slots.asked for slots in every]
     await asyncio.sleep(0.7)
-    assert slots.in_flight + slots.asked <= before <= slots.max_messages
+    assert before
+    for slots, there in zip(every, before, strict=True):
+        assert slots.in_flight + slots.asked <= there <= slots.max_messages
 
 
 @pytest.mark.parametrize("batch", [False, True])

@@ -23,7 +23,7 @@ from mqinfer.counts import SinkMetrics
 from mqinfer.flow import handling, settler
 from mqinfer.metrics import StageMetrics
 from mqinfer.settings import Settings
-from mqinfer.tables import intotable
+from mqinfer.tables import intotable, packsintotable
 
 from . import pipeline
 from .counters import Counters
@@ -80,7 +80,7 @@ def install(fuse: Fuse, counters: Counters) -> None:
     """Wrap the engine's methods with the points and the counters."""
     answered, done = settler.Settler.answered, settler.Settler._done
     emit, batch = settler.Settler.emit_some, handling.InBatches.run
-    table = intotable.IntoTable.run
+    rows, packs = intotable.IntoTable.run, packsintotable.PacksIntoTable.run
     left: dict[str, int] = {}  # answers until the death in the middle of a batch
 
     def counting_down(point: str) -> None:
@@ -122,9 +122,9 @@ def install(fuse: Fuse, counters: Counters) -> None:
     settler.Settler._done = on_done  # type: ignore[method-assign]
     settler.Settler.emit_some = on_emit  # type: ignore[method-assign]
     handling.InBatches.run = half("in the middle of a batch", batch)  # type: ignore[method-assign]
-    intotable.IntoTable.run = half(  # type: ignore[method-assign]
-        "in the middle of the acks of an insert", table
-    )
+    acks = "in the middle of the acks of an insert"
+    intotable.IntoTable.run = half(acks, rows)  # type: ignore[method-assign]
+    packsintotable.PacksIntoTable.run = half(acks, packs)  # type: ignore[method-assign]
 
     redelivered, duplicates = StageMetrics.redelivered, StageMetrics.duplicates
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from mqinfer import App, Message, Row, plan
 from mqinfer.flow import deadletter
@@ -246,3 +247,25 @@ async def test_a_mailbox_weighs_what_is_in_it(steps: list[tuple[str, int]]) -> N
         elif what == "empty":
             box.empty()
         assert box._weight == sum(map(weigh, box._jobs))
+
+
+async def test_both_runners_of_a_sink_stop_pulling_for_one_reason_told_once() -> None:
+    made = Sunk()
+    task = plan.tasks(made.work.app, ["sink-told"])[0]
+    table: Any = made.table
+    both = made.assembly.runners(task, table, None)
+    stop = asyncio.Event()
+    work = [asyncio.create_task(runner.run(stop, 1.0)) for runner in both]
+    with capture_logs() as logs:
+        await turns()
+        for table.blocked in ("clickhouse is away", None):
+            for runner in both:
+                runner._intake.look()
+            assert [runner.blocked for runner in both] == [table.blocked] * 2
+    stop.set()
+    await asyncio.gather(*work)
+    told = [(line["event"], line["stage"], line["reason"]) for line in logs if "reason" in line]
+    assert told == [
+        ("stops pulling", "sink-told", "clickhouse is away"),
+        ("pulls again", "sink-told", None),
+    ]

@@ -106,8 +106,13 @@ async def test_rows_of_many_inputs_share_messages(nats: Settings, url: str, db: 
         status = await gather(harness.app, _scanner(harness))
         sink = next(task for task in status.tasks if task.name == "sink-well")
         assert sink.waiting == len(found)  # messages
+        await harness.publish_bytes("packs-many.well", b'{"plate": 0, "n": 0}')
+        assert await harness.lag("sink-well") == len(found) + 1  # of both its consumers
+        assert await harness.lag("count") == 0
         await harness.drain()
-        assert await table(db) == [(n, at) for n in range(ROWS) for at in range(n % 3)]
+        assert await harness.client.lag("sink-well") == 0
+        expected = [(n, at) for n in range(ROWS) for at in range(n % 3)]
+        assert await table(db) == [(0, 0), *expected]
 
 
 def _scanner(harness: Harness) -> Scanner:
