@@ -57,6 +57,13 @@ class Measurement(TableRow, table="measurement", order_by=("n",)):
     text: str
 
 
+class Single(TableRow, table="single", order_by=("n",), pack=False):
+    """The same, each a message of its own."""
+
+    n: int
+    text: str
+
+
 def pipeline() -> App:
     """A stage for each capability, each of which does no more than that."""
     app = App("cost", partitions=32)
@@ -103,6 +110,10 @@ def pipeline() -> App:
     async def row(item: Item) -> Measurement:
         return Measurement(item.n, item.text)
 
+    @app.stage
+    async def single(item: Item) -> Single:
+        return Single(item.n, item.text)
+
     return app
 
 
@@ -119,6 +130,8 @@ ROWS = (
     ("ends as a dead letter", "dead", 0.5),
     ("a row instead of a message", "row", 1.0),
     ("that row into its table (the sink)", "sink-measurement", 4.0),
+    ("a row that is a message (pack=False)", "single", 1.0),
+    ("that row into its table (the sink)", "sink-single", 4.0),
 )
 
 
@@ -172,7 +185,8 @@ async def _measure(
         async with Feeder(settings.nats_url) as feeder:
             room = Room(pipeline(), settings, None, feeder)
             templates = await _templates(room)
-            for name in ("plain", "model", "sink-measurement"):  # what is loaded and made at first
+            # What is loaded and made at first.
+            for name in ("plain", "model", "sink-measurement", "sink-single"):
                 await _one(room, name, templates[name], 100)
             for _ in range(options.repeat):
                 for _, name, share in ROWS:
@@ -190,23 +204,26 @@ async def _templates(room: Room) -> dict[str, list[Template]]:
         (InOrder, [InOrder(n, text) for n in range(200)]),
         (Picture, [Picture(n, Blob(bytes(PICTURE), path=f"q/{n}")) for n in range(20)]),
         (Measurement, [Measurement(n, text) for n in range(200)]),
+        (Single, [Single(n, text) for n in range(200)]),
     ):
         await room.publish(messages)
         made[kind] = await room.templates(kind)
     async with room.working(None):  # consumers and tables are made
         pass
     found = {name: made[stage.reads] for name, stage in room.app.stages.items()}
-    return {**found, "sink-measurement": made[Measurement]}
+    return {**found, "sink-measurement": made[Measurement], "sink-single": made[Single]}
 
 
 async def _one(room: Room, name: str, templates: list[Template], count: int) -> tuple[float, float]:
-    """Messages a second, and microseconds of processor for each."""
+    """Messages a second (of a sink, rows), and microseconds of processor for each."""
+    rows = sum(one.rows for one in templates) / len(templates)
+    messages = max(1, round(count / rows))
     await room.purge()
-    await room.feed(templates, count)
+    await room.feed(templates, messages)
     async with room.working([name]) as working:
-        window = await working.until_done(name, count, LIMIT)
+        window = await working.until_done(name, messages, LIMIT)
     of = window.stages[name]
-    handled = of.done + of.dead
-    if handled < count / 2:
-        raise RuntimeError(f"{name}: {handled} of {count} messages were seen to be handled")
+    if of.done + of.dead < messages / 2:
+        raise RuntimeError(f"{name}: {of.done + of.dead} of {messages} were seen to be handled")
+    handled = (of.done + of.dead) * rows
     return handled / window.seconds, 1e6 * window.process / handled

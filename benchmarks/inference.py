@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -23,6 +24,7 @@ from mqinfer import Blob
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.codec import Codec
+from mqinfer.errors import TableError
 from mqinfer.image import encode_jpeg
 from mqinfer.settings import Settings
 
@@ -89,7 +91,9 @@ async def _pictures(
         # The client is gone, and with it its part.
         whole["direct"].append(cpu["direct"][-1] + 1e3 * (_processor() - before) / count)
         app = f"pictures-{repetition}"
-        rate, used, everywhere = await _pipeline(options, settings, jetstream, app, jpegs, count)
+        rate, used, everywhere = await _pipeline(
+            options, settings, jetstream, database, app, jpegs, count
+        )
         rates["ours"].append(rate)
         cpu["ours"].append(used)
         whole["ours"].append(everywhere)
@@ -151,6 +155,7 @@ async def _pipeline(
     options: Options,
     settings: Settings,
     jetstream: JetStream,
+    database: ClickHouse,
     app: str,
     jpegs: list[bytes],
     count: int,
@@ -164,17 +169,32 @@ async def _pipeline(
         *("mqinfer", "worker", "benchmarks.apps:pictures"),
         environ=load.environ(settings, app),
     ) as worker:
-        sink = jetstream, app, "sink-seen"
         # Rows are stored in blocks: begin and end when one is, and count what lies between.
-        await load.drained(*sink, done=count // 10, process=worker, look=LOOK)
+        start = time.perf_counter()
+        began, first = await _stored(database, count // 10, worker)
+        if first == count:  # of so few that they are one block
+            began, first = start, 0
         before, everywhere = worker.cpu(), _processor()
-        began, ended, stored = await load.drained(
-            *sink, begun=1, done=count * 9 // 10, process=worker, look=LOOK
-        )
+        ended, last = await _stored(database, max(first + 1, count * 9 // 10), worker)
         used, everywhere = worker.cpu() - before, _processor() - everywhere
-        await load.drained(*sink, done=count, process=worker)
+        await _stored(database, count, worker)
     await load.drop(jetstream, app)
+    stored = last - first
     return stored / (ended - began), 1e3 * used / stored, 1e3 * everywhere / stored
+
+
+async def _stored(database: ClickHouse, least: int, worker: load.Process) -> tuple[float, int]:
+    """When the table has so many rows, and how many it has then."""
+    async with asyncio.timeout(600):
+        while True:
+            found = 0
+            with contextlib.suppress(TableError):  # it is not there yet
+                (row,) = await database.query("SELECT count() AS n FROM seen__storage")
+                found = int(row["n"])
+            if found >= least:
+                return time.perf_counter(), found
+            worker.check()
+            await asyncio.sleep(LOOK)
 
 
 def _processor() -> float:

@@ -22,11 +22,15 @@ _LIMIT = 60.0  # seconds that it may take beyond its schedule
 
 
 class Template(Struct, frozen=True):
-    """A message to be copied: where it goes, its content type and its bytes."""
+    """A message to be copied: where it goes, its content type and its bytes.
+
+    `rows` is how many a pack of rows holds; 1 for a message.
+    """
 
     subject: str
     content_type: str
     payload: bytes
+    rows: int = 1
 
 
 class Order(Struct, frozen=True):

@@ -16,7 +16,7 @@ class Measured(Struct, frozen=True):
 
     Attributes:
         name: of the stage, or `sink-<table>`.
-        rate: messages a second at capacity.
+        rate: messages a second at capacity; of a sink, rows, here and below.
         p50, p99: from the stream's time of a message to its acknowledgement, at half of it.
         each: messages of it for each message from outside.
         handled: messages in the measurement; 0: it had none.

@@ -227,7 +227,7 @@ class _Bench:
                 count = _fitting(few, count / window.seconds * left / 2)
         # As far as the stage that is least far has come.
         parts = [
-            (of.done + of.dead) / (each[task.reads] * count)
+            ((of.done if task.row is None else of.rows) + of.dead) / (each[task.reads] * count)
             for task in plan.tasks(room.app)
             if each.get(task.reads) and (of := window.stages.get(task.name)) is not None
         ]
@@ -257,7 +257,9 @@ class _Bench:
         room, most = self._room, seconds * CAPACITY
         # A sink's block is full, or waits for more: less than one would measure the wait.
         sink = name.startswith("sink-")
-        trial = _fitting(templates, plan.SINK_BATCH) if sink else TRIAL
+        # Rows come in packs as the pipeline as a whole wrote them.
+        rows = sum(one.rows for one in templates) / len(templates)
+        trial = _fitting(templates, plan.SINK_BATCH / rows) if sink else TRIAL
         await room.purge()
         await room.feed(templates, trial)
         async with room.working([name]) as working:
@@ -269,16 +271,17 @@ class _Bench:
                     window = await working.until_done(name, trial + count, most)
                 finally:
                     await feeding
-        found = _measured(name, window, each)
+        found = _measured(name, window, each, rows)
         if found.rate <= 0:
             return found
-        paced = max(1, int(found.rate / 2 * seconds * (1 - CAPACITY)))
+        pace = window.rate(name) / 2
+        paced = max(1, int(pace * seconds * (1 - CAPACITY)))
         await room.purge()
         await room.feed(templates, WARM)
         # A worker of its own: the one before may have taken more than it handled.
         async with room.working([name]) as working:
             await working.until_done(name, WARM, 4 * seconds + 10)
-            feeding = asyncio.create_task(room.feed(templates, paced, found.rate / 2))
+            feeding = asyncio.create_task(room.feed(templates, paced, pace))
             try:
                 half = await working.until_done(name, WARM + paced, 4 * seconds + 10)
             finally:
@@ -293,13 +296,14 @@ def _fitting(templates: Sequence[Template], wanted: float) -> int:
     return max(LEAST, min(int(wanted), MOST, int(BYTES / max(size, 1))))
 
 
-def _measured(name: str, window: Window, each: float) -> Measured:
+def _measured(name: str, window: Window, each: float, rows: float) -> Measured:
+    """What a window says of a stage, whose messages hold so many rows each (1: is a message)."""
     of, seconds = window.stages[name], window.seconds or 1.0
     found = Measured(
         name,
-        rate=window.rate(name),
+        rate=window.rate(name) * rows,
         each=each,
-        handled=of.done,
+        handled=round(of.done * rows),
         seconds=window.seconds,
         inserting=min(1.0, of.inserting / seconds),
         waiting=of.waiting,

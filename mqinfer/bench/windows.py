@@ -21,6 +21,8 @@ from mqinfer.bench.timed import TimedInference, Times, timed_stage
 from mqinfer.client import Client
 from mqinfer.counts import Histogram
 from mqinfer.identity import CONTENT_TYPE
+from mqinfer.rowpacks import layout
+from mqinfer.rowpacks.which import pack_subject, packed, row_subject
 from mqinfer.worker.live import LiveWork
 from mqinfer.worker.worker import Worker
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from mqinfer.message import Message
     from mqinfer.metrics import StageMetrics
     from mqinfer.settings import Settings
+    from mqinfer.streams import Stored
     from mqinfer.worker.services import Services
 
 LOOK = 0.01  # seconds between looks
@@ -38,6 +41,7 @@ ASK = 0.1  # seconds between questions to the stream
 READY = 120.0  # seconds that a worker may take to begin: a model may have to be loaded
 GRACE = 10.0  # seconds that handlers may take to end
 TEMPLATES = 1000  # messages of a type that are copied
+_BYTES = 32 * 1024 * 1024  # of them, for packs of rows may be large
 # Fine enough to read quantiles from: each bound is a twentieth above the one before.
 FINE = tuple(1e-4 * 1.05**step for step in range(320))
 
@@ -47,13 +51,14 @@ class Counted:
     """What was counted of one stage, since its worker began or in a window; times in seconds.
 
     Attributes:
-        done: messages answered.
+        done: messages answered; a pack of rows is one.
         dead: that ended as dead letters.
         handling: from the start of handlers to the acknowledgement.
         own: processor time of the handler's code on the event loop.
         threads: and in threads.
         wall: from the beginning of handlers to their end.
         inserting: of a sink.
+        rows: that a sink stored.
         models: that handlers waited for each model.
         waiting: share of the looks at which there was nothing to handle.
     """
@@ -65,6 +70,7 @@ class Counted:
     threads: float = 0.0
     wall: float = 0.0
     inserting: float = 0.0
+    rows: int = 0
     models: dict[str, float] = field(default_factory=dict)
     waiting: float = 0.0
 
@@ -78,6 +84,7 @@ class Counted:
             self.threads - before.threads,
             self.wall - before.wall,
             self.inserting - before.inserting,
+            self.rows - before.rows,
             {name: of - before.models.get(name, 0.0) for name, of in self.models.items()},
         )
 
@@ -139,30 +146,46 @@ class Room:
             await Client(self.app, services).publish_all(messages)
 
     async def templates(self, kind: type[Message]) -> list[Template]:
-        """Messages of a type that lie in the stream."""
+        """Messages of a type that lie in the stream; of rows that travel packed the packs."""
         found: list[Template] = []
+        size = 0
+        subjects = self.app.filters(kind)
+        if packed(self.app, kind):
+            subjects = (pack_subject(self.app, kind), *subjects)
         async with self.broker() as broker:
             scanner = Scanner(broker.client)
-            for subject in self.app.filters(kind):
+            for subject in subjects:
                 async for one in scanner.messages(self.app.name, subject):
-                    found.append(Template(one.subject, one.headers.get(CONTENT_TYPE, ""), one.data))
-                    if len(found) >= TEMPLATES:
+                    content_type = one.headers.get(CONTENT_TYPE, "")
+                    found.append(Template(one.subject, content_type, one.data, _rows_in(one)))
+                    size += len(one.data)
+                    if len(found) >= TEMPLATES or size >= _BYTES:
                         return found
         return found
 
     async def counts(self, broker: JetStream) -> dict[type[Message], int]:
-        """The same, asked over a connection that there is."""
+        """How many messages of each type lie in the stream, asked over a connection there is.
+
+        A pack of rows is one.
+        """
         found: dict[type[Message], int] = {}
         for subject, count in (await Scanner(broker.client).subjects(self.app.name)).items():
-            kind = self.app.kind_of(subject)
+            kind = self.app.kind_of(row_subject(subject) or subject)
             if kind is not None:
                 found[kind] = found.get(kind, 0) + count
         return found
 
     async def stored(self) -> dict[type[Message], int]:
-        """How many messages of each type lie in the stream."""
+        """How many messages of each type lie in the stream, and of rows how many rows."""
         async with self.broker() as broker:
-            return await self.counts(broker)
+            found = await self.counts(broker)
+            scanner = Scanner(broker.client)
+            for kind in found:
+                if packed(self.app, kind):
+                    subject = pack_subject(self.app, kind)
+                    async for pack in scanner.messages(self.app.name, subject):
+                        found[kind] += _rows_in(pack) - 1
+        return found
 
     async def reason(self) -> str:
         """Why the newest dead letter failed; "" where there is none."""
@@ -195,10 +218,7 @@ class Room:
         tasks = plan.tasks(self.app, names)
         async with self._services(tasks) as services:
             worker = Worker(
-                services,
-                # A row is a message here: what is fed again and counted is messages.
-                LiveWork(self.app, services.broker, stages=names, pack=False),
-                grace=GRACE,
+                services, LiveWork(self.app, services.broker, stages=names), grace=GRACE
             )
             running = asyncio.create_task(worker.run())
             try:
@@ -303,9 +323,10 @@ class Working:
 
     def _count(self, name: str) -> Counted:
         of, times = self._metrics[name], self._room.times.get(name) or Times()
-        inserting = 0.0
+        inserting, rows = 0.0, 0
         if name.startswith("sink-"):
-            inserting = self._services.metrics.sink(name.removeprefix("sink-")).seconds.sum
+            table = self._services.metrics.sink(name.removeprefix("sink-"))
+            inserting, rows = table.seconds.sum, table.rows
         return Counted(
             of.completed,
             sum(of.deaths.values()),
@@ -314,8 +335,13 @@ class Working:
             times.threads,
             times.wall,
             inserting,
+            rows,
             dict(times.models),
         )
+
+
+def _rows_in(stored: Stored) -> int:
+    return 1 if row_subject(stored.subject) is None else layout.count(stored.data)
 
 
 async def _ready(worker: Worker, running: asyncio.Task[None]) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mqinfer.adapters.scan import Scanner
+from mqinfer.bench.measure import _measured
+from mqinfer.bench.windows import Counted, Window
 from mqinfer.testing import Harness
 from tests.bench.app import Photo, app
 
@@ -21,9 +23,9 @@ def bench(tmp_path):
     """Start `mqinfer bench` with a temporary folder of its own."""
     (tmp_path / "tmp").mkdir()
 
-    async def start(*arguments, **environ):
+    async def start(*arguments, name="app", **environ):
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mqinfer", "bench", "tests.bench.app:app", *arguments),
+            *(sys.executable, "-m", "mqinfer", "bench", f"tests.bench.{name}:app", *arguments),
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": ROOT, "TMPDIR": str(tmp_path / "tmp"), **environ},
             stdout=asyncio.subprocess.PIPE,
@@ -63,6 +65,21 @@ async def test_each_stage_is_measured_and_a_sentence_says_what_bounds_it(bench):
     assert "odd: " in stages["refuse"]["reason"]
     assert "bounds the pipeline" in found["verdict"]
     assert "slow ..." in err.splitlines()  # no terminal: a line for each part
+
+
+async def test_rows_are_measured_as_they_travel(bench):
+    pytest.importorskip("chdb")
+    out, _ = await ended(await bench("--seconds", "4", "--json", name="rows"))
+    stages = {stage["name"]: stage for stage in json.loads(out)["stages"]}
+    assert list(stages) == ["count", "name", "sink-well", "sink-label"]
+    assert [stage["each"] for stage in stages.values()] == [1, 1, 5, 1]  # rows, not packs
+    assert not any(stage["dead"] for stage in stages.values())
+
+
+def test_a_sink_of_packs_is_told_in_rows():
+    window = Window(seconds=2.0, stages={"sink-well": Counted(done=10)})
+    found = _measured("sink-well", window, 5.0, 4.5)
+    assert (found.rate, found.handled, found.each) == (22.5, 45, 5.0)
 
 
 async def test_samples_are_read_from_the_live_stream_which_stays_as_it_is(bench, nats):
