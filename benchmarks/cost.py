@@ -131,7 +131,7 @@ ROWS = (
     ("a row instead of a message", "row", 1.0),
     ("that row into its table (the sink)", "sink-measurement", 4.0),
     ("a row that is a message (pack=False)", "single", 1.0),
-    ("that row into its table (the sink)", "sink-single", 4.0),
+    ("that single row into its table", "sink-single", 4.0),
 )
 
 
