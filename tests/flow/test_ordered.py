@@ -452,8 +452,11 @@ async def test_status_check_and_permissions_know_the_partitions(nats: Settings) 
         return Step(leaf.position, leaf.number)
 
     async with Harness(app, nats) as harness:
+        assert await harness.lag("follow") == -1  # no worker ran it
         await harness.drain()
+        assert await harness.lag("follow") == 0
         await harness.publish(*(Leaf(f"p{number}", number) for number in range(6)))
+        assert await harness.lag("follow") > 0  # also while they are not in a partition yet
         scanner = Scanner(raw(harness).client)
 
         async def copied() -> bool:
@@ -461,6 +464,7 @@ async def test_status_check_and_permissions_know_the_partitions(nats: Settings) 
             return found.exists and found.waiting == 6
 
         await until(copied, "the lag of all partitions")
+        assert await harness.lag("follow") == 6
         report = check.Report()
         await check.check_streams(app, scanner, report)
         assert report.problems == []
