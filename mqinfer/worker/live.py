@@ -36,7 +36,6 @@ class LiveWork:
         broker: its server.
         stages: names of stages and sinks; None is all.
         drain: end when nothing is left to do.
-        pack: whether rows that only a sink reads go many in one message.
     """
 
     def __init__(
@@ -46,7 +45,6 @@ class LiveWork:
         *,
         stages: Sequence[str] | None = None,
         drain: bool = False,
-        pack: bool = True,
     ):
         self.app = app
         self.tasks = plan.tasks(app, stages)
@@ -55,7 +53,6 @@ class LiveWork:
         self.floors: dict[str, int] = {}  # consumer -> all up to this sequence is done
         self._broker = broker
         self._drain = drain
-        self._pack = pack
         self._created: dict[str, str | None] = {}  # stream -> when it was made
         self._bucket = broker.bucket(plan.state_bucket(app))
         self._places: dict[str, Place] = {}  # of the tasks here
@@ -164,7 +161,7 @@ class LiveWork:
     def binding(self, task: plan.Task, clock: Callable[[], float]) -> Binding:
         """A task's own consumer, or its partitions."""
         stream = plan.stream_of(self.app, task)
-        plain = Binding(stream, task.name, self._broker, task.writes, pack=self._pack)
+        plain = Binding(stream, task.name, self._broker, task.writes)
         if task.packs:
             return replace(plain, packs=pack_consumer(task.name))
         if not task.ordered:
