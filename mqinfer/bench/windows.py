@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 LOOK = 0.01  # seconds between looks
 ASK = 0.1  # seconds between questions to the stream
 READY = 120.0  # seconds that a worker may take to begin: a model may have to be loaded
+PATIENCE = 60.0  # seconds that a stage may take to its first message
 GRACE = 10.0  # seconds that handlers may take to end
 TEMPLATES = 1000  # messages of a type that are copied
 _BYTES = 32 * 1024 * 1024  # of them, for packs of rows may be large
@@ -263,8 +264,15 @@ class Working:
         }
 
     async def until_done(self, name: str, count: int, seconds: float) -> Window:
-        """Until a stage has handled so many messages since the worker began, or for so long."""
-        return await self._until(lambda: self._handled(name) >= count, seconds)
+        """Until a stage has handled so many messages since the worker began, or for so long.
+
+        A stage that handled none by then has until its first, for a while: where others keep the
+        machine busy, or a block of rows is large, that is what can be told of it.
+        """
+        before = self._handled(name)
+        return await self._until(
+            lambda: self._handled(name) >= count, seconds, lambda: self._handled(name) > before
+        )
 
     async def until_settled(self, seconds: float, feeding: asyncio.Task[None]) -> Window:
         """Until all is published and handled that a stage reads, or for so long."""
@@ -275,10 +283,11 @@ class Working:
             await asyncio.wait([feeding])
             async with self._room.broker() as broker:
                 while not (settled or over):
+                    # Counted first: what is handled by then has its outputs in the stream.
+                    handled = {task.name: self._handled(task.name) for task in self._tasks}
                     counts = await self._room.counts(broker)
                     settled = all(
-                        self._handled(task.name) >= counts.get(task.reads, 0)
-                        for task in self._tasks
+                        handled[task.name] >= counts.get(task.reads, 0) for task in self._tasks
                     )
                     await asyncio.sleep(ASK)
 
@@ -294,7 +303,9 @@ class Working:
         of = self._count(name)
         return of.done + of.dead
 
-    async def _until(self, done: Callable[[], bool], seconds: float) -> Window:
+    async def _until(
+        self, done: Callable[[], bool], seconds: float, begun: Callable[[], bool] = lambda: True
+    ) -> Window:
         before = {name: self._count(name) for name in self._metrics}
         for each in self._metrics.values():
             each.ages = Histogram(FINE, unit=1e9)
@@ -303,7 +314,8 @@ class Working:
         busy, began = Busy(), time.perf_counter()
         loop, process = time.thread_time(), time.process_time()
         while True:
-            over = done() or time.perf_counter() - began >= seconds
+            passed = time.perf_counter() - began
+            over = done() or passed >= (seconds if begun() else max(seconds, PATIENCE))
             for name, each in self._metrics.items():
                 idle[name] += not each.gauges().get("in_flight")
             looks += 1
