@@ -186,8 +186,9 @@ class App:
             ack_wait: after which a silent worker's messages go to another (seconds or "30s"); 30 s.
             batch_size: the most messages a batch handler gets at once; 100.
             batch_wait: the longest a batch waits for more (seconds or "50ms"); 50 ms.
-            max_downstream: messages that may wait for a stage that reads what this one writes;
-                above it, this stage stops pulling. None is no bound; 1,000,000.
+            max_downstream: messages that may wait for a stage that reads what this one writes, or
+                rows (about) for its sink; above it, this stage stops pulling. None is no bound;
+                1,000,000.
             unknown: is refused when the wiring is read, with every other mistake in it.
         """
         # Types declared inside a function are found in the frame that declares the stage.

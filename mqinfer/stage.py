@@ -72,8 +72,9 @@ class Limits:
             (fixed when the consumer is created; changed on the next start of a worker).
         batch_size: the most messages a batch handler gets at once.
         batch_wait: the longest a batch waits for more, in seconds, once it has a first message.
-        max_downstream: messages waiting for a stage that reads what this one writes; above it
-            this stage stops pulling. None is no bound.
+        max_downstream: messages waiting for a stage that reads what this one writes, or rows for
+            its sink (about: packs of them are counted); above it this stage stops pulling. None is
+            no bound.
     """
 
     max_in_flight: int = 2048

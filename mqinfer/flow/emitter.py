@@ -108,6 +108,11 @@ class Emitter:
         self.packs = any(outlet.packs for outlet in self._outlets.values())
         self._plain = not any(outlet.may_hold_blobs for outlet in self._outlets.values())
 
+    def rows_a_pack(self, kind: type[Message]) -> float:
+        """How many rows of a type it puts into a message, in the mean of late; 1 of any other."""
+        packs = self._outlets[kind].packs
+        return 1.0 if packs is None else packs.rows_a_pack
+
     def checked(self, result: Any) -> Sequence[Message]:
         """What a handler returned, as a list of messages that it may write.
 

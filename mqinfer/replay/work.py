@@ -91,6 +91,7 @@ class RunWork:
         self.app = app
         self.run = run
         self.waiting: dict[str, int] = {}
+        self.packs: dict[str, int] = {}
         self._broker = services.broker
         self._runs = store
         self._consumers = {consumer.task.name: consumer for consumer in consumers(app, run)}
@@ -184,7 +185,10 @@ class RunWork:
             waiting = 0
             for spec in consumer.specs:
                 state = await self._broker.consumer_state(spec.stream, spec.name)
-                waiting += 0 if state is None else state.waiting
+                more = 0 if state is None else state.waiting
+                waiting += more
+                if spec is consumer.packs:
+                    self.packs[name] = more
                 done = done and settled(consumer, state)
             self.waiting[name] = waiting
         return done

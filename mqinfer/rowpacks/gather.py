@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 2_000
 MAX_BYTES = 256 * 1024
 _PER_ROW = ID_BYTES + 2  # beside its own bytes
+_NEWEST = 0.02  # share of the newest pack in the mean of them
 
 
 def largest(max_payload: int) -> int:
@@ -88,6 +89,7 @@ class Gatherer:
 
     Attributes:
         largest: bytes of a pack at most, and of its rows; looked up once for each pack.
+        rows_a_pack: in the mean of the last hundred packs or so; 1 before the first.
     """
 
     def __init__(
@@ -108,6 +110,8 @@ class Gatherer:
         self._rows = self._bytes = 0
         self._waits = False
         self.largest = largest(broker.max_payload)
+        self.rows_a_pack = 1.0
+        self._packs = 0
 
     def add(self, wire: Wire, group: Group, done: PublishDone) -> None:
         """Rows to be published at the end of this turn of the loop, or now where they are many.
@@ -165,6 +169,8 @@ class Gatherer:
             _columns([group.lines for group, _, _ in pieces]),
         )
         rows = [row for group, start, stop in pieces for row in group.rows[start:stop]]
+        self._packs += 1
+        self.rows_a_pack += (len(rows) - self.rows_a_pack) * max(1 / self._packs, _NEWEST)
         # Of the rows' identities: the same pack sent again is dropped as a repeat.
         identity = f"pack:{blake2b(said, digest_size=16).hexdigest()}"
         return output_block(self._heads[wire], identity, ""), write(lineages, rows, wire)

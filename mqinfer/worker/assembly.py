@@ -110,21 +110,22 @@ class Assembly:
         name = plan.state_bucket(app)
         bucket = services.broker.bucket(name)
         ledger = Ledger(binding.consumer, name=name, bucket=bucket, broker=services.broker)
+        emitter = Emitter(
+            app,
+            task.name,
+            binding.writes,
+            run=binding.run,
+            codec=codec,
+            store=services.store,
+            inline_limit=services.inline_limit,
+            broker=services.broker,
+            pack=binding.pack,
+        )
         settler = Settler(
             task.name,
             task.limits,
             broker=services.broker,
-            emitter=Emitter(
-                app,
-                task.name,
-                binding.writes,
-                run=binding.run,
-                codec=codec,
-                store=services.store,
-                inline_limit=services.inline_limit,
-                broker=services.broker,
-                pack=binding.pack,
-            ),
+            emitter=emitter,
             ledger=ledger,
             dead_subject=None if task.dead else plan.dead_subject(app, task.name),
             metrics=metrics,
@@ -142,7 +143,7 @@ class Assembly:
                 (binding.packs if packs else None) or binding.consumer,
                 binding.feed,
                 recreate=lambda: self.work.recreate(task),
-                gates=self._gates(task, handling),
+                gates=self._gates(task, handling, emitter),
                 told=not packs,
             ),
             reader=Reader(
@@ -209,7 +210,7 @@ class Assembly:
         decode, kind = codec.decode, task.reads
         return lambda delivery: decode(kind, delivery.data, delivery.headers.get(CONTENT_TYPE))
 
-    def _gates(self, task: plan.Task, handling: Handling) -> list[Gate]:
+    def _gates(self, task: plan.Task, handling: Handling, emitter: Emitter) -> list[Gate]:
         """What may keep a task from pulling."""
         broker, inference = self.services.broker, self.services.inference
         gates: list[Gate] = [lambda: broker.blocked]
@@ -219,14 +220,19 @@ class Assembly:
             models = task.stage.models
             gates.append(lambda: inference.blocked(models))
         limit = task.limits.max_downstream
-        readers = [other.name for other in plan.ahead(self.work.app, task)]
+        readers = plan.ahead(self.work.app, task)
         if limit is not None and readers:
 
             def behind() -> str | None:
                 for reader in readers:
-                    waiting = self.work.waiting.get(reader, 0)
+                    waiting = self.work.waiting.get(reader.name, 0)
+                    what = "messages wait"
+                    if packs := self.work.packs.get(reader.name, 0):
+                        # The server counts packs. Most that wait are as those that are written now.
+                        waiting += round(packs * (emitter.rows_a_pack(reader.reads) - 1))
+                        what = "rows or so wait"
                     if waiting > limit:
-                        return f"{waiting:,} messages wait for {reader} (max_downstream={limit:,})"
+                        return f"{waiting:,} {what} for {reader.name} (max_downstream={limit:,})"
                 return None
 
             gates.append(behind)

@@ -50,6 +50,7 @@ class LiveWork:
         self.tasks = plan.tasks(app, stages)
         self._names = {task.name for task in self.tasks}
         self.waiting: dict[str, int] = {}
+        self.packs: dict[str, int] = {}
         self.floors: dict[str, int] = {}  # consumer -> all up to this sequence is done
         self._broker = broker
         self._drain = drain
@@ -210,6 +211,9 @@ class LiveWork:
             floor = max(self.floors.get(state.name, 0), state.acknowledged_floor)
             self.floors[state.name] = floor
         self.waiting[task.name] = sum(state.waiting for state in states)
+        if task.packs:
+            name = pack_consumer(task.name)
+            self.packs[task.name] = sum(one.waiting for one in states if one.name == name)
         lag = sum(state.lag for state in states)
         if self._drain and task.ordered and not lag:
             # What is published is not in a partition yet, but it is left to do.

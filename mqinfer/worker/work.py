@@ -75,7 +75,11 @@ class Work(Protocol):
 
     @property
     def waiting(self) -> Mapping[str, int]:
-        """Name of a task -> messages that wait for its consumer, as last seen."""
+        """Name of a task -> messages that wait for its consumers, as last seen."""
+
+    @property
+    def packs(self) -> Mapping[str, int]:
+        """Name of a sink -> how many of those are packs of rows."""
 
     async def survey(self) -> None:
         """Look at what is there, before anything is made.

@@ -98,6 +98,20 @@ async def test_one_that_is_alone_leaves_in_its_turn() -> None:
     ]
 
 
+async def test_it_knows_how_many_rows_a_pack_has_of_late() -> None:
+    gatherer = Gatherer(b"t.=pack.told", HEADS, FakeBroker())  # type: ignore[arg-type]
+    assert gatherer.rows_a_pack == 1
+    sizes = [100] * 10 + [1] * 500
+    means = []
+    for number, rows in enumerate(sizes):
+        gatherer.add("json", group(f"in:{number}", rows), lambda *_: None)
+        gatherer.flush()
+        means.append(gatherer.rows_a_pack)
+    assert means[:10] == [100] * 10
+    assert round(means[19], 6) == 50.5  # of as few as these all count the same
+    assert means[-1] < 1.1
+
+
 async def test_the_same_pack_has_the_same_id_and_another_has_another() -> None:
     broker: Any = FakeBroker()
     for parents in (("a", "b"), ("a", "b"), ("a", "c")):

@@ -45,6 +45,7 @@ class Bound:
         self.app = app
         self.tasks = plan.tasks(app)
         self.waiting: dict[str, int] = {}
+        self.packs: dict[str, int] = {}
         self.recreated: list[str] = []
         self._broker = broker
         self._binding = binding
@@ -111,6 +112,33 @@ async def test_a_stage_waits_for_those_behind_it() -> None:
     free = Assembled(declared(max_downstream=None))
     free.work.waiting = {"behind": 10**9}
     assert free.reason(free.runner()) is None
+
+
+async def test_before_a_sink_rows_are_counted_not_their_packs() -> None:
+    made = Assembled(declared(max_downstream=1_000))
+    app = made.work.app
+
+    @app.stage(max_downstream=1_000)
+    async def grades(strange: Strange) -> list[Grade]:
+        return [Grade(str(n)) for n in range(200)]
+
+    made.work.tasks = plan.tasks(app)
+    runner = made.runner("grades")
+    made.work.waiting = {"sink-grade": 10}
+    made.work.packs = {"sink-grade": 9}
+    assert made.reason(runner) is None  # before the first pack nobody knows
+    stop = asyncio.Event()
+    task = asyncio.create_task(runner.run(stop, 0.0))
+    await turns()
+    made.broker.on_message(Delivered(1))
+    await turns()
+    assert len(made.broker.published) == 1
+    made.broker.answer_all()
+    assert made.reason(runner) == "1,801 rows or so wait for sink-grade (max_downstream=1,000)"
+    made.work.packs, made.work.waiting = {"sink-grade": 4}, {"sink-grade": 4}
+    assert made.reason(runner) is None
+    stop.set()
+    await task
 
 
 async def test_a_sink_waits_for_its_table_and_no_model() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mqinfer import App, Message
+from mqinfer import App, Message, Row
 from mqinfer.errors import PermissionDenied, Unavailable
 from mqinfer.flow.ordered import Leases, OneEach, Partitions
 from mqinfer.ports import ConsumerSpec, ConsumerState, StreamSpec
@@ -18,6 +18,10 @@ from mqinfer.worker import live
 from mqinfer.worker.live import LiveWork
 from tests.support.bucket import Memory
 from tests.support.flow import Double, Number
+
+
+class Grade(Row, table="grade"):
+    value: int
 
 
 class Leaf(Message, key="position", ordered=True):
@@ -229,6 +233,23 @@ async def test_how_far_consumers_are_and_never_back() -> None:
     await look(work)
     assert work.floors == {"follow-p0": 9, "follow-p1": 0, "double": 0}
     assert work.waiting["follow"] == 4
+
+
+async def test_of_what_waits_for_a_sink_packs_are_known() -> None:
+    app = App("plants")
+
+    @app.stage
+    async def write(number: Number) -> Grade:
+        return Grade(number.value)
+
+    broker = Consumers()
+    work = LiveWork(app, broker, stages=["write"])  # type: ignore[arg-type]
+    broker.states = {
+        "sink-grade": state("sink-grade", waiting=5),
+        "sink-grade-packs": state("sink-grade-packs", waiting=3),
+    }
+    await look(work)
+    assert (work.waiting["sink-grade"], work.packs) == (8, {"sink-grade": 3})
 
 
 @pytest.fixture
