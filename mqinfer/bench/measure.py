@@ -216,10 +216,11 @@ class _Bench:
             # The first ones wait for models to load: they say what there is, not how fast.
             await working.until_settled(PROBE_SECONDS, self._feeding(outside, PROBE))
             each = {kind: count / PROBE for kind, count in (await room.stored()).items()}
+            busy = [task.name for task in plan.tasks(room.app) if each.get(task.reads)]
             self._say("the whole pipeline", self._done)
             count, began = PROBE, time.perf_counter()
             while True:
-                window = await working.until_settled(seconds, self._feeding(outside, count))
+                window = await working.until_settled(seconds, self._feeding(outside, count), busy)
                 left = seconds - (time.perf_counter() - began)
                 if window.seconds > seconds / 4 or left < seconds / 4:
                     break

@@ -269,13 +269,15 @@ class Working:
         A stage that handled none by then has until its first, for a while: where others keep the
         machine busy, or a block of rows is large, that is what can be told of it.
         """
-        before = self._handled(name)
-        return await self._until(
-            lambda: self._handled(name) >= count, seconds, lambda: self._handled(name) > before
-        )
+        return await self._until(lambda: self._handled(name) >= count, seconds, [name])
 
-    async def until_settled(self, seconds: float, feeding: asyncio.Task[None]) -> Window:
-        """Until all is published and handled that a stage reads, or for so long."""
+    async def until_settled(
+        self, seconds: float, feeding: asyncio.Task[None], busy: Sequence[str] = ()
+    ) -> Window:
+        """Until all is published and handled that a stage reads, or for so long.
+
+        Those that are `busy`, which get some of what is published, have until their first as well.
+        """
         settled = over = False
 
         async def ask() -> None:
@@ -293,7 +295,7 @@ class Working:
 
         asking = asyncio.create_task(ask())
         try:
-            return await self._until(lambda: settled or asking.done(), seconds)
+            return await self._until(lambda: settled or asking.done(), seconds, busy)
         finally:
             over = True  # not cancelled: a question half way would be answered to the next
             await asking
@@ -304,9 +306,10 @@ class Working:
         return of.done + of.dead
 
     async def _until(
-        self, done: Callable[[], bool], seconds: float, begun: Callable[[], bool] = lambda: True
+        self, done: Callable[[], bool], seconds: float, first: Sequence[str]
     ) -> Window:
         before = {name: self._count(name) for name in self._metrics}
+        handled = {name: of.done + of.dead for name, of in before.items()}
         for each in self._metrics.values():
             each.ages = Histogram(FINE, unit=1e9)
         window = Window(ages={name: each.ages for name, each in self._metrics.items()})
@@ -315,7 +318,9 @@ class Working:
         loop, process = time.thread_time(), time.process_time()
         while True:
             passed = time.perf_counter() - began
-            over = done() or passed >= (seconds if begun() else max(seconds, PATIENCE))
+            over = done() or passed >= max(seconds, PATIENCE)
+            if passed >= seconds and not over:
+                over = all(self._handled(name) > handled[name] for name in first)
             for name, each in self._metrics.items():
                 idle[name] += not each.gauges().get("in_flight")
             looks += 1
