@@ -27,7 +27,7 @@ from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, heade
 from mqinfer.message import Message, Wire, key_token
 from mqinfer.model import ClientInference, Inference, Model, clients
 from mqinfer.model import inference as current_inference
-from mqinfer.rowpacks.gather import Gatherer, Group, largest
+from mqinfer.rowpacks.gather import Gatherer
 from mqinfer.rowpacks.which import pack_subject, packed
 from mqinfer.settings import Settings
 from mqinfer.starting import Patience, unless
@@ -141,37 +141,6 @@ class Client:
             )
         return self._codec.write(message)
 
-    async def _gathered(
-        self,
-        gatherers: dict[type[Message], Gatherer],
-        kind: type[Message],
-        payload: bytes,
-        wire: Wire,
-    ) -> str:
-        """Publish a row together with others; its id once it is stored."""
-        broker = self._services.broker
-        if broker.full:
-            await broker.room()
-        if kind not in gatherers:
-            heads = {one: header_line(CONTENT_TYPE, name) for one, name in CONTENT_TYPES.items()}
-            subject = pack_subject(self.app, kind).encode()
-            gatherers[kind] = Gatherer(subject, heads, broker, PUBLISH_TIMEOUT, texts=True)
-        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def done(error: Exception | None, _repeat: bool) -> None:
-            if stored.done():
-                return  # the caller gave up
-            if error is None:
-                stored.set_result(None)
-            else:
-                stored.set_exception(error)
-
-        identity, group = new_id(), Group("")
-        group.add(identity, payload)
-        gatherers[kind].add(wire, group, done)
-        await stored
-        return identity
-
     async def publish_raw(
         self,
         subject: str,
@@ -223,12 +192,21 @@ class Client:
         if ids is not None and len(ids) != len(messages):
             raise PublishError(f"{len(messages)} messages and {len(ids)} ids")
         gatherers: dict[type[Message], Gatherer] = {}
+        if ids is None:
+            broker = self._services.broker
+            heads = {wire: header_line(CONTENT_TYPE, name) for wire, name in CONTENT_TYPES.items()}
+            # An app that is declared without its stages does not say who reads its rows.
+            for kind in {type(one) for one in messages} & set(self.app.rows.values()):
+                if packed(self.app, kind):
+                    subject = pack_subject(self.app, kind).encode()
+                    gatherers[kind] = Gatherer(subject, heads, broker, PUBLISH_TIMEOUT, texts=True)
 
         async def one(index: int, message: Message) -> str:
-            if ids is None and packed(self.app, type(message)):
+            if gatherer := gatherers.get(type(message)):
                 payload, wire = await self._encoded(message)
-                if len(payload) <= largest(self._services.broker.max_payload):
-                    return await self._gathered(gatherers, type(message), payload, wire)
+                if len(payload) <= gatherer.largest:
+                    await gatherer.store(wire, identity := new_id(), payload)
+                    return identity
             return await self.publish(message, id=ids[index] if ids else None, on_repeat=on_repeat)
 
         results = await asyncio.gather(
@@ -251,7 +229,8 @@ class Client:
             name: of the stage, or `sink-<table>`.
 
         Returns:
-            Those that wait and those in flight; -1 while no worker has ever run it.
+            Those that wait and those in flight; -1 while no worker has ever run it, and of a sink
+            while none of a version that reads packs has.
 
         Raises:
             ConfigurationError: the app has no such stage or sink.

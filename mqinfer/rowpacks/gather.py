@@ -131,6 +131,29 @@ class Gatherer:
             self._waits = True
             asyncio.get_running_loop().call_soon(self._turned)
 
+    async def store(self, wire: Wire, identity: str, row: bytes) -> None:
+        """Return once a row without lineage is stored, with others of this turn.
+
+        Raises:
+            PublishError: it was refused, or did not get there in time.
+        """
+        if self._broker.full:
+            await self._broker.room()
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def done(error: Exception | None, _repeat: bool) -> None:
+            if stored.done():
+                return  # the caller gave up
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(error)
+
+        group = Group("")
+        group.add(identity, row)
+        self.add(wire, group, done)
+        await stored
+
     def _turned(self) -> None:
         self._waits = False
         self.flush()

@@ -12,6 +12,7 @@ import pytest
 from mqinfer import App, Message, Row, Settings
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.natsclient import LeanClient
+from mqinfer.client import Client
 from mqinfer.testing import Harness, until
 
 ROWS = 1_000
@@ -94,3 +95,6 @@ async def test_a_thousand_rows_of_the_client_cost_few_publishes(
         assert wire["packs-client.=pack.well"] <= ROWS // 100
         assert wire["packs-client.well"] == 0
         assert len(await harness.messages(Well)) == ROWS
+        bare = Client(App("packs-client"), harness.services)  # stages elsewhere may read its rows
+        await bare.publish_all([Well(0), Well(1)])
+        assert wire["packs-client.well"] == 2
