@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.datatypes.registry import get_from_name
+from clickhouse_connect.driver import options
 from clickhouse_connect.driver.asyncclient import AsyncClient
 from clickhouse_connect.driver.exceptions import (
     DataError,
@@ -72,6 +73,14 @@ _LIKENESS = "mqinfer_likeness"
 _LIKENESS_NAME = re.compile(r"_temporary_and_external_tables\.`?[^` ]+`?( \([0-9a-f-]+\))?")
 _ROW = re.compile(r"is violated at row (\d+)")
 _COLUMN = re.compile(r'while converting column "(.+?)" from type')
+
+
+def _find_pandas() -> None:
+    """Have the client look now what it looks for at its first insert, on the event loop.
+
+    Where pandas is installed importing it takes half a second, in which nothing else would happen.
+    """
+    _ = options.np, options.pd
 
 
 class ClickHouse:
@@ -280,6 +289,7 @@ class ClickHouse:
         if self._client is None:
             async with self._connecting:
                 if self._client is None:
+                    await asyncio.to_thread(_find_pandas)
                     self._client = await clickhouse_connect.get_async_client(**self._options)
         return self._client
 
