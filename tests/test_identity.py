@@ -54,6 +54,7 @@ def test_safe_ids_fit_headers_and_stay_different(one: str, other: str) -> None:
 def test_ancestors_are_bounded_whatever_was_sent(names: list[str]) -> None:
     chain = parse_ancestors(" ".join(names))
     assert len(chain) <= MAX_ANCESTORS
+    assert [safe_id(one) for one in chain] == list(chain)
     longer = extend_ancestors(chain, "parent")
     assert len(longer) <= MAX_ANCESTORS
     assert longer[-1] == "parent"
