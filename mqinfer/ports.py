@@ -175,6 +175,9 @@ class Database(Protocol):
             Unavailable: no answer, or no room now; the block may have been stored.
         """
 
+    def load(self) -> None:
+        """Import what inserts need, so that the first one does not stop the event loop for it."""
+
     def rehearsal(
         self, table: str, columns: Sequence[str], types: Sequence[str]
     ) -> AbstractAsyncContextManager[Rehearse]:
@@ -377,11 +380,7 @@ class Broker(Feed, Protocol):
         """
 
     async def consumer_state(self, stream: str, consumer: str) -> ConsumerState | None:
-        """How far a consumer is; None if there is none.
-
-        Raises:
-            Unavailable: the server does not answer.
-        """
+        """How far a consumer is; None if there is none; or raises Unavailable."""
 
     async def consumers(self, stream: str) -> list[dict[str, Any]]:
         """Configuration and state of every consumer of a stream; or raises Unavailable."""

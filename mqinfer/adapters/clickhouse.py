@@ -75,14 +75,6 @@ _ROW = re.compile(r"is violated at row (\d+)")
 _COLUMN = re.compile(r'while converting column "(.+?)" from type')
 
 
-def _find_pandas() -> None:
-    """Have the client look now what it looks for at its first insert, on the event loop.
-
-    Where pandas is installed importing it takes half a second, in which nothing else would happen.
-    """
-    _ = options.np, options.pd
-
-
 class ClickHouse:
     """`mqinfer.ports.Database` over clickhouse-connect's asyncio client.
 
@@ -158,6 +150,14 @@ class ClickHouse:
                 await client.command("SELECT 1")
         except TableError as error:
             raise Unavailable(str(error)) from None
+
+    def load(self) -> None:
+        """Import what inserts need: the client looks for NumPy and pandas at its first one.
+
+        Where pandas is installed that takes half a second. Not in a thread: an import elsewhere at
+        that time could find NumPy half made.
+        """
+        _ = options.np, options.pd
 
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that gives no rows; `{name:Type}` takes a parameter.
@@ -289,7 +289,6 @@ class ClickHouse:
         if self._client is None:
             async with self._connecting:
                 if self._client is None:
-                    await asyncio.to_thread(_find_pandas)
                     self._client = await clickhouse_connect.get_async_client(**self._options)
         return self._client
 

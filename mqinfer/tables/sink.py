@@ -118,6 +118,7 @@ class Sink:
         """
         try:
             async with self._preparing:
+                self._db.load()
                 failures = 0
                 while not self._ready:
                     try:

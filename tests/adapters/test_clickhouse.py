@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from clickhouse_connect.driver import options
 
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.errors import BadRows, ConfigurationError, PermissionDenied, TableError, Unavailable
@@ -56,16 +55,6 @@ async def test_queries_take_parameters_and_give_dictionaries(db: ClickHouse) -> 
     assert rows == [{"t": text, "n": 2**63 + 1, "a": ["x'", "y"]}]
     assert await db.query("SELECT 1 AS one WHERE 0") == []
     await db.ping()
-
-
-async def test_an_insert_finds_pandas_looked_for(
-    db: ClickHouse, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("np", "pd"):  # as in a new process
-        monkeypatch.delitem(vars(options), name, raising=False)
-    await db.close()
-    await db.ping()
-    assert {"np", "pd"} <= vars(options).keys()
 
 
 async def test_inserts_are_stored_once_under_one_token(db: ClickHouse) -> None:

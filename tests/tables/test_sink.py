@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
+from clickhouse_connect.driver import options
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -170,6 +171,15 @@ def test_floats_are_sent_as_they_are(pairs: list[tuple[float, float | None]]) ->
     assert not block.refused
     for column, k in ((block.data[0], 0), (block.data[1], 1)):
         assert list(map(repr, column)) == [repr(pair[k]) for pair in pairs]
+
+
+async def test_what_inserts_need_is_imported_before_the_first(
+    db: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("np", "pd"):  # as in a new process
+        monkeypatch.delitem(vars(options), name, raising=False)
+    await Sink(db, Grade).prepare()
+    assert {"np", "pd"} <= vars(options).keys()
 
 
 async def test_values_that_do_not_fit_cost_their_own_row(db: ClickHouse) -> None:
@@ -404,6 +414,9 @@ class Fake:
         self.unseen: set[str] = set()  # refused by the table, and by no rehearsal
         self.no_rehearsal: list[Exception] = []
         self.names_rows = False
+
+    def load(self) -> None:
+        """It imports nothing."""
 
     async def insert(
         self, table: str, columns: Sequence[str], types: Sequence[str], data: Any, *, token: str
