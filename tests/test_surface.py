@@ -59,6 +59,7 @@ class App(
         lifespan: Lifespan | None = None,
         early: bool = False,
         start: Start | str | None = None,
+        later: type[Message] | Sequence[type[Message]] = (),
         max_in_flight: int = 2048,
         max_bytes: int | str = 67108864,
         concurrency: int | None = None,
@@ -141,7 +142,16 @@ class Context(
     models: dict[str, str] | None = None,
     blobs: BlobStore | None = None,
 )
+    cancel(name: str, *, key: object = None) -> Awaitable[None]
     emit(output: Message) -> Awaitable[None]
+    later(
+        message: Message,
+        *,
+        after: float | str | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
+        name: str | None = None,
+        key: object = None,
+    ) -> Awaitable[None]
     log: FilteringBoundLogger
     model_calls(now: float, queued: int, sent: int) -> None
     pause(now: float) -> None
@@ -224,6 +234,8 @@ class Settings(
     nats_servers: list[str]
 class Snooze(reason: str = 'not yet', *, after: float)
 class Tensor(dtype: str, shape: tuple[int, ...])
+class Tick(at: datetime.datetime)
+    late: float
 class Worker(
     app: App,
     *,
@@ -295,6 +307,8 @@ class Harness(app: App, settings: Settings)
     async publish(*messages: Message, ids: Sequence[str] | None = None) -> list[str]
     async publish_bytes(subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None
     async stored(stream: str | None = None, subject: str = '>') -> list[Stored]
+    async tick(stage: str, at: datetime.datetime | None = None) -> str
+    async timers(stage: str | None = None) -> list[Waiting]
     worker(*stages: str) -> AsyncIterator[Worker]
 class ModelCall(
     model: str,

@@ -73,6 +73,7 @@ class DeliveryContext(Context):
         self._waits = self._queued = self._sent = 0
         self._progress = False
         self._log = None
+        self.timers = None
 
     def emit(self, output: Message) -> Awaitable[None]:
         """Send an output now."""
