@@ -187,7 +187,8 @@ def stream_spec(app: App, *, timers: bool | None = None) -> StreamSpec:
 
 def uses_timers(app: App) -> bool:
     """Whether a stage of the app sets timers, or the clock feeds one."""
-    return any(stage.later or stage.clock is not None for stage in app.stages.values())
+    stages, _ = app.resolve()  # also of an app with mistakes, which are told elsewhere
+    return any(stage.later or stage.clock is not None for stage in stages.values())
 
 
 def timers_spec(app: App) -> StreamSpec:

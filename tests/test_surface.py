@@ -14,9 +14,15 @@ from typing import Any, get_overloads
 
 import pytest
 
+from mqinfer.app import App
+from mqinfer.client import Client
+from mqinfer.clienttimers import ClientTimers
+from mqinfer.clocked import Clocked
 from mqinfer.message import Message, MessageMeta, Row
 
 MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack")
+# Classes of which a part lies in a file of its own.
+WHOLES, PARTS = (App, Client), (Clocked, ClientTimers)
 KINDS = tuple(type(inspect.Parameter.KEYWORD_ONLY))
 KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
@@ -35,6 +41,23 @@ class App(
     lifespan: Lifespan | None = None,
 )
     connect(settings: Settings | None = None) -> AbstractAsyncContextManager[Any]
+    cron(
+        fields: str,
+        *,
+        zone: str | None = None,
+        catch_up: CatchUp = 'all',
+        tolerance: float | str = 60.0,
+        **stage: Unpack[StageKeywords],
+    ) -> Callable[[Handler], Handler]
+    every(
+        period: float | str,
+        *,
+        at: str | None = None,
+        zone: str | None = None,
+        catch_up: CatchUp = 'all',
+        tolerance: float | str = 60.0,
+        **stage: Unpack[StageKeywords],
+    ) -> Callable[[Handler], Handler]
     filters(kind: type[Message], run: str | None = None) -> tuple[str, ...]
     kind_of(subject: str) -> type[Message] | None
     messages: tuple[type[Message], ...]
@@ -103,7 +126,17 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
     wire() -> Any
 class Client(app: App, services: Services, inference: Inference | None = None)
     blobs: BlobStore
+    async cancel(name: str, *, key: object = None, stage: str | None = None) -> bool
     async lag(name: str) -> int
+    async later(
+        message: Message,
+        *,
+        after: float | str | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
+        name: str | None = None,
+        key: object = None,
+        id: str | None = None,
+    ) -> str
     model(model: Model | str) -> Model
     async publish(
         message: Message,
@@ -520,8 +553,9 @@ def public(module: ModuleType) -> dict[str, Any]:
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties that a class itself defines."""
-    for name, value in vars(kind).items():
+    """The public methods and properties that a class itself defines, or a part of it does."""
+    parts = [base for base in kind.__mro__ if base in PARTS] if kind in WHOLES else []
+    for name, value in [pair for part in (kind, *parts) for pair in vars(part).items()]:
         if not name.startswith("_") and (
             isinstance(value, (property, classmethod, staticmethod)) or inspect.isfunction(value)
         ):

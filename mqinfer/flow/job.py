@@ -27,6 +27,7 @@ from mqinfer.identity import ANCESTORS, MODELS, input_id, parse_ancestors, parse
 
 if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
+    from mqinfer.later import Later
     from mqinfer.message import Message
     from mqinfer.ports import Delivery
 
@@ -73,7 +74,6 @@ class DeliveryContext(Context):
         self._waits = self._queued = self._sent = 0
         self._progress = False
         self._log = None
-        self.timers = None
 
     def emit(self, output: Message) -> Awaitable[None]:
         """Send an output now."""
@@ -84,6 +84,13 @@ class DeliveryContext(Context):
                 "batch handler returns its outputs, and one that is done can send no more"
             )
         return early.emit(output)
+
+    def _wish(self, wish: Later) -> Awaitable[None]:
+        del wish
+        raise RuntimeError(
+            f"stage {self.stage} sets no timers: say of which types it does with "
+            "@app.stage(later=...)"
+        )
 
     @property
     def models(self) -> dict[str, str]:  # type: ignore[override]
@@ -112,6 +119,36 @@ class DeliveryContext(Context):
     def published(self) -> float:  # type: ignore[override]
         """When the stream stored it, in seconds since the epoch."""
         return self._delivery.published / 1e9
+
+
+class TimedContext(DeliveryContext):
+    """Of a stage that sets timers.
+
+    Attributes:
+        over: the handling is, and what it asked for was taken.
+    """
+
+    __slots__ = ("over",)
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        headers: Mapping[str, str],
+        stage: str,
+        state: object,
+        blobs: BlobStore | None,
+        run: str | None,
+    ):
+        super().__init__(delivery, headers, stage, state, blobs, run)
+        self.timers = None
+        self.over = False
+
+    def _wish(self, wish: Later) -> Awaitable[None]:
+        if self.over:
+            raise RuntimeError(
+                f"stage {self.stage}: ctx.later and ctx.cancel are for a handler while it runs"
+            )
+        return Context._wish(self, wish)  # past the class between, which refuses
 
 
 class State(enum.Enum):
@@ -164,13 +201,18 @@ class Job(Struct, eq=False):  # a Struct: one is made for every message
     problem: Exception | None = None
 
     def open(
-        self, stage: str, state: object, blobs: BlobStore | None, run: str | None = None
+        self,
+        stage: str,
+        state: object,
+        blobs: BlobStore | None,
+        run: str | None = None,
+        kind: type[DeliveryContext] = DeliveryContext,
     ) -> DeliveryContext:
         """Read the headers and make the context; once, when the message's turn has come."""
         headers = self.delivery.headers
         if headers and (ancestors := headers.get(ANCESTORS)):
             self.ancestors = parse_ancestors(ancestors)
-        self.context = DeliveryContext(self.delivery, headers, stage, state, blobs, run)
+        self.context = kind(self.delivery, headers, stage, state, blobs, run)
         return self.context
 
     # --- transitions ----------------------------------------------------------------------------

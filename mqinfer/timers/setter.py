@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer.errors import Unavailable
+from mqinfer.flow.job import TimedContext
 from mqinfer.identity import IDENTITY, MSG_ID, header_block, header_line, output_id
 from mqinfer.later import MAX_NAME
 from mqinfer.timers import places
@@ -64,9 +65,9 @@ class Setter:
     def take(self, job: Job) -> Sequence[Later]:
         """What the handler of a message asked for, and forget it."""
         context = job.context
-        if context is None or not context.timers:
+        if not isinstance(context, TimedContext):
             return ()
-        wishes, context.timers = context.timers, None
+        wishes, context.timers, context.over = context.timers or (), None, True
         return wishes
 
     def set(self, job: Job, wishes: Sequence[Later], done: PublishDone) -> None:

@@ -15,7 +15,7 @@ from mqinfer.flow.beat import Beat
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import Handling, InBatches, OneByOne
 from mqinfer.flow.intake import Gate, Source
-from mqinfer.flow.job import Job
+from mqinfer.flow.job import DeliveryContext, Job, TimedContext
 from mqinfer.flow.lane import Lane
 from mqinfer.flow.ledger import Ledger
 from mqinfer.flow.reader import Reader
@@ -165,6 +165,7 @@ class Assembly:
                 app.name,
                 plan.readers(app, task.reads, binding.run),
                 task.reads.__mqinfer__.foreign_ids,
+                TimedContext if task.stage and task.stage.later else DeliveryContext,
             ),
             limits=task.limits,
             handling=handling,

@@ -201,11 +201,13 @@ class LiveWork:
 
     async def watch(self, worker: Running) -> None:
         """Keep the lag of the consumers that matter here, and the schedules; end a drain."""
+        if self._keeper is None:
+            await self._watch(worker)
+            return
         async with asyncio.TaskGroup() as group:
             keeping = [
                 group.create_task(self._keeper.keep(name), name=f"schedule of {name}")
                 for name in self._clocked
-                if self._keeper is not None
             ]
             await self._watch(worker)
             for task in keeping:

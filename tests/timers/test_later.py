@@ -11,13 +11,17 @@ import pytest
 from mqinfer import App, Context, Message, Worker, connect, plan
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.natsclient import LeanClient
+from mqinfer.adapters.scan import Scanner
 from mqinfer.backoff import Backoff
 from mqinfer.codec import Codec
 from mqinfer.errors import ConfigurationError, WiringError
+from mqinfer.operate import check
+from mqinfer.replay.runs import Wanted
 from mqinfer.settings import Settings
 from mqinfer.streams import Stored
 from mqinfer.testing import Harness, until
 from mqinfer.timers import places
+from tests.support.replay import runs_of, work
 
 SOON = Backoff(initial=0.01, maximum=0.05)
 
@@ -349,3 +353,94 @@ async def test_a_handler_called_by_hand_shows_what_it_asked_for() -> None:
     assert first.message == Grade("a", 1)
     assert 50 < first.due - time.time() <= 60
     assert (second.message, second.name, second.key) == (None, "check", "3")
+
+
+async def test_a_stage_that_declares_none_and_a_handling_that_is_over_are_told(
+    nats: Settings,
+) -> None:
+    app, told = App("plants"), []
+    contexts: list[Context] = []
+
+    @app.stage
+    async def plain(grade: Grade, ctx: Context) -> None:
+        with pytest.raises(RuntimeError, match="later="):
+            ctx.later(Reminder(grade.position, 1), after=0)
+        with pytest.raises(RuntimeError, match="later="):
+            ctx.cancel("check")
+        told.append("plain")
+
+    @app.stage(later=Reminder)
+    async def done(grade: Grade, ctx: Context) -> None:
+        contexts.append(ctx)
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(Grade("a", 1))
+        await harness.drain()
+    assert told == ["plain"]
+    with pytest.raises(RuntimeError, match="while it runs"):
+        contexts[0].later(Reminder("a", 1), after=0)
+
+
+class Ordered(Message, key="position", ordered=True):
+    position: str
+    number: int
+
+
+async def test_what_comes_may_be_ordered_and_sets_timers_itself(nats: Settings) -> None:
+    """From the stream of timers into the app's, and from there into the partitions."""
+    app = App("plants", partitions=2)
+    seen: list[tuple[str, int, str]] = []
+
+    @app.stage(later=Ordered)
+    async def watch(grade: Grade, ctx: Context) -> None:
+        await ctx.later(Ordered(grade.position, 3), after=0, name="next")
+
+    @app.stage(later=Ordered)
+    async def count(message: Ordered, ctx: Context) -> None:
+        seen.append((message.position, message.number, ctx.subject))
+        if message.number:
+            await ctx.later(Ordered(message.position, message.number - 1), after=0, name="next")
+
+    async with Harness(app, nats) as harness, harness.worker():
+        await harness.publish(Grade("a", 1), Grade("b", 2))
+        await until(lambda: len(seen) == 8, "all")
+        for position in "ab":
+            subject = f"plants.ordered.{position}"
+            assert [one for one in seen if one[0] == position] == [
+                (position, number, subject) for number in (3, 2, 1, 0)
+            ]
+
+
+async def test_a_run_sets_no_timers_and_handles_what_came_of_them(nats: Settings) -> None:
+    async with Harness(plants(), nats) as harness:
+        await harness.publish(Grade("a", 1, after=0), Grade("b", 2, after=3600))
+        await harness.drain("watch")
+        await come(harness, 1)
+        before = await harness.stored("plants=timers")
+        runs = runs_of(harness)
+        await runs.create(stage="watch", wanted=Wanted(), name="r1", downstream=True)
+        await work(harness, "r1")
+        await runs.create(stage="remind", wanted=Wanted(), name="r2")
+        await work(harness, "r2")
+        assert await harness.stored("plants=timers") == before
+        assert len(await harness.stored(subject="plants.reminder.>")) == 1
+        assert len(await harness.stored(subject="plants.run.r2.reminded")) == 1
+
+
+async def test_check_knows_the_timers_of_an_app_with_mistakes(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Harness(plants(), nats) as harness:
+        broker = harness.services.broker
+        assert isinstance(broker, JetStream)
+        report = check.Report()
+        await check.check_streams(plants(), Scanner(broker.client), report)
+        assert report.problems == []
+        monkeypatch.setattr(LeanClient, "server_version", "2.11.4")
+        wrong = plants()
+
+        @wrong.stage
+        async def nothing(grade: int) -> None: ...
+
+        await check.check_streams(wrong, Scanner(broker.client), report)
+        assert any("2.14 or later, and this one is 2.11.4" in one for one in report.problems)

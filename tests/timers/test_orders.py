@@ -17,6 +17,7 @@ from mqinfer import plan
 from mqinfer.codec import Codec
 from mqinfer.errors import Unavailable
 from mqinfer.flow.emitter import Emitter
+from mqinfer.flow.job import TimedContext
 from mqinfer.later import Later, cancelled, later
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
@@ -25,6 +26,7 @@ from mqinfer.timers.asked import cancel
 from mqinfer.timers.places import Entry
 from mqinfer.timers.setter import Setter
 from mqinfer.timers.table import write
+from tests.support.flow import Delivered
 from tests.support.timers_app import Due, app
 
 # --- the rule, over a table in memory -------------------------------------------------------------
@@ -166,7 +168,10 @@ def setter(harness: Harness) -> Setter:
 
 async def handled(made: Setter, sequence: int, *asked: Later) -> None:
     """As the settler of a message at `sequence` has its wishes set."""
-    context = SimpleNamespace(id=f"s{sequence}", models={}, headers={}, timers=list(asked))
+    context = TimedContext(
+        Delivered(sequence), {"Mq-Id": f"s{sequence}"}, "steps", None, None, None
+    )
+    context.timers = list(asked)
     job: Any = SimpleNamespace(
         context=context,
         id=context.id,
