@@ -200,8 +200,10 @@ class App(Clocked):
                 1,000,000.
             unknown: is refused when the wiring is read, with every other mistake in it.
         """
-        clock = unknown.pop("clock", None)
-        scope = _declared_in(2 if clock is None else 4)
+        clock = unknown.get("clock")
+        if isinstance(clock, Schedule):  # of `every` or `cron`
+            del unknown["clock"]
+        scope = _declared_in(4 if isinstance(clock, Schedule) else 2)
         limits: dict[str, object] = {
             "max_in_flight": max_in_flight,
             "max_bytes": max_bytes,

@@ -387,3 +387,33 @@ def test_a_graph_shows_the_schedule() -> None:
     drawn = graph_of(clocked("1d", at="06:00", zone="Europe/Berlin"))
     assert drawn.nodes[0].name == "every day at 06:00:00 Europe/Berlin"
     assert len(drawn.edges) == 2
+
+
+def test_a_clock_is_no_keyword_of_a_stage() -> None:
+    app = App("plants")
+
+    @app.stage(clock="06:00")  # type: ignore[call-overload,untyped-decorator]
+    async def beat(done: Done) -> None: ...
+
+    with pytest.raises(WiringError, match="clock= is no keyword"):
+        app.stages  # noqa: B018
+
+
+async def test_types_inside_of_a_function_are_found(nats: Settings) -> None:
+    app = App("plants")
+
+    class Local(Message):
+        at: datetime.datetime
+
+    @app.cron("* * * * *", zone="Europe/Berlin", attempts=1)
+    async def beat(tick: Tick) -> Local:
+        return Local(tick.at)
+
+    async with Harness(app, nats) as harness:
+        at = datetime.datetime(2026, 5, 27, tzinfo=datetime.UTC)
+        await harness.tick("beat", at)
+        await harness.drain()
+        assert await harness.messages(Local) == [Local(at)]
+        assert tick_id("beat", at) in [
+            one.headers.get("Mq-Id") for one in await harness.stored(subject="plants.=tick.beat")
+        ]
