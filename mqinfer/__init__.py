@@ -1,7 +1,7 @@
 """mqinfer: asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
 Declare:   App, Message, Row, Blob, Column, Tensor
-Handle:    Context, Retry, Snooze, Reject, Rejected, Backoff
+Handle:    Context, Tick, Retry, Snooze, Reject, Rejected, Backoff
 Run:       Worker, connect, Client, Settings
 Errors:    mqinfer.errors
 """
@@ -19,6 +19,7 @@ from mqinfer.context import Context
 from mqinfer.errors import MqinferError, Reject, Retry, Snooze
 from mqinfer.message import Message, Rejected, Row
 from mqinfer.model import Answer, Model, Tensor
+from mqinfer.tick import Tick
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -46,6 +47,7 @@ __all__ = [
     "Settings",
     "Snooze",
     "Tensor",
+    "Tick",
     "Worker",
     "connect",
 ]

@@ -12,24 +12,28 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mqinfer.backoff import Backoff
+from mqinfer.clocked import Clocked, StageKeywords
 from mqinfer.collisions import collisions
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Priority, Tensor
 from mqinfer.readable import unreadable
+from mqinfer.schedule import Schedule
 from mqinfer.stage import (
     Lifespan,
     Stage,
     Start,
     models_in,
+    read_later,
     read_limits,
     read_signature,
     read_start,
 )
+from mqinfer.tick import Tick, tick_of
 from mqinfer.times import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -57,10 +61,12 @@ class _Declared:
     lifespan: Lifespan | None
     early: bool
     start: object
+    later: object
+    clock: Schedule | None
     scope: Mapping[str, Any]
 
 
-class App:
+class App(Clocked):
     """One JetStream stream and what happens on it.
 
     Args:
@@ -126,6 +132,7 @@ class App:
         lifespan: Lifespan | None = None,
         early: bool = False,
         start: Start | str | None = None,
+        later: type[Message] | Sequence[type[Message]] = (),
         max_in_flight: int = 2048,
         max_bytes: int | str = 64 * 1024 * 1024,
         concurrency: int | None = None,
@@ -148,6 +155,7 @@ class App:
         lifespan: Lifespan | None = None,
         early: bool = False,
         start: Start | str | None = None,
+        later: type[Message] | Sequence[type[Message]] = (),
         max_in_flight: int = 2048,
         max_bytes: int | str = 64 * 1024 * 1024,
         concurrency: int | None = None,
@@ -175,6 +183,7 @@ class App:
             start: where a stage begins that never ran: "oldest", "new" (what is published from
                 then on), a datetime, or "2h" (ago). None is "oldest" in a new app; in one that ran
                 before a worker asks, if there is anything old. Without effect once it has begun.
+            later: the message types that the handler sets timers of with `ctx.later`.
             max_in_flight: messages taken and not yet acknowledged; 2048.
             max_bytes: of their payloads and headers (bytes or "64MB"); 64 MiB.
             concurrency: handlers that run at once; None is 512 for `async def`, and twice the
@@ -191,10 +200,10 @@ class App:
                 1,000,000.
             unknown: is refused when the wiring is read, with every other mistake in it.
         """
-        # Types declared inside a function are found in the frame that declares the stage.
-        frame = inspect.currentframe()
-        caller = frame.f_back if frame else None
-        scope = dict(caller.f_locals) if caller and caller.f_locals is not caller.f_globals else {}
+        clock = unknown.get("clock")
+        if isinstance(clock, Schedule):  # of `every` or `cron`
+            del unknown["clock"]
+        scope = _declared_in(4 if isinstance(clock, Schedule) else 2)
         limits: dict[str, object] = {
             "max_in_flight": max_in_flight,
             "max_bytes": max_bytes,
@@ -220,6 +229,8 @@ class App:
                     lifespan=lifespan,
                     early=early,
                     start=start,
+                    later=later,
+                    clock=clock if isinstance(clock, Schedule) else None,
                     scope=scope,
                 )
             )
@@ -227,6 +238,11 @@ class App:
             return function
 
         return declare if handler is None else declare(handler)
+
+    def _clocked(self, clock: Schedule, stage: StageKeywords) -> Callable[[Handler], Handler]:
+        declare: Any = self.stage
+        made: Callable[[Handler], Handler] = declare(clock=clock, **{"max_in_flight": 1, **stage})
+        return made
 
     def model(
         self,
@@ -308,10 +324,10 @@ class App:
 
     @property
     def messages(self) -> tuple[type[Message], ...]:
-        """Every type that a stage reads or writes, in the order of first use."""
+        """Every type that a stage reads, writes or sets timers of, in the order of first use."""
         found: dict[type[Message], None] = {}
         for stage in self.stages.values():
-            found.update(dict.fromkeys((stage.reads, *stage.writes)))
+            found.update(dict.fromkeys((stage.reads, *stage.sends)))
         return tuple(found)
 
     @property
@@ -354,6 +370,15 @@ class App:
             for model in (*declared.models, *models_in(declared.handler))
         }
         signature = read_signature(name, declared.handler, declared.scope)
+        if (declared.clock is not None) != (signature.reads is Tick) or (
+            declared.clock is not None and signature.batch
+        ):
+            raise WiringError(
+                f"stage {name}: a Tick is taken, one at a time, by a stage of @app.every or "
+                "@app.cron, and by no other"
+            )
+        if declared.clock is not None:
+            signature = replace(signature, reads=tick_of(name))
         return Stage(
             name=name,
             handler=declared.handler,
@@ -363,6 +388,8 @@ class App:
             lifespan=declared.lifespan,
             early=declared.early,
             start=read_start(name, declared.start, signature.reads),
+            later=read_later(name, declared.later),
+            clock=declared.clock,
         )
 
     # --- names ----------------------------------------------------------------------------------
@@ -405,11 +432,19 @@ class App:
         return f"App({self.name!r}, stages={[declared.name for declared in self._declared]})"
 
 
+def _declared_in(depth: int) -> dict[str, Any]:
+    """Types declared inside of a function are found in the frame that declares the stage."""
+    frame = inspect.currentframe()
+    for _ in range(depth):
+        frame = frame.f_back if frame else None
+    return dict(frame.f_locals) if frame and frame.f_locals is not frame.f_globals else {}
+
+
 def _unreadable(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
     """Types whose messages no reader could decode; each once."""
     seen: set[type[Message]] = set()
     for stage in stages.values():
-        for kind in (stage.reads, *stage.writes):
+        for kind in (stage.reads, *stage.sends):
             if kind not in seen:
                 yield from (WiringError(f"stage {stage.name}: {why}") for why in unreadable(kind))
             seen.add(kind)

@@ -19,6 +19,7 @@ import structlog
 from mqinfer import blob, plan, wiring
 from mqinfer.birth import new_id
 from mqinfer.blobfields import can_hold_blobs
+from mqinfer.clienttimers import ClientTimers
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.errors import ConfigurationError, PublishError
 from mqinfer.flow.publishing import publish_stored
@@ -45,7 +46,7 @@ log = structlog.get_logger("mqinfer.worker")
 PUBLISH_TIMEOUT = 30.0
 
 
-class Client:
+class Client(ClientTimers):
     """Publishes messages of one app, and calls its models; made by `mqinfer.connect(app)`.
 
     A message that is refused leaves the client usable. Models may be called in any task, event loop
@@ -117,18 +118,20 @@ class Client:
             PublishError: the stream refuses it for good.
         """
         payload, wire = await self._encoded(message)
-        key = message.__mqinfer__.key
-        subject = self.app.subject(type(message))
-        if key is not None:
-            subject += f".{key_token(getattr(message, key))}"
         return await self.publish_raw(
-            subject,
+            self._subject(message),
             payload,
             content_type=CONTENT_TYPES[wire],
             id=id,
             timeout=timeout,
             on_repeat=on_repeat,
         )
+
+    def _subject(self, message: Message) -> str:
+        """The full subject of a message."""
+        key = message.__mqinfer__.key
+        subject = self.app.subject(type(message))
+        return subject if key is None else f"{subject}.{key_token(getattr(message, key))}"
 
     async def _encoded(self, message: Message) -> tuple[bytes, Wire]:
         """The payload of a message whose blobs are stored, and its format."""
@@ -253,6 +256,8 @@ async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[C
     """`mqinfer.connect`, which says all about it."""
     settings = settings or Settings.load()
     async with wiring.services(app, settings, "client") as services:
+        if plan.uses_timers(app) and services.timers is not None:
+            await services.timers.ensure(plan.timers_spec(app))
         await services.broker.ensure_stream(plan.stream_spec(app))
         inference = services.inference
         assert services.store is not None
@@ -385,7 +390,13 @@ class Worker:
         if self.replay is not None:
             name = self.replay
             return await self._patience.answer(lambda: self._on_run(name, services))
-        return LiveWork(self.app, services.broker, stages=self._stages, drain=self._drain)
+        return LiveWork(
+            self.app,
+            services.broker,
+            stages=self._stages,
+            drain=self._drain,
+            timers=services.timers,
+        )
 
     async def _on_run(self, name: str, services: Services) -> Work:
         """The work of a replay run, which goes on if it was stopped."""

@@ -13,7 +13,7 @@ def collisions(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
     """Two types with one subject or table, and subjects that contain one another."""
     kinds: dict[type[Message], str] = {}
     for stage in stages.values():
-        for kind in (stage.reads, *stage.writes):
+        for kind in (stage.reads, *stage.sends):
             kinds.setdefault(kind, stage.name)
     seen: list[tuple[type[Message], str]] = []
     for kind, stage_name in kinds.items():
@@ -23,7 +23,7 @@ def collisions(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
                 f"stage {stage_name}: {kind.__name__} has subject {info.subject!r}; "
                 "'run' belongs to replays"
             )
-        writers = [stage.name for stage in stages.values() if kind in stage.writes]
+        writers = [stage.name for stage in stages.values() if kind in stage.sends]
         if writers and not info.foreign_ids:
             yield WiringError(
                 f"stage {writers[0]}: writes {kind.__name__}, which has foreign_ids=False: the ids "

@@ -6,9 +6,12 @@ also in a thread, is recorded on what the handler writes.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Awaitable, Generator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+
+from mqinfer.later import Later, cancelled, later
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -46,6 +49,7 @@ class Context:
         models: `name -> version` of the models that answered so far, ancestors' included.
         blobs: the blob store.
         emitted: what `emit` was given, outside a worker: for tests of handlers.
+        timers: what `later` and `cancel` were given, in their order; None where that is nothing.
         log: a structlog logger bound to stage, id, sequence and attempt.
     """
 
@@ -67,6 +71,7 @@ class Context:
         "stage",
         "state",
         "subject",
+        "timers",
         "waited",
         "waiting_since",
     )
@@ -98,6 +103,7 @@ class Context:
         self.models = models if models is not None else {}
         self.blobs = blobs
         self.emitted: list[Message] = []
+        self.timers: list[Later] | None = None
         # Seconds spent waiting for a server that is down, or for the turn of a model call: the
         # timeout does not count them. Waits may overlap (several model calls at once); the time
         # passes once for all of them.
@@ -141,6 +147,57 @@ class Context:
             BlobError: a blob in it cannot be stored.
         """
         self.emitted.append(output)
+        return SENT
+
+    def later(
+        self,
+        message: Message,
+        *,
+        after: float | str | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
+        name: str | None = None,
+        key: object = None,
+    ) -> Awaitable[None]:
+        """Have a message published when it is time, and never before.
+
+            await ctx.later(Reminder(position), after="1h", name="check")
+
+        It is set when the handler has succeeded and its outputs are stored; an attempt that fails
+        sets none. A redelivery sets it no second time. See docs/timers.md.
+
+        Args:
+            message: of a type that the stage was declared with: `@app.stage(later=Reminder)`.
+            after: from now, in seconds or as text ("1h", "2d").
+            at: a datetime with a zone; one that is past is now.
+            name: the next timer that this stage sets under the same name and key replaces this one,
+                and `cancel` ends it. None: nothing does.
+            key: tells timers of one name apart; None is the key of the message that is handled, if
+                its type has one.
+
+        Raises:
+            TypeError: it is no message.
+            ValueError: the time, the name or the key cannot be used.
+        """
+        return self._wish(later(message, after=after, at=at, name=name, key=key))
+
+    def cancel(self, name: str, *, key: object = None) -> Awaitable[None]:
+        """Let the timer that this stage set under a name never come; nothing where there is none.
+
+        It counts when the handler has succeeded, as `later` does.
+
+        Args:
+            name: of the timer.
+            key: as in `later`.
+
+        Raises:
+            ValueError: the name or the key cannot be used.
+        """
+        return self._wish(cancelled(name, key))
+
+    def _wish(self, wish: Later) -> Awaitable[None]:
+        if self.timers is None:
+            self.timers = []
+        self.timers.append(wish)
         return SENT
 
     def take_progress(self, now: float) -> bool:

@@ -11,8 +11,10 @@ from mqinfer.errors import ConfigurationError
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
 from mqinfer.rowpacks.which import may_come_packed, pack_consumer, pack_subject
+from mqinfer.schedule import Schedule
 from mqinfer.stage import Limits, Stage, Start
 from mqinfer.tables.tables import DeadLetterRow
+from mqinfer.timers import places
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -69,6 +71,11 @@ class Task:
     def packs(self) -> bool:
         """Whether its messages may come packed, which a consumer of its own reads."""
         return self.row is not None and not self.dead and may_come_packed(self.row)
+
+    @property
+    def clock(self) -> Schedule | None:
+        """When the clock feeds it; None where messages do."""
+        return self.stage.clock if self.stage else None
 
     @property
     def writes(self) -> tuple[type[Message], ...]:
@@ -157,8 +164,16 @@ def readers(app: App, kind: type[Message], run: str | None = None) -> frozenset[
     return frozenset(names)
 
 
-def stream_spec(app: App) -> StreamSpec:
-    """The app's stream."""
+def stream_spec(app: App, *, timers: bool | None = None) -> StreamSpec:
+    """The app's stream; where there are timers, what comes of them is copied into it.
+
+    Args:
+        app: the app.
+        timers: whether there are; None is whether a stage has any. A stream that copies goes on to
+            do so when nobody asks for it any more.
+    """
+    stream = places.stream_of(app.name)
+    copies = CopyOf(stream, ((f"{stream}.*.*.fired.>", f"{app.name}.>"),))
     return StreamSpec(
         name=app.name,
         subjects=(f"{app.name}.>",),
@@ -166,6 +181,29 @@ def stream_spec(app: App) -> StreamSpec:
         max_bytes=app.max_bytes,
         replicas=app.replicas,
         duplicate_window=app.duplicate_window,
+        copies=copies if (uses_timers(app) if timers is None else timers) else None,
+    )
+
+
+def uses_timers(app: App) -> bool:
+    """Whether a stage of the app sets timers, or the clock feeds one."""
+    stages, _ = app.resolve()  # also of an app with mistakes, which are told elsewhere
+    return any(stage.later or stage.clock is not None for stage in stages.values())
+
+
+def timers_spec(app: App) -> StreamSpec:
+    """The stream of the app's timers.
+
+    What waits in it has no age. What has come, or was cancelled, is remembered for longer than the
+    message can be delivered again that asked for it, and than the app's stream may be full.
+    """
+    name = places.stream_of(app.name)
+    return StreamSpec(
+        name=name,
+        subjects=(f"{name}.>",),
+        max_age=2 * app.max_age + 3600.0 if app.max_age else 0.0,
+        replicas=app.replicas,
+        schedules=True,
     )
 
 
@@ -188,6 +226,16 @@ def dead_subject(app: App, name: str) -> str:
 def state_bucket(app: App) -> str:
     """Where workers keep what they must know of one another."""
     return f"{app.name}-state"
+
+
+def schedule_bucket(app: App) -> str:
+    """Where workers keep how far each schedule is."""
+    return f"{app.name}-schedules"
+
+
+def clocked(app: App) -> dict[str, Schedule]:
+    """The schedules of an app's stages."""
+    return {name: stage.clock for name, stage in app.stages.items() if stage.clock is not None}
 
 
 def copy_spec(app: App, kind: type[Message]) -> StreamSpec:

@@ -251,7 +251,7 @@ class CopyOf:
 class StreamSpec:
     """A stream as an app wants it; None leaves the server's default.
 
-    `copies` cannot change once the stream exists: JetStream would copy everything again.
+    `copies` of one without `subjects` cannot change; with `schedules` messages may come later.
     """
 
     name: str
@@ -261,17 +261,17 @@ class StreamSpec:
     replicas: int = 1
     duplicate_window: float = 120.0
     copies: CopyOf | None = None
+    schedules: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSpec:
     """A durable pull consumer as a stage wants it.
 
-    `start_sequence` cannot change once the consumer exists; None takes the whole stream, or
-    whatever an existing consumer began with.
-    `start` is where one that is made begins instead: a time, or "new"; it has no effect on one that
-    exists, or together with `start_sequence`. `max_ack_pending` is how many messages
-    may be unacknowledged, over all workers; -1 leaves that to the slots of the workers.
+    `start_sequence` cannot change once the consumer exists; None takes the whole stream, or what an
+    existing consumer began with. `start` is where one that is made begins instead, a time or "new";
+    it has no effect on one that exists, or together with `start_sequence`. `max_ack_pending` is how
+    many may be unacknowledged, over all workers; -1 leaves that to the slots of the workers.
     """
 
     name: str

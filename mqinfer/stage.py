@@ -21,6 +21,7 @@ from mqinfer.errors import ConfigurationError, WiringError
 from mqinfer.message import Message, Rejected
 from mqinfer.model import Model
 from mqinfer.referred import referred
+from mqinfer.schedule import Schedule
 from mqinfer.times import parse_duration, parse_size, parse_time
 
 # Where a stage begins that has no consumer yet; what was stored before is not handled.
@@ -147,6 +148,8 @@ class Stage:
         early: each output leaves as it is yielded, not when the handler is done.
         start: where it begins; None is at the oldest message in a new app, and asked about in one
             that ran before. Without effect once it has begun.
+        later: the message types that it may set timers of.
+        clock: when the clock feeds it; None is a stage that messages feed.
 
     Raises:
         WiringError: nothing is yielded that could leave early.
@@ -160,6 +163,8 @@ class Stage:
     lifespan: Lifespan | None = None
     early: bool = False
     start: Start | None = None
+    later: tuple[type[Message], ...] = ()
+    clock: Schedule | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be early."""
@@ -178,6 +183,11 @@ class Stage:
     def writes(self) -> tuple[type[Message], ...]:
         """The message types that the stage may write."""
         return self.signature.writes
+
+    @property
+    def sends(self) -> tuple[type[Message], ...]:
+        """The message types that it may write, or set timers of."""
+        return tuple(dict.fromkeys((*self.writes, *self.later)))
 
 
 def read_limits(name: str, given: Mapping[str, Any]) -> Limits:
@@ -240,6 +250,28 @@ def read_start(name: str, given: object, reads: type[Message]) -> Start | None:
     raise WiringError(
         f"stage {name}: start={given!r} must be 'oldest', 'new', a datetime, or text such as '2h'"
     )
+
+
+def read_later(name: str, given: object) -> tuple[type[Message], ...]:
+    """The `later=` that `app.stage` was given.
+
+    Args:
+        name: the stage's name, for error texts.
+        given: a message type, or several.
+
+    Raises:
+        WiringError: it is neither.
+    """
+    kinds = given if isinstance(given, (list, tuple)) else (given,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Message)) or (
+            getattr(kind, "__mqinfer__", None) is None
+        ):
+            raise WiringError(
+                f"stage {name}: later= names the message types that it sets timers of, not "
+                f"{_name(kind)}"
+            )
+    return tuple(dict.fromkeys(kinds))
 
 
 def models_in(handler: Callable[..., Any]) -> Iterator[Model]:

@@ -89,5 +89,8 @@ class Streams(Protocol):
             since: when the first was stored.
         """
 
+    def no_timers(self) -> str | None:
+        """Why this server cannot keep timers, and what to do; None if it can."""
+
     async def delete(self, stream: str, sequence: int) -> bool:
         """Delete one message; False if it was not there any more."""

@@ -16,6 +16,7 @@ by hand need no server at all:
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -33,10 +34,12 @@ from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import CONTENT_TYPE, header_block
 from mqinfer.message import Message
 from mqinfer.operate.letters import Letter
+from mqinfer.operate.timers import Waiting, waiting
 from mqinfer.rowpacks.unpack import raw_rows
 from mqinfer.rowpacks.which import pack_consumer, row_subject
 from mqinfer.settings import Settings
 from mqinfer.streams import Stored
+from mqinfer.tick import tick_id, tick_of
 from mqinfer.worker.services import Services
 
 __all__ = [
@@ -133,6 +136,8 @@ class Harness:
             wiring.services(self.app, self.settings, "test")
         )
         broker = self.services.broker
+        if plan.uses_timers(self.app) and self.services.timers is not None:
+            await self.services.timers.ensure(plan.timers_spec(self.app))
         await broker.ensure_stream(plan.stream_spec(self.app))
         await broker.ensure_stream(plan.dead_stream_spec(self.app))
         self.client = Client(self.app, self.services)
@@ -209,6 +214,22 @@ class Harness:
             content_type = raw.headers.get(CONTENT_TYPE)
             found += [codec.decode(kind, payload, content_type) for payload in payloads]
         return found
+
+    async def timers(self, stage: str | None = None) -> list[Waiting]:
+        """The timers that wait, and the next tick of each schedule; of all stages, or of one."""
+        broker = self.services.broker
+        assert isinstance(broker, JetStream)
+        return await waiting(self.app, Scanner(broker.client), stage)
+
+    async def tick(self, stage: str, at: datetime.datetime | None = None) -> str:
+        """Let the clock strike for a stage, whatever its schedule; the id of the tick.
+
+        Args:
+            stage: one of `@app.every` or `@app.cron`.
+            at: the time of the tick; None is now.
+        """
+        now = datetime.datetime.now(datetime.UTC) if at is None else at.astimezone(datetime.UTC)
+        return await self.client.publish(tick_of(stage)(now), id=tick_id(stage, now))
 
     async def dead(self) -> list[DeadLetter]:
         """The app's dead letters, in order."""

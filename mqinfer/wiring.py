@@ -19,6 +19,7 @@ from mqinfer.worker.services import Services
 if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse
     from mqinfer.adapters.spread import Spread
+    from mqinfer.adapters.timetable import Timetable
     from mqinfer.adapters.triton import TritonClient
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
@@ -109,6 +110,14 @@ def followed_aliases(app: App, broker: JetStream) -> FollowedAliases | None:
     return FollowedAliases(broker.bucket(bucket(app)), wanted) if wanted else None
 
 
+def timetable(app: App, broker: JetStream) -> Timetable:
+    """The timers of an app; nothing is asked of the server yet."""
+    from mqinfer.adapters.timetable import Timetable
+    from mqinfer.timers.places import stream_of
+
+    return Timetable(broker, stream_of(app.name))
+
+
 def blob_bucket(app: App) -> str:
     """The bucket that `MQINFER_BLOBS=nats://` names."""
     return f"{app.name}-blobs"
@@ -179,4 +188,5 @@ async def services(
             inline_limit=settings.inline_blob_bytes,
             patience=patience,
             lines=broker,
+            timers=timetable(app, broker),
         )

@@ -11,19 +11,19 @@ from tests import rooms
 
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
-    "errors identity birth times split backoff hints opened referred context message row column "
-    "blob blobfields readable codec written model stage collisions app settings observe metrics "
-    "image imageheader jpeg counts collector http bucket streams ports signals starting headers "
-    "origin processors varint supervise",
+    "errors identity birth times split backoff hints opened referred context later message row "
+    "column blob blobfields readable codec written model stage collisions app clocked cron "
+    "schedule tick settings observe metrics image imageheader jpeg counts collector http bucket "
+    "streams ports signals starting headers origin processors varint supervise",
     "rowpacks",
     "flow",
-    "inference tables",
+    "inference tables timers",
     "plan",
     "worker",
     "replay operate",
     "adapters",
     "wiring",
-    "client",
+    "client clienttimers",
     "fakemodels",
     "testing stack packed bench cli __main__ mqinfer",
 )

@@ -338,7 +338,7 @@ def test_the_keywords_of_a_stage_are_the_limits():
             for name, parameter in inspect.signature(function).parameters.items()
             if parameter.kind is parameter.KEYWORD_ONLY
         }
-        assert list(found) == ["name", "models", "lifespan", "early", "start", *defaults]
+        assert list(found) == ["name", "models", "lifespan", "early", "start", "later", *defaults]
         assert {name: found[name].default for name in defaults} == defaults
         assert {name: found[name].annotation for name in defaults} == annotated
 

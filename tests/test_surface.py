@@ -14,9 +14,15 @@ from typing import Any, get_overloads
 
 import pytest
 
+from mqinfer.app import App
+from mqinfer.client import Client
+from mqinfer.clienttimers import ClientTimers
+from mqinfer.clocked import Clocked
 from mqinfer.message import Message, MessageMeta, Row
 
 MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack")
+# Classes of which a part lies in a file of its own.
+WHOLES, PARTS = (App, Client), (Clocked, ClientTimers)
 KINDS = tuple(type(inspect.Parameter.KEYWORD_ONLY))
 KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
@@ -35,6 +41,23 @@ class App(
     lifespan: Lifespan | None = None,
 )
     connect(settings: Settings | None = None) -> AbstractAsyncContextManager[Any]
+    cron(
+        fields: str,
+        *,
+        zone: str | None = None,
+        catch_up: CatchUp = 'all',
+        tolerance: float | str = 60.0,
+        **stage: Unpack[StageKeywords],
+    ) -> Callable[[Handler], Handler]
+    every(
+        period: float | str,
+        *,
+        at: str | None = None,
+        zone: str | None = None,
+        catch_up: CatchUp = 'all',
+        tolerance: float | str = 60.0,
+        **stage: Unpack[StageKeywords],
+    ) -> Callable[[Handler], Handler]
     filters(kind: type[Message], run: str | None = None) -> tuple[str, ...]
     kind_of(subject: str) -> type[Message] | None
     messages: tuple[type[Message], ...]
@@ -59,6 +82,7 @@ class App(
         lifespan: Lifespan | None = None,
         early: bool = False,
         start: Start | str | None = None,
+        later: type[Message] | Sequence[type[Message]] = (),
         max_in_flight: int = 2048,
         max_bytes: int | str = 67108864,
         concurrency: int | None = None,
@@ -102,7 +126,17 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
     wire() -> Any
 class Client(app: App, services: Services, inference: Inference | None = None)
     blobs: BlobStore
+    async cancel(name: str, *, key: object = None, stage: str | None = None) -> bool
     async lag(name: str) -> int
+    async later(
+        message: Message,
+        *,
+        after: float | str | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
+        name: str | None = None,
+        key: object = None,
+        id: str | None = None,
+    ) -> str
     model(model: Model | str) -> Model
     async publish(
         message: Message,
@@ -141,7 +175,16 @@ class Context(
     models: dict[str, str] | None = None,
     blobs: BlobStore | None = None,
 )
+    cancel(name: str, *, key: object = None) -> Awaitable[None]
     emit(output: Message) -> Awaitable[None]
+    later(
+        message: Message,
+        *,
+        after: float | str | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
+        name: str | None = None,
+        key: object = None,
+    ) -> Awaitable[None]
     log: FilteringBoundLogger
     model_calls(now: float, queued: int, sent: int) -> None
     pause(now: float) -> None
@@ -224,6 +267,8 @@ class Settings(
     nats_servers: list[str]
 class Snooze(reason: str = 'not yet', *, after: float)
 class Tensor(dtype: str, shape: tuple[int, ...])
+class Tick(at: datetime.datetime)
+    late: float
 class Worker(
     app: App,
     *,
@@ -295,6 +340,8 @@ class Harness(app: App, settings: Settings)
     async publish(*messages: Message, ids: Sequence[str] | None = None) -> list[str]
     async publish_bytes(subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None
     async stored(stream: str | None = None, subject: str = '>') -> list[Stored]
+    async tick(stage: str, at: datetime.datetime | None = None) -> str
+    async timers(stage: str | None = None) -> list[Waiting]
     worker(*stages: str) -> AsyncIterator[Worker]
 class ModelCall(
     model: str,
@@ -506,8 +553,9 @@ def public(module: ModuleType) -> dict[str, Any]:
 
 
 def members(kind: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties that a class itself defines."""
-    for name, value in vars(kind).items():
+    """The public methods and properties that a class itself defines, or a part of it does."""
+    parts = [base for base in kind.__mro__ if base in PARTS] if kind in WHOLES else []
+    for name, value in [pair for part in (kind, *parts) for pair in vars(part).items()]:
         if not name.startswith("_") and (
             isinstance(value, (property, classmethod, staticmethod)) or inspect.isfunction(value)
         ):

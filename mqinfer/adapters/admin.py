@@ -116,6 +116,9 @@ def stream_config(spec: StreamSpec) -> dict[str, Any]:
     }
     if spec.subjects:
         config["subjects"] = list(spec.subjects)
+    if spec.schedules:  # such a stream must not refuse what is new
+        config |= {"allow_msg_schedules": True, "allow_msg_ttl": True, "allow_rollup_hdrs": True}
+        config["discard"] = "old"
     if spec.copies is not None:
         transforms = [{"src": taken, "dest": stored} for taken, stored in spec.copies.transforms]
         config["sources"] = [{"name": spec.copies.stream, "subject_transforms": transforms}]
@@ -125,7 +128,7 @@ def stream_config(spec: StreamSpec) -> dict[str, Any]:
 def copy_conflict(spec: StreamSpec, has: Mapping[str, Any]) -> str | None:
     """Why a stream that exists cannot be used as the copy that `spec` wants, or None."""
     wanted = stream_config(spec).get("sources")
-    if wanted is None or has.get("sources") == wanted:
+    if wanted is None or spec.subjects or has.get("sources") == wanted:
         return None
     found = [_PARTITIONS.findall(str(sources)) for sources in (has.get("sources"), wanted)]
     if all(found) and found[0] != found[1]:
@@ -176,6 +179,9 @@ async def ensure_stream(api: Api, spec: StreamSpec) -> None:
             log.info("stream created", stream=spec.name, subjects=list(spec.subjects))
             return
     has = info["config"]
+    if spec.subjects and "sources" in wanted:  # beside what an operator may have it copy
+        others = [one for one in has.get("sources") or [] if one not in wanted["sources"]]
+        wanted["sources"] = others + wanted["sources"]
     differs = {key: value for key, value in wanted.items() if has.get(key) != value}
     if not differs:
         return

@@ -138,6 +138,11 @@ class LeanClient(Client):
         """Whether the server greeted, and asks who is there."""
         return bool(self._server_info.get("auth_required"))
 
+    @property
+    def server_version(self) -> str:
+        """Of the server that it is connected to; "" where it says none."""
+        return str(self._server_info.get("version") or "")
+
     def connected(self) -> bool:
         """`is_connected`, in one call: it is asked for every publish."""
         return bool(self._status == Client.CONNECTED or self.is_draining)

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.adapters import admin
+from mqinfer.adapters.timetable import too_old
 from mqinfer.errors import MqinferError, Unavailable
 from mqinfer.identity import last_header, parse_header_block, parse_status
 from mqinfer.streams import Stored
@@ -157,6 +158,10 @@ class Scanner:
             if not seen:
                 return
             body = {"seq": seen + 1}
+
+    def no_timers(self) -> str | None:
+        """Why this server cannot keep timers, and what to do; None if it can."""
+        return too_old(self._client.server_version)
 
     async def delete(self, stream: str, sequence: int) -> bool:
         """Delete one message; False if it was not there any more."""

@@ -14,7 +14,7 @@ from mqinfer.cli.load import load_app
 from mqinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from mqinfer.operate.graph import Graph
+    from mqinfer.operate.graph import Edge, Graph
 
 
 class Format(StrEnum):
@@ -74,9 +74,9 @@ def mermaid(graph: Graph) -> str:
         left, right = shapes[node.kind]
         label = node.name.replace('"', "#quot;")
         lines.append(f'  {node.id}{left}"{label}"{right}:::{node.kind}')
-    lines += [
-        f"  {edge.source} {'-.->' if edge.call else '-->'} {edge.target}" for edge in graph.edges
-    ]
+    for edge in graph.edges:
+        arrow = "-.->" if edge.call else "-- later -->" if edge.later else "-->"
+        lines.append(f"  {edge.source} {arrow} {edge.target}")
     lines += [
         "  classDef stage fill:#dbeafe,stroke:#1d4ed8,color:#111",
         "  classDef subject fill:#f3f4f6,stroke:#6b7280,color:#111",
@@ -98,15 +98,21 @@ def dot(graph: Graph) -> str:
     lines += [
         f"  {node.id} [label={json.dumps(node.name)}, {looks[node.kind]}];" for node in graph.nodes
     ]
-    lines += [
-        f"  {edge.source} -> {edge.target}{' [style=dashed]' if edge.call else ''};"
-        for edge in graph.edges
-    ]
+    lines += [f"  {edge.source} -> {edge.target}{_look(edge)};" for edge in graph.edges]
     return "\n".join([*lines, "}"])
+
+
+def _look(edge: Edge) -> str:
+    if edge.call:
+        return " [style=dashed]"
+    return " [label=later]" if edge.later else ""
 
 
 def as_text(graph: Graph) -> str:
     """Nodes and edges as JSON."""
     nodes = [{"id": n.id, "kind": n.kind, "name": n.name, "note": n.note} for n in graph.nodes]
-    edges = [{"source": e.source, "target": e.target, "call": e.call} for e in graph.edges]
+    edges = [
+        {"source": e.source, "target": e.target, "call": e.call, "later": e.later}
+        for e in graph.edges
+    ]
     return json.dumps({"app": graph.name, "nodes": nodes, "edges": edges}, indent=2)

@@ -23,6 +23,7 @@ _COMMANDS = (
     "models",
     "check",
     "bench",
+    "timers",
     "begin",
     "rename",
     "graph",

@@ -130,6 +130,10 @@ class Emitter:
             return result
         raise self._foreign(result)
 
+    def writes(self, kind: type[Message]) -> bool:
+        """Whether the stage may write a type."""
+        return kind in self._outlets
+
     def _foreign(self, item: object) -> TypeError:
         declared = ", ".join(kind.__name__ for kind in self._outlets) or "nothing"
         return TypeError(

@@ -136,6 +136,8 @@ class InBatches:
         split = Split([jobs])
         while part := split.take():
             current.set(part[0].context)
+            if self._stage.later:
+                _forget_timers(part)
             try:
                 results = await self._results(part)
             except (Retry, Snooze, Unavailable) as error:
@@ -192,6 +194,13 @@ class InBatches:
     def close(self) -> None:
         """Let threads end."""
         self._threads.close()
+
+
+def _forget_timers(jobs: Sequence[Job]) -> None:
+    """What was asked for in a handling that failed, of the whole batch, is asked for anew."""
+    for job in jobs:
+        if job.context is not None:
+            job.context.timers = None
 
 
 def _concurrency(stage: Stage) -> int:

@@ -27,6 +27,7 @@ from mqinfer.identity import ANCESTORS, MODELS, input_id, parse_ancestors, parse
 
 if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
+    from mqinfer.later import Later
     from mqinfer.message import Message
     from mqinfer.ports import Delivery
 
@@ -84,6 +85,13 @@ class DeliveryContext(Context):
             )
         return early.emit(output)
 
+    def _wish(self, wish: Later) -> Awaitable[None]:
+        del wish
+        raise RuntimeError(
+            f"stage {self.stage} sets no timers: say of which types it does with "
+            "@app.stage(later=...)"
+        )
+
     @property
     def models(self) -> dict[str, str]:  # type: ignore[override]
         """Models that answered so far, ancestors' included."""
@@ -111,6 +119,36 @@ class DeliveryContext(Context):
     def published(self) -> float:  # type: ignore[override]
         """When the stream stored it, in seconds since the epoch."""
         return self._delivery.published / 1e9
+
+
+class TimedContext(DeliveryContext):
+    """Of a stage that sets timers.
+
+    Attributes:
+        over: the handling is, and what it asked for was taken.
+    """
+
+    __slots__ = ("over",)
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        headers: Mapping[str, str],
+        stage: str,
+        state: object,
+        blobs: BlobStore | None,
+        run: str | None,
+    ):
+        super().__init__(delivery, headers, stage, state, blobs, run)
+        self.timers = None
+        self.over = False
+
+    def _wish(self, wish: Later) -> Awaitable[None]:
+        if self.over:
+            raise RuntimeError(
+                f"stage {self.stage}: ctx.later and ctx.cancel are for a handler while it runs"
+            )
+        return Context._wish(self, wish)  # past the class between, which refuses
 
 
 class State(enum.Enum):
@@ -163,13 +201,18 @@ class Job(Struct, eq=False):  # a Struct: one is made for every message
     problem: Exception | None = None
 
     def open(
-        self, stage: str, state: object, blobs: BlobStore | None, run: str | None = None
+        self,
+        stage: str,
+        state: object,
+        blobs: BlobStore | None,
+        run: str | None = None,
+        kind: type[DeliveryContext] = DeliveryContext,
     ) -> DeliveryContext:
         """Read the headers and make the context; once, when the message's turn has come."""
         headers = self.delivery.headers
         if headers and (ancestors := headers.get(ANCESTORS)):
             self.ancestors = parse_ancestors(ancestors)
-        self.context = DeliveryContext(self.delivery, headers, stage, state, blobs, run)
+        self.context = kind(self.delivery, headers, stage, state, blobs, run)
         return self.context
 
     # --- transitions ----------------------------------------------------------------------------

@@ -6,12 +6,23 @@ A runner and its settler ask it; without one (None) the plain way is taken, whic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from mqinfer.flow.job import Job
+    from mqinfer.later import Later
     from mqinfer.message import Message
-    from mqinfer.ports import Delivery
+    from mqinfer.ports import Delivery, PublishDone
+
+
+class SetsTimers(Protocol):
+    """Sets the timers that the handlers of one stage ask for; `timers.setter.Setter` does."""
+
+    def take(self, job: Job) -> Sequence[Later]:
+        """What its handler asked for, and forget it."""
+
+    def set(self, job: Job, wishes: Sequence[Later], done: PublishDone) -> None:
+        """Set them, and call `done` once: None when all are stored, else the first error."""
 
 
 class Policy:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mqinfer.flow.job import DeliveryContext
 from mqinfer.identity import ONLY, disown, sent_back
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Reader:
         app: its name.
         readers: consumers that read the same messages: one for another of them is passed over.
         foreign_ids: whether headers that strangers may have set say who a message is.
+        context: what handlers are given.
     """
 
     stage: str
@@ -40,6 +42,7 @@ class Reader:
     app: str = ""
     readers: frozenset[str] = frozenset()
     foreign_ids: bool = True
+    context: type[DeliveryContext] = DeliveryContext
 
     def read(self, job: Job) -> bool:
         """Read headers and payload; False when the message is for another consumer.
@@ -51,7 +54,7 @@ class Reader:
             delivery = job.delivery
             if not sent_back(delivery.headers, self.app):
                 disown(delivery.headers, delivery.stream, delivery.sequence)
-        headers = job.open(self.stage, self.state, self.blobs, self.run).headers
+        headers = job.open(self.stage, self.state, self.blobs, self.run, self.context).headers
         only = headers.get(ONLY) if headers else None
         # Whoever is named answers it. Where nobody is (a stage that is no more), or where anybody
         # may have set it, it is answered here.

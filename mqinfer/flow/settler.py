@@ -26,7 +26,7 @@ from mqinfer.identity import ONLY
 
 if TYPE_CHECKING:
     from mqinfer.flow.ledger import Ledger
-    from mqinfer.flow.policy import Policy
+    from mqinfer.flow.policy import Policy, SetsTimers
     from mqinfer.message import Message
     from mqinfer.observe import StageMetrics
     from mqinfer.ports import Broker, Delivery
@@ -54,6 +54,7 @@ class Settler:
         clock: monotonic seconds.
         run: the replay run, or None.
         policy: of ordered or replayed work; None is plain work.
+        timers: sets what handlers asked for with `ctx.later`; None where they cannot.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Settler:
         clock: Callable[[], float],
         run: str | None = None,
         policy: Policy | None = None,
+        timers: SetsTimers | None = None,
     ):
         self._stage = stage
         self._limits = limits
@@ -82,6 +84,7 @@ class Settler:
         self._clock = clock
         self._run = run
         self._policy = policy
+        self._timers = timers
 
     def holds(self, job: Job) -> bool:
         """Whether there is still something to be said about a message: it is open, and ours."""
@@ -123,7 +126,7 @@ class Settler:
         if self._policy is not None:
             beside = self._policy.after_answer(job, sent + len(outputs))
         if not outputs and not beside and job.unpublished == 0:
-            self._done(job)
+            self._stored(job)
             return
         if sent == 0:
             job.unpublished += 1  # held until all are sent: an early answer must not settle it
@@ -178,9 +181,17 @@ class Settler:
             job.problem = error
         if job.unpublished == 0 and job.state is not SETTLED:
             if job.problem is None:
-                self._done(job)
+                self._stored(job)
             else:
                 self.failed(job, job.problem)
+
+    def _stored(self, job: Job) -> None:
+        """All outputs are stored: now timers may be set, so that no attempt that fails sets one."""
+        if self._timers is not None and (wishes := self._timers.take(job)):
+            job.unpublished += 1
+            self._timers.set(job, wishes, partial(self._published, job))
+        else:
+            self._done(job)
 
     def _done(self, job: Job) -> None:
         if not self.holds(job):

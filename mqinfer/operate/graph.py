@@ -31,11 +31,15 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Messages go from `source` to `target`; where one is a model, it is called."""
+    """Messages go from `source` to `target`; where one is a model, it is called.
+
+    `later` are those of a timer.
+    """
 
     source: str
     target: str
     call: bool = False
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,10 @@ def graph_of(app: App) -> Graph:
         return node(kind, "subject", info.subject, kind.__name__)
 
     for stage in app.stages.values():
-        reads = of_message(stage.reads)
+        if stage.clock is None:
+            reads = of_message(stage.reads)
+        else:
+            reads = node(("clock", stage.name), "subject", stage.clock.text, "Tick")
         here = node(("stage", stage.name), "stage", stage.name, "batch" * stage.signature.batch)
         edges[Edge(reads, here)] = None
         for model in stage.models:
@@ -84,4 +91,6 @@ def graph_of(app: App) -> Graph:
             edges[Edge(at, here, call=True)] = None
         for kind in stage.writes:
             edges[Edge(here, of_message(kind))] = None
+        for kind in stage.later:
+            edges[Edge(here, of_message(kind), later=True)] = None
     return Graph(app.name, tuple(nodes), tuple(edges))

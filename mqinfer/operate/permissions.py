@@ -15,6 +15,7 @@ from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
 from mqinfer.replay import coverage, runs
 from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
+from mqinfer.timers import places
 from mqinfer.worker import known
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def permissions(
         publish[f"$JS.API.STREAM.INFO.{stream}"] = None
     publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
     publish[f"$KV.{bucket}.{known.KEY}"] = None
+    if plan.uses_timers(app):
+        publish[f"$JS.API.STREAM.INFO.{places.stream_of(app.name)}"] = None
     tasks = plan.tasks(app, names)
     for task in tasks:
         for spec in plan.consumer_specs(app, task):
@@ -83,6 +86,16 @@ def permissions(
             publish[plan.dead_subject(app, task.name)] = None
         for kind in task.writes:
             publish.update(dict.fromkeys(_subjects(app, kind)))
+        if task.stage is not None and (task.stage.later or task.clock is not None):
+            timers = places.stream_of(app.name)
+            publish[f"{timers}.{task.name}.>"] = None
+            publish[f"$JS.API.STREAM.MSG.GET.{timers}"] = None
+            publish[f"$JS.API.STREAM.PURGE.{timers}"] = None
+        if task.clock is not None:
+            schedules = plan.schedule_bucket(app)
+            publish[f"$JS.API.STREAM.INFO.KV_{schedules}"] = None
+            publish[f"$JS.API.STREAM.MSG.GET.KV_{schedules}"] = None
+            publish[f"$KV.{schedules}.>"] = None  # also of those that are no more
     watched = plan.upstream(app, tasks)
     for task in tasks:
         watched += plan.downstream(app, task)

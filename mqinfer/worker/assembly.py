@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from mqinfer import plan
 from mqinfer.codec import Codec
 from mqinfer.flow.beat import Beat
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import Handling, InBatches, OneByOne
 from mqinfer.flow.intake import Gate, Source
-from mqinfer.flow.job import Job
+from mqinfer.flow.job import DeliveryContext, Job, TimedContext
 from mqinfer.flow.lane import Lane
 from mqinfer.flow.ledger import Ledger
 from mqinfer.flow.reader import Reader
@@ -25,12 +27,15 @@ from mqinfer.identity import CONTENT_TYPE
 from mqinfer.rowpacks.unpack import Pack
 from mqinfer.tables.intotable import IntoTable, dead_letter_row
 from mqinfer.tables.packsintotable import PacksIntoTable
+from mqinfer.timers.setter import Setter
 
 if TYPE_CHECKING:
     from mqinfer.ports import Delivery
     from mqinfer.tables.sink import Sink
     from mqinfer.worker.services import Services
-    from mqinfer.worker.work import Work
+    from mqinfer.worker.work import Binding, Work
+
+log = structlog.get_logger("mqinfer.worker")
 
 HEADERS_ROOM = 64 * 1024  # what subject and headers may add to the largest payload, in bytes
 # Messages that may wait for handlers, or be in them. What waits here could be another worker's: no
@@ -63,12 +68,14 @@ class Assembly:
         work: what the worker works on.
         beat: of the loop.
         lane: of the suspects of all stages.
+        setters: of the timers of stages that set any; to be closed in the end.
     """
 
     services: Services
     work: Work
     beat: Beat = field(default_factory=Beat)
     lane: Lane = field(default_factory=Lane)
+    setters: list[Setter] = field(default_factory=list)
 
     def runners(self, task: plan.Task, sink: Sink | None, state: object) -> list[Runner]:
         """The runners of one task: a sink has one for single rows, and one for packs of them.
@@ -121,6 +128,7 @@ class Assembly:
             broker=services.broker,
             pack=binding.pack,
         )
+        setter = self._setter(task, binding, codec)
         settler = Settler(
             task.name,
             task.limits,
@@ -133,6 +141,7 @@ class Assembly:
             clock=clock,
             run=binding.run,
             policy=binding.policy,
+            timers=setter,
         )
         handling = self._handling(task, settler, sink, packs)
         slots = self._slots(task, handling, binding.slots)
@@ -156,6 +165,7 @@ class Assembly:
                 app.name,
                 plan.readers(app, task.reads, binding.run),
                 task.reads.__mqinfer__.foreign_ids,
+                TimedContext if task.stage and task.stage.later else DeliveryContext,
             ),
             limits=task.limits,
             handling=handling,
@@ -176,6 +186,30 @@ class Assembly:
         )
         metrics.watch(slots, lambda: self.work.waiting.get(task.name), lambda: runner.blocked)
         return runner
+
+    def _setter(self, task: plan.Task, binding: Binding, codec: Codec) -> Setter | None:
+        """Sets the timers of a stage; None where it has none, and in a run, which sets none."""
+        app, services = self.work.app, self.services
+        if task.stage is None or not task.stage.later:
+            return None
+        if services.timers is None or binding.created is None:
+            log.info("timers are not set in a run", stage=task.name, run=binding.run)
+            return None
+        emitter = Emitter(
+            app,
+            task.name,
+            task.stage.later,
+            run=None,
+            codec=codec,
+            store=services.store,
+            inline_limit=services.inline_limit,
+            broker=services.broker,
+            pack=False,  # one message is one timer
+        )
+        key = task.reads.__mqinfer__.key
+        setter = Setter(app, task.name, key, emitter, services.timers, binding.created)
+        self.setters.append(setter)
+        return setter
 
     def _handling(
         self, task: plan.Task, settler: Settler, sink: Sink | None, packs: bool

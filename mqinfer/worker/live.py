@@ -13,6 +13,8 @@ from mqinfer import plan
 from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.flow.ordered import Leases, OneEach, Partitions
 from mqinfer.rowpacks.which import pack_consumer
+from mqinfer.timers.keeper import Keeper
+from mqinfer.timers.ontime import OnTime
 from mqinfer.worker import known
 from mqinfer.worker.known import Known, Place
 from mqinfer.worker.survey import survey
@@ -21,6 +23,7 @@ from mqinfer.worker.work import Binding, Running
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.ports import Broker, ConsumerSpec, ConsumerState
+    from mqinfer.timers.table import Table
 
 log = structlog.get_logger("mqinfer.worker")
 
@@ -36,6 +39,7 @@ class LiveWork:
         broker: its server.
         stages: names of stages and sinks; None is all.
         drain: end when nothing is left to do.
+        timers: of the app; None keeps no schedules.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class LiveWork:
         *,
         stages: Sequence[str] | None = None,
         drain: bool = False,
+        timers: Table | None = None,
     ):
         self.app = app
         self.tasks = plan.tasks(app, stages)
@@ -60,6 +65,11 @@ class LiveWork:
         self._noted: set[str] = set()  # tasks whose place was written down
         self._note_at = 0.0  # when they are next, in the loop's time
         self._denied = False  # whether these credentials may not
+        self._clocked = [task.name for task in self.tasks if task.clock is not None]
+        self._keeper: Keeper | None = None
+        if timers is not None and self._clocked:
+            kept = broker.bucket(plan.schedule_bucket(app), replicas=app.replicas)
+            self._keeper = Keeper(app.name, plan.clocked(app), timers, kept)
 
     # --- consumers ------------------------------------------------------------------------------
 
@@ -69,6 +79,11 @@ class LiveWork:
         Raises:
             ConflictError: a stage is new in an app that ran before, or may have been renamed.
         """
+        await self._survey()
+        if self._keeper is not None:
+            await self._keeper.begin()
+
+    async def _survey(self) -> None:
         before = await self._recall()
         if before is not None:
             await self._take_over(before)
@@ -161,8 +176,15 @@ class LiveWork:
 
     def binding(self, task: plan.Task, clock: Callable[[], float]) -> Binding:
         """A task's own consumer, or its partitions."""
-        stream = plan.stream_of(self.app, task)
-        plain = Binding(stream, task.name, self._broker, task.writes)
+        plain = Binding(
+            plan.stream_of(self.app, task),
+            task.name,
+            self._broker,
+            task.writes,
+            created=lambda: self._created.get(self.app.name),
+        )
+        if task.clock is not None and task.clock.catch_up != "all":
+            return replace(plain, policy=OnTime(self.app.name, task.clock))
         if task.packs:
             return replace(plain, packs=pack_consumer(task.name))
         if not task.ordered:
@@ -178,7 +200,20 @@ class LiveWork:
     # --- how far everything is ------------------------------------------------------------------
 
     async def watch(self, worker: Running) -> None:
-        """Keep the lag of the consumers that matter here, and end a drain."""
+        """Keep the lag of the consumers that matter here, and the schedules; end a drain."""
+        if self._keeper is None:
+            await self._watch(worker)
+            return
+        async with asyncio.TaskGroup() as group:
+            keeping = [
+                group.create_task(self._keeper.keep(name), name=f"schedule of {name}")
+                for name in self._clocked
+            ]
+            await self._watch(worker)
+            for task in keeping:
+                task.cancel()
+
+    async def _watch(self, worker: Running) -> None:
         upstream = plan.upstream(self.app, self.tasks)
         watched = {task.name: task for task in upstream}
         for task in self.tasks:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mqinfer.inference.inference import Inference
     from mqinfer.observe import Metrics
     from mqinfer.ports import Broker, Database
+    from mqinfer.timers.table import Table
     from mqinfer.worker.renewals import Lines
 
 
@@ -29,6 +30,7 @@ class Services:
         patience: how the start waits for the broker.
         lines: further connections to the broker; None renews nothing while a handler blocks the
             event loop.
+        timers: of the app; None where nothing can set one.
     """
 
     broker: Broker
@@ -39,3 +41,4 @@ class Services:
     inline_limit: int = 65536
     patience: Patience = field(default_factory=Patience)
     lines: Lines | None = None
+    timers: Table | None = None

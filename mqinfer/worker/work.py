@@ -26,6 +26,8 @@ class Binding:
         writes: the types that it may write.
         run: the replay run, or None.
         policy: of ordered or replayed work; None is plain work.
+        created: when the stream was made that the places of messages are in; None in a run, which
+            sets no timers.
         slots: makes the account of what is in flight of the size of the largest message (bytes)
             and the messages that may wait for handlers or be in them; None is the plain one.
         pack: whether rows that only a sink reads go many in one message.
@@ -38,6 +40,7 @@ class Binding:
     writes: tuple[type[Message], ...]
     run: str | None = None
     policy: Policy | None = None
+    created: Callable[[], str | None] | None = None
     slots: Callable[[int, int], Slots] | None = None
     pack: bool = True
     packs: str | None = None

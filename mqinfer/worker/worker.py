@@ -171,6 +171,8 @@ class Worker:
 
     async def _ensure_streams(self) -> None:
         broker = self._services.broker
+        if self._services.timers is not None and plan.uses_timers(self.app):
+            await self._services.timers.ensure(plan.timers_spec(self.app))
         for stream in (plan.stream_spec(self.app), plan.dead_stream_spec(self.app)):
             await broker.ensure_stream(stream)
         await broker.bucket(
@@ -189,6 +191,8 @@ class Worker:
             finally:
                 for helper in helpers:
                     helper.cancel()
+                for setter in self._assembly.setters:
+                    await setter.close()
         if self._refusal is not None:
             raise self._refusal
 

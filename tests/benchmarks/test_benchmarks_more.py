@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency, load, replay, scale, servers, sink, start, views
+from benchmarks import latency, load, replay, scale, servers, sink, start, timers, views
 from benchmarks.results import Options, Result
 from benchmarks.times import quantile
 from benchmarks.torchfile import read_weights
@@ -104,3 +104,9 @@ def test_a_pickle_that_holds_more_than_weights_is_refused() -> None:
         read_weights(io.BytesIO(pickle.dumps(Path)))
     with pytest.raises(pickle.UnpicklingError, match="format before"):
         read_weights(io.BytesIO(pickle.dumps(1)))
+
+
+async def test_timers(tmp_path: Path) -> None:
+    (row,) = (await timers.measure(options(tmp_path))).rows
+    assert row.figures["set/s"].median > 0
+    assert row.figures["late alone, median"].median >= 0

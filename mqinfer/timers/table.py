@@ -1,0 +1,98 @@
+"""Table: the stream of timers as it is needed, and how one place of it is changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from mqinfer.timers.places import Entry, Order, stands
+
+if TYPE_CHECKING:
+    from mqinfer.ports import StreamSpec
+
+
+class Table(Protocol):
+    """The timers of one app. Methods raise `Unavailable` where the server does not answer."""
+
+    async def ensure(self, spec: StreamSpec) -> None:
+        """Create the stream, or change it to match.
+
+        Raises:
+            ConfigurationError: this server keeps no timers.
+            ConflictError: the stream differs in what cannot be changed.
+        """
+
+    async def newest(self, place: str) -> Entry | None:
+        """The newest message of a place."""
+
+    async def put(self, place: str, end: str, header: bytes, payload: bytes, after: int) -> bool:
+        """Store a message in a place whose newest has the sequence `after` (0: it is empty).
+
+        False if it has another one, also where this very message was stored before and the answer
+        was lost. An outage is waited out.
+
+        Args:
+            place: as `places.place` makes it.
+            end: what the subject has behind the place.
+            header: a block without a condition.
+            payload: of the message.
+            after: a sequence.
+
+        Raises:
+            PublishError: the message is too large, or the stream refuses it for good.
+        """
+
+    async def drop(self, subject: str, before: int | None = None) -> None:
+        """Delete what lies under a subject (wildcards); with `before`, below that sequence."""
+
+
+async def write(
+    table: Table,
+    place: str,
+    end: str,
+    header: bytes,
+    payload: bytes,
+    *,
+    operation: str,
+    order: Order | None,
+    once: bool = False,
+    empty: bool = True,
+) -> bool:
+    """Make a message the newest of its place, if it is its turn; what it replaces never comes.
+
+    Whoever dies on the way is asked again, by a redelivery or the next look, and goes on from
+    whatever is there.
+
+    Args:
+        table: of the app.
+        place: in it.
+        end: of the subject.
+        header: of the message, with `operation` and `order` in it.
+        payload: of the message.
+        operation: that it is.
+        order: of it; None is after all that is there.
+        once: whether it is not written where an earlier one has come already.
+        empty: whether the place is probably empty, so that a first look is spared.
+
+    Returns:
+        Whether it was written now. False: it was before, or a later one counts, or one has come.
+
+    Raises:
+        PublishError: the message is too large, or refused.
+        Unavailable: the server does not answer; it may have been written.
+    """
+    if empty and await table.put(place, end, header, payload, 0):
+        return True
+    while True:
+        newest = await table.newest(place)
+        after = 0 if newest is None else newest.sequence
+        if newest is not None and stands(newest, operation, order, once=once):
+            if newest.operation != operation:
+                return False
+            # Ours; whoever wrote it may have died before the next step.
+            if newest.kind != "fired":
+                await table.drop(f"{place}.at.*", before=after)
+            return False
+        if await table.put(place, end, header, payload, after):
+            if newest is not None and newest.kind == "at":
+                await table.drop(f"{place}.at.*", before=after + 1)
+            return True
