@@ -10,26 +10,18 @@ from __future__ import annotations
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mqinfer.backoff import Backoff
 from mqinfer.collisions import collisions
+from mqinfer.declared import Declared, stage_of, unreadables
 from mqinfer.errors import WiringError
+from mqinfer.joinwiring import misjoined
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Priority, Tensor
-from mqinfer.readable import unreadable
-from mqinfer.stage import (
-    Lifespan,
-    Stage,
-    Start,
-    models_in,
-    read_limits,
-    read_signature,
-    read_start,
-)
+from mqinfer.stage import Lifespan, Stage, Start
 from mqinfer.times import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -39,25 +31,11 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # Streams beside an app's own: dead letters, copies of ordered types (`plan`), buckets of NATS.
-_OURS = re.compile(r"-dead$|-ordered-|^KV_|^OBJ_")
+_OURS = re.compile(r"-dead$|-settled$|-ordered-|^KV_|^OBJ_")
 # Each is a consumer a stage, and an open request a worker.
 MAX_PARTITIONS = 1024
 # `mqinfer.connect`, which stands above this module and puts itself here for `App.connect`.
 connector: Callable[[App, Settings | None], AbstractAsyncContextManager[Any]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Declared:
-    """A decorated handler before its annotations are read."""
-
-    name: str
-    handler: Callable[..., Any]
-    limits: Mapping[str, object]
-    models: tuple[Model, ...]
-    lifespan: Lifespan | None
-    early: bool
-    start: object
-    scope: Mapping[str, Any]
 
 
 class App:
@@ -90,14 +68,15 @@ class App:
         partitions: int = 8,
         lifespan: Lifespan | None = None,
     ):
-        if not _NAME.fullmatch(name) or name == "dead":
+        if not _NAME.fullmatch(name) or name in ("dead", "settled"):
             raise WiringError(
-                f"an app's name is letters, digits, - and _ (and not 'dead'): {name!r}"
+                f"an app's name is letters, digits, - and _ (and not 'dead' or 'settled'): {name!r}"
             )
         if _OURS.search(name):
             raise WiringError(
-                f"an app's name does not end in '-dead', hold '-ordered-' or begin with 'KV_' or "
-                f"'OBJ_': so are streams called that stand beside another app's: {name!r}"
+                "an app's name does not end in '-dead' or '-settled', hold '-ordered-' or begin "
+                "with 'KV_' or 'OBJ_': so are streams called that stand beside another app's: "
+                f"{name!r}"
             )
         if not 1 <= partitions <= MAX_PARTITIONS:
             raise WiringError(f"app {name}: partitions={partitions} must be 1 to {MAX_PARTITIONS}")
@@ -109,7 +88,7 @@ class App:
         self.duplicate_window = min(parse_duration(duplicate_window), self.max_age)
         self.lifespan = lifespan
         self.models: dict[str, Model] = {}
-        self._declared: list[_Declared] = []
+        self._declared: list[Declared] = []
         self._stages: dict[str, Stage] | None = None
 
     # --- declaring ------------------------------------------------------------------------------
@@ -212,7 +191,7 @@ class App:
 
         def declare(function: Handler) -> Handler:
             self._declared.append(
-                _Declared(
+                Declared(
                     name=name or str(getattr(function, "__name__", function)),
                     handler=function,
                     limits=limits,
@@ -227,6 +206,49 @@ class App:
             return function
 
         return declare if handler is None else declare(handler)
+
+    def join(
+        self,
+        root: type[Message],
+        *,
+        of: type[Message] | tuple[type[Message], ...],
+        deadline: float | str | None = None,
+        name: str | None = None,
+        models: Sequence[Model] = (),
+        lifespan: Lifespan | None = None,
+        **limits: Any,
+    ) -> Callable[[Handler], Handler]:
+        """Declare a handler that is called once for each `root`, when all that came of it is done.
+
+            @app.join(Photo, of=Grade, deadline="10m")
+            async def report(photo: Photo, grades: list[Grade], ctx: Context) -> Report: ...
+
+        Args:
+            root: the type that it is called for.
+            of: the types of the outputs that it is given, in the order of their causes.
+            deadline: after which it is called with what there is (seconds or "10m"), from when the
+                stream took the root. None waits for as long as messages are kept.
+            name: of the join and its consumer; default the function's.
+            models: as of a stage, and so are these:
+            lifespan: makes `ctx.state`, once a process.
+            limits: timeout, attempts and the others.
+        """
+        frame = inspect.currentframe()
+        caller = frame.f_back if frame else None
+        scope = dict(caller.f_locals) if caller and caller.f_locals is not caller.f_globals else {}
+
+        def declare(function: Handler) -> Handler:
+            called = name or str(getattr(function, "__name__", function))
+            join = (root, of, deadline)
+            self._declared.append(
+                Declared(
+                    called, function, limits, tuple(models), lifespan, False, None, scope, join
+                )
+            )
+            self._stages = None
+            return function
+
+        return declare
 
     def model(
         self,
@@ -329,7 +351,7 @@ class App:
         problems: list[WiringError] = []
         for declared in self._declared:
             try:
-                stage = self._stage(declared)
+                stage = stage_of(declared, self.max_age)
             except WiringError as error:
                 problems.append(error)
                 continue
@@ -339,31 +361,9 @@ class App:
                 )
             stages[stage.name] = stage
         problems.extend(collisions(stages))
-        problems.extend(_unreadable(stages))
+        problems.extend(misjoined(stages))
+        problems.extend(unreadables(stages))
         return stages, problems
-
-    def _stage(self, declared: _Declared) -> Stage:
-        name = declared.name
-        if not _NAME.fullmatch(name) or name.startswith(("sink-", "run-")):
-            raise WiringError(
-                f"stage {name!r}: a name is letters, digits, - and _, not beginning with "
-                "'sink-' or 'run-'; give it one with name="
-            )
-        used = {
-            (model.name, model.version, model.alias): model
-            for model in (*declared.models, *models_in(declared.handler))
-        }
-        signature = read_signature(name, declared.handler, declared.scope)
-        return Stage(
-            name=name,
-            handler=declared.handler,
-            signature=signature,
-            limits=read_limits(name, declared.limits),
-            models=tuple(used.values()),
-            lifespan=declared.lifespan,
-            early=declared.early,
-            start=read_start(name, declared.start, signature.reads),
-        )
 
     # --- names ----------------------------------------------------------------------------------
 
@@ -403,13 +403,3 @@ class App:
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, stages={[declared.name for declared in self._declared]})"
-
-
-def _unreadable(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
-    """Types whose messages no reader could decode; each once."""
-    seen: set[type[Message]] = set()
-    for stage in stages.values():
-        for kind in (stage.reads, *stage.writes):
-            if kind not in seen:
-                yield from (WiringError(f"stage {stage.name}: {why}") for why in unreadable(kind))
-            seen.add(kind)

@@ -36,6 +36,16 @@ class App(
 )
     connect(settings: Settings | None = None) -> AbstractAsyncContextManager[Any]
     filters(kind: type[Message], run: str | None = None) -> tuple[str, ...]
+    join(
+        root: type[Message],
+        *,
+        of: type[Message] | tuple[type[Message], ...],
+        deadline: float | str | None = None,
+        name: str | None = None,
+        models: Sequence[Model] = (),
+        lifespan: Lifespan | None = None,
+        **limits: Any,
+    ) -> Callable[[Handler], Handler]
     kind_of(subject: str) -> type[Message] | None
     messages: tuple[type[Message], ...]
     model(
@@ -140,15 +150,23 @@ class Context(
     state: Any = None,
     models: dict[str, str] | None = None,
     blobs: BlobStore | None = None,
+    died: Sequence[Died] = (),
+    incomplete: str = '',
+    missing: Mapping[str, int] | None = None,
 )
+    died: tuple[Died, ...]
     emit(output: Message) -> Awaitable[None]
+    incomplete: str
+    joins(died: tuple[Died, ...], incomplete: str, missing: dict[str, int]) -> None
     log: FilteringBoundLogger
+    missing: dict[str, int]
     model_calls(now: float, queued: int, sent: int) -> None
     pause(now: float) -> None
     progress() -> None
     resume(now: float) -> None
     take_progress(now: float) -> bool
     waited_by(now: float) -> float
+class Died(stage: str, id: str, kind: str, reason: str)
 class Message, keywords of the class: (
     *,
     subject: str | None = None,
