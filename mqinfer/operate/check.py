@@ -99,13 +99,15 @@ def check_wiring(app: App) -> tuple[Report, dict[str, Stage]]:
 async def check_streams(app: App, streams: Streams, report: Report) -> None:
     """Whether a worker could make or change the app's streams and consumers."""
     before = len(report.problems)
-    for spec in (plan.stream_spec(app), plan.dead_stream_spec(app)):
+    try:
+        tasks, specs = plan.tasks(app), plan.stream_specs(app)
+    except ConfigurationError:  # reported by `check_wiring`
+        tasks, specs = [], [plan.stream_spec(app), plan.dead_stream_spec(app)]
+    for spec in specs:
         for conflict in await streams.stream_conflicts(spec):
             report.found(f"app {app.name}", conflict)
-    try:
-        tasks = plan.tasks(app)
-    except ConfigurationError:
-        return  # reported by `check_wiring`
+    if not tasks:
+        return
     for task in tasks:
         if task.ordered:
             for conflict in await streams.stream_conflicts(plan.copy_spec(app, task.reads)):
