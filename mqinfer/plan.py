@@ -41,6 +41,7 @@ SINK_LIMITS = Limits(
 TRACKER_LIMITS = Limits(
     max_in_flight=8192,
     timeout=float("inf"),
+    ack_wait=10.0,  # a tracker that died holds up joins for no longer
     concurrency=2,
     batch_size=2000,
     batch_wait=0.02,
