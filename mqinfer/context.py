@@ -116,7 +116,7 @@ class Context:
         self._progress = False
         self._log: FilteringBoundLogger | None = None
 
-    def joins(self, died: tuple[Died, ...], incomplete: str, missing: dict[str, int]) -> None:
+    def join_told(self, died: tuple[Died, ...], incomplete: str, missing: dict[str, int]) -> None:
         """It is a join's; for the engine."""
         self._joined = (died, incomplete, missing)
 

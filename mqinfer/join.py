@@ -47,7 +47,7 @@ class Joined(Message, subject=SUBJECT, wire="msgpack"):
         died: what was dead-lettered.
         incomplete: why that is not all, or "".
         missing: by stage, how many messages it has not settled.
-        stored: root and outputs, where they are too many for a message.
+        stored: root, outputs and what died, where they are too much for a message.
     """
 
     root: Payload | None

@@ -157,7 +157,7 @@ class Context(
     died: tuple[Died, ...]
     emit(output: Message) -> Awaitable[None]
     incomplete: str
-    joins(died: tuple[Died, ...], incomplete: str, missing: dict[str, int]) -> None
+    join_told(died: tuple[Died, ...], incomplete: str, missing: dict[str, int]) -> None
     log: FilteringBoundLogger
     missing: dict[str, int]
     model_calls(now: float, queued: int, sent: int) -> None

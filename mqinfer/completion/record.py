@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # The numbers of what is made of a message beside its outputs: none of a handler's is negative, and
 # what a policy publishes beside an answer counts down from -1.
 JOINED: Final = -1_000_000
-PIECE: Final = 200_000  # bytes of data in one record; a server takes a megabyte by default
+PIECE: Final = 200_000  # bytes of data in one record, where the server takes so many
 
 Outcome = Literal["answered", "dead", "failed"]
 
@@ -170,10 +170,14 @@ def effect(record: Record) -> Effect:
     return Effect(record.first is not None, frozenset(opens), frozenset(settles))
 
 
-def cut(record: Record) -> list[Record]:
+def cut(record: Record, size: int = PIECE) -> list[Record]:
     """A record and, where it holds much, the pieces of its data, which take its place.
 
     A piece is called by what it holds: those of two attempts that differ are not mixed up.
+
+    Args:
+        record: one for all.
+        size: the most bytes of a piece.
     """
     if len(record.outputs) > LIMIT:
         keep = record.data[:1] if record.first is not None else ()
@@ -181,7 +185,7 @@ def cut(record: Record) -> list[Record]:
             msgspec.structs.replace(one, data=-1) for one in record.outputs[: LIMIT + 1]
         )
         record = msgspec.structs.replace(record, outputs=outputs, data=keep)
-    if sum(len(payload.data) for payload in record.data) <= PIECE // 4:
+    if sum(len(payload.data) for payload in record.data) <= size // 4:
         return [record]
     data = _encode_data(record.data)
     digest = blake2b(data, digest_size=8).hexdigest()
@@ -191,9 +195,9 @@ def cut(record: Record) -> list[Record]:
             stage=f"{record.stage}#{digest}.{number}",
             outcome="answered",
             run=record.run,
-            piece=data[at : at + PIECE],
+            piece=data[at : at + size],
         )
-        for number, at in enumerate(range(0, len(data), PIECE))
+        for number, at in enumerate(range(0, len(data), size))
     ]
     names = tuple(piece.stage for piece in pieces)
     return [*pieces, msgspec.structs.replace(record, data=(), pieces=names)]

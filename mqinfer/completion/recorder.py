@@ -6,7 +6,7 @@ pay nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +14,7 @@ from mqinfer.codec import CONTENT_TYPES
 from mqinfer.completion import roots
 from mqinfer.completion.progress import LIMIT
 from mqinfer.completion.record import (
+    PIECE,
     First,
     Kind,
     Outcome,
@@ -80,6 +81,7 @@ class Recorder:
         kinds: by type that it writes, who reads it now.
         wanted: by the subject of a root's type, the subjects of the outputs asked for.
         codec: payload encoder.
+        max_payload: of the server, once there is one.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class Recorder:
         kinds: Mapping[type[Message], Kind],
         wanted: Mapping[str, Collection[str]],
         codec: Codec,
+        max_payload: Callable[[], int] = lambda: 2 * PIECE,
     ):
+        self._max_payload = max_payload
         self._app = app
         self._stage = stage
         self._run = run
@@ -107,8 +111,11 @@ class Recorder:
         """The roots that a message is below, itself first if it is one."""
         context = job.context
         assert context is not None
-        outer = roots.parse(context.headers.get(ROOTS), self._run) if context.headers else ()
-        outer = tuple(root for root in outer if root.kind in self._wanted)
+        outer: tuple[Root, ...] = ()
+        if context.headers and (told := context.headers.get(ROOTS)):
+            outer = roots.parse(told, self._run)
+            if any(root.kind not in self._wanted for root in outer):  # of a join that is no more
+                outer = tuple(root for root in outer if root.kind in self._wanted)
         if self._root is None:
             return outer
         return (roots.root_of(self._kind, context.id, self._run), *outer)[: roots.MAX_ROOTS]
@@ -141,14 +148,15 @@ class Recorder:
         made = []
         for root in found:
             record = self._record(job, root, found[1:], outcome, error, payloads)
-            made += [self._message(root, part) for part in cut(record)]
+            parts = cut(record, min(PIECE, self._max_payload() // 2))
+            made += [self._message(root, part) for part in parts]
         return made
 
     def _record(
         self,
         job: Handled,
         root: Root,
-        outer: Sequence[Root],
+        outer: tuple[Root, ...],
         outcome: Outcome,
         error: tuple[str, str] | None,
         payloads: dict[int, Payload],

@@ -7,7 +7,7 @@ below a root. An item is `<subject of the root's type>/<32 hexadecimal digits>[/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -39,12 +39,18 @@ class Root(Struct, frozen=True):
         return f"{self.kind}/{self.token}" + (f"/{self.run}" if self.run else "")
 
 
+# All that comes of a root asks for the same ones, and each message several times.
+_remembered = lru_cache(maxsize=8192)
+
+
+@_remembered
 def root_of(kind: str, identity: str, run: str | None) -> Root:
     """A message as a root: in a run it is another one."""
     text = f"{kind}\x1f{identity}\x1f{run or ''}"
     return Root(kind, blake2b(text.encode(), digest_size=16).hexdigest(), run or "")
 
 
+@_remembered
 def parse(value: str | None, run: str | None) -> tuple[Root, ...]:
     """The roots that a header names, of live work or of one run; what is none is passed over.
 
@@ -65,7 +71,8 @@ def parse_one(item: str) -> Root | None:
     return Root(found[1], found[2], found[3] or "") if found else None
 
 
-def text(roots: Iterable[Root]) -> str:
+@_remembered
+def text(roots: tuple[Root, ...]) -> str:
     """The inverse of `parse`."""
     return " ".join(map(str, roots))
 

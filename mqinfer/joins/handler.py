@@ -13,6 +13,7 @@ from mqinfer.joins.telling import decode
 
 if TYPE_CHECKING:
     from mqinfer.codec import Codec
+    from mqinfer.completion.assemble import Died
     from mqinfer.context import Context
     from mqinfer.join import Join, Joined
     from mqinfer.stage import Stage
@@ -32,9 +33,9 @@ def as_stage(stage: Stage, codec: Codec) -> Stage:
     wants_context = len(inspect.signature(handler).parameters) == 3
 
     async def arguments(joined: Joined, context: Context) -> tuple[Any, ...]:
-        context.joins(joined.died, joined.incomplete, joined.missing)
-        found = await _given(joined, join, codec)
-        return (*found, context) if wants_context else found
+        root, outputs, died = await _given(joined, join, codec)
+        context.join_told(died, joined.incomplete, joined.missing)
+        return (root, outputs, context) if wants_context else (root, outputs)
 
     async def call(joined: Joined, context: Context) -> Any:
         return await handler(*await arguments(joined, context))
@@ -48,16 +49,19 @@ def as_stage(stage: Stage, codec: Codec) -> Stage:
     return replace(stage, handler=wrapped)
 
 
-async def _given(joined: Joined, join: Join, codec: Codec) -> tuple[Any, list[Any]]:
-    """The root, and its outputs."""
-    root, outputs = joined.root, joined.outputs
+async def _given(
+    joined: Joined, join: Join, codec: Codec
+) -> tuple[Any, list[Any], tuple[Died, ...]]:
+    """The root, its outputs, and what died."""
+    root, outputs, died = joined.root, joined.outputs, joined.died
     if joined.stored is not None:
-        root, outputs = decode(await joined.stored.bytes())
+        root, outputs, died = decode(await joined.stored.bytes())
     if root is None:
         raise DecodeError(f"join {join.name}: this message tells of no root")
     kinds = {kind.__mqinfer__.subject: kind for kind in join.of}
-    return codec.decode(join.root, root.data, root.content_type or None), [
+    given = [
         codec.decode(kinds[one.subject], one.payload.data, one.payload.content_type or None)
         for one in outputs
         if one.subject in kinds
     ]
+    return codec.decode(join.root, root.data, root.content_type or None), given, died

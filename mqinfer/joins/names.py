@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 from mqinfer.completion.record import Kind
@@ -48,7 +48,12 @@ def recorded(app: App, among: Collection[str] | None = None) -> dict[str, Stage]
 
 
 def recorder(
-    app: App, stage: Stage, run: str | None, among: Collection[str] | None, codec: Codec
+    app: App,
+    stage: Stage,
+    run: str | None,
+    among: Collection[str] | None,
+    codec: Codec,
+    max_payload: Callable[[], int],
 ) -> Recorder | None:
     """What records the messages of a stage; None where it is below no root.
 
@@ -58,6 +63,7 @@ def recorder(
         run: the replay run, or None.
         among: names of the stages that the run takes; None is all.
         codec: payload encoder.
+        max_payload: gives what the server takes, in bytes.
     """
     if stage.name not in recorded(app, among):
         return None
@@ -83,6 +89,7 @@ def recorder(
         },
         wanted=wanted,
         codec=codec,
+        max_payload=max_payload,
     )
 
 

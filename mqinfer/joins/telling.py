@@ -15,7 +15,7 @@ import msgspec
 from mqinfer.blob import Blob
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.completion import roots
-from mqinfer.completion.assemble import Found, Tale
+from mqinfer.completion.assemble import Died, Found, Tale
 from mqinfer.completion.progress import COMPLETE
 from mqinfer.completion.record import Payload, joined_id
 from mqinfer.errors import MqinferError
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 INLINE = 200_000  # bytes of root and outputs that ride in the message; more is stored as a blob
 
-Stored = tuple[Payload | None, tuple[Found, ...]]
+Stored = tuple[Payload | None, tuple[Found, ...], tuple[Died, ...]]
 encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder(Stored).decode
 
@@ -95,16 +95,14 @@ class Telling:
         del root  # what is told says whose it is
         join = self._joins[name]
         identity = joined_id(told.id, name, self._run or "")
-        size = sum(len(one.payload.data) + len(one.id) for one in told.outputs)
-        size += len(told.root.data) if told.root is not None else 0
-        given, outputs, stored = told.root, told.outputs, None
-        if size > INLINE:
-            stored = await self._keep(identity, (given, outputs))
-            given, outputs = None, ()
+        given, outputs, died, stored = told.root, told.outputs, told.died, None
+        if _size(told) > min(INLINE, self._broker.max_payload // 2):
+            stored = await self._keep(identity, (given, outputs, died))
+            given, outputs, died = None, (), ()
         message = join.joined(
             root=given,
             outputs=outputs,
-            died=told.died,
+            died=died,
             incomplete="" if told.how == COMPLETE else told.how,
             missing=told.missing,
             stored=stored,
@@ -132,3 +130,10 @@ class Telling:
         assert blob.path is not None
         await self._store.put(blob.path, encode(what))
         return blob
+
+
+def _size(told: Tale) -> int:
+    """About the bytes that it takes."""
+    size = sum(len(one.payload.data) + len(one.id) + 40 for one in told.outputs)
+    size += sum(len(one.reason) + len(one.id) + 40 for one in told.died)
+    return size + (len(told.root.data) if told.root is not None else 0)

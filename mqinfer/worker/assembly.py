@@ -207,7 +207,11 @@ class Assembly:
     def _recorder(self, task: plan.Task, binding: Binding, codec: Codec) -> Recorder | None:
         if task.stage is None:
             return None
-        return recorder(self.work.app, task.stage, binding.run, binding.among, codec)
+        broker = self.services.broker
+        return recorder(
+            *(self.work.app, task.stage, binding.run, binding.among, codec),
+            max_payload=lambda: broker.max_payload,
+        )
 
     def _tracker(self, binding: Binding) -> Tracker:
         app, services = self.work.app, self.services

@@ -236,6 +236,28 @@ async def test_a_chain_of_nodes_up_to_the_bound_and_above_it(nats: Settings) -> 
     assert given[11_000][1] == "too many"
 
 
+async def test_many_deaths_are_told_as_well(nats: Settings) -> None:
+    app, died = App("plants"), list[str]()
+
+    @app.stage(timeout=120)
+    async def cut(photo: Photo) -> list[Leaf]:
+        return [Leaf(photo.n, i) for i in range(photo.n)]
+
+    @app.stage
+    async def grade(leaf: Leaf) -> Grade:
+        raise Reject(f"{leaf.i} " + "x" * 300)
+
+    @app.join(Photo, of=Grade)
+    async def report(photo: Photo, grades: list[Grade], ctx: Context) -> None:
+        assert grades == []
+        died.extend(one.reason.split()[0] for one in ctx.died)
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(Photo(1_000))
+        await harness.drain()
+    assert died == [str(i) for i in range(1_000)]
+
+
 async def test_a_deadline_is_told_what_there_is_and_what_is_missing(nats: Settings) -> None:
     app, go = App("plants"), asyncio.Event()
 
