@@ -9,8 +9,8 @@ trackers that work at once, can change the result. That a complete root has noth
 induction from the root down: a settled node brought its record, which opened what came of it.
 Counters have no such property: out of order they touch zero too early, and redelivery counts twice.
 
-A node is the first 8 bytes of a hash of its name: among the 10,000 nodes of the largest root two
-are the same with a probability of 3e-12 (n squared / 2**65).
+A node is the first 8 bytes of a hash of its name: among the 25,000 nodes of the largest root two
+are the same with a probability of 2e-11 (n squared / 2**65).
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from typing import Final
 import msgspec
 
 SIZE: Final = 8  # bytes of a node
-# Nodes below one root, and outputs that a join is given; what has more is none for a handler.
+# Outputs of one message, and outputs that a join is given; what has more is none for a handler.
 LIMIT: Final = 10_000
+# Nodes below one root: 200 kB in its key, twice that where a deadline was decided.
+NODES: Final = 25_000
 
 COMPLETE: Final = "complete"
 LATE: Final = "late"
@@ -42,11 +44,13 @@ class Effect(msgspec.Struct, frozen=True):
         rooted: whether it names the readers of the root.
         opens: nodes.
         settles: nodes.
+        too_many: whether it leaves out some.
     """
 
     rooted: bool = False
     opens: frozenset[bytes] = frozenset()
     settles: frozenset[bytes] = frozenset()
+    too_many: bool = False
 
 
 class Decision(msgspec.Struct, array_like=True, frozen=True):
@@ -123,9 +127,10 @@ def added(before: Progress, effects: Iterable[Effect], waiting: Sequence[str]) -
     both = split(before.both)
     opened = set(both | split(before.opened))
     settled = set(both | split(before.settled))
-    rooted = before.rooted
+    rooted, over = before.rooted, False
     for effect in effects:
         rooted = rooted or effect.rooted
+        over = over or effect.too_many
         opened |= effect.opens
         settled |= effect.settles
     after = msgspec.structs.replace(
@@ -135,11 +140,9 @@ def added(before: Progress, effects: Iterable[Effect], waiting: Sequence[str]) -
         settled=packed(settled - opened),
         rooted=rooted,
     )
-    if after.complete:
-        return decided(after, waiting, COMPLETE)
-    if len(opened | settled) > LIMIT:
+    if over or len(opened | settled) > NODES:
         return decided(after, waiting, TOO_MANY)
-    return after
+    return decided(after, waiting, COMPLETE) if after.complete else after
 
 
 def decided(before: Progress, names: Sequence[str], how: str) -> Progress:

@@ -167,7 +167,12 @@ def effect(record: Record) -> Effect:
         for identity, reader in nodes_of(output, record.kinds[output.kind], record.run):
             opens.append(node(identity, reader))
     settles = () if record.outcome == "failed" else (record.node,)
-    return Effect(record.first is not None, frozenset(opens), frozenset(settles))
+    return Effect(
+        rooted=record.first is not None,
+        opens=frozenset(opens),
+        settles=frozenset(settles),
+        too_many=len(record.outputs) > LIMIT,
+    )
 
 
 def cut(record: Record, size: int = PIECE) -> list[Record]:

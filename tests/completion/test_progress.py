@@ -14,6 +14,7 @@ from mqinfer.completion.progress import (
     COMPLETE,
     LATE,
     LIMIT,
+    NODES,
     NOTHING,
     TOO_MANY,
     Decision,
@@ -143,11 +144,26 @@ def test_more_than_the_bound_is_told_as_it_is() -> None:
 
 
 def test_the_largest_root_fits_into_a_message_of_the_server() -> None:
-    effect = Effect(True, frozenset(node(str(n), "grade") for n in range(LIMIT)))
-    known = added(NOTHING, [effect], JOIN)
+    nodes = frozenset(node(str(n), "grade") for n in range(NODES))
+    known = added(NOTHING, [Effect(True, nodes, nodes - {node("0", "grade")})], JOIN)
+    assert known.decided == {}
     late = decided(known, JOIN, LATE)
-    assert len(progress.encode(known)) < 100_000
-    assert len(progress.encode(late)) < 200_000
+    assert len(progress.encode(known)) < 210_000
+    assert len(progress.encode(late)) < 410_000
+    more = added(known, [Effect(opens=frozenset({b"one more"}))], JOIN)
+    assert more.decided["report"].how == TOO_MANY
+
+
+def test_ten_thousand_outputs_that_a_stage_reads_are_complete() -> None:
+    outputs = tuple(Output(output_id(ROOT, "cut", None, n), 0, n) for n in range(LIMIT))
+    kinds = (Kind("leaf", ("grade",)),)
+    first, data = First(("cut",), 0, 0, {}), (Payload(b""),)
+    root = Record(ROOT, "cut", "answered", kinds=kinds, outputs=outputs, data=data, first=first)
+    known = added(NOTHING, [record.effect(one) for one in cut(root)], JOIN)
+    assert known.decided == {}
+    leaves = [Record(one.id, "grade", "answered") for one in outputs]
+    known = added(known, [record.effect(one) for one in leaves], JOIN)
+    assert known.decided == {"report": Decision(COMPLETE)}
 
 
 def test_an_attempt_that_failed_settles_nothing_and_its_early_outputs_count() -> None:
