@@ -26,7 +26,7 @@ from mqinfer.observe import configure_logging
 
 # What is measured without `--all`: under 20 minutes on 2 cores.
 USUAL = ("stage_loop", "inference", "sink", "latency", "views", "start", "timers")
-FURTHER = ("servers", "replay", "scale", "blobs", "cost", "decoders")
+FURTHER = ("servers", "replay", "scale", "blobs", "cost", "decoders", "joins")
 NAMES = USUAL + FURTHER
 _LIMIT = 1200.0  # seconds for one benchmark
 

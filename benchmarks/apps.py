@@ -54,6 +54,45 @@ echo = echo_of(_NAME)
 swallow = swallow_of(_NAME)
 
 
+class Part(Message, subject="part"):
+    """One of the twenty that a root leads to."""
+
+    n: int
+    i: int
+
+
+class Whole(Message, subject="whole"):
+    """What a join makes of twenty answers."""
+
+    n: int
+    count: int
+
+
+def parts_of(name: str, *, join: bool) -> App:
+    """Twenty parts of each input, each with an answer; with a join of these, or without."""
+    app = App(name, replicas=_REPLICAS)
+
+    @app.stage
+    async def cut(item: Item) -> list[Part]:
+        return [Part(item.n, i) for i in range(20)]
+
+    @app.stage
+    async def work(part: Part) -> Done:
+        return Done(part.n, "done")
+
+    if join:
+
+        @app.join(Item, of=Done)
+        async def whole(item: Item, parts: list[Done]) -> Whole:
+            return Whole(item.n, len(parts))
+
+    return app
+
+
+parts = parts_of(_NAME, join=False)
+joined = parts_of(_NAME, join=True)
+
+
 class Reading(Row, table="reading", order_by=("station", "time"), shared=True):
     """A row of the kind that stages write; each measurement is an app of its own."""
 

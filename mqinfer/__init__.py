@@ -1,7 +1,7 @@
 """mqinfer: asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
 Declare:   App, Message, Row, Blob, Column, Tensor
-Handle:    Context, Tick, Retry, Snooze, Reject, Rejected, Backoff
+Handle:    Context, Died, Tick, Retry, Snooze, Reject, Rejected, Backoff
 Run:       Worker, connect, Client, Settings
 Errors:    mqinfer.errors
 """
@@ -15,6 +15,7 @@ from mqinfer.app import App
 from mqinfer.backoff import Backoff
 from mqinfer.blob import Blob
 from mqinfer.column import Column
+from mqinfer.completion.assemble import Died
 from mqinfer.context import Context
 from mqinfer.errors import MqinferError, Reject, Retry, Snooze
 from mqinfer.message import Message, Rejected, Row
@@ -37,6 +38,7 @@ __all__ = [
     "Client",
     "Column",
     "Context",
+    "Died",
     "Message",
     "Model",
     "MqinferError",

@@ -7,33 +7,22 @@ and `mqinfer check` can report every mistake, not only the first.
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mqinfer.backoff import Backoff
 from mqinfer.clocked import Clocked, StageKeywords
 from mqinfer.collisions import collisions
+from mqinfer.declared import Declared, declared_in, stage_of, unreadables
 from mqinfer.errors import WiringError
+from mqinfer.joinwiring import misjoined
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Priority, Tensor
-from mqinfer.readable import unreadable
 from mqinfer.schedule import Schedule
-from mqinfer.stage import (
-    Lifespan,
-    Stage,
-    Start,
-    models_in,
-    read_later,
-    read_limits,
-    read_signature,
-    read_start,
-)
-from mqinfer.tick import Tick, tick_of
+from mqinfer.stage import Lifespan, Stage, Start
 from mqinfer.times import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -43,27 +32,11 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # Streams beside an app's own: dead letters, copies of ordered types (`plan`), buckets of NATS.
-_OURS = re.compile(r"-dead$|-ordered-|^KV_|^OBJ_")
+_OURS = re.compile(r"-dead$|-settled$|-ordered-|^KV_|^OBJ_")
 # Each is a consumer a stage, and an open request a worker.
 MAX_PARTITIONS = 1024
 # `mqinfer.connect`, which stands above this module and puts itself here for `App.connect`.
 connector: Callable[[App, Settings | None], AbstractAsyncContextManager[Any]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Declared:
-    """A decorated handler before its annotations are read."""
-
-    name: str
-    handler: Callable[..., Any]
-    limits: Mapping[str, object]
-    models: tuple[Model, ...]
-    lifespan: Lifespan | None
-    early: bool
-    start: object
-    later: object
-    clock: Schedule | None
-    scope: Mapping[str, Any]
 
 
 class App(Clocked):
@@ -96,14 +69,15 @@ class App(Clocked):
         partitions: int = 8,
         lifespan: Lifespan | None = None,
     ):
-        if not _NAME.fullmatch(name) or name == "dead":
+        if not _NAME.fullmatch(name) or name in ("dead", "settled"):
             raise WiringError(
-                f"an app's name is letters, digits, - and _ (and not 'dead'): {name!r}"
+                f"an app's name is letters, digits, - and _ (and not 'dead' or 'settled'): {name!r}"
             )
         if _OURS.search(name):
             raise WiringError(
-                f"an app's name does not end in '-dead', hold '-ordered-' or begin with 'KV_' or "
-                f"'OBJ_': so are streams called that stand beside another app's: {name!r}"
+                "an app's name does not end in '-dead' or '-settled', hold '-ordered-' or begin "
+                "with 'KV_' or 'OBJ_': so are streams called that stand beside another app's: "
+                f"{name!r}"
             )
         if not 1 <= partitions <= MAX_PARTITIONS:
             raise WiringError(f"app {name}: partitions={partitions} must be 1 to {MAX_PARTITIONS}")
@@ -115,7 +89,7 @@ class App(Clocked):
         self.duplicate_window = min(parse_duration(duplicate_window), self.max_age)
         self.lifespan = lifespan
         self.models: dict[str, Model] = {}
-        self._declared: list[_Declared] = []
+        self._declared: list[Declared] = []
         self._stages: dict[str, Stage] | None = None
 
     # --- declaring ------------------------------------------------------------------------------
@@ -203,7 +177,7 @@ class App(Clocked):
         clock = unknown.get("clock")
         if isinstance(clock, Schedule):  # of `every` or `cron`
             del unknown["clock"]
-        scope = _declared_in(4 if isinstance(clock, Schedule) else 2)
+        scope = declared_in(4 if isinstance(clock, Schedule) else 2)
         limits: dict[str, object] = {
             "max_in_flight": max_in_flight,
             "max_bytes": max_bytes,
@@ -221,7 +195,7 @@ class App(Clocked):
 
         def declare(function: Handler) -> Handler:
             self._declared.append(
-                _Declared(
+                Declared(
                     name=name or str(getattr(function, "__name__", function)),
                     handler=function,
                     limits=limits,
@@ -243,6 +217,51 @@ class App(Clocked):
         declare: Any = self.stage
         made: Callable[[Handler], Handler] = declare(clock=clock, **{"max_in_flight": 1, **stage})
         return made
+
+    def join(
+        self,
+        root: type[Message],
+        *,
+        of: type[Message] | tuple[type[Message], ...],
+        deadline: float | str | None = None,
+        name: str | None = None,
+        models: Sequence[Model] = (),
+        lifespan: Lifespan | None = None,
+        **limits: Any,
+    ) -> Callable[[Handler], Handler]:
+        """Declare a handler that is called once for each `root`, when all that came of it is done.
+
+            @app.join(Photo, of=Grade, deadline="10m")
+            async def report(photo: Photo, grades: list[Grade], ctx: Context) -> Report: ...
+
+        Args:
+            root: the type that it is called for.
+            of: the types of the outputs that it is given, in the order of their causes.
+            deadline: after which it is called with what there is (seconds or "10m"), from when the
+                stream took the root. None waits for as long as messages are kept.
+            name: of the join and its consumer; default the function's.
+            models: as of a stage, and so are these:
+            lifespan: makes `ctx.state`, once a process.
+            limits: timeout, attempts and the others.
+        """
+        scope = declared_in(2)
+
+        def declare(function: Handler) -> Handler:
+            self._declared.append(
+                Declared(
+                    name=name or str(getattr(function, "__name__", function)),
+                    handler=function,
+                    limits=limits,
+                    models=tuple(models),
+                    lifespan=lifespan,
+                    scope=scope,
+                    join=(root, of, deadline),
+                )
+            )
+            self._stages = None
+            return function
+
+        return declare
 
     def model(
         self,
@@ -345,7 +364,7 @@ class App(Clocked):
         problems: list[WiringError] = []
         for declared in self._declared:
             try:
-                stage = self._stage(declared)
+                stage = stage_of(declared, self.max_age)
             except WiringError as error:
                 problems.append(error)
                 continue
@@ -355,42 +374,9 @@ class App(Clocked):
                 )
             stages[stage.name] = stage
         problems.extend(collisions(stages))
-        problems.extend(_unreadable(stages))
+        problems.extend(misjoined(stages))
+        problems.extend(unreadables(stages))
         return stages, problems
-
-    def _stage(self, declared: _Declared) -> Stage:
-        name = declared.name
-        if not _NAME.fullmatch(name) or name.startswith(("sink-", "run-")):
-            raise WiringError(
-                f"stage {name!r}: a name is letters, digits, - and _, not beginning with "
-                "'sink-' or 'run-'; give it one with name="
-            )
-        used = {
-            (model.name, model.version, model.alias): model
-            for model in (*declared.models, *models_in(declared.handler))
-        }
-        signature = read_signature(name, declared.handler, declared.scope)
-        if (declared.clock is not None) != (signature.reads is Tick) or (
-            declared.clock is not None and signature.batch
-        ):
-            raise WiringError(
-                f"stage {name}: a Tick is taken, one at a time, by a stage of @app.every or "
-                "@app.cron, and by no other"
-            )
-        if declared.clock is not None:
-            signature = replace(signature, reads=tick_of(name))
-        return Stage(
-            name=name,
-            handler=declared.handler,
-            signature=signature,
-            limits=read_limits(name, declared.limits),
-            models=tuple(used.values()),
-            lifespan=declared.lifespan,
-            early=declared.early,
-            start=read_start(name, declared.start, signature.reads),
-            later=read_later(name, declared.later),
-            clock=declared.clock,
-        )
 
     # --- names ----------------------------------------------------------------------------------
 
@@ -430,21 +416,3 @@ class App(Clocked):
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, stages={[declared.name for declared in self._declared]})"
-
-
-def _declared_in(depth: int) -> dict[str, Any]:
-    """Types declared inside of a function are found in the frame that declares the stage."""
-    frame = inspect.currentframe()
-    for _ in range(depth):
-        frame = frame.f_back if frame else None
-    return dict(frame.f_locals) if frame and frame.f_locals is not frame.f_globals else {}
-
-
-def _unreadable(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
-    """Types whose messages no reader could decode; each once."""
-    seen: set[type[Message]] = set()
-    for stage in stages.values():
-        for kind in (stage.reads, *stage.sends):
-            if kind not in seen:
-                yield from (WiringError(f"stage {stage.name}: {why}") for why in unreadable(kind))
-            seen.add(kind)

@@ -7,7 +7,7 @@ also in a thread, is recorded on what the handler writes.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Awaitable, Generator, Mapping
+from collections.abc import Awaitable, Generator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from mqinfer.blob import BlobStore
+    from mqinfer.completion.assemble import Died
     from mqinfer.message import Message
 
 
@@ -48,12 +49,16 @@ class Context:
         state: what the stage's lifespan yielded.
         models: `name -> version` of the models that answered so far, ancestors' included.
         blobs: the blob store.
+        died: of a join, what came of its root and was dead-lettered.
+        incomplete: of a join, why what it is given is not all ("late", "too many"), or "".
+        missing: of a join, by stage, how many messages it had not settled then.
         emitted: what `emit` was given, outside a worker: for tests of handlers.
         timers: what `later` and `cancel` were given, in their order; None where that is nothing.
         log: a structlog logger bound to stage, id, sequence and attempt.
     """
 
     __slots__ = (
+        "_joined",
         "_log",
         "_progress",
         "_queued",
@@ -90,7 +95,11 @@ class Context:
         state: Any = None,
         models: dict[str, str] | None = None,
         blobs: BlobStore | None = None,
+        died: Sequence[Died] = (),
+        incomplete: str = "",
+        missing: Mapping[str, int] | None = None,
     ):
+        self._joined = (tuple(died), incomplete, dict(missing or {}))
         self.id = id
         self.stage = stage
         self.run = run
@@ -112,6 +121,30 @@ class Context:
         self._waits = self._queued = self._sent = 0
         self._progress = False
         self._log: FilteringBoundLogger | None = None
+
+    def join_told(self, died: tuple[Died, ...], incomplete: str, missing: dict[str, int]) -> None:
+        """It is a join's; for the engine."""
+        self._joined = (died, incomplete, missing)
+
+    @property
+    def died(self) -> tuple[Died, ...]:
+        """What was dead-lettered."""
+        return self._of_join[0]
+
+    @property
+    def incomplete(self) -> str:
+        """Why a join is not given all, or ""."""
+        return self._of_join[1]
+
+    @property
+    def missing(self) -> dict[str, int]:
+        """By stage, messages that were not settled."""
+        return self._of_join[2]
+
+    @property
+    def _of_join(self) -> tuple[tuple[Died, ...], str, dict[str, int]]:
+        # Missing for most: one is made for every message, and few are of a join.
+        return getattr(self, "_joined", None) or ((), "", {})
 
     @property
     def log(self) -> FilteringBoundLogger:

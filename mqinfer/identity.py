@@ -28,6 +28,8 @@ RUN: Final = "Mq-Run"
 # The one consumer a message is for; others acknowledge it and go on. It counts only beside the
 # message id that `dead retry` makes (`sent_back`): a stranger's copy of it hides nothing.
 ONLY: Final = "Mq-Only"
+# The messages that somebody waits for all that comes of; see `completion.roots`.
+ROOTS: Final = "Mq-Roots"
 # W3C Trace Context. They are handed on as they came, as the standard asks of one that records no
 # span of its own: a parent that nobody has recorded would tear the trace apart.
 TRACE: Final = "traceparent"
@@ -95,7 +97,7 @@ def sent_back(headers: Mapping[str, str], app: str) -> bool:
 
 def disown(headers: dict[str, str], stream: str, sequence: int) -> None:
     """Take from the headers of a message what they say of who it is: that is its place alone."""
-    for name in (ANCESTORS, MODELS, STAGE, RUN, ONLY):
+    for name in (ANCESTORS, MODELS, STAGE, RUN, ONLY, ROOTS):
         headers.pop(name, None)
     headers[IDENTITY] = f"{stream}:{sequence}"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mqinfer.backoff import Backoff
+from mqinfer.completion import roots
 from mqinfer.errors import ConfigurationError
+from mqinfer.joins.names import DEADLINE, TRACKER, Settled, joins_of, recorded
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
 from mqinfer.rowpacks.which import may_come_packed, pack_consumer, pack_subject
@@ -18,6 +20,7 @@ from mqinfer.timers import places
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.join import Join
 
 DEAD_SINK = "sink-mqinfer_dead_letters"
 COPY_WINDOW = 0.1  # seconds; the least that JetStream takes
@@ -36,6 +39,19 @@ SINK_LIMITS = Limits(
     batch_wait=SINK_WAIT,
 )
 
+# Records of one root that are taken in together cost one write.
+TRACKER_LIMITS = Limits(
+    max_in_flight=8192,
+    timeout=float("inf"),
+    ack_wait=10.0,  # a tracker that died holds up joins for no longer
+    concurrency=2,
+    batch_size=2000,
+    batch_wait=0.02,
+)
+DEADLINE_LIMITS = Limits(
+    max_in_flight=512, timeout=float("inf"), concurrency=2, batch_size=256, batch_wait=0.0
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -48,6 +64,8 @@ class Task:
         stage: None for a sink.
         row: the row type of a sink.
         dead: it stores the app's dead letters.
+        tracker: it is the tracker of the app's joins.
+        deadline: the join whose roots it looks at when their deadline is due.
     """
 
     name: str
@@ -56,6 +74,8 @@ class Task:
     stage: Stage | None = None
     row: type[Row] | None = None
     dead: bool = False
+    tracker: bool = False
+    deadline: Join | None = None
 
     @property
     def ordered(self) -> bool:
@@ -65,6 +85,8 @@ class Task:
     @property
     def start(self) -> Start | None:
         """Where it begins when it never ran, if its declaration says so."""
+        if self.deadline is not None:  # what came of older roots was not recorded
+            return "new"
         return self.stage.start if self.stage else None
 
     @property
@@ -103,6 +125,13 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
         known[f"sink-{table}"] = Task(f"sink-{table}", row, SINK_LIMITS, row=row)
     if app.rows:  # who has tables wants to ask there what failed, too
         known[DEAD_SINK] = Task(DEAD_SINK, DeadLetterRow, SINK_LIMITS, row=DeadLetterRow, dead=True)
+    joins = joins_of(app)
+    if joins:
+        known[TRACKER] = Task(TRACKER, Settled, TRACKER_LIMITS, tracker=True)
+    for join in joins.values():
+        if join.deadline is not None:
+            name = DEADLINE + join.name
+            known[name] = Task(name, join.root, DEADLINE_LIMITS, deadline=join)
     if not known:
         raise ConfigurationError(f"app {app.name} has no stages: declare one with @app.stage")
     if names is None:
@@ -118,20 +147,38 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
 def upstream(app: App, chosen: Iterable[Task]) -> list[Task]:
     """The tasks of the app that something of `chosen` waits for, themselves included."""
     everything = tasks(app)
+    feeds = _feeds(app)
     found = {task.name: task for task in chosen}
     todo = list(found.values())
     while todo:
-        reads = todo.pop().reads
+        one = todo.pop()
         for task in everything:
-            if reads in task.writes and task.name not in found:
+            if feeds(task, one) and task.name not in found:
                 found[task.name] = task
                 todo.append(task)
     return list(found.values())
 
 
+def _feeds(app: App) -> Callable[[Task, Task], bool]:
+    """Whether what a task does gives another one messages: outputs, records, or what joins get."""
+    under = recorded(app)
+
+    def feeds(task: Task, other: Task) -> bool:
+        if other.deadline is not None:
+            return False
+        if other.tracker:
+            return task.name in under
+        if task.tracker:
+            return other.stage is not None and other.stage.join is not None
+        return other.reads in task.writes
+
+    return feeds
+
+
 def downstream(app: App, task: Task) -> list[Task]:
-    """The tasks that read what `task` writes."""
-    return [other for other in tasks(app) if other.reads in task.writes]
+    """The tasks that read what `task` writes, the tracker included."""
+    feeds = _feeds(app)
+    return [other for other in tasks(app) if feeds(task, other)]
 
 
 def ahead(app: App, task: Task) -> list[Task]:
@@ -158,7 +205,7 @@ def readers(app: App, kind: type[Message], run: str | None = None) -> frozenset[
         kind: a message type.
         run: a replay run, whose consumers may read them as well.
     """
-    names = {task.name for task in tasks(app) if task.reads is kind}
+    names = {task.name for task in tasks(app) if task.reads is kind and task.deadline is None}
     if run is not None:
         names |= {f"run-{run}-{name}" for name in names}
     return frozenset(names)
@@ -218,6 +265,24 @@ def dead_stream_spec(app: App) -> StreamSpec:
     )
 
 
+def stream_specs(app: App) -> list[StreamSpec]:
+    """The streams of an app, but for the copies of ordered types; each behind what it copies."""
+    specs = [timers_spec(app)] if uses_timers(app) else []
+    specs += [stream_spec(app), dead_stream_spec(app)]
+    return [*specs, records_spec(app)] if joins_of(app) else specs
+
+
+def records_spec(app: App) -> StreamSpec:
+    """The stream of what was settled below the roots of joins; see `completion.record`."""
+    return StreamSpec(
+        name=roots.stream(app),
+        subjects=(f"settled.{app.name}.>",),
+        max_age=app.max_age,
+        replicas=app.replicas,
+        duplicate_window=app.duplicate_window,
+    )
+
+
 def dead_subject(app: App, name: str) -> str:
     """Where the dead letters of a stage or sink go."""
     return f"dead.{app.name}.{name}"
@@ -265,6 +330,8 @@ def stream_of(app: App, task: Task) -> str:
     """The stream that a task reads."""
     if task.ordered:
         return copy_spec(app, task.reads).name
+    if task.tracker:
+        return roots.stream(app)
     return f"{app.name}-dead" if task.dead else app.name
 
 
@@ -292,12 +359,20 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
         ConsumerSpec(
             name=task.name,
             stream=stream,
-            filters=(f"dead.{app.name}.>",) if task.dead else app.filters(task.reads),
+            filters=_filters(app, task),
             ack_wait=task.limits.ack_wait,
             start=None if task.start == "oldest" else task.start,
+            # Of roots that wait for their deadline the server remembers no more than these.
+            max_ack_pending=-1 if task.deadline is None else task.limits.max_in_flight,
         )
     ]
     if task.packs:
         packs = (pack_subject(app, task.reads),)
         specs.append(replace(specs[0], name=pack_consumer(task.name), filters=packs))
     return specs
+
+
+def _filters(app: App, task: Task) -> tuple[str, ...]:
+    if task.tracker:
+        return (roots.subject(app, None),)
+    return (f"dead.{app.name}.>",) if task.dead else app.filters(task.reads)

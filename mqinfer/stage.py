@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError, WiringError
+from mqinfer.join import Join
 from mqinfer.message import Message, Rejected
 from mqinfer.model import Model
 from mqinfer.referred import referred
@@ -150,6 +151,7 @@ class Stage:
             that ran before. Without effect once it has begun.
         later: the message types that it may set timers of.
         clock: when the clock feeds it; None is a stage that messages feed.
+        join: what it waits for, if it is the stage of a join.
 
     Raises:
         WiringError: nothing is yielded that could leave early.
@@ -165,6 +167,7 @@ class Stage:
     start: Start | None = None
     later: tuple[type[Message], ...] = ()
     clock: Schedule | None = None
+    join: Join | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be early."""
@@ -309,22 +312,7 @@ def read_signature(
     """
     from mqinfer.context import Context
 
-    if not inspect.isroutine(handler):
-        raise WiringError(
-            f"stage {name}: a handler is a function (def or async def), not a "
-            f"{type(handler).__name__}"
-        )
-    try:
-        # The context's type is looked up by name, so that user modules need not import it.
-        names = {"Context": Context, **(scope or {})}
-        hints = typing.get_type_hints(handler, localns=names)
-    except NameError as error:
-        raise WiringError(
-            f"stage {name}: an annotation names {error.name!r}, which is not defined"
-        ) from None
-    except (TypeError, AttributeError, SyntaxError) as error:
-        raise WiringError(f"stage {name}: an annotation cannot be read: {error}") from None
-
+    hints = read_hints(f"stage {name}", handler, scope)
     parameters = list(inspect.signature(handler).parameters.values())
     if not 1 <= len(parameters) <= 2 or any(
         parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
@@ -343,14 +331,14 @@ def read_signature(
             f"{'list[Context] of the batch' if batch else 'Context'}, not "
             f"{_name(hint) if isinstance(hint, type) else hint}"
         )
-    kind = _kind(handler)
+    kind = handler_kind(handler)
     if batch and kind not in ("coroutine", "function"):
         raise WiringError(f"stage {name}: a batch handler returns a list; it cannot yield")
     if "return" not in hints:
         raise WiringError(
             f"stage {name}: annotate what it returns (-> Out, Out | None, AsyncIterator[Out], None)"
         )
-    writes = _writes(name, hints["return"])
+    writes = written(f"stage {name}", hints["return"])
     if batch and writes and typing.get_origin(hints["return"]) not in _LISTS:
         raise WiringError(
             f"stage {name}: a batch handler returns a list with one entry for each message: "
@@ -365,9 +353,40 @@ def read_signature(
     )
 
 
-def _kind(
+def read_hints(
+    what: str, handler: Callable[..., Any], scope: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The annotations of a handler.
+
+    Args:
+        what: it is of, for error texts.
+        handler: the function.
+        scope: names that annotations may refer to besides the handler's module.
+
+    Raises:
+        WiringError: they cannot be read.
+    """
+    from mqinfer.context import Context
+
+    if not inspect.isroutine(handler):
+        raise WiringError(
+            f"{what}: a handler is a function (def or async def), not a {type(handler).__name__}"
+        )
+    try:
+        # The context's type is looked up by name, so that user modules need not import it.
+        return typing.get_type_hints(handler, localns={"Context": Context, **(scope or {})})
+    except NameError as error:
+        raise WiringError(
+            f"{what}: an annotation names {error.name!r}, which is not defined"
+        ) from None
+    except (TypeError, AttributeError, SyntaxError) as error:
+        raise WiringError(f"{what}: an annotation cannot be read: {error}") from None
+
+
+def handler_kind(
     handler: Callable[..., Any],
 ) -> Literal["coroutine", "async_generator", "function", "generator"]:
+    """What calling a handler gives."""
     if inspect.isasyncgenfunction(handler):
         return "async_generator"
     if inspect.iscoroutinefunction(handler):
@@ -391,28 +410,26 @@ def _reads(name: str, parameter: str, hint: Any) -> tuple[type[Message], bool]:
     return hint, batch
 
 
-def _writes(name: str, hint: Any) -> list[type[Message]]:
+def written(what: str, hint: Any) -> list[type[Message]]:
     """Flatten `A | B | None`, `AsyncIterator[A]`, `list[A | Rejected]`, ... to message types."""
     if hint is None or hint is type(None) or hint is Rejected:
         return []
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return [out for part in typing.get_args(hint) for out in _writes(name, part)]
+        return [out for part in typing.get_args(hint) for out in written(what, part)]
     if origin in _STREAMS:
         # Only the first argument of a generator is what it yields.
         arguments = typing.get_args(hint)
         if not arguments:
-            raise WiringError(f"stage {name}: say what {_name(hint)} is of: {_name(hint)}[Out]")
+            raise WiringError(f"{what}: say what {_name(hint)} is of: {_name(hint)}[Out]")
         items = arguments[:1] if origin is not tuple else [a for a in arguments if a is not ...]
-        return [out for part in items for out in _writes(name, part)]
+        return [out for part in items for out in written(what, part)]
     if isinstance(hint, type) and issubclass(hint, Message):
         if getattr(hint, "__mqinfer__", None) is None:
-            raise WiringError(
-                f"stage {name}: returns {hint.__name__} itself; derive a type from it"
-            )
+            raise WiringError(f"{what}: returns {hint.__name__} itself; derive a type from it")
         return [hint]
     raise WiringError(
-        f"stage {name}: returns {_name(hint)}, which is no Message or Row; "
+        f"{what}: returns {_name(hint)}, which is no Message or Row; "
         "declare it as one, or return None"
     )
 

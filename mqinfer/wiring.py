@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from mqinfer import plan
 from mqinfer.adapters.jetstream import JetStream
+from mqinfer.adapters.scan import Scanner
 from mqinfer.headers import parse_headers
 from mqinfer.model import stand_ins
 from mqinfer.plan import Task
@@ -188,5 +189,6 @@ async def services(
             inline_limit=settings.inline_blob_bytes,
             patience=patience,
             lines=broker,
+            streams=Scanner(broker.client),
             timers=timetable(app, broker),
         )

@@ -12,12 +12,13 @@ from tests import rooms
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
     "errors identity birth times split backoff hints opened referred context later message row "
-    "column blob blobfields readable codec written model stage collisions app clocked cron "
-    "schedule tick settings observe metrics image imageheader jpeg counts collector http bucket "
-    "streams ports signals starting headers origin processors varint supervise",
+    "column completion join joinwiring declared blob blobfields readable codec written model stage "
+    "collisions app clocked cron schedule tick settings observe metrics image imageheader jpeg "
+    "counts collector http bucket streams ports signals starting headers origin processors varint "
+    "supervise",
     "rowpacks",
     "flow",
-    "inference tables timers",
+    "inference tables timers joins",
     "plan",
     "worker",
     "replay operate",

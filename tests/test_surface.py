@@ -59,6 +59,16 @@ class App(
         **stage: Unpack[StageKeywords],
     ) -> Callable[[Handler], Handler]
     filters(kind: type[Message], run: str | None = None) -> tuple[str, ...]
+    join(
+        root: type[Message],
+        *,
+        of: type[Message] | tuple[type[Message], ...],
+        deadline: float | str | None = None,
+        name: str | None = None,
+        models: Sequence[Model] = (),
+        lifespan: Lifespan | None = None,
+        **limits: Any,
+    ) -> Callable[[Handler], Handler]
     kind_of(subject: str) -> type[Message] | None
     messages: tuple[type[Message], ...]
     model(
@@ -174,9 +184,15 @@ class Context(
     state: Any = None,
     models: dict[str, str] | None = None,
     blobs: BlobStore | None = None,
+    died: Sequence[Died] = (),
+    incomplete: str = '',
+    missing: Mapping[str, int] | None = None,
 )
     cancel(name: str, *, key: object = None) -> Awaitable[None]
+    died: tuple[Died, ...]
     emit(output: Message) -> Awaitable[None]
+    incomplete: str
+    join_told(died: tuple[Died, ...], incomplete: str, missing: dict[str, int]) -> None
     later(
         message: Message,
         *,
@@ -186,12 +202,14 @@ class Context(
         key: object = None,
     ) -> Awaitable[None]
     log: FilteringBoundLogger
+    missing: dict[str, int]
     model_calls(now: float, queued: int, sent: int) -> None
     pause(now: float) -> None
     progress() -> None
     resume(now: float) -> None
     take_progress(now: float) -> bool
     waited_by(now: float) -> float
+class Died(stage: str, id: str, kind: str, reason: str)
 class Message, keywords of the class: (
     *,
     subject: str | None = None,

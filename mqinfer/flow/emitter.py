@@ -34,6 +34,7 @@ from mqinfer.rowpacks.which import pack_subject, packed
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
+    from mqinfer.completion.recorder import Recorder
     from mqinfer.ports import Broker
 
 
@@ -76,9 +77,11 @@ class Emitter:
         inline_limit: bytes of a blob that may ride in the message.
         broker: that publishes.
         pack: whether rows that only a sink reads go many in one message.
+        recorder: of what is below a message that somebody waits for; None is below none.
 
     Attributes:
         packs: whether any of what it writes does.
+        recorder: as it was given.
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class Emitter:
         inline_limit: int,
         broker: Broker,
         pack: bool = True,
+        recorder: Recorder | None = None,
     ):
+        self.recorder = recorder
         self._stage = stage
         self._run = run
         self._codec = codec
@@ -251,4 +256,6 @@ class Emitter:
             state = context.headers.get(TRACE_STATE)
             if state and len(state) <= MAX_TRACE_STATE and state.isprintable():
                 tail += f"{TRACE_STATE}: {state}\r\n"
+        if self.recorder is not None:
+            tail += self.recorder.header(job)
         return tail

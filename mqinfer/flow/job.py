@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -185,6 +185,9 @@ class Job(Struct, eq=False):  # a Struct: one is made for every message
         interrupted: why the runner cancelled that task, or None.
         unpublished: outputs that JetStream has not acknowledged.
         problem: why an output could not be published.
+        noted: outputs and their numbers, where somebody waits for all that comes of it.
+        recorded: whether these are, or are about to be.
+        after: called when no output is on its way, of a message that failed or died.
     """
 
     delivery: Delivery
@@ -199,6 +202,9 @@ class Job(Struct, eq=False):  # a Struct: one is made for every message
     interrupted: Interruption | None = None
     unpublished: int = 0
     problem: Exception | None = None
+    noted: list[tuple[int, Message]] | None = None
+    recorded: bool = False
+    after: Callable[[], None] | None = None
 
     def open(
         self,

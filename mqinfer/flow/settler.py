@@ -25,6 +25,7 @@ from mqinfer.flow.past import Past
 from mqinfer.identity import ONLY
 
 if TYPE_CHECKING:
+    from mqinfer.completion.record import Outcome
     from mqinfer.flow.ledger import Ledger
     from mqinfer.flow.policy import Policy, SetsTimers
     from mqinfer.message import Message
@@ -77,6 +78,7 @@ class Settler:
         self._limits = limits
         self._broker = broker
         self.emitter = emitter
+        self._recorder = emitter.recorder
         self._ledger = ledger
         self._dead_subject = dead_subject
         self._metrics = metrics
@@ -149,6 +151,8 @@ class Settler:
         job.unpublished += len(messages)
         if first >= 0:  # what is beside an answer is no output
             self._metrics.outputs(len(messages))
+            if self._recorder is not None:
+                self._recorder.note(job, outputs, first)
         for subject, header, payload in messages:
             self._broker.publish(subject, header, payload, done)
 
@@ -162,6 +166,8 @@ class Settler:
         job.unpublished += len(messages) + len(rows)
         if first >= 0:
             self._metrics.outputs(len(outputs))
+            if self._recorder is not None:
+                self._recorder.note(job, outputs, first)
         done = partial(self._published, job)
         for subject, header, payload in messages:
             self._broker.publish(subject, header, payload, done)
@@ -184,6 +190,9 @@ class Settler:
                 self._stored(job)
             else:
                 self.failed(job, job.problem)
+        elif job.unpublished == 2 and job.after is not None:
+            after, job.after = job.after, None
+            after()
 
     def _stored(self, job: Job) -> None:
         """All outputs are stored: now timers may be set, so that no attempt that fails sets one."""
@@ -195,6 +204,9 @@ class Settler:
 
     def _done(self, job: Job) -> None:
         if not self.holds(job):
+            return
+        if self._recorder is not None and not job.recorded:
+            self._record(job, "answered", None, partial(self._done, job))
             return
         self._broker.ack(job.delivery)
         now = self._clock()
@@ -259,7 +271,13 @@ class Settler:
                 self._metrics.retried()
                 self._leave(job)
 
-        self._ledger.ended(job, past, written)
+        def write() -> None:
+            self._ledger.ended(job, past, written)
+
+        if self._recorder is not None and job.noted:  # what left early stays on the stream
+            self._record(job, "failed", None, write)
+        else:
+            write()
 
     def dead(self, job: Job, error: BaseException) -> None:
         """Publish the dead letter; the message ends when JetStream has it."""
@@ -273,11 +291,59 @@ class Settler:
             if problem is not None:
                 self._not_buried(job, problem)
                 return
+            if self._recorder is not None and job.context is not None:
+                self._record(job, "dead", (kind_of(error), str(error)), ended)
+            else:
+                ended()
+
+        def ended() -> None:
             self._broker.term(job.delivery, f"dead letter: {kind_of(error)}")
             self._buried(job, error)
             self._leave(job)
 
         self._bury(job, error, stored)
+
+    def _record(
+        self,
+        job: Job,
+        outcome: Outcome,
+        error: tuple[str, str] | None,
+        then: Callable[[], None],
+    ) -> None:
+        """Store what a message led to, for whoever waits for all of it; then go on.
+
+        Its outputs are stored by now, or were not to be: of one that failed or died those that left
+        early may be on their way, and are waited for. (`unpublished` is then one for whoever calls
+        this, one that `answered` would have let go, and theirs.)
+        """
+        assert self._recorder is not None
+        job.recorded = True
+        if outcome != "answered":
+            if job.unpublished > 2:
+                job.after = partial(self._record, job, outcome, error, then)
+                return
+            if job.problem is not None:
+                job.noted = None  # some are not stored, and nothing says which
+        records = self._recorder.ended(job, outcome, error)
+        left, trouble = len(records), None
+        if not records:
+            then()
+            return
+        job.unpublished += 1  # never let go: from now on nothing but `stored` settles it
+
+        def stored(problem: Exception | None, _repeat: bool) -> None:
+            nonlocal left, trouble
+            left -= 1
+            trouble = trouble or problem
+            if left or not self.holds(job):
+                return
+            if trouble is None:
+                then()
+            else:
+                self._not_buried(job, trouble, what="the record of a message")
+
+        for subject, header, payload in records:
+            self._broker.publish(subject, header, payload, stored)
 
     def answered_but(self, job: Job, parts: Sequence[tuple[Job, BaseException]]) -> None:
         """The message held several, and all but these are answered: these are dead letters.
@@ -341,10 +407,10 @@ class Settler:
             exc_info=error if kind == "failed" else None,
         )
 
-    def _not_buried(self, job: Job, problem: Exception) -> None:
-        """A dead letter cannot be stored: the message comes again later."""
+    def _not_buried(self, job: Job, problem: Exception, what: str = "the dead letter") -> None:
+        """A dead letter, or a record, cannot be stored: the message comes again later."""
         log.error(
-            "the dead letter cannot be stored",
+            f"{what} cannot be stored",
             stage=self._stage,
             sequence=job.delivery.sequence,
             error=str(problem),
@@ -353,10 +419,10 @@ class Settler:
         self._metrics.retried()
         self._leave(job)
 
-    def hand_back(self, job: Job) -> None:
-        """Nothing was done with the message: another worker may have it at once."""
+    def hand_back(self, job: Job, delay: float = 0.0) -> None:
+        """Nothing was done with the message: another worker may have it, after so many seconds."""
         if self.holds(job):
-            self._broker.nak(job.delivery, 0)
+            self._broker.nak(job.delivery, delay)
             self._leave(job)
 
     def let_go(self, job: Job) -> None:

@@ -99,18 +99,17 @@ def check_wiring(app: App) -> tuple[Report, dict[str, Stage]]:
 async def check_streams(app: App, streams: Streams, report: Report) -> None:
     """Whether a worker could make or change the app's streams and consumers."""
     before = len(report.problems)
-    specs = [plan.stream_spec(app), plan.dead_stream_spec(app)]
-    if plan.uses_timers(app):
-        specs.insert(0, plan.timers_spec(app))
-        if (refusal := streams.no_timers()) is not None:
-            report.found(f"app {app.name}", refusal)
+    try:
+        tasks, specs = plan.tasks(app), plan.stream_specs(app)
+    except ConfigurationError:  # reported by `check_wiring`
+        tasks, specs = [], [plan.stream_spec(app), plan.dead_stream_spec(app)]
+    if plan.uses_timers(app) and (refusal := streams.no_timers()) is not None:
+        report.found(f"app {app.name}", refusal)
     for spec in specs:
         for conflict in await streams.stream_conflicts(spec):
             report.found(f"app {app.name}", conflict)
-    try:
-        tasks = plan.tasks(app)
-    except ConfigurationError:
-        return  # reported by `check_wiring`
+    if not tasks:
+        return
     for task in tasks:
         if task.ordered:
             for conflict in await streams.stream_conflicts(plan.copy_spec(app, task.reads)):

@@ -52,7 +52,7 @@ class Graph:
 
 
 def graph_of(app: App) -> Graph:
-    """The graph of an app; a row is shown as its table.
+    """The graph of an app; a row is shown as its table, and a join between what it waits for.
 
     Raises:
         WiringError: the app's wiring is wrong.
@@ -74,12 +74,15 @@ def graph_of(app: App) -> Graph:
         return node(kind, "subject", info.subject, kind.__name__)
 
     for stage in app.stages.values():
-        if stage.clock is None:
-            reads = of_message(stage.reads)
+        join = stage.join
+        if stage.clock is not None:
+            reads = [node(("clock", stage.name), "subject", stage.clock.text, "Tick")]
         else:
-            reads = node(("clock", stage.name), "subject", stage.clock.text, "Tick")
-        here = node(("stage", stage.name), "stage", stage.name, "batch" * stage.signature.batch)
-        edges[Edge(reads, here)] = None
+            kinds = (join.root, *join.of) if join else (stage.reads,)
+            reads = [of_message(kind) for kind in kinds]
+        note = "join" if join else "batch" * stage.signature.batch
+        here = node(("stage", stage.name), "stage", stage.name, note)
+        edges.update({Edge(one, here): None for one in reads})
         for model in stage.models:
             name, notes = model.name, []
             for other in app.models.values():

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mqinfer import plan
+from mqinfer.completion import roots
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
+from mqinfer.joins.names import TRACKER, joins_of, recorded
 from mqinfer.replay import coverage, runs
 from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
 from mqinfer.timers import places
@@ -107,6 +109,7 @@ def permissions(
             publish[f"$JS.API.STREAM.MSG.GET.{app.name}"] = None
     if aliases.followed(app) and any(task.stage is not None for task in tasks):
         publish[f"$JS.API.STREAM.MSG.GET.KV_{aliases.bucket(app)}"] = None
+    publish.update(dict.fromkeys(_of_joins(app, tasks)))
     for run in replays:
         publish.update(dict.fromkeys(_of_run(app, run, tasks)))
     if blob_bucket is not None:
@@ -142,6 +145,31 @@ def _of_run(app: App, run: str, tasks: Sequence[plan.Task]) -> Iterator[str]:
         yield plan.dead_subject(app, name)
     for kind in sorted(written, key=lambda kind: kind.__mqinfer__.subject):
         yield from _subjects(app, kind, run)
+    yield from _of_joins(app, tasks, run)
+    if any(task.tracker for task in tasks):
+        stream = roots.stream(app)
+        consumer = "*" if run == "*" else f"run-{run}-{TRACKER}"
+        for call in ("INFO", "CREATE", "MSG.NEXT"):
+            yield f"$JS.API.CONSUMER.{call}.{stream}.{consumer}"
+        yield f"$JS.ACK.{stream}.{consumer}.>"
+
+
+def _of_joins(app: App, tasks: Sequence[plan.Task], run: str | None = None) -> Iterator[str]:
+    """What recording, and tracking, takes."""
+    under = recorded(app)
+    if any(task.name in under for task in tasks):
+        yield roots.subject(app, run)
+    if not joins_of(app):
+        return
+    bucket = roots.bucket(app)
+    for stream in (roots.stream(app), f"KV_{bucket}"):  # whether they are there
+        yield f"$JS.API.STREAM.INFO.{stream}"
+    if any(task.tracker or task.deadline for task in tasks):
+        yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
+        yield f"$KV.{bucket}.>"
+        yield f"$JS.API.DIRECT.GET.{roots.stream(app)}"
+        for join in joins_of(app).values():
+            yield app.subject(join.joined, run)
 
 
 def _subjects(app: App, kind: type[Message], run: str | None = None) -> list[str]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
+from mqinfer.completion import roots
+from mqinfer.joins.names import TRACKER
 from mqinfer.ports import ConsumerSpec, ConsumerState
 from mqinfer.replay import runs
 from mqinfer.replay.coverage import RunInput, row_types
@@ -47,13 +49,24 @@ class RunConsumer:
 
 def consumers(app: App, run: Run) -> list[RunConsumer]:
     """The consumers of a run, each after those whose outputs it reads."""
-    found = [_consumer(app, run, task) for task in runs.taken(app, run)]
+    taken = runs.taken(app, run)
+    found = [_consumer(app, run, task) for task in taken]
+    if any(task.stage is not None and task.stage.join is not None for task in taken[1:]):
+        found.append(_tracker(app, run))
     rows = row_types(app, run)
     for table, row in (rows | {"mqinfer_run_inputs": RunInput} if rows else {}).items():
         found.append(
             _consumer(app, run, plan.Task(f"sink-{table}", row, plan.SINK_LIMITS, row=row))
         )
     return found
+
+
+def _tracker(app: App, run: Run) -> RunConsumer:
+    """The tracker of the run's own joins."""
+    (task,) = plan.tasks(app, [TRACKER])
+    (spec,) = plan.consumer_specs(app, task)
+    filters = (roots.subject(app, run.name),)
+    return RunConsumer(task, replace(spec, name=consumer_prefix(run) + TRACKER, filters=filters))
 
 
 def consumer_prefix(run: Run) -> str:

@@ -24,7 +24,9 @@ import msgspec
 import structlog
 
 from mqinfer import plan
+from mqinfer.completion import roots
 from mqinfer.errors import ConfigurationError, MqinferError
+from mqinfer.joins.names import joins_of
 from mqinfer.replay import consumers, coverage
 from mqinfer.replay.run import DISCARD, ERASE, PROMOTE, UNDO, Run, State, moved
 from mqinfer.tables.migrate import ensure_table
@@ -231,6 +233,9 @@ class Promotions:
         stream, prefix = self._app.name, consumers.consumer_prefix(run)
         await self._ended(stream, prefix)
         await self._runs.store.erase(stream, prefix, f"{stream}.run.{name}.>")
+        records = roots.stream(self._app)
+        if joins_of(self._app) and await self._runs.store.bounds(records) is not None:
+            await self._runs.store.erase(records, prefix, roots.subject(self._app, name))
         written: list[type[Row]] = list(coverage.row_types(self._app, run).values())
         if written:
             written.append(coverage.RunInput)

@@ -21,6 +21,7 @@ import msgspec
 from mqinfer import plan
 from mqinfer.bucket import Bucket, change
 from mqinfer.errors import ConfigurationError, ConflictError
+from mqinfer.joinwiring import below
 from mqinfer.message import key_token
 from mqinfer.replay.ranges import Bounds, Wanted, fixed
 from mqinfer.replay.run import FINISH, REOPEN, RESUME, STOP, Run, State, Transition, may, moved
@@ -311,10 +312,14 @@ def check(app: App, run: Run) -> None:
 
 
 def taken(app: App, run: Run) -> list[plan.Task]:
-    """The stages that a run takes, the replayed one first, each after those it reads from."""
+    """The stages that a run takes, the replayed one first, each after those it reads from.
+
+    A join is taken where the run handles its roots, and comes after all that is below these.
+    """
     (first,) = plan.tasks(app, [run.stage])
     order: list[plan.Task] = []
     seen: set[str] = set()
+    joins = _joins(app, first) if run.downstream else {}
 
     def visit(task: plan.Task) -> None:
         if task.name in seen:
@@ -324,7 +329,24 @@ def taken(app: App, run: Run) -> list[plan.Task]:
             for other in plan.downstream(app, task):
                 if other.stage is not None:
                     visit(other)
+            for name, under in joins.items():
+                if task.name in under:
+                    visit(*plan.tasks(app, [name]))
         order.insert(0, task)
 
     visit(first)
     return order
+
+
+def _joins(app: App, first: plan.Task) -> dict[str, set[str]]:
+    """The joins whose roots are handled from `first` on, and the stages below these."""
+    kinds = [first.reads]
+    found: dict[str, set[str]] = {}
+    for kind in kinds:  # grows
+        for stage in app.stages.values():
+            if stage.join is not None and stage.join.root is kind:
+                found[stage.name] = {one.name for one in below(app.stages, kind)}
+            elif stage.reads is not kind:
+                continue
+            kinds += [one for one in stage.writes if one not in kinds]
+    return found

@@ -96,6 +96,7 @@ class RunWork:
         self._runs = store
         self._consumers = {consumer.task.name: consumer for consumer in consumers(app, run)}
         self.tasks = [consumer.task for consumer in self._consumers.values()]
+        self._stages = frozenset(task.name for task in self.tasks if task.stage is not None)
         if services.inference is not None:
             services.inference.pin(run.models)
             services.inference.share(run.share)
@@ -123,7 +124,14 @@ class RunWork:
         packs = consumer.packs.name if consumer.packs else None
         if task.name != run.stage:
             return Binding(
-                stream, name, self._broker, task.writes, run.name, pack=run.packs, packs=packs
+                stream,
+                name,
+                self._broker,
+                task.writes,
+                run.name,
+                pack=run.packs,
+                packs=packs,
+                among=self._stages,
             )
         covers = bool(row_types(app, run))
         rate, limits = run.rate, task.limits
@@ -153,6 +161,7 @@ class RunWork:
             ),
             slots=rated if rate else None,
             pack=run.packs,
+            among=self._stages,
         )
 
     # --- the end --------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ import structlog
 
 from mqinfer import plan
 from mqinfer.codec import Codec
+from mqinfer.completion import record, roots
+from mqinfer.completion.tracker import Tracker
 from mqinfer.flow.beat import Beat
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import Handling, InBatches, OneByOne
@@ -24,12 +26,17 @@ from mqinfer.flow.settler import Settler
 from mqinfer.flow.slots import Slots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import CONTENT_TYPE
+from mqinfer.joins.handler import as_stage
+from mqinfer.joins.names import joins_of, recorder
+from mqinfer.joins.telling import Telling
+from mqinfer.joins.tracking import Deadlines, Records
 from mqinfer.rowpacks.unpack import Pack
 from mqinfer.tables.intotable import IntoTable, dead_letter_row
 from mqinfer.tables.packsintotable import PacksIntoTable
 from mqinfer.timers.setter import Setter
 
 if TYPE_CHECKING:
+    from mqinfer.completion.recorder import Recorder
     from mqinfer.ports import Delivery
     from mqinfer.tables.sink import Sink
     from mqinfer.worker.services import Services
@@ -127,6 +134,7 @@ class Assembly:
             inline_limit=services.inline_limit,
             broker=services.broker,
             pack=binding.pack,
+            recorder=self._recorder(task, binding, codec),
         )
         setter = self._setter(task, binding, codec)
         settler = Settler(
@@ -143,7 +151,7 @@ class Assembly:
             policy=binding.policy,
             timers=setter,
         )
-        handling = self._handling(task, settler, sink, packs)
+        handling = self._handling(task, settler, sink, packs, binding, codec)
         slots = self._slots(task, handling, binding.slots)
         runner = Runner(
             task.name,
@@ -212,12 +220,44 @@ class Assembly:
         return setter
 
     def _handling(
-        self, task: plan.Task, settler: Settler, sink: Sink | None, packs: bool
+        self,
+        task: plan.Task,
+        settler: Settler,
+        sink: Sink | None,
+        packs: bool,
+        binding: Binding,
+        codec: Codec,
     ) -> Handling:
         if sink is not None:
             return (PacksIntoTable if packs else IntoTable)(sink, settler, task.limits)
+        if task.tracker:
+            return Records(self._tracker(binding), settler, task.limits)
+        if task.deadline is not None:
+            return Deadlines(task.deadline, self._tracker(binding), settler, task.limits)
         assert task.stage is not None
-        return (InBatches if task.stage.signature.batch else OneByOne)(task.stage, settler)
+        stage = as_stage(task.stage, codec)
+        return (InBatches if stage.signature.batch else OneByOne)(stage, settler)
+
+    def _recorder(self, task: plan.Task, binding: Binding, codec: Codec) -> Recorder | None:
+        if task.stage is None:
+            return None
+        broker = self.services.broker
+        return recorder(
+            *(self.work.app, task.stage, binding.run, binding.among, codec),
+            max_payload=lambda: broker.max_payload,
+        )
+
+    def _tracker(self, binding: Binding) -> Tracker:
+        app, services = self.work.app, self.services
+        assert services.streams is not None
+        joins = joins_of(app, binding.among)
+        return Tracker(
+            app,
+            binding.run,
+            bucket=services.broker.bucket(roots.bucket(app)),
+            streams=services.streams,
+            waiting=Telling(app, binding.run, joins, broker=services.broker, store=services.store),
+        )
 
     def _slots(
         self, task: plan.Task, handling: Handling, make: Callable[[int, int], Slots] | None
@@ -235,6 +275,10 @@ class Assembly:
         if task.dead:
             name = self.work.app.name
             return lambda delivery: dead_letter_row(name, delivery)
+        if task.tracker:
+            return record.read
+        if task.deadline is not None:
+            return lambda delivery: delivery  # a root: what is in it is for stages
         if packs:
             row = task.row
             assert row is not None

@@ -225,7 +225,8 @@ class LiveWork:
             except Unavailable:
                 quiet = 0
             else:
-                done = not any(lags[task.name] for task in upstream)
+                # A deadline that has not come is nothing left to do.
+                done = not any(lags[task.name] for task in upstream if task.deadline is None)
                 quiet = quiet + 1 if done and worker.complete and worker.idle else 0
                 ends = self._drain and quiet >= 2
                 await self._note(last=ends)

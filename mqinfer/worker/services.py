@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mqinfer.inference.inference import Inference
     from mqinfer.observe import Metrics
     from mqinfer.ports import Broker, Database
+    from mqinfer.streams import Streams
     from mqinfer.timers.table import Table
     from mqinfer.worker.renewals import Lines
 
@@ -28,6 +29,7 @@ class Services:
         metrics: of this process.
         inline_limit: bytes of a blob that may ride in its message.
         patience: how the start waits for the broker.
+        streams: to look into what is stored.
         lines: further connections to the broker; None renews nothing while a handler blocks the
             event loop.
         timers: of the app; None where nothing can set one.
@@ -41,4 +43,5 @@ class Services:
     inline_limit: int = 65536
     patience: Patience = field(default_factory=Patience)
     lines: Lines | None = None
+    streams: Streams | None = None
     timers: Table | None = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer import plan
+from mqinfer.joins.names import DEADLINE
 from mqinfer.ports import ConsumerSpec
 
 if TYPE_CHECKING:
@@ -214,11 +215,15 @@ async def _beginning(
             return Beginning(task, await _pending(server, specs), resumes=True)
         place = None
     # The dead letters of an app are its record: a table of them wants them all.
-    asked = place is None and not task.dead
+    asked = place is None and not task.dead and not task.tracker and task.deadline is None
     renamed = tuple(
         orphan
         for orphan in orphans
-        if asked and orphan.used and orphan.stream == specs[0].stream and _same(orphan, task, specs)
+        if asked
+        and orphan.used
+        and not orphan.name.startswith(DEADLINE)
+        and orphan.stream == specs[0].stream
+        and _same(orphan, task, specs)
     )
     if task.ordered:  # the copy may not be there yet, and will have what the app's stream has
         specs = [ConsumerSpec(task.name, app.name, app.filters(task.reads))]

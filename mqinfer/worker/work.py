@@ -32,6 +32,7 @@ class Binding:
             and the messages that may wait for handlers or be in them; None is the plain one.
         pack: whether rows that only a sink reads go many in one message.
         packs: the consumer of such messages, of a sink; None where there is none.
+        among: names of the stages that the run takes; None is all of the app.
     """
 
     stream: str
@@ -44,6 +45,7 @@ class Binding:
     slots: Callable[[int, int], Slots] | None = None
     pack: bool = True
     packs: str | None = None
+    among: frozenset[str] | None = None
 
 
 class Running(Protocol):

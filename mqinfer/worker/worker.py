@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import plan
+from mqinfer.completion import roots
 from mqinfer.errors import ConfigurationError, HandlerHangs, Unavailable
 from mqinfer.flow.beat import EVERY, Beat
 from mqinfer.flow.runner import Runner
+from mqinfer.joins.names import joins_of
 from mqinfer.model import inference as current_inference
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
@@ -171,10 +173,15 @@ class Worker:
 
     async def _ensure_streams(self) -> None:
         broker = self._services.broker
-        if self._services.timers is not None and plan.uses_timers(self.app):
-            await self._services.timers.ensure(plan.timers_spec(self.app))
-        for stream in (plan.stream_spec(self.app), plan.dead_stream_spec(self.app)):
-            await broker.ensure_stream(stream)
+        for stream in plan.stream_specs(self.app):
+            if not stream.schedules:
+                await broker.ensure_stream(stream)
+            elif self._services.timers is not None:
+                await self._services.timers.ensure(stream)
+        if joins_of(self.app):
+            await broker.bucket(
+                roots.bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
+            ).ensure()
         await broker.bucket(
             plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
         ).ensure()

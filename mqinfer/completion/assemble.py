@@ -1,0 +1,203 @@
+"""Assemble: the records of one root become what is told to those who wait for it. Pure.
+
+The tree of messages is walked from the root: what no path from it leads to (a stranger's copy of a
+header) is not part of it. Outputs stand in the order of their causes: that of the readers' names
+and of the numbers of the outputs on their path, whatever the order in which records came.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from operator import itemgetter
+
+import msgspec
+
+from mqinfer.completion.progress import COMPLETE, LIMIT, TOO_MANY, Decision, node, split
+from mqinfer.completion.record import First, Output, Payload, Record, nodes_of, whole
+from mqinfer.identity import format_models, parse_models
+
+MAX_BYTES = 64 * 1024 * 1024  # of the payloads that one root's outputs may have together
+
+
+class Incomplete(LookupError):
+    """Records are missing."""
+
+
+class Died(msgspec.Struct, array_like=True, frozen=True):
+    """A message that came of the root and was dead-lettered.
+
+    Attributes:
+        stage: that gave up on it.
+        id: of the message.
+        kind: "decode", "rejected", "failed", "timeout" or "killed".
+        reason: its text.
+    """
+
+    stage: str
+    id: str
+    kind: str
+    reason: str
+
+
+class Found(msgspec.Struct, array_like=True, frozen=True):
+    """One output.
+
+    Attributes:
+        id: its identity.
+        subject: of its type.
+        payload: its bytes.
+    """
+
+    id: str
+    subject: str
+    payload: Payload
+
+
+class Tale(msgspec.Struct, frozen=True):
+    """What came of one root.
+
+    Attributes:
+        id: identity of the root, "" where no stage has told of it yet.
+        first: the root, or None.
+        root: its bytes, or None.
+        outputs: of the types that were asked for, in the order of their causes.
+        died: what was dead-lettered, in that order.
+        how: COMPLETE, or why it is not.
+        missing: by stage, how many messages it has not settled.
+        models: `name=version` of those that answered.
+    """
+
+    id: str
+    first: First | None
+    root: Payload | None
+    outputs: tuple[Found, ...]
+    died: tuple[Died, ...]
+    how: str
+    missing: dict[str, int]
+    models: str
+
+
+def tale(records: Iterable[Record], wanted: Collection[str], decision: Decision) -> Tale:
+    """What is told.
+
+    Args:
+        records: of one root, all there are, in the order of their stream.
+        wanted: subjects of the types asked for.
+        decision: what belongs to it.
+
+    Raises:
+        Incomplete: it is decided that nothing is missing, and something is.
+    """
+    walk = _Walk(records, wanted, decision)
+    walk.start()
+    if decision.how == COMPLETE and (walk.missing or not walk.id):
+        raise Incomplete(f"no records of {dict(walk.missing) or 'the root'}")
+    how = TOO_MANY if walk.over else decision.how
+    return Tale(
+        id=walk.id,
+        first=walk.first,
+        root=walk.root,
+        outputs=tuple(walk.outputs),
+        died=tuple(walk.died),
+        how=how,
+        missing=dict(walk.missing),
+        models=format_models(walk.models),
+    )
+
+
+_Step = tuple[str, str] | tuple[Output, Record, tuple[Payload, ...] | None]
+
+
+class _Walk:
+    """The way from a root through its records."""
+
+    def __init__(self, records: Iterable[Record], wanted: Collection[str], decision: Decision):
+        self._wanted = wanted
+        self._records: dict[bytes, list[Record]] = {}
+        self._roots: list[Record] = []
+        self._visited: set[bytes] = set()
+        self._bytes = 0
+        self.id = ""
+        self.first: First | None = None
+        self.root: Payload | None = None
+        self.outputs: list[Found] = []
+        self.died: list[Died] = []
+        self.missing: Counter[str] = Counter()
+        self.models: dict[str, str] = {}
+        self.over = False
+        seen = None if decision.how == COMPLETE else split(decision.seen)
+        for record in records:
+            if seen is None or record.node in seen:
+                self._records.setdefault(record.node, []).append(record)
+                if record.first is not None:
+                    self._roots.append(record)
+
+    def start(self) -> None:
+        """Walk from the readers of the root, in the order of their names."""
+        readers: dict[str, str] = {}
+        for record in self._roots:
+            assert record.first is not None
+            if self.first is None and (data := self._data(record)):
+                self.id, self.first = record.id, record.first
+                self.root = data[record.first.payload]
+            readers.update(dict.fromkeys(record.first.readers, record.id))
+        # By a stack, not by calls: a chain may be as long as a root may have messages.
+        todo: list[_Step] = [(readers[name], name) for name in sorted(readers, reverse=True)]
+        while todo:
+            step = todo.pop()
+            if len(step) == 2:
+                todo += reversed(self._visit(*step))
+            else:
+                self._take(*step)
+
+    def _visit(self, identity: str, reader: str) -> list[_Step]:
+        """Take in what became of a message at a reader; what is next, in its order."""
+        one = node(identity, reader)
+        if one in self._visited:
+            return []
+        self._visited.add(one)
+        records = self._records.get(one)
+        if records is None:
+            self.missing[reader] += 1
+            return []
+        found: dict[str, tuple[Output, Record, tuple[Payload, ...] | None]] = {}
+        for record in records:  # of several attempts what the stream took first
+            self.models |= parse_models(record.models)
+            data = self._data(record)
+            for output in record.outputs:
+                found.setdefault(output.id, (output, record, data))
+        ends = [record for record in records if record.outcome != "failed"]
+        if ends and all(record.error for record in ends):
+            kind, reason = ends[0].error or ("", "")
+            self.died.append(Died(reader, identity, kind, reason))
+        steps: list[_Step] = []
+        for output, record, data in sorted(found.values(), key=lambda one: one[0].index):
+            steps.append((output, record, data))
+            nodes = nodes_of(output, record.kinds[output.kind], record.run)
+            steps += sorted(nodes, key=itemgetter(1))
+        return steps
+
+    def _take(self, output: Output, record: Record, data: tuple[Payload, ...] | None) -> None:
+        subject = record.kinds[output.kind].subject
+        if subject not in self._wanted or data is None:
+            return
+        payload = data[output.data] if output.data >= 0 else Payload(b"")
+        self._bytes += len(payload.data)
+        if output.data < 0 or len(self.outputs) >= LIMIT or self._bytes > MAX_BYTES:
+            self.over = True
+            return
+        self.outputs.append(Found(output.id, subject, payload))
+
+    def _data(self, record: Record) -> tuple[Payload, ...] | None:
+        """The payloads that a record holds, or its pieces; None where one of these is missing."""
+        if not record.pieces:
+            return record.data
+        pieces = []
+        for name in record.pieces:
+            found = self._records.get(node(record.id, name))
+            if found is None or found[0].piece is None:
+                self.missing[name.partition("#")[0]] += 1
+                return None
+            pieces.append(found[0].piece)
+        return whole(pieces)

@@ -1,0 +1,217 @@
+"""Recorder: of one stage's messages, those that are below a root get a record of what they led to.
+
+The settler asks it, and publishes what it gives; a stage below no root has none, and its messages
+pay nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Protocol
+
+from mqinfer.codec import CONTENT_TYPES
+from mqinfer.completion import roots
+from mqinfer.completion.progress import LIMIT
+from mqinfer.completion.record import (
+    PIECE,
+    First,
+    Kind,
+    Outcome,
+    Output,
+    Payload,
+    Record,
+    cut,
+    encode,
+)
+from mqinfer.completion.roots import Root
+from mqinfer.identity import (
+    ANCESTORS,
+    CONTENT_TYPE,
+    MODELS,
+    MSG_ID,
+    ROOTS,
+    TRACE,
+    TRACE_STATE,
+    format_models,
+    header_block,
+    header_line,
+    output_id,
+)
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.codec import Codec
+    from mqinfer.context import Context
+    from mqinfer.message import Message
+    from mqinfer.ports import Delivery
+
+_KEPT = (ANCESTORS, MODELS, TRACE, TRACE_STATE, CONTENT_TYPE)
+_MAX_HEADER = 4_000  # characters of one that is kept
+_MAX_REASON = 500
+
+
+class Handled(Protocol):
+    """A message that was handled; `flow.job.Job` is one.
+
+    Attributes:
+        noted: its outputs and their numbers.
+    """
+
+    noted: list[tuple[int, Message]] | None
+
+    @property
+    def context(self) -> Context | None:
+        """Who it is, and its headers."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """As the stream gave it."""
+
+
+class Recorder:
+    """Records of one stage.
+
+    Args:
+        app: for subjects.
+        stage: its name.
+        run: the replay run, or None.
+        root: the readers of the type that the stage reads, if that is a root's; else None.
+        kind: the subject of that type.
+        kinds: by type that it writes, who reads it now.
+        wanted: by the subject of a root's type, the subjects of the outputs asked for.
+        codec: payload encoder.
+        max_payload: of the server, once there is one.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        stage: str,
+        run: str | None,
+        *,
+        root: Sequence[str] | None,
+        kind: str,
+        kinds: Mapping[type[Message], Kind],
+        wanted: Mapping[str, Collection[str]],
+        codec: Codec,
+        max_payload: Callable[[], int] = lambda: 2 * PIECE,
+    ):
+        self._max_payload = max_payload
+        self._app = app
+        self._stage = stage
+        self._run = run
+        self._root = None if root is None else tuple(root)
+        self._kind = kind
+        self._kinds = kinds
+        self._wanted = wanted
+        self._codec = codec
+
+    def roots_of(self, job: Handled) -> tuple[Root, ...]:
+        """The roots that a message is below, itself first if it is one."""
+        context = job.context
+        assert context is not None
+        outer: tuple[Root, ...] = ()
+        if context.headers and (told := context.headers.get(ROOTS)):
+            outer = roots.parse(told, self._run)
+            if any(root.kind not in self._wanted for root in outer):  # of a join that is no more
+                outer = tuple(root for root in outer if root.kind in self._wanted)
+        if self._root is None:
+            return outer
+        return (roots.root_of(self._kind, context.id, self._run), *outer)[: roots.MAX_ROOTS]
+
+    def header(self, job: Handled) -> str:
+        """The header line of a message's outputs, or ""."""
+        found = self.roots_of(job)
+        return header_line(ROOTS, roots.text(found)) if found else ""
+
+    def note(self, job: Handled, outputs: Sequence[Message], first: int) -> None:
+        """These outputs are about to be published."""
+        if job.noted is None:
+            job.noted = []
+        # What is above the bound is told by one output more; the others need not be held.
+        if len(job.noted) <= LIMIT and self.roots_of(job):
+            job.noted += enumerate(outputs, first)
+
+    def ended(
+        self, job: Handled, outcome: Outcome, error: tuple[str, str] | None = None
+    ) -> list[tuple[bytes, bytes, bytes]]:
+        """Subject, header block and payload of what is to be stored before a message is settled.
+
+        Args:
+            job: the message.
+            outcome: of its handling.
+            error: kind and reason of its dead letter.
+        """
+        found = self.roots_of(job)
+        payloads: dict[int, Payload] = {}
+        made = []
+        for root in found:
+            record = self._record(job, root, found[1:], outcome, error, payloads)
+            parts = cut(record, min(PIECE, self._max_payload() // 2))
+            made += [self._message(root, part) for part in parts]
+        return made
+
+    def _record(
+        self,
+        job: Handled,
+        root: Root,
+        outer: tuple[Root, ...],
+        outcome: Outcome,
+        error: tuple[str, str] | None,
+        payloads: dict[int, Payload],
+    ) -> Record:
+        context = job.context
+        assert context is not None
+        own = self._root is not None and root == roots.root_of(self._kind, context.id, self._run)
+        data: list[Payload] = []
+        first = None
+        if own:
+            headers = context.headers or {}
+            data.append(Payload(job.delivery.data, headers.get(CONTENT_TYPE, "")))
+            first = First(
+                readers=self._root or (),
+                payload=0,
+                published=job.delivery.published,
+                headers={
+                    name: value[:_MAX_HEADER]
+                    for name in _KEPT
+                    if name != CONTENT_TYPE and (value := headers.get(name))
+                },
+                outer=roots.text(outer),
+            )
+        wanted = self._wanted[root.kind]
+        places: dict[type[Message], int] = {}
+        outputs = []
+        for index, message in (job.noted or ())[: LIMIT + 1]:
+            kind = type(message)
+            at = -1
+            if self._kinds[kind].subject in wanted:
+                if index not in payloads:
+                    payload, wire = self._codec.write(message)
+                    payloads[index] = Payload(payload, CONTENT_TYPES[wire])
+                at = len(data)
+                data.append(payloads[index])
+            identity = output_id(context.id, self._stage, self._run, index)
+            outputs.append(Output(identity, places.setdefault(kind, len(places)), index, at))
+        return Record(
+            id=context.id,
+            stage=self._stage,
+            outcome=outcome,
+            run=self._run or "",
+            kinds=tuple(self._kinds[kind] for kind in places),
+            outputs=tuple(outputs),
+            data=tuple(data),
+            first=first,
+            error=None if error is None else (error[0], error[1][:_MAX_REASON]),
+            models=format_models(context.models) if context.models else "",
+        )
+
+    def _message(self, root: Root, record: Record) -> tuple[bytes, bytes, bytes]:
+        payload = encode(record)
+        # By what it says, too: an attempt that gave other outputs than one before has a record
+        # of its own, for the outputs of both are on the stream.
+        says = f"{root}\x1f{blake2b(payload, digest_size=16).hexdigest()}"
+        identity = output_id(f"{record.id}\x1f{says}", record.stage, self._run, 0)
+        subject = roots.subject(self._app, self._run, root.token)
+        return subject.encode(), header_block({MSG_ID: identity, ROOTS: str(root)}), payload

@@ -1,0 +1,194 @@
+"""Tracker: takes in records, and tells who waits for a root once everything below it is settled.
+
+Any number of them work at once, and any may die between any two steps. What one has found out lies
+in a bucket, one key a root, changed by compare-and-set; a record is let go only after what follows
+of it is done. The steps, each of which may be repeated:
+
+1. the union with the records is kept, and with it, where it completes the root, the decision that
+   its waiters are told, and of what;
+2. they are told, under an id that follows from the root;
+3. that they were told is kept, and all else of the root let go.
+
+A decision never changes: whoever tells after a death tells the same. The key of a root that is done
+stays as a tombstone of some bytes for as long as messages are kept, so that a record that is
+delivered late finds it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from mqinfer.bucket import change
+from mqinfer.completion import progress, record, roots
+from mqinfer.completion.assemble import Incomplete, Tale, tale
+from mqinfer.completion.progress import COMPLETE, LATE, NOTHING, Decision, Progress
+from mqinfer.errors import Unavailable
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.bucket import Bucket
+    from mqinfer.completion.record import Record
+    from mqinfer.completion.roots import Root
+    from mqinfer.streams import Streams
+
+MEMORY = 64 * 1024 * 1024  # bytes of records that are held, so that they need not be read again
+
+
+class Waiting(Protocol):
+    """Who waits for roots."""
+
+    def names(self, kind: str) -> Sequence[str]:
+        """Those who wait for the roots of a type, told by its subject."""
+
+    def wanted(self, name: str) -> Collection[str]:
+        """The subjects of the outputs that one of them asks for."""
+
+    async def tell(self, name: str, root: Root, told: Tale) -> None:
+        """Tell one of them; it may be told again, of the same.
+
+        Raises:
+            MqinferError: that is not possible now.
+        """
+
+
+class Tracker:
+    """Keeps what is known of roots.
+
+    Args:
+        app: whose.
+        run: the replay run, or None.
+        bucket: where it is kept.
+        streams: to read the records again of which another tracker has handled some.
+        waiting: who is told.
+    """
+
+    def __init__(
+        self, app: App, run: str | None, *, bucket: Bucket, streams: Streams, waiting: Waiting
+    ):
+        self._app = app
+        self._run = run
+        self._bucket = bucket
+        self._streams = streams
+        self._waiting = waiting
+        self._held = _Held()
+
+    async def take(self, root: Root, records: Sequence[Record], size: int) -> None:
+        """Take in records of one root; what follows of them is done when it returns.
+
+        Args:
+            root: that they are of.
+            records: some of its records.
+            size: bytes they take.
+
+        Raises:
+            MqinferError: something cannot be done now; the records are to come again.
+        """
+        names = self._waiting.names(root.kind)
+        if not names:
+            return  # a join that is no more
+        self._held.add(root.token, records, size)
+        effects = [record.effect(one) for one in records]
+
+        def union(value: bytes | None) -> bytes | None:
+            before = _decode(value)
+            after = progress.added(before, effects, names)
+            return value if after == before else progress.encode(after)
+
+        _, value = await change(self._bucket, root.token, union, what=f"root {root}")
+        await self._tell(root, _decode(value), names)
+
+    async def late(self, root: Root, name: str, fallback: Tale) -> None:
+        """The deadline of one who waits has passed: it is told of what there is.
+
+        Args:
+            root: that it waits for.
+            name: who waits.
+            fallback: is told where no stage has begun with the root.
+
+        Raises:
+            MqinferError: that is not possible now.
+        """
+        names = self._waiting.names(root.kind)
+
+        def decide(value: bytes | None) -> bytes | None:
+            before = _decode(value)
+            after = progress.decided(before, [name], LATE)
+            return value if after == before else progress.encode(after)
+
+        _, value = await change(self._bucket, root.token, decide, what=f"root {root}")
+        await self._tell(root, _decode(value), names, fallback)
+
+    async def _tell(
+        self, root: Root, known: Progress, names: Sequence[str], fallback: Tale | None = None
+    ) -> None:
+        """Tell those for whom it is decided and who were not told."""
+        due = [name for name, one in known.decided.items() if not one.told and name in names]
+        if known.done or not due:
+            if known.done:
+                self._held.drop(root.token)
+            return
+        done = []
+        for name in due:
+            told = await self._tale(root, name, known.decided[name])
+            if not told.id:
+                if fallback is None:
+                    continue  # decided by a deadline, whose message comes again
+                told = fallback
+            await self._waiting.tell(name, root, told)
+            done.append(name)
+
+        def mark(value: bytes | None) -> bytes | None:
+            before = _decode(value)
+            after = progress.told(before, done, names)
+            return value if after == before else progress.encode(after)
+
+        _, value = await change(self._bucket, root.token, mark, what=f"root {root}")
+        if _decode(value).done:
+            self._held.drop(root.token)
+
+    async def _tale(self, root: Root, name: str, decision: Decision) -> Tale:
+        wanted = self._waiting.wanted(name)
+        if decision.how == COMPLETE and (held := self._held.of(root.token)):
+            try:
+                return tale(held, wanted, decision)
+            except Incomplete:
+                pass  # another tracker has handled the others
+        subject = roots.subject(self._app, self._run, root.token)
+        stored = self._streams.messages(roots.stream(self._app), subject)
+        found = [record.decode(one.data) async for one in stored]
+        try:
+            return tale(found, wanted, decision)
+        except Incomplete as error:
+            raise Unavailable(f"root {root}: {error}, in this copy of the stream") from None
+
+
+def _decode(value: bytes | None) -> Progress:
+    return progress.decode(value) if value else NOTHING
+
+
+class _Held:
+    """Records that this tracker has seen, by root; the oldest roots are let go."""
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[str, tuple[list[Record], int]] = OrderedDict()
+        self._bytes = 0
+
+    def add(self, token: str, records: Sequence[Record], size: int) -> None:
+        """Hold these; a record that comes again may be held twice, which changes nothing."""
+        held, before = self._records.pop(token, ([], 0))
+        held += records
+        self._records[token] = (held, before + size)
+        self._bytes += size
+        while self._bytes > MEMORY:
+            _, (_, freed) = self._records.popitem(last=False)
+            self._bytes -= freed
+
+    def of(self, token: str) -> list[Record]:
+        """The records of a root."""
+        return self._records.get(token, ([], 0))[0]
+
+    def drop(self, token: str) -> None:
+        """Nobody asks for it any more."""
+        self._bytes -= self._records.pop(token, ([], 0))[1]

@@ -1,0 +1,67 @@
+"""Handler: the handler of a join as that of a stage, given what it was told as it wants it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mqinfer.errors import DecodeError
+from mqinfer.joins.telling import decode
+
+if TYPE_CHECKING:
+    from mqinfer.codec import Codec
+    from mqinfer.completion.assemble import Died
+    from mqinfer.context import Context
+    from mqinfer.join import Join, Joined
+    from mqinfer.stage import Stage
+
+
+def as_stage(stage: Stage, codec: Codec) -> Stage:
+    """The stage of a join, whose handler takes what it reads; another stage is as it was.
+
+    Args:
+        stage: as it was declared.
+        codec: of its worker.
+    """
+    join = stage.join
+    if join is None:
+        return stage
+    handler = stage.handler
+    wants_context = len(inspect.signature(handler).parameters) == 3
+
+    async def arguments(joined: Joined, context: Context) -> tuple[Any, ...]:
+        root, outputs, died = await _given(joined, join, codec)
+        context.join_told(died, joined.incomplete, joined.missing)
+        return (root, outputs, context) if wants_context else (root, outputs)
+
+    async def call(joined: Joined, context: Context) -> Any:
+        return await handler(*await arguments(joined, context))
+
+    async def run(joined: Joined, context: Context) -> AsyncGenerator[Any]:
+        async with aclosing(handler(*await arguments(joined, context))) as outputs:
+            async for output in outputs:
+                yield output
+
+    wrapped: Callable[..., Any] = call if stage.signature.kind == "coroutine" else run
+    return replace(stage, handler=wrapped)
+
+
+async def _given(
+    joined: Joined, join: Join, codec: Codec
+) -> tuple[Any, list[Any], tuple[Died, ...]]:
+    """The root, its outputs, and what died."""
+    root, outputs, died = joined.root, joined.outputs, joined.died
+    if joined.stored is not None:
+        root, outputs, died = decode(await joined.stored.bytes())
+    if root is None:
+        raise DecodeError(f"join {join.name}: this message tells of no root")
+    kinds = {kind.__mqinfer__.subject: kind for kind in join.of}
+    given = [
+        codec.decode(kinds[one.subject], one.payload.data, one.payload.content_type or None)
+        for one in outputs
+        if one.subject in kinds
+    ]
+    return codec.decode(join.root, root.data, root.content_type or None), given, died

@@ -1,0 +1,202 @@
+"""Trackers over a bucket and a stream of this process, which die between any two steps."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mqinfer import App
+from mqinfer.completion import record
+from mqinfer.completion.assemble import Tale
+from mqinfer.completion.progress import COMPLETE, LATE
+from mqinfer.completion.record import Record
+from mqinfer.completion.roots import Root, parse, parse_one
+from mqinfer.completion.tracker import Tracker
+from mqinfer.errors import Unavailable
+from mqinfer.streams import Streams
+from tests.completion.trees import ROOT, ROOT_OF, WANTED, Tree, trees
+from tests.support.bucket import Memory
+
+APP = App("plants")
+
+
+class Died(Exception):
+    """The process of a tracker did."""
+
+
+class World:
+    """What trackers share, and the moments at which they die.
+
+    Attributes:
+        stored: records in their stream.
+        told: what the join was told, each time.
+        steps: that were taken outside of a tracker.
+    """
+
+    def __init__(self, tree: Tree, deaths: Collection[int] = (), seed: int = 0):
+        self.tree = tree
+        self.bucket = Memory()
+        self.stored: list[Record] = []
+        self.told: list[Tale] = []
+        self.steps = 0
+        self.deaths = set(deaths)
+        self._random = random.Random(seed)
+
+    async def step(self) -> None:
+        """Others have their turn; perhaps the tracker dies."""
+        for _ in range(self._random.randrange(3)):
+            await asyncio.sleep(0)
+        self.steps += 1
+        if self.steps in self.deaths:
+            raise Died
+
+    # The bucket.
+
+    async def load(self, key: str) -> tuple[bytes, int] | None:
+        await self.step()
+        return await self.bucket.load(key)
+
+    async def save(self, key: str, value: bytes, revision: int) -> bool:
+        await self.step()
+        saved = await self.bucket.save(key, value, revision)
+        await self.step()
+        return saved
+
+    async def delete(self, key: str, revision: int) -> bool:
+        raise AssertionError(key, revision)
+
+    async def ensure(self) -> None:
+        """It is there."""
+
+    async def names(self) -> list[str]:
+        return await self.bucket.names()
+
+    # The stream.
+
+    async def messages(self, stream: str, subject: str) -> AsyncGenerator[Any]:
+        assert (stream, subject) == ("plants-settled", f"settled.plants.live.{ROOT_OF.token}")
+        await self.step()
+        for one in list(self.stored):
+            yield type("Stored", (), {"data": record.encode(one)})
+
+    # Who waits.
+
+    def names_of(self, kind: str) -> Sequence[str]:
+        return ("report",) if kind == "photo" else ()
+
+    def wanted(self, name: str) -> Collection[str]:
+        assert name == "report"
+        return WANTED
+
+    async def tell(self, name: str, root: Root, told: Tale) -> None:
+        assert (name, root) == ("report", ROOT_OF)
+        await self.step()
+        if told.how == COMPLETE:
+            settled = {one.node for one in self.stored}
+            assert settled == {one.node for one in self.tree.records}, "told before it is settled"
+        self.told.append(told)
+        await self.step()
+
+    def tracker(self) -> Tracker:
+        waiting = type("Waiting", (), {"names": staticmethod(self.names_of)})()
+        waiting.wanted, waiting.tell = self.wanted, self.tell
+        streams = cast("Streams", self)
+        return Tracker(APP, None, bucket=self, streams=streams, waiting=waiting)
+
+
+async def work(world: World, queue: list[list[Record]], done: list[list[Record]]) -> None:
+    """One process, and those that follow it: what was not acknowledged comes again."""
+    tracker = world.tracker()
+    while queue:
+        batch = queue.pop(0)
+        world.stored += [one for one in batch if one not in world.stored]
+        try:
+            await tracker.take(ROOT_OF, batch, 100 * len(batch))
+        except (Died, Unavailable):
+            queue.append(batch)
+            tracker = world.tracker()
+        else:
+            done.append(batch)
+
+
+@settings(max_examples=60)
+@given(trees(12), st.sets(st.integers(1, 80), max_size=12), st.integers(), st.data())
+def test_called_once_in_effect_with_exactly_its_outputs(
+    tree: Tree, deaths: set[int], seed: int, data: Any
+) -> None:
+    records = data.draw(st.permutations(tree.records))
+    sizes = data.draw(st.lists(st.integers(1, 4), min_size=len(records), max_size=len(records)))
+    queue: list[list[Record]] = []
+    rest = list(records)
+    for size in sizes:
+        if rest:
+            queue.append(rest[:size])
+            rest = rest[size:]
+    again = data.draw(st.lists(st.sampled_from(queue), max_size=3))
+    world = World(tree, deaths, seed)
+
+    async def two() -> None:
+        done: list[list[Record]] = []
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(work(world, queue, done))
+            group.create_task(work(world, queue, done))
+        tells = len(world.told)
+        await work(world, [list(one) for one in again], done)  # late redeliveries
+        assert len(world.told) == tells or world.deaths
+
+    asyncio.run(two())
+    assert world.told
+    first = world.told[0]
+    assert first.id == ROOT
+    assert [one.payload.data for one in first.outputs] == tree.grades
+    assert [(one.stage, one.id) for one in first.died] == tree.died
+    assert all(told == first for told in world.told)  # one id, and one content
+
+
+@settings(max_examples=60)
+@given(trees(12), st.sets(st.integers(1, 60), max_size=8), st.integers(), st.data())
+def test_a_deadline_beside_records_is_told_one_thing(
+    tree: Tree, deaths: set[int], seed: int, data: Any
+) -> None:
+    queue = [[one] for one in data.draw(st.permutations(tree.records))]
+    world = World(tree, deaths, seed)
+    fallback = Tale("fallback", None, None, (), (), LATE, {}, "")
+    turns = data.draw(st.integers(0, 40))
+
+    async def late() -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        while True:
+            try:
+                await world.tracker().late(ROOT_OF, "report", fallback)
+            except (Died, Unavailable):
+                continue
+            return
+
+    async def both() -> None:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(work(world, queue, []))
+            group.create_task(late())
+
+    asyncio.run(both())
+    assert world.told
+    assert all(told == world.told[0] for told in world.told)
+
+
+async def test_roots_that_nobody_waits_for_are_let_go() -> None:
+    world = World(Tree())
+    tracker = world.tracker()
+    await tracker.take(Root("another", ROOT_OF.token), [Record("x", "y", "answered")], 1)
+    assert world.bucket.values == {}
+
+
+@pytest.mark.parametrize("item", ["", "photo", "photo/zz", "a,b/" + "0" * 32, "p/" + "0" * 31])
+def test_what_is_no_root(item: str) -> None:
+    assert parse_one(item) is None
+    assert parse(item, None) == ()
