@@ -1,6 +1,6 @@
 """mqinfer: asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
-Declare:   App, Message, Row, Blob, Column, Tensor
+Declare:   App, Message, Row, State, Blob, Column, Tensor
 Handle:    Context, Retry, Snooze, Reject, Rejected, Backoff
 Run:       Worker, connect, Client, Settings
 Errors:    mqinfer.errors
@@ -19,6 +19,7 @@ from mqinfer.context import Context
 from mqinfer.errors import MqinferError, Reject, Retry, Snooze
 from mqinfer.message import Message, Rejected, Row
 from mqinfer.model import Answer, Model, Tensor
+from mqinfer.statetype import State
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -45,6 +46,7 @@ __all__ = [
     "Row",
     "Settings",
     "Snooze",
+    "State",
     "Tensor",
     "Worker",
     "connect",

@@ -12,7 +12,7 @@ from contextlib import (
     contextmanager,
     suppress,
 )
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, overload
 
 import structlog
 
@@ -20,7 +20,7 @@ from mqinfer import blob, plan, wiring
 from mqinfer.birth import new_id
 from mqinfer.blobfields import can_hold_blobs
 from mqinfer.codec import CONTENT_TYPES, Codec
-from mqinfer.errors import ConfigurationError, PublishError
+from mqinfer.errors import ConfigurationError, PublishError, StateError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, header_line, safe_id
@@ -31,6 +31,8 @@ from mqinfer.rowpacks.gather import Gatherer
 from mqinfer.rowpacks.which import pack_subject, packed
 from mqinfer.settings import Settings
 from mqinfer.starting import Patience, unless
+from mqinfer.state import reading
+from mqinfer.statetype import State
 from mqinfer.worker.live import LiveWork
 from mqinfer.worker.services import Services
 from mqinfer.worker.worker import Worker as EngineWorker
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.worker.work import Work
+
+S = TypeVar("S", bound=State)
 
 log = structlog.get_logger("mqinfer.worker")
 
@@ -86,6 +90,55 @@ class Client:
         """The blob store that workers read from."""
         assert self._services.store is not None
         return self._services.store
+
+    @overload
+    async def state(self, stage: str, key: object, *, run: str | None = None) -> State | None: ...
+
+    @overload
+    async def state(
+        self, stage: str, key: object, kind: type[S], *, run: str | None = None
+    ) -> S | None: ...
+
+    async def state(
+        self,
+        stage: str,
+        key: object,
+        kind: type[State] | None = None,
+        *,
+        run: str | None = None,
+    ) -> State | None:
+        """What a stage remembers of a key now; None if that is nothing.
+
+            health = await client.state("watch", "p17", Health)
+
+        Args:
+            stage: its name.
+            key: the value of its messages' `key=` field.
+            kind: the type of its states, for type checkers.
+            run: a replay run, which has states of its own.
+
+        Raises:
+            ConfigurationError: the stage has no states, or others than `kind`.
+            StateError: it cannot be read as its type is now.
+            Unavailable: NATS does not answer.
+        """
+        _, own = reading.remembering(self.app, stage)
+        if kind is not None and not issubclass(own, kind):
+            raise ConfigurationError(f"stage {stage} has states of {own.__name__}: name that type")
+        bucket = self._services.broker.bucket(plan.memory_bucket(self.app))
+        return await reading.load(self.app, stage, key, bucket, self._codec, run)
+
+    async def states(self, stage: str, *, run: str | None = None) -> dict[str, State]:
+        """All that a stage remembers now, by key as text; see `state`."""
+        scanner = wiring.scanner(self._services.broker)
+        found = {
+            kept.key: kept
+            async for kept in reading.listed(self.app, stage, scanner, self._codec, run)
+        }
+        for kept in found.values():
+            if kept.problem:
+                raise StateError(f"the state of stage {stage} for key {kept.key!r}: {kept.problem}")
+        return {key: kept.state for key, kept in found.items() if kept.state is not None}
 
     async def publish(
         self,

@@ -16,6 +16,7 @@ from mqinfer.tables.tables import DeadLetterRow
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.statetype import State
 
 DEAD_SINK = "sink-mqinfer_dead_letters"
 COPY_WINDOW = 0.1  # seconds; the least that JetStream takes
@@ -59,6 +60,11 @@ class Task:
     def ordered(self) -> bool:
         """Whether it handles messages in order by key, from partitions."""
         return self.stage is not None and self.reads.__mqinfer__.ordered
+
+    @property
+    def remembers(self) -> type[State] | None:
+        """The type of its states, if it has any."""
+        return self.stage.signature.state if self.stage else None
 
     @property
     def start(self) -> Start | None:
@@ -188,6 +194,11 @@ def dead_subject(app: App, name: str) -> str:
 def state_bucket(app: App) -> str:
     """Where workers keep what they must know of one another."""
     return f"{app.name}-state"
+
+
+def memory_bucket(app: App) -> str:
+    """Where the states of stages are kept."""
+    return f"{app.name}-memory"
 
 
 def copy_spec(app: App, kind: type[Message]) -> StreamSpec:

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mqinfer.backoff import Backoff
+from mqinfer.beside import holds_state, read_beside
 from mqinfer.errors import ConfigurationError, WiringError
 from mqinfer.message import Message, Rejected
 from mqinfer.model import Model
 from mqinfer.referred import referred
+from mqinfer.statetype import State
 from mqinfer.times import parse_duration, parse_size, parse_time
 
 # Where a stage begins that has no consumer yet; what was stored before is not handled.
@@ -124,13 +126,31 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What the annotations of a handler say."""
+    """What the annotations of a handler say.
+
+    Attributes:
+        reads: the type of its messages.
+        writes: the types that it may write.
+        batch: whether it takes a list of messages.
+        wants_context: whether it takes a context.
+        kind: how it is called.
+        state: the type of what it remembers of each key, if it does.
+        state_first: whether the state stands before the context, where it takes both.
+    """
 
     reads: type[Message]
     writes: tuple[type[Message], ...]
     batch: bool
     wants_context: bool
     kind: Literal["coroutine", "async_generator", "function", "generator"]
+    state: type[State] | None = None
+    state_first: bool = True
+
+    def with_state(self, message: object, context: object, state: object) -> tuple[object, ...]:
+        """The arguments of a handler that takes a state."""
+        if not self.wants_context:
+            return (message, state)
+        return (message, state, context) if self.state_first else (message, context, state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,23 +314,17 @@ def read_signature(
         raise WiringError(f"stage {name}: an annotation cannot be read: {error}") from None
 
     parameters = list(inspect.signature(handler).parameters.values())
-    if not 1 <= len(parameters) <= 2 or any(
+    beside = [(one.name, hints.get(one.name)) for one in parameters[1:]]
+    if not 1 <= len(parameters) <= 2 + holds_state(beside) or any(
         parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         for parameter in parameters
     ):
         raise WiringError(
-            f"stage {name}: a handler takes a message and, if it likes, a context: "
-            "(message: In) or (message: In, ctx: Context)"
+            f"stage {name}: a handler takes a message and, if it likes, a context, and a state of "
+            "its key: (message: In) or (message: In, state: Kept, ctx: Context)"
         )
     reads, batch = _reads(name, parameters[0].name, hints.get(parameters[0].name))
-    wanted: Any = list[Context] if batch else Context
-    if len(parameters) == 2 and hints.get(parameters[1].name, wanted) != wanted:
-        hint = hints[parameters[1].name]
-        raise WiringError(
-            f"stage {name}: the second parameter is the "
-            f"{'list[Context] of the batch' if batch else 'Context'}, not "
-            f"{_name(hint) if isinstance(hint, type) else hint}"
-        )
+    state, wants_context, state_first = read_beside(name, beside, reads, batch=batch)
     kind = _kind(handler)
     if batch and kind not in ("coroutine", "function"):
         raise WiringError(f"stage {name}: a batch handler returns a list; it cannot yield")
@@ -328,8 +342,10 @@ def read_signature(
         reads=reads,
         writes=tuple(dict.fromkeys(writes)),
         batch=batch,
-        wants_context=len(parameters) == 2,
+        wants_context=wants_context,
         kind=kind,
+        state=state,
+        state_first=state_first,
     )
 
 
@@ -349,6 +365,11 @@ def _reads(name: str, parameter: str, hint: Any) -> tuple[type[Message], bool]:
     batch = typing.get_origin(hint) in (list, collections.abc.Sequence)
     if batch:
         (hint,) = typing.get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, State):
+        raise WiringError(
+            f"stage {name}: {hint.__name__} is a State, which stands beside the message: "
+            f"(message: In, {parameter}: {hint.__name__})"
+        )
     if not (isinstance(hint, type) and issubclass(hint, Message)):
         raise WiringError(
             f"stage {name}: annotate {parameter!r} with the Message it reads, "
@@ -379,6 +400,11 @@ def _writes(name: str, hint: Any) -> list[type[Message]]:
                 f"stage {name}: returns {hint.__name__} itself; derive a type from it"
             )
         return [hint]
+    if isinstance(hint, type) and issubclass(hint, State):
+        raise WiringError(
+            f"stage {name}: returns {hint.__name__}, which is a State: change it in place, and "
+            "return messages"
+        )
     raise WiringError(
         f"stage {name}: returns {_name(hint)}, which is no Message or Row; "
         "declare it as one, or return None"

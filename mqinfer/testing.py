@@ -11,6 +11,8 @@ by hand need no server at all:
 
     with FakeModels({"grade": lambda leaf: {"grade": leaf.mean()}}):
         assert await grade_leaf(Leaf(...)) == Grade(...)
+
+A handler that remembers takes its state like that, too: `await watch(Grade(...), health)`.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from mqinfer.operate.letters import Letter
 from mqinfer.rowpacks.unpack import raw_rows
 from mqinfer.rowpacks.which import pack_consumer, row_subject
 from mqinfer.settings import Settings
+from mqinfer.statetype import State
 from mqinfer.streams import Stored
 from mqinfer.worker.services import Services
 
@@ -209,6 +212,10 @@ class Harness:
             content_type = raw.headers.get(CONTENT_TYPE)
             found += [codec.decode(kind, payload, content_type) for payload in payloads]
         return found
+
+    async def state(self, stage: str, key: object) -> State | None:
+        """What a stage remembers of a key."""
+        return await self.client.state(stage, key)
 
     async def dead(self) -> list[DeadLetter]:
         """The app's dead letters, in order."""

@@ -12,13 +12,14 @@ from tests import rooms
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
     "errors identity birth times split backoff hints opened referred context message row column "
-    "blob blobfields readable codec written model stage collisions app settings observe metrics "
-    "image imageheader jpeg counts collector http bucket streams ports signals starting headers "
-    "origin processors varint supervise",
+    "statetype blob blobfields readable beside codec written model stage collisions app settings "
+    "observe metrics image imageheader jpeg counts collector http bucket streams ports signals "
+    "starting headers origin processors varint supervise",
     "rowpacks",
     "flow",
     "inference tables",
     "plan",
+    "state",
     "worker",
     "replay operate",
     "adapters",

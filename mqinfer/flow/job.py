@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -36,6 +36,23 @@ class Emits(Protocol):
 
     def emit(self, output: Message) -> Awaitable[None]:
         """Send one."""
+
+
+class Remembers(Protocol):
+    """What a stage remembers beside one message; `mqinfer.state` makes it."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from others of the stage."""
+
+    def begin(self) -> object:
+        """The state for a handler that begins, as it was before whatever an earlier one did."""
+
+    def seal(self) -> None:
+        """The handler is done; raises what keeps its state from being written."""
+
+    def keep(self, then: Callable[[Exception | None], None]) -> None:
+        """Write the state; `then` is called once, when it is written, or with why it is not."""
 
 
 class DeliveryContext(Context):
@@ -147,6 +164,7 @@ class Job(Struct, eq=False):  # a Struct: one is made for every message
         interrupted: why the runner cancelled that task, or None.
         unpublished: outputs that JetStream has not acknowledged.
         problem: why an output could not be published.
+        memory: the state of its key, until that is being written; None where nothing is remembered.
     """
 
     delivery: Delivery
@@ -161,6 +179,7 @@ class Job(Struct, eq=False):  # a Struct: one is made for every message
     interrupted: Interruption | None = None
     unpublished: int = 0
     problem: Exception | None = None
+    memory: Remembers | None = None
 
     def open(
         self, stage: str, state: object, blobs: BlobStore | None, run: str | None = None

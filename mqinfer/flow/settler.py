@@ -185,10 +185,27 @@ class Settler:
     def _done(self, job: Job) -> None:
         if not self.holds(job):
             return
+        if job.memory is not None:
+            memory, job.memory = job.memory, None
+            job.unpublished += 1  # held until the state is written
+            memory.keep(partial(self._kept, job))
+            return
         self._broker.ack(job.delivery)
         now = self._clock()
         self._metrics.done(now - (job.started or job.received), job.delivery.published)
         self._leave(job)
+
+    def _kept(self, job: Job, error: Exception | None) -> None:
+        """The state is written, or is not."""
+        job.unpublished -= 1
+        if error is None:
+            self._done(job)
+        else:
+            self.failed(job, error)
+
+    def repeated(self, job: Job) -> None:
+        """The message was answered before, and its acknowledgement lost: acknowledge it again."""
+        self._done(job)
 
     def skipped(self, job: Job) -> None:
         """The message is for another consumer: acknowledge it without an answer."""

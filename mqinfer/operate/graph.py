@@ -71,7 +71,10 @@ def graph_of(app: App) -> Graph:
 
     for stage in app.stages.values():
         reads = of_message(stage.reads)
-        here = node(("stage", stage.name), "stage", stage.name, "batch" * stage.signature.batch)
+        notes = ["batch"] if stage.signature.batch else []
+        if stage.signature.state is not None:
+            notes.append(f"remembers {stage.signature.state.__mqinfer__.name}")
+        here = node(("stage", stage.name), "stage", stage.name, ", ".join(notes))
         edges[Edge(reads, here)] = None
         for model in stage.models:
             name, notes = model.name, []

@@ -23,6 +23,8 @@ from mqinfer.flow.slots import Slots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import CONTENT_TYPE
 from mqinfer.rowpacks.unpack import Pack
+from mqinfer.state.remembering import Remembering
+from mqinfer.state.states import States
 from mqinfer.tables.intotable import IntoTable, dead_letter_row
 from mqinfer.tables.packsintotable import PacksIntoTable
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from mqinfer.ports import Delivery
     from mqinfer.tables.sink import Sink
     from mqinfer.worker.services import Services
-    from mqinfer.worker.work import Work
+    from mqinfer.worker.work import Binding, Work
 
 HEADERS_ROOM = 64 * 1024  # what subject and headers may add to the largest payload, in bytes
 # Messages that may wait for handlers, or be in them. What waits here could be another worker's: no
@@ -135,6 +137,7 @@ class Assembly:
             policy=binding.policy,
         )
         handling = self._handling(task, settler, sink, packs)
+        handling = self._with_states(task, handling, settler, codec, binding)
         slots = self._slots(task, handling, binding.slots)
         runner = Runner(
             task.name,
@@ -184,6 +187,26 @@ class Assembly:
             return (PacksIntoTable if packs else IntoTable)(sink, settler, task.limits)
         assert task.stage is not None
         return (InBatches if task.stage.signature.batch else OneByOne)(task.stage, settler)
+
+    def _with_states(
+        self, task: plan.Task, handling: Handling, settler: Settler, codec: Codec, binding: Binding
+    ) -> Handling:
+        """The handling of a stage that remembers."""
+        if task.remembers is None:
+            return handling
+        app, broker = self.work.app, self.services.broker
+        states = States(
+            task.name,
+            task.remembers,
+            starts=binding.subjects or (app.subject(task.reads),),
+            bucket=broker.bucket(plan.memory_bucket(app)),
+            codec=codec,
+            created=lambda: broker.stream_created(app.name),
+            max_payload=lambda: broker.max_payload,
+            clock=time.monotonic,
+            run=binding.run,
+        )
+        return Remembering(handling, states, settler)
 
     def _slots(
         self, task: plan.Task, handling: Handling, make: Callable[[int, int], Slots] | None

@@ -30,6 +30,7 @@ class Binding:
             and the messages that may wait for handlers or be in them; None is the plain one.
         pack: whether rows that only a sink reads go many in one message.
         packs: the consumer of such messages, of a sink; None where there is none.
+        subjects: that its messages may have, without a key; none is that of their type.
     """
 
     stream: str
@@ -41,6 +42,7 @@ class Binding:
     slots: Callable[[int, int], Slots] | None = None
     pack: bool = True
     packs: str | None = None
+    subjects: tuple[str, ...] = ()
 
 
 class Running(Protocol):
