@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mqinfer.streams import Streams
 
 
-_STATES = 10_000  # of a stage, that are read
+_STATES = 1_000  # of a stage, that are read
 
 
 @dataclass(slots=True)

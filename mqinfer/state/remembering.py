@@ -32,6 +32,7 @@ class Remembering:
         self.concurrency = handling.concurrency
         self.batch_size = handling.batch_size
         self.batch_wait = handling.batch_wait
+        self.weigh = handling.weigh
         self._handling = handling
         self._states = states
         self._settler = settler

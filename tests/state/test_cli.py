@@ -61,6 +61,7 @@ async def test_states_are_shown_and_begin_anew(nats: Settings) -> None:
         assert await ask("count", "k0", "--run", "may") == "there is no state of 'k0'\n"
         assert "--reset is of one KEY" in await ask("count", "--reset", code=2)
         assert "has no stage other" in await ask("other", code=2)
+        assert "\nstates: 2 keys, " in await told(nats, "status", APP, "--interval", "0")
         assert "states of count: 2 can be read" in await told(nats, "check", APP)
 
 
