@@ -82,3 +82,34 @@ async def test_a_hot_key_is_read_once_in_a_tenure(
         await until(both, "both states")
         assert reads.count("live.add.q") == 1
         assert "live.add.p" in reads
+
+
+async def test_an_answer_that_is_lost_is_no_conflict(nats: Settings) -> None:
+    app, handled, lost = App("plants", partitions=1), list[int](), list[bytes]()
+
+    @app.stage
+    async def add(step: Step, state: Total) -> None:
+        handled.append(step.value)
+        state.total += step.value
+
+    async with Harness(app, nats) as harness, harness.worker() as worker:
+        await until(lambda: not worker.not_ready(), "readiness")
+        publisher = worker.services.broker.publisher  # type: ignore[attr-defined]
+        finish = publisher._finish
+
+        def lose_one(number: int, entry: Any, error: Any, repeat: bool = False) -> None:
+            if entry.subject.startswith(b"$KV.plants-memory.") and not lost:
+                lost.append(entry.subject)
+                publisher._send(number, entry)  # again, as after the time for an answer
+            else:
+                finish(number, entry, error, repeat)
+
+        publisher._finish = lose_one
+        await harness.publish(Step("p", 1), Step("p", 2))
+
+        async def both() -> bool:
+            return await harness.client.state("add", "p", Total) == Total(3)
+
+        await until(both, "the state")
+        assert lost
+        assert handled == [1, 2]
