@@ -113,9 +113,9 @@ class JetStreamBucket:
         self, key: str, value: bytes, revision: int, done: PutDone, *, ttl: float | None = None
     ) -> None:
         """Set a value if `revision` is still the newest; see `Bucket.put`."""
-        headers = {EXPECTED: str(revision)}
-        if ttl is not None:
-            headers["Nats-TTL"] = f"{math.ceil(ttl)}s"
+        # Not through `header_block`: this runs for every message of a stage that remembers.
+        header = f"NATS/1.0\r\n{EXPECTED}: {revision}\r\n"
+        header += "\r\n" if ttl is None else f"Nats-TTL: {math.ceil(ttl)}s\r\n\r\n"
         stored: list[int] = []
 
         def answered(error: Exception | None, _repeat: bool) -> None:
@@ -125,7 +125,7 @@ class JetStreamBucket:
                 done(None, None if isinstance(error, WrongRevision) else error)
 
         self._connection.publish(
-            f"{self._prefix}{key}", header_block(headers), value, answered, placed=stored.append
+            f"{self._prefix}{key}", header.encode(), value, answered, placed=stored.append
         )
 
     async def delete(self, key: str, revision: int) -> bool:

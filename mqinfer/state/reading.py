@@ -164,7 +164,9 @@ async def reset(app: App, name: str, key: str, bucket: Bucket, run: str | None =
         if value is None:
             return None
         one = records.decode(value)
-        return records.encode(one.sequence, one.created, one.key, records.NOTHING)
+        return records.encode(
+            records.record_of(one.sequence, one.created, one.key, records.NOTHING)
+        )
 
     at = records.bucket_key(name, run, key_token(key))
     before, _ = await change(bucket, at, emptied, what=f"the state of {key!r}")

@@ -57,9 +57,14 @@ _decode = msgspec.msgpack.Decoder(Record).decode
 _version = msgspec.msgpack.Decoder(_Version).decode
 
 
-def encode(sequence: int, created: str, key: str, data: bytes | msgspec.Raw) -> bytes:
-    """The value of a record; `data` is msgpack."""
-    return _encode(Record(VERSION, sequence, created, key, msgspec.Raw(data)))
+def record_of(sequence: int, created: str, key: str, data: bytes | msgspec.Raw) -> Record:
+    """A record of this version; `data` is msgpack."""
+    return Record(VERSION, sequence, created, key, msgspec.Raw(data))
+
+
+def encode(record: Record) -> bytes:
+    """The value of a record."""
+    return _encode(record)
 
 
 def decode(value: bytes) -> Record:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mqinfer.codec import Codec
     from mqinfer.flow.job import Job
     from mqinfer.ports import Broker
+    from mqinfer.state.record import Record
     from mqinfer.statetype import State
 
 T = TypeVar("T")
@@ -188,15 +189,16 @@ class States:
 
     # --- writing --------------------------------------------------------------------------------
 
-    def sealed(self, state: State, sequence: int, token: str) -> bytes:
-        """A state as it is to be written.
+    def sealed(self, state: State, sequence: int, token: str) -> tuple[Record, bytes]:
+        """A state as it is to be written, and its value in the bucket.
 
         Raises:
             EncodeError: a value in it is not what its type says.
             StateTooLarge: it is larger than the server takes.
         """
         data, _ = self._codec.write(state)
-        value = records.encode(sequence, self.created, records.kept_key(token), data)
+        record = records.record_of(sequence, self.created, records.kept_key(token), data)
+        value = records.encode(record)
         limit = self._max_payload()
         if len(value) + HEADER_ROOM > limit:
             raise StateTooLarge(
@@ -204,16 +206,21 @@ class States:
                 f"{len(value):,} bytes, and the server takes {limit:,} with headers: keep less in "
                 "it, or raise max_payload there; it stays as it was"
             )
-        return value
+        return record, value
 
-    def write(self, memory: Memory, value: bytes, then: Callable[[Exception | None], None]) -> None:
+    def write(
+        self,
+        memory: Memory,
+        record: Record,
+        value: bytes,
+        then: Callable[[Exception | None], None],
+    ) -> None:
         """Write a state, and call `then` when it is written, or with why it is not."""
         until = float("inf") if self.ttl is None else self._clock() + self.ttl
 
         def done(revision: int | None, error: Exception | None) -> None:
             if revision is not None:
-                version = Version(revision, records.decode(value))
-                self.cache.put(memory.key, memory.tenure, version, until)
+                self.cache.put(memory.key, memory.tenure, Version(revision, record), until)
                 then(None)
                 return
             self.cache.drop(memory.key)
@@ -288,7 +295,7 @@ class Memory:
         self._states = states
         self._value = states.value(version, token)
         self._begun = False
-        self._sealed = b""
+        self._sealed: tuple[Record, bytes] | None = None
 
     def begin(self) -> State:
         """The state for a handler that begins, or begins again: whatever an earlier one did."""
@@ -303,4 +310,5 @@ class Memory:
 
     def keep(self, then: Callable[[Exception | None], None]) -> None:
         """Write the state; `then` is called when it is written, or with why it is not."""
-        self._states.write(self, self._sealed, then)
+        assert self._sealed is not None, "sealed before it is kept"
+        self._states.write(self, *self._sealed, then)

@@ -18,11 +18,11 @@ def test_a_record_is_what_was_written(
     sequence: int, created: str, key: str, fields: dict[str, int]
 ) -> None:
     data = msgspec.msgpack.encode(fields)
-    found = record.decode(record.encode(sequence, created, key, data))
+    found = record.decode(record.encode(record.record_of(sequence, created, key, data)))
     assert (found.sequence, found.created, found.key) == (sequence, created, key)
     assert bytes(found.data) == data
     assert not found.empty
-    assert record.decode(record.encode(1, "", "", record.NOTHING)).empty
+    assert record.decode(record.encode(record.record_of(1, "", "", record.NOTHING))).empty
 
 
 def test_what_is_no_record_or_of_a_later_version() -> None:
@@ -62,7 +62,7 @@ def test_the_key_is_what_stands_behind_the_type_in_the_subject() -> None:
 
 def version(size: int, revision: int = 1) -> Version:
     data = msgspec.msgpack.encode(b"x" * size)
-    return Version(revision, record.decode(record.encode(1, "", "", data)))
+    return Version(revision, record.record_of(1, "", "", data))
 
 
 def test_what_is_kept_counts_within_its_tenure_and_time() -> None:
