@@ -13,7 +13,7 @@ JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 # Of the whole suite alone: a part of it covers a part.
 COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-covered)
 
-.PHONY: help setup demo demo-replay test lint format faults faults-joins faults-long bench bench-all clean
+.PHONY: help setup demo demo-replay test lint format faults faults-joins faults-states faults-long bench bench-all clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ faults-joins: setup  ## 2,500 roots of a join, 60,000 messages, under 50 kills a
 
 faults-long: setup  ## 300,000 inputs under 500 faults, with the memory of every process: an hour or two
 	$(BIN)/python -m tests.faults --inputs 300000 --faults 500 --cluster-inputs 20000 --cluster-faults 60 --json .cache/faults-long.json --charts .cache
+
+faults-states: setup  ## 50,000 messages through a stage that remembers, under 50 kills: some minutes
+	$(BIN)/python -m tests.faults.states --messages 50000 --kills 50
 
 format: setup  ## let ruff lay out the code
 	$(BIN)/ruff check --fix .

@@ -9,7 +9,7 @@ import structlog
 
 from benchmarks import tiny
 from benchmarks.results import Figure, Options, Result, Row
-from mqinfer import App, Blob, Message, Reject
+from mqinfer import App, Blob, Message, Reject, State
 from mqinfer import Row as TableRow
 from mqinfer.bench.feed import Feeder, Template
 from mqinfer.bench.windows import Room
@@ -34,6 +34,12 @@ class InOrder(Message, subject="in_order", key="n", ordered=True):
 
     n: int
     text: str
+
+
+class Count(State):
+    """What is remembered of a key."""
+
+    count: int = 0
 
 
 class Picture(Message, subject="picture"):
@@ -86,6 +92,11 @@ def pipeline() -> App:
         return Out(item.n, item.text)
 
     @app.stage
+    async def remembering(item: InOrder, state: Count) -> Out:
+        state.count += 1
+        return Out(item.n, item.text)
+
+    @app.stage
     def thread(item: Item) -> Out:
         return Out(item.n, item.text)
 
@@ -123,6 +134,7 @@ ROWS = (
     ("no output", "silent", 1.0),
     ("a second output", "two", 1.0),
     ("ordered, 32 partitions", "ordered", 0.5),
+    ("ordered with state, 200 keys", "remembering", 0.5),
     ("a plain def, in a thread", "thread", 1.0),
     ("a model call, gathered", "model", 1.0),
     ("a blob of 100 kB read from a folder", "reading", 0.2),

@@ -1,6 +1,6 @@
 """mqinfer: asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
-Declare:   App, Message, Row, Blob, Column, Tensor
+Declare:   App, Message, Row, State, Blob, Column, Tensor
 Handle:    Context, Died, Tick, Retry, Snooze, Reject, Rejected, Backoff
 Run:       Worker, connect, Client, Settings
 Errors:    mqinfer.errors
@@ -20,6 +20,7 @@ from mqinfer.context import Context
 from mqinfer.errors import MqinferError, Reject, Retry, Snooze
 from mqinfer.message import Message, Rejected, Row
 from mqinfer.model import Answer, Model, Tensor
+from mqinfer.statetype import State
 from mqinfer.tick import Tick
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ __all__ = [
     "Row",
     "Settings",
     "Snooze",
+    "State",
     "Tensor",
     "Tick",
     "Worker",

@@ -32,7 +32,7 @@ def can_hold_blobs(kind: type[Message]) -> bool:
 
 
 @cache
-def blob_columns(kind: type[Message]) -> Mapping[str, inspect.Type]:
+def blob_columns(kind: type[msgspec.Struct]) -> Mapping[str, inspect.Type]:
     """The fields whose type names `Blob`, at any depth: name on the wire -> type."""
     found = {}
     for field in msgspec.structs.fields(kind):

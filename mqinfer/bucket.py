@@ -17,6 +17,11 @@ from mqinfer.errors import ConflictError
 _RETRY = Backoff(initial=0.01, maximum=0.25, jitter=0.5)
 _TRIES = 10
 
+# How a `put` ended: the value's revision if it was set; else None, with what went wrong, or with
+# nothing where the revision that it was to replace is not the newest (a `put` of this very value
+# whose answer was lost may have replaced it).
+PutDone = Callable[[int | None, Exception | None], None]
+
 
 class Bucket(Protocol):
     """A bucket of a key-value store."""
@@ -36,6 +41,22 @@ class Bucket(Protocol):
 
         Raises:
             Unavailable: the store does not answer; the value may have been set.
+        """
+
+    def put(
+        self, key: str, value: bytes, revision: int, done: PutDone, *, ttl: float | None = None
+    ) -> None:
+        """Set a value if `revision` is still the newest, and call `done` once, when that is known.
+
+        Outages are waited out. Unlike `save`, nothing in the value says who has set it, so that
+        no more is stored than it is: whoever cannot tell by reading it uses `save`.
+
+        Args:
+            key: of the value.
+            value: that is set.
+            revision: that it replaces; 0 is none.
+            done: is told how it ended.
+            ttl: seconds after which the server drops it; None is never.
         """
 
     async def delete(self, key: str, revision: int) -> bool:

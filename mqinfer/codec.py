@@ -25,6 +25,7 @@ from mqinfer.blob import Blob, BlobStore
 from mqinfer.blobfields import within
 from mqinfer.errors import DecodeError, EncodeError
 from mqinfer.message import Message, Row, Wire
+from mqinfer.statetype import State
 from mqinfer.written import (
     AnyBlob,
     any_array,
@@ -35,7 +36,7 @@ from mqinfer.written import (
     not_written,
 )
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=Message | State)
 
 CONTENT_TYPES: dict[Wire, str] = {"json": "application/json", "msgpack": "application/msgpack"}
 _WIRES: dict[str, Wire] = {
@@ -173,7 +174,7 @@ class Codec:
                 + (_not_json(data, error) if wire == "json" else "")
             ) from None
 
-    def wire(self, kind: type[Message], data: bytes, content_type: str | None) -> Wire:
+    def wire(self, kind: type[M], data: bytes, content_type: str | None) -> Wire:
         """The format that a payload is in; arguments and errors as in `decode`."""
         if not content_type:
             own = kind.__mqinfer__.wire
@@ -205,7 +206,7 @@ def _not_json(data: bytes, error: Exception) -> str:
     return "; JSON has no NaN and no Infinity: publish null, or msgpack as application/msgpack"
 
 
-def _plain_types(kind: type[Message]) -> tuple[type, ...]:
+def _plain_types(kind: type[msgspec.Struct]) -> tuple[type, ...]:
     """The types of the values of a message that is exact if they are these: nothing to decode.
 
     Empty for a type that has other fields. A long text would take as long to decode as to encode.
@@ -219,7 +220,7 @@ def _plain_types(kind: type[Message]) -> tuple[type, ...]:
         return ()
 
 
-def _has_times(kind: type[Message]) -> bool:
+def _has_times(kind: type[msgspec.Struct]) -> bool:
     """Whether a message may hold times of day: two that are equal may differ in their zone."""
     try:
         return any(isinstance(part, inspect.TimeType) for part in within(inspect.type_info(kind)))

@@ -15,13 +15,13 @@ from mqinfer.message import Message
 from mqinfer.model import Model
 from mqinfer.readable import unreadable
 from mqinfer.schedule import Schedule
+from mqinfer.signature import read_signature
 from mqinfer.stage import (
     Lifespan,
     Stage,
     models_in,
     read_later,
     read_limits,
-    read_signature,
     read_start,
 )
 from mqinfer.tick import Tick, tick_of

@@ -107,6 +107,14 @@ class EncodeError(MqinferError):
     """
 
 
+class StateError(MqinferError):
+    """The state of a key cannot be read, or cannot be written; it stays as it is."""
+
+
+class StateTooLarge(StateError, Reject):
+    """A state exceeds the server's limit."""
+
+
 class WorkerKilled(MqinferError):
     """The worker died each time while it handled this message."""
 
@@ -174,6 +182,10 @@ class BadRows(TableError):
 
 class Unavailable(MqinferError):
     """A server does not answer now; the same request may succeed later."""
+
+
+class StateChanged(Unavailable):
+    """The state of a key is not what its message was handled with: it is handled again."""
 
 
 class ConnectionClosed(Unavailable):

@@ -15,7 +15,8 @@ from typing import Any
 from mqinfer.context import Context
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, MessageInfo, Row
-from mqinfer.stage import Signature, Stage, handler_kind, read_hints, written
+from mqinfer.signature import Signature, handler_kind, read_hints, written
+from mqinfer.stage import Stage
 
 
 def read_join(

@@ -115,10 +115,10 @@ class MessageMeta(StructMeta):
         if wire not in ("json", "msgpack"):
             raise WiringError(f"{name}: wire={wire!r} must be 'json' or 'msgpack'")
         if is_row:
-            table = table or _snake(name)
+            table = table or snake(name)
             if not _TABLE.fullmatch(table):
                 raise WiringError(f"{name}: {table!r} cannot name a table")
-        subject = subject or table or _snake(name)
+        subject = subject or table or snake(name)
         if not _SUBJECT.fullmatch(subject):
             raise WiringError(
                 f"{name}: subject {subject!r} must be tokens of letters, digits, - and _, "
@@ -156,7 +156,8 @@ def _kept(name: str, keep: float | str) -> float:
     return seconds
 
 
-def _snake(name: str) -> str:
+def snake(name: str) -> str:
+    """The name of a class in snake case."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 

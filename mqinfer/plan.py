@@ -21,6 +21,7 @@ from mqinfer.timers import places
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.join import Join
+    from mqinfer.statetype import State
 
 DEAD_SINK = "sink-mqinfer_dead_letters"
 COPY_WINDOW = 0.1  # seconds; the least that JetStream takes
@@ -81,6 +82,11 @@ class Task:
     def ordered(self) -> bool:
         """Whether it handles messages in order by key, from partitions."""
         return self.stage is not None and self.reads.__mqinfer__.ordered
+
+    @property
+    def remembers(self) -> type[State] | None:
+        """The type of its states, if it has any."""
+        return self.stage.signature.state if self.stage else None
 
     @property
     def start(self) -> Start | None:
@@ -301,6 +307,11 @@ def schedule_bucket(app: App) -> str:
 def clocked(app: App) -> dict[str, Schedule]:
     """The schedules of an app's stages."""
     return {name: stage.clock for name, stage in app.stages.items() if stage.clock is not None}
+
+
+def memory_bucket(app: App) -> str:
+    """Where the states of stages are kept."""
+    return f"{app.name}-memory"
 
 
 def copy_spec(app: App, kind: type[Message]) -> StreamSpec:

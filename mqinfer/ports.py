@@ -426,13 +426,13 @@ class Broker(Feed, Protocol):
     def term(self, delivery: Delivery, reason: str) -> None:
         """Never deliver again."""
 
-    def bucket(self, name: str, *, max_age: float = 0.0, replicas: int = 1) -> Bucket:
+    def bucket(
+        self, name: str, *, max_age: float = 0.0, replicas: int = 1, ttls: bool = False
+    ) -> Bucket:
         """A key-value bucket; nothing is asked of the server yet.
 
-        Args:
-            name: of the bucket.
-            max_age: seconds that a value is kept, where the bucket is made; 0 is for ever.
-            replicas: of a bucket that is made.
+        One that is made keeps values for `max_age` seconds (0 is for ever), in so many replicas;
+        with `ttls` each may have a time of its own.
         """
 
     async def lost(self) -> None:

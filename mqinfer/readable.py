@@ -16,6 +16,7 @@ from msgspec import inspect
 from mqinfer.blob import Blob
 from mqinfer.blobfields import within
 from mqinfer.message import Message
+from mqinfer.statetype import State
 
 _ADVICE = {
     "Path": "use str",
@@ -36,7 +37,7 @@ _NO_KEY = (
 
 
 @cache
-def unreadable(kind: type[Message]) -> tuple[str, ...]:
+def unreadable(kind: type[Message | State]) -> tuple[str, ...]:
     """Why messages of `kind` could never be read: a line for each field at fault; none if they can.
 
     Each line names the type and the field, and says what to write instead.

@@ -1,16 +1,12 @@
 """Stage: an inert, frozen declaration of a handler and its limits; nothing here does I/O.
 
-The annotations of the handler are the wiring: the first parameter says what the stage reads, the
-return annotation what it writes.
+What the annotations of the handler say is its signature; see `mqinfer.signature`.
 """
 
 from __future__ import annotations
 
-import collections.abc
 import datetime
 import inspect
-import types
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -19,28 +15,17 @@ from typing import Any, Literal
 from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError, WiringError
 from mqinfer.join import Join
-from mqinfer.message import Message, Rejected
+from mqinfer.message import Message
 from mqinfer.model import Model
 from mqinfer.referred import referred
 from mqinfer.schedule import Schedule
+from mqinfer.signature import Signature
 from mqinfer.times import parse_duration, parse_size, parse_time
 
 # Where a stage begins that has no consumer yet; what was stored before is not handled.
 Start = datetime.datetime | Literal["oldest", "new"]
 Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
-_STREAMS = (
-    collections.abc.AsyncIterator,
-    collections.abc.AsyncIterable,
-    collections.abc.AsyncGenerator,
-    collections.abc.Iterator,
-    collections.abc.Iterable,
-    collections.abc.Generator,
-    list,
-    tuple,
-    collections.abc.Sequence,
-)
-_LISTS = (list, tuple, collections.abc.Sequence)
 # The limits that may be written as text.
 _PARSED: Mapping[str, Callable[[str], float]] = {
     "max_bytes": parse_size,
@@ -122,17 +107,6 @@ class Limits:
                 raise WiringError(f"{name}={value} must be at least {least}{none}")
         if not isinstance(self.backoff, Backoff):
             raise WiringError(f"backoff={self.backoff!r} must be a mqinfer.Backoff")
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What the annotations of a handler say."""
-
-    reads: type[Message]
-    writes: tuple[type[Message], ...]
-    batch: bool
-    wants_context: bool
-    kind: Literal["coroutine", "async_generator", "function", "generator"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +246,7 @@ def read_later(name: str, given: object) -> tuple[type[Message], ...]:
         ):
             raise WiringError(
                 f"stage {name}: later= names the message types that it sets timers of, not "
-                f"{_name(kind)}"
+                f"{getattr(kind, '__name__', kind)}"
             )
     return tuple(dict.fromkeys(kinds))
 
@@ -295,144 +269,3 @@ def models_in(handler: Callable[..., Any]) -> Iterator[Model]:
                 yield from (item for item in items if isinstance(item, Model))
             elif inspect.isfunction(value) and value.__module__ == function.__module__:
                 todo.append(value)
-
-
-def read_signature(
-    name: str, handler: Callable[..., Any], scope: Mapping[str, Any] | None = None
-) -> Signature:
-    """The wiring in a handler's annotations.
-
-    Args:
-        name: the stage's name, for error texts.
-        handler: the function.
-        scope: names that annotations may refer to besides the handler's module.
-
-    Raises:
-        WiringError: what does not fit, and what to write instead.
-    """
-    from mqinfer.context import Context
-
-    hints = read_hints(f"stage {name}", handler, scope)
-    parameters = list(inspect.signature(handler).parameters.values())
-    if not 1 <= len(parameters) <= 2 or any(
-        parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        for parameter in parameters
-    ):
-        raise WiringError(
-            f"stage {name}: a handler takes a message and, if it likes, a context: "
-            "(message: In) or (message: In, ctx: Context)"
-        )
-    reads, batch = _reads(name, parameters[0].name, hints.get(parameters[0].name))
-    wanted: Any = list[Context] if batch else Context
-    if len(parameters) == 2 and hints.get(parameters[1].name, wanted) != wanted:
-        hint = hints[parameters[1].name]
-        raise WiringError(
-            f"stage {name}: the second parameter is the "
-            f"{'list[Context] of the batch' if batch else 'Context'}, not "
-            f"{_name(hint) if isinstance(hint, type) else hint}"
-        )
-    kind = handler_kind(handler)
-    if batch and kind not in ("coroutine", "function"):
-        raise WiringError(f"stage {name}: a batch handler returns a list; it cannot yield")
-    if "return" not in hints:
-        raise WiringError(
-            f"stage {name}: annotate what it returns (-> Out, Out | None, AsyncIterator[Out], None)"
-        )
-    writes = written(f"stage {name}", hints["return"])
-    if batch and writes and typing.get_origin(hints["return"]) not in _LISTS:
-        raise WiringError(
-            f"stage {name}: a batch handler returns a list with one entry for each message: "
-            "-> list[Out | Rejected]"
-        )
-    return Signature(
-        reads=reads,
-        writes=tuple(dict.fromkeys(writes)),
-        batch=batch,
-        wants_context=len(parameters) == 2,
-        kind=kind,
-    )
-
-
-def read_hints(
-    what: str, handler: Callable[..., Any], scope: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """The annotations of a handler.
-
-    Args:
-        what: it is of, for error texts.
-        handler: the function.
-        scope: names that annotations may refer to besides the handler's module.
-
-    Raises:
-        WiringError: they cannot be read.
-    """
-    from mqinfer.context import Context
-
-    if not inspect.isroutine(handler):
-        raise WiringError(
-            f"{what}: a handler is a function (def or async def), not a {type(handler).__name__}"
-        )
-    try:
-        # The context's type is looked up by name, so that user modules need not import it.
-        return typing.get_type_hints(handler, localns={"Context": Context, **(scope or {})})
-    except NameError as error:
-        raise WiringError(
-            f"{what}: an annotation names {error.name!r}, which is not defined"
-        ) from None
-    except (TypeError, AttributeError, SyntaxError) as error:
-        raise WiringError(f"{what}: an annotation cannot be read: {error}") from None
-
-
-def handler_kind(
-    handler: Callable[..., Any],
-) -> Literal["coroutine", "async_generator", "function", "generator"]:
-    """What calling a handler gives."""
-    if inspect.isasyncgenfunction(handler):
-        return "async_generator"
-    if inspect.iscoroutinefunction(handler):
-        return "coroutine"
-    if inspect.isgeneratorfunction(handler):
-        return "generator"
-    return "function"
-
-
-def _reads(name: str, parameter: str, hint: Any) -> tuple[type[Message], bool]:
-    batch = typing.get_origin(hint) in (list, collections.abc.Sequence)
-    if batch:
-        (hint,) = typing.get_args(hint)
-    if not (isinstance(hint, type) and issubclass(hint, Message)):
-        raise WiringError(
-            f"stage {name}: annotate {parameter!r} with the Message it reads, "
-            f"not with {'nothing' if hint is None else _name(hint)}"
-        )
-    if getattr(hint, "__mqinfer__", None) is None:
-        raise WiringError(f"stage {name}: reads {hint.__name__} itself; derive a type from it")
-    return hint, batch
-
-
-def written(what: str, hint: Any) -> list[type[Message]]:
-    """Flatten `A | B | None`, `AsyncIterator[A]`, `list[A | Rejected]`, ... to message types."""
-    if hint is None or hint is type(None) or hint is Rejected:
-        return []
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return [out for part in typing.get_args(hint) for out in written(what, part)]
-    if origin in _STREAMS:
-        # Only the first argument of a generator is what it yields.
-        arguments = typing.get_args(hint)
-        if not arguments:
-            raise WiringError(f"{what}: say what {_name(hint)} is of: {_name(hint)}[Out]")
-        items = arguments[:1] if origin is not tuple else [a for a in arguments if a is not ...]
-        return [out for part in items for out in written(what, part)]
-    if isinstance(hint, type) and issubclass(hint, Message):
-        if getattr(hint, "__mqinfer__", None) is None:
-            raise WiringError(f"{what}: returns {hint.__name__} itself; derive a type from it")
-        return [hint]
-    raise WiringError(
-        f"{what}: returns {_name(hint)}, which is no Message or Row; "
-        "declare it as one, or return None"
-    )
-
-
-def _name(hint: Any) -> str:
-    return getattr(hint, "__name__", None) or str(hint)

@@ -11,6 +11,8 @@ by hand need no server at all:
 
     with FakeModels({"grade": lambda leaf: {"grade": leaf.mean()}}):
         assert await grade_leaf(Leaf(...)) == Grade(...)
+
+A handler that remembers takes its state like that, too: `await watch(Grade(...), health)`.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from mqinfer.operate.timers import Waiting, waiting
 from mqinfer.rowpacks.unpack import raw_rows
 from mqinfer.rowpacks.which import pack_consumer, row_subject
 from mqinfer.settings import Settings
+from mqinfer.statetype import State
 from mqinfer.streams import Stored
 from mqinfer.tick import tick_id, tick_of
 from mqinfer.worker.services import Services
@@ -230,6 +233,10 @@ class Harness:
         """
         now = datetime.datetime.now(datetime.UTC) if at is None else at.astimezone(datetime.UTC)
         return await self.client.publish(tick_of(stage)(now), id=tick_id(stage, now))
+
+    async def state(self, stage: str, key: object) -> State | None:
+        """What a stage remembers of a key."""
+        return await self.client.state(stage, key)
 
     async def dead(self) -> list[DeadLetter]:
         """The app's dead letters, in order."""

@@ -19,6 +19,7 @@ from mqinfer.worker.services import Services
 
 if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse
+    from mqinfer.adapters.scan import Scanner
     from mqinfer.adapters.spread import Spread
     from mqinfer.adapters.timetable import Timetable
     from mqinfer.adapters.triton import TritonClient
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from mqinfer.inference.aliases import Aliases, FollowedAliases
     from mqinfer.inference.inference import Inference
     from mqinfer.metrics import Metrics
+    from mqinfer.ports import Broker
     from mqinfer.replay.runs import Runs
     from mqinfer.settings import Settings
 
@@ -94,6 +96,14 @@ def runs(app: App, broker: JetStream) -> Runs:
     from mqinfer.replay.runs import Runs, bucket
 
     return Runs(app, JetStreamRuns(broker, bucket(app), replicas=app.replicas))
+
+
+def scanner(broker: Broker) -> Scanner:
+    """What looks into the streams of a connection."""
+    from mqinfer.adapters.scan import Scanner
+
+    assert isinstance(broker, JetStream)
+    return Scanner(broker.client)
 
 
 def aliases(app: App, broker: JetStream) -> Aliases:

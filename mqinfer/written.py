@@ -20,7 +20,6 @@ import msgspec
 
 from mqinfer.blob import Blob
 from mqinfer.errors import EncodeError, MqinferError
-from mqinfer.message import Message
 
 _SHOWN = 80  # characters of a value in an error
 _PLACE = re.compile(r" - at `\$\.([^.\[`]+)")
@@ -61,7 +60,9 @@ def any_array() -> Any:
     return AnyArray(0)
 
 
-def not_written(message: Message, error: Exception, encode: Callable[[Any], bytes]) -> Exception:
+def not_written(
+    message: msgspec.Struct, error: Exception, encode: Callable[[Any], bytes]
+) -> Exception:
     """The error for a message that the encoder refuses; names the first field that it refuses."""
     if isinstance(error, MqinferError):
         return error
@@ -74,7 +75,7 @@ def not_written(message: Message, error: Exception, encode: Callable[[Any], byte
     return EncodeError(f"{kind} cannot be written: {error}")
 
 
-def not_read(message: Message, error: Exception) -> EncodeError:
+def not_read(message: msgspec.Struct, error: Exception) -> EncodeError:
     """The error for a message that no reader could decode; names field and value."""
     kind = type(message)
     found = _PLACE.search(str(error))
@@ -87,7 +88,7 @@ def not_read(message: Message, error: Exception) -> EncodeError:
     return EncodeError(f"the readers of {kind.__name__} would refuse it: {error}")
 
 
-def not_finite(message: Message) -> tuple[str, float] | None:
+def not_finite(message: msgspec.Struct) -> tuple[str, float] | None:
     """The first number of a message that JSON cannot say, NaN or an infinity, and its place."""
     return next(_not_finite(message, type(message).__name__), None)
 
@@ -102,7 +103,7 @@ def _not_finite(value: Any, place: str) -> Iterator[tuple[str, float]]:
         yield from _not_finite(part, place + step)
 
 
-def no_offset(message: Message) -> tuple[str, datetime.time] | None:
+def no_offset(message: msgspec.Struct) -> tuple[str, datetime.time] | None:
     """The first time of day whose zone would be lost, as it needs a date, and its place."""
     return next(_no_offset(message, type(message).__name__), None)
 

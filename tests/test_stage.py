@@ -15,7 +15,8 @@ from mqinfer.app import App
 from mqinfer.context import Context
 from mqinfer.errors import WiringError
 from mqinfer.message import Message, Rejected, Row
-from mqinfer.stage import Limits, Signature, Stage, read_limits, read_signature
+from mqinfer.signature import Signature, read_signature
+from mqinfer.stage import Limits, Stage, read_limits
 
 
 class In(Message):

@@ -16,13 +16,15 @@ import pytest
 
 from mqinfer.app import App
 from mqinfer.client import Client
+from mqinfer.clientstates import ClientStates
 from mqinfer.clienttimers import ClientTimers
 from mqinfer.clocked import Clocked
 from mqinfer.message import Message, MessageMeta, Row
+from mqinfer.statetype import State, StateMeta
 
 MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack")
 # Classes of which a part lies in a file of its own.
-WHOLES, PARTS = (App, Client), (Clocked, ClientTimers)
+WHOLES, PARTS = (App, Client), (Clocked, ClientTimers, ClientStates)
 KINDS = tuple(type(inspect.Parameter.KEYWORD_ONLY))
 KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
@@ -170,6 +172,9 @@ class Client(app: App, services: Services, inference: Inference | None = None)
         timeout: float = 30.0,
         on_repeat: Callable[[str], object] | None = None,
     ) -> str
+    async state(stage: str, key: object, *, run: str | None = None) -> State | None
+    async state(stage: str, key: object, kind: type[S], *, run: str | None = None) -> S | None
+    async states(stage: str, *, run: str | None = None) -> dict[str, State]
 class Column(type: str)
 class Context(
     *,
@@ -284,6 +289,12 @@ class Settings(
     load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     nats_servers: list[str]
 class Snooze(reason: str = 'not yet', *, after: float)
+class State, keywords of the class: (
+    *,
+    name: str | None = None,
+    ttl: float | str | None = None,
+    **config: Unpack[StructKeywords],
+)
 class Tensor(dtype: str, shape: tuple[int, ...])
 class Tick(at: datetime.datetime)
     late: float
@@ -333,6 +344,9 @@ class Reject(MqinferError)
 class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
 class Snooze(reason: str = 'not yet', *, after: float)
 class SnoozedTooLong(MqinferError)
+class StateChanged(Unavailable)
+class StateError(MqinferError)
+class StateTooLarge(StateError, Reject)
 class TableError(MqinferError)
 class Unavailable(MqinferError)
 class WiringError(ConfigurationError)
@@ -357,6 +371,7 @@ class Harness(app: App, settings: Settings)
     async messages(kind: type[_M]) -> list[_M]
     async publish(*messages: Message, ids: Sequence[str] | None = None) -> list[str]
     async publish_bytes(subject: str, payload: bytes, headers: dict[str, str] | None = None) -> None
+    async state(stage: str, key: object) -> State | None
     async stored(stream: str | None = None, subject: str = '>') -> list[Stored]
     async tick(stage: str, at: datetime.datetime | None = None) -> str
     async timers(stage: str | None = None) -> list[Waiting]
@@ -587,8 +602,9 @@ def described(name: str, value: Any) -> str:
         return f"{name}: {signature(value.fget).removeprefix('() -> ')}\n"
     if inspect.isclass(value):
         bases = f"({', '.join(base.__name__ for base in value.__bases__)})"
-        if value is Message:
-            keywords = signature(MessageMeta.__new__, KEYWORDS).removesuffix(" -> Any")
+        if value in (Message, State):
+            meta = MessageMeta if value is Message else StateMeta
+            keywords = signature(meta.__new__, KEYWORDS).removesuffix(" -> Any")
             told = f"class {name}, keywords of the class: {keywords}\n"
         elif "__init__" not in vars(value) and issubclass(value, (BaseException, Row)):
             told = f"class {name}{bases}\n"

@@ -22,8 +22,8 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from mqinfer import (
-    App, Backoff, Blob, Column, Context, Message, Reject, Rejected, Retry, Row, Tensor, Worker,
-    connect,
+    App, Backoff, Blob, Column, Context, Message, Reject, Rejected, Retry, Row, State, Tensor,
+    Worker, connect,
 )
 from mqinfer.errors import PublishTimeout
 from mqinfer.testing import Harness, nats_only, until
@@ -72,6 +72,20 @@ async def batch(messages: list[In]) -> list[Out | Rejected | None]:
 def plain_batch(messages: Sequence[In], contexts: list[Context]) -> list[Out]:
     return [Out(c.id, m.size) for m, c in zip(messages, contexts)]
 
+class Kept(State, ttl="90d", name="what was kept"):
+    worst: int = 0
+    names: list[str] = []
+
+@app.stage
+async def remembers(message: In, kept: Kept, ctx: Context) -> Out | None:
+    kept.worst = max(kept.worst, message.size)
+    kept.names.append(ctx.id)
+    return Out(message.name, kept.worst)
+
+@app.stage
+async def remember(messages: list[In], kept: list[Kept]) -> list[Out]:
+    return [Out(m.name, k.worst) for m, k in zip(messages, kept)]
+
 @app.stage(name="told", timeout="2m", ack_wait=10, attempts=3, max_in_flight=64, lifespan=factor)
 async def told(message: Picture, ctx: Context) -> None:
     ctx.log.info("handling", attempt=ctx.attempt)
@@ -88,6 +102,7 @@ async def handlers_are_functions(message: In) -> int:
     async for out in many(message):
         print(out)
     answers: list[Out | Rejected | None] = await batch([message])
+    await remembers(message, Kept(worst=3), Context(id="a", stage="remembers", sequence=1))
     for row in plain(message):
         print(row.size + 1)
     return first.size if first is not None else len(answers)
@@ -98,6 +113,9 @@ async def library() -> str:
             identity: str = await client.publish(In("a"), id="a", timeout=5)
         except PublishTimeout:
             identity = ""
+        kept: Kept | None = await client.state("remembers", "a", Kept)
+        any_kept = await client.states("remembers")
+        print(kept.worst if kept else any_kept.keys())
         identities = await client.publish_all([In("b"), Picture(image=Blob.at("a.png"))])
         await client.blobs.put("a.png", b"png")
     worker = Worker(app, stages=["one"], drain=True)
@@ -122,7 +140,7 @@ asyncio.run(library())
 # "wrong": both complain about this line; "wrong for pyright": mypy does not look at class keywords
 # where there is a metaclass. Pyright's standard mode says only why, not also what follows from it.
 MISTAKES = """# pyright: standard
-from mqinfer import App, Context, Message, Row, Worker, connect
+from mqinfer import App, Context, Message, Row, State, Worker, connect
 
 class In(Message, key="name"):
     name: str
@@ -133,6 +151,9 @@ class Out(Row):
 
 class Misspelt(Message, ky="name"):  # wrong for pyright
     name: str
+
+class Kept(State, tll="90d"):  # wrong for pyright
+    worst: int = 0
 
 class Mistyped(Message, ordered="yes"):  # wrong for pyright
     name: str
@@ -160,6 +181,11 @@ async def crop(message: In, ctx: Context) -> Out | None:
     return Out(7)  # wrong
 
 @app.stage
+async def remember(message: In, kept: Kept) -> None:
+    kept.worst = "a"  # wrong
+    kept.wrost = 3  # wrong
+
+@app.stage
 async def grade(message: In) -> Out:
     In("a", sise=3)  # wrong
     In()  # wrong
@@ -175,6 +201,7 @@ async def use(message: In) -> None:
         await client.publish(message, timeout="5s")  # wrong
         await client.publish_all([{"name": "a"}])  # wrong
         number: int = await client.publish(message)  # wrong
+        kept: int = await client.state("remember", "a", Kept)  # wrong
     await Worker(app, stage=["crop"]).run()  # wrong
     await model(image="a.png")  # wrong
 """

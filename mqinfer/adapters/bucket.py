@@ -13,16 +13,37 @@ another's after a timeout, and its `keys` makes a consumer and leaves deleted on
 from __future__ import annotations
 
 import base64
+import math
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.publisher import WrongRevision
+from mqinfer.bucket import PutDone
 from mqinfer.errors import ConflictError, PublishTimeout, Unavailable
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import MSG_ID, header_block, parse_header_block
+from mqinfer.ports import PublishDone
 
 _TIMEOUT = 30.0
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+
+
+class Connection(admin.Connection, Protocol):
+    """What a bucket needs of the connection; `JetStream` has it."""
+
+    def publish(
+        self,
+        subject: str | bytes,
+        header: bytes,
+        payload: bytes,
+        done: PublishDone,
+        *,
+        timeout: float | None = None,
+        placed: Callable[[int], None] | None = None,
+    ) -> None:
+        """Publish; `placed` is told the sequence."""
 
 
 class JetStreamBucket:
@@ -33,15 +54,17 @@ class JetStreamBucket:
         bucket: its name.
         max_age: seconds that values are kept, where the bucket is made; 0 is for ever.
         replicas: of a bucket that is made.
+        ttls: whether values of a bucket that is made may have a `ttl` each (ADR-43).
     """
 
     def __init__(
         self,
-        connection: admin.Connection,
+        connection: Connection,
         bucket: str,
         *,
         max_age: float = 0.0,
         replicas: int = 1,
+        ttls: bool = False,
     ):
         self._connection = connection
         self._bucket = bucket
@@ -49,6 +72,7 @@ class JetStreamBucket:
         self._prefix = f"$KV.{bucket}."
         self._max_age = max_age
         self._replicas = replicas
+        self._ttls = ttls
 
     async def ensure(self) -> None:
         """Create the bucket if there is none; see `Bucket.ensure`."""
@@ -66,6 +90,8 @@ class JetStreamBucket:
             "max_age": int(self._max_age * admin.NANO),
             "num_replicas": self._replicas,
         }
+        if self._ttls:
+            config["allow_msg_ttl"] = True
         try:
             await admin.ask(api, f"STREAM.CREATE.{self._stream}", config, f"bucket {self._bucket}")
         except admin.JetStreamError as error:
@@ -82,6 +108,25 @@ class JetStreamBucket:
     async def save(self, key: str, value: bytes, revision: int) -> bool:
         """Set a value if `revision` is still the newest; see `Bucket.save`."""
         return await self._put(key, value, revision, {})
+
+    def put(
+        self, key: str, value: bytes, revision: int, done: PutDone, *, ttl: float | None = None
+    ) -> None:
+        """Set a value if `revision` is still the newest; see `Bucket.put`."""
+        # Not through `header_block`: this runs for every message of a stage that remembers.
+        header = f"NATS/1.0\r\n{EXPECTED}: {revision}\r\n"
+        header += "\r\n" if ttl is None else f"Nats-TTL: {math.ceil(ttl)}s\r\n\r\n"
+        stored: list[int] = []
+
+        def answered(error: Exception | None, _repeat: bool) -> None:
+            if error is None:
+                done(stored[0], None)
+            else:
+                done(None, None if isinstance(error, WrongRevision) else error)
+
+        self._connection.publish(
+            f"{self._prefix}{key}", header.encode(), value, answered, placed=stored.append
+        )
 
     async def delete(self, key: str, revision: int) -> bool:
         """Delete a value if `revision` is still the newest; see `Bucket.delete`."""
@@ -109,7 +154,7 @@ class JetStreamBucket:
 
     async def _put(self, key: str, value: bytes, revision: int, headers: dict[str, str]) -> bool:
         identity = uuid.uuid4().hex
-        expected = {MSG_ID: identity, "Nats-Expected-Last-Subject-Sequence": str(revision)}
+        expected = {MSG_ID: identity, EXPECTED: str(revision)}
         block = header_block({**headers, **expected})
         try:
             await publish_stored(

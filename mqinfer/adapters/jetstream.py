@@ -221,9 +221,11 @@ class JetStream:
 
     # --- buckets --------------------------------------------------------------------------------
 
-    def bucket(self, name: str, *, max_age: float = 0.0, replicas: int = 1) -> JetStreamBucket:
+    def bucket(
+        self, name: str, *, max_age: float = 0.0, replicas: int = 1, ttls: bool = False
+    ) -> JetStreamBucket:
         """A key-value bucket; see `Broker.bucket`."""
-        return JetStreamBucket(self, name, max_age=max_age, replicas=replicas)
+        return JetStreamBucket(self, name, max_age=max_age, replicas=replicas, ttls=ttls)
 
     # --- pulling --------------------------------------------------------------------------------
 
@@ -285,11 +287,12 @@ class JetStream:
         done: PublishDone,
         *,
         timeout: float | None = None,
+        placed: Callable[[int], None] | None = None,
     ) -> None:
-        """Publish; see `Broker.publish`."""
+        """Publish; see `Broker.publish`. `placed` is told the sequence, before `done` is called."""
         if isinstance(subject, str):
             subject = subject.encode()
-        self.publisher.publish(subject, header, payload, done, timeout)
+        self.publisher.publish(subject, header, payload, done, timeout, placed)
 
     async def room(self) -> None:
         """Return once there is room for another publish."""

@@ -62,6 +62,15 @@ class _Pending(Struct, eq=False):  # a Struct, which is made in a third of a cla
     give_up: float | None  # when to report a timeout; None is never
     tries: int = 0
     sent: bool = False
+    placed: Callable[[int], None] | None = None
+
+
+def _sequence(data: bytes) -> int:
+    """The sequence in an acknowledgement; 0 where a stranger has sent something else."""
+    try:
+        return int(json.loads(data)["seq"])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return 0
 
 
 class Publisher:
@@ -106,8 +115,9 @@ class Publisher:
         payload: bytes,
         done: PublishDone,
         timeout: float | None,
+        placed: Callable[[int], None] | None = None,
     ) -> None:
-        """Send; see `Broker.publish`."""
+        """Send; see `Broker.publish`. `placed` is told its sequence, before `done` is called."""
         size = len(header) + len(payload)
         if size > self.max_payload:
             done(
@@ -131,7 +141,7 @@ class Publisher:
             return
         now = self._clock()
         give_up = None if timeout is None else now + timeout
-        entry = _Pending(subject, header, payload, done, now + ACK_TIMEOUT, give_up)
+        entry = _Pending(subject, header, payload, done, now + ACK_TIMEOUT, give_up, placed=placed)
         number = self._number = self._number + 1
         self._pending[number] = entry
         self._bytes += size
@@ -174,6 +184,8 @@ class Publisher:
         if entry is None:
             return  # the answer to an earlier copy came first
         if b'"seq"' in data and b'"error"' not in data:
+            if entry.placed is not None:
+                entry.placed(_sequence(data))
             repeat = b'"duplicate"' in data
             self.duplicates += repeat
             self._finish(number, entry, None, repeat)

@@ -80,10 +80,18 @@ class JetStreamRuns(JetStreamBucket):
 
     async def erase(self, stream: str, prefix: str, subject: str) -> None:
         """Delete the consumers with this prefix and the messages of this subject."""
-        client = self._jetstream.client
         for name in await self._consumers(stream, prefix):
-            await admin.delete_consumer(client, stream, name)
-        await admin.ask(client, f"STREAM.PURGE.{stream}", {"filter": subject}, f"stream {stream}")
+            await admin.delete_consumer(self._jetstream.client, stream, name)
+        await self.purge(stream, subject)
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Delete the messages of this subject, if there is such a stream."""
+        client, wanted = self._jetstream.client, {"filter": subject}
+        try:
+            await admin.ask(client, f"STREAM.PURGE.{stream}", wanted, f"stream {stream}")
+        except admin.JetStreamError as error:
+            if error.code not in admin.NOT_FOUND:
+                raise
 
     async def _consumers(self, stream: str, prefix: str) -> list[str]:
         names: list[str] = []

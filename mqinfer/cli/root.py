@@ -20,6 +20,7 @@ _COMMANDS = (
     "status",
     "replay",
     "tables",
+    "state",
     "models",
     "check",
     "bench",

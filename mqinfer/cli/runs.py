@@ -294,14 +294,17 @@ def promote(asked: _OfRun) -> None:
       mqinfer runs promote plants:app may
     """
 
-    async def act(at: _Open) -> tuple[Run, str | None]:
-        from mqinfer.replay.promote import late
+    async def act(at: _Open) -> tuple[Run, str | None, str | None]:
+        from mqinfer.replay.promote import late, remembered
 
         promoted = await at.promotions.promote(asked.run)
-        return promoted, await late(at.app, promoted, at.broker)
+        warning = await late(at.app, promoted, at.broker)
+        return promoted, warning, remembered(at.app, promoted)
 
-    found, warning = _of_run(asked, act)
+    found, warning, note = _of_run(asked, act)
     _said(found, asked.as_json, warning)
+    if note and not asked.as_json:
+        print(f"note: {note}")
 
 
 def undo(asked: _OfRun) -> None:
@@ -314,7 +317,7 @@ def undo(asked: _OfRun) -> None:
 
 
 def discard(asked: _OfRun) -> None:
-    r"""Delete a run's rows, messages and consumers. Killed half way, run it again.
+    r"""Delete a run's rows, messages, states and consumers. Killed half way, run it again.
 
     \b
       mqinfer runs discard plants:app may

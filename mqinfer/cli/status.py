@@ -141,8 +141,14 @@ def _stream_line(found: AppStatus) -> str:
         since = f", the oldest {span(max(old, 0))} old"
     return (
         f"stream {stream.name}: {stream.messages:,} messages, {_size(stream.bytes)}{limit}, "
-        f"sequences {stream.first:,} to {stream.last:,}{since}{age}"
+        f"sequences {stream.first:,} to {stream.last:,}{since}{age}{_states(found)}"
     )
+
+
+def _states(found: AppStatus) -> str:
+    """A line of its own, where stages remember."""
+    kept = found.states
+    return "" if kept is None else f"\nstates: {kept.messages:,} keys, {_size(kept.bytes)}"
 
 
 def _rows(found: AppStatus) -> list[tuple[str, ...]]:

@@ -65,6 +65,7 @@ class OneByOne:
         self._settler = settler
         self._handler = stage.handler
         self._wants_context = stage.signature.wants_context
+        self._with_state = stage.signature.with_state
         self._kind = stage.signature.kind
         # A coroutine without a context has no way to send anything before it returns.
         self._may_be_early = self._wants_context or self._kind != "coroutine"
@@ -77,9 +78,14 @@ class OneByOne:
         (job,) = jobs
         settler = self._settler
         current.set(job.context)
-        arguments = (job.message, job.context) if self._wants_context else (job.message,)
+        arguments: tuple[Any, ...] = (job.message,)
+        if self._wants_context:
+            arguments = (job.message, job.context)
+        memory = job.memory
         early = Early(job, settler, self._size) if self._may_be_early else None
         try:
+            if memory is not None:
+                arguments = self._with_state(job.message, job.context, memory.begin())
             if early is None or self._kind == "coroutine":
                 outputs = settler.emitter.checked(await self._handler(*arguments))
             elif self._kind == "async_generator":
@@ -89,6 +95,8 @@ class OneByOne:
                 outputs = settler.emitter.checked(result)
             if not settler.emitter.plain:
                 await settler.emitter.prepare(outputs)
+            if memory is not None:
+                memory.seal()
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
             settler.failed(job, error)
         else:
@@ -159,6 +167,8 @@ class InBatches:
                 outputs = settler.emitter.checked(result)
                 if not settler.emitter.plain:
                     await settler.emitter.prepare(outputs)
+                if job.memory is not None:
+                    job.memory.seal()
             except Exception as error:  # noqa: BLE001
                 settler.failed(job, error)
             else:
@@ -167,7 +177,12 @@ class InBatches:
     async def _results(self, jobs: Sequence[Job]) -> Sequence[Any]:
         messages = [job.message for job in jobs]
         contexts = [job.context for job in jobs]
-        arguments = (messages, contexts) if self._stage.signature.wants_context else (messages,)
+        arguments: tuple[Any, ...] = (messages,)
+        if self._stage.signature.wants_context:
+            arguments = (messages, contexts)
+        if self._stage.signature.state is not None:
+            states = [job.memory.begin() for job in jobs if job.memory is not None]
+            arguments = self._stage.signature.with_state(messages, contexts, states)
         if self._stage.signature.kind == "coroutine":
             results = await self._stage.handler(*arguments)
         else:

@@ -39,6 +39,23 @@ class Emits(Protocol):
         """Send one."""
 
 
+class Remembers(Protocol):
+    """What a stage remembers beside one message; `mqinfer.state` makes it."""
+
+    @property
+    def key(self) -> str:
+        """Tells it from others of the stage."""
+
+    def begin(self) -> object:
+        """The state for a handler that begins, as it was before whatever an earlier one did."""
+
+    def seal(self) -> None:
+        """The handler is done; raises what keeps its state from being written."""
+
+    def keep(self, then: Callable[[Exception | None], None]) -> None:
+        """Write the state; `then` is called once, when it is written, or with why it is not."""
+
+
 class DeliveryContext(Context):
     """The context of a delivery; what few handlers ask for is made when it is asked for.
 
@@ -188,6 +205,7 @@ class Job(Struct, eq=False):  # a Struct: one is made for every message
         noted: outputs and their numbers, where somebody waits for all that comes of it.
         recorded: whether these are, or are about to be.
         after: called when no output is on its way, of a message that failed or died.
+        memory: the state of its key, until that is being written; None where nothing is remembered.
     """
 
     delivery: Delivery
@@ -205,6 +223,7 @@ class Job(Struct, eq=False):  # a Struct: one is made for every message
     noted: list[tuple[int, Message]] | None = None
     recorded: bool = False
     after: Callable[[], None] | None = None
+    memory: Remembers | None = None
 
     def open(
         self,

@@ -22,6 +22,7 @@ from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.job import SETTLED, STORING, Job
 from mqinfer.flow.outcome import Dead, outcome
 from mqinfer.flow.past import Past
+from mqinfer.flow.recording import Recording
 from mqinfer.identity import ONLY
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class Settler:
         self._limits = limits
         self._broker = broker
         self.emitter = emitter
-        self._recorder = emitter.recorder
+        self._recorder = recorder = emitter.recorder
+        self._recording = Recording(recorder, broker) if recorder is not None else None
         self._ledger = ledger
         self._dead_subject = dead_subject
         self._metrics = metrics
@@ -203,15 +205,40 @@ class Settler:
             self._done(job)
 
     def _done(self, job: Job) -> None:
+        """Nothing is left but to say so: the record of it, then the state of its key, then the end.
+
+        The state comes last: what it has seen is not handled again, so all else must be stored.
+        """
         if not self.holds(job):
             return
         if self._recorder is not None and not job.recorded:
             self._record(job, "answered", None, partial(self._done, job))
             return
+        if job.memory is not None:
+            memory, job.memory = job.memory, None
+            job.unpublished += 1  # held until the state is written
+            memory.keep(partial(self._kept, job))
+            return
         self._broker.ack(job.delivery)
         now = self._clock()
         self._metrics.done(now - (job.started or job.received), job.delivery.published)
         self._leave(job)
+
+    def _kept(self, job: Job, error: Exception | None) -> None:
+        """The state is written, or is not."""
+        job.unpublished -= 1
+        if error is None:
+            self._done(job)
+        else:
+            self.failed(job, error)
+
+    def repeated(self, job: Job) -> None:
+        """The message was answered before, and its acknowledgement lost: acknowledge it again.
+
+        Its timers are set and its record is stored: the state that has seen it was written later.
+        """
+        job.recorded = True
+        self._done(job)
 
     def skipped(self, job: Job) -> None:
         """The message is for another consumer: acknowledge it without an answer."""
@@ -310,40 +337,18 @@ class Settler:
         error: tuple[str, str] | None,
         then: Callable[[], None],
     ) -> None:
-        """Store what a message led to, for whoever waits for all of it; then go on.
+        """Store what a message led to, for whoever waits for all of it; then go on."""
+        assert self._recording is not None
 
-        Its outputs are stored by now, or were not to be: of one that failed or died those that left
-        early may be on their way, and are waited for. (`unpublished` is then one for whoever calls
-        this, one that `answered` would have let go, and theirs.)
-        """
-        assert self._recorder is not None
-        job.recorded = True
-        if outcome != "answered":
-            if job.unpublished > 2:
-                job.after = partial(self._record, job, outcome, error, then)
+        def stored(problem: Exception | None) -> None:
+            if not self.holds(job):
                 return
-            if job.problem is not None:
-                job.noted = None  # some are not stored, and nothing says which
-        records = self._recorder.ended(job, outcome, error)
-        left, trouble = len(records), None
-        if not records:
-            then()
-            return
-        job.unpublished += 1  # never let go: from now on nothing but `stored` settles it
-
-        def stored(problem: Exception | None, _repeat: bool) -> None:
-            nonlocal left, trouble
-            left -= 1
-            trouble = trouble or problem
-            if left or not self.holds(job):
-                return
-            if trouble is None:
+            if problem is None:
                 then()
             else:
-                self._not_buried(job, trouble, what="the record of a message")
+                self._not_buried(job, problem, what="the record of a message")
 
-        for subject, header, payload in records:
-            self._broker.publish(subject, header, payload, stored)
+        self._recording.store(job, outcome, error, stored)
 
     def answered_but(self, job: Job, parts: Sequence[tuple[Job, BaseException]]) -> None:
         """The message held several, and all but these are answered: these are dead letters.

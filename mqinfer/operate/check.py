@@ -25,6 +25,7 @@ from mqinfer.ports import (
     TensorInfo,
 )
 from mqinfer.readable import unreadable
+from mqinfer.state.reading import unreadable as unreadable_states
 from mqinfer.tables.foresee import foresee
 from mqinfer.tables.tables import schema_of
 from mqinfer.worker import known
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.stage import Stage
     from mqinfer.streams import Streams
+
+
+_STATES = 1_000  # of a stage, that are read
 
 
 @dataclass(slots=True)
@@ -117,6 +121,8 @@ async def check_streams(app: App, streams: Streams, report: Report) -> None:
         for consumer in plan.consumer_specs(app, task):
             for conflict in await streams.consumer_conflicts(consumer):
                 report.found(f"stage {task.name}", conflict)
+        if task.remembers is not None:
+            await _states(app, task, streams, report)
     found = await survey(app, streams, partial(known.look, app, streams))
     if refusal := found.refusal(app):
         report.found(f"app {app.name}", refusal)
@@ -126,6 +132,22 @@ async def check_streams(app: App, streams: Streams, report: Report) -> None:
     report.notes += [str(orphan) for orphan in found.orphans]
     if len(report.problems) == before:
         report.checked.append(f"NATS: stream {app.name} and {len(tasks)} consumers")
+
+
+async def _states(app: App, task: plan.Task, streams: Streams, report: Report) -> None:
+    """Whether the states that a stage left can be read as their type is now."""
+    looked, bad = await unreadable_states(app, task.name, streams, _STATES)
+    if bad:
+        assert task.remembers is not None
+        report.found(
+            f"stage {task.name}",
+            f"{len(bad):,} of {looked:,} states cannot be read as {task.remembers.__name__} is "
+            f"now, and messages of these keys would be dead letters: key {bad[0].key!r}: "
+            f"{bad[0].problem}; let the field's type take what it held "
+            f"(docs/changing-types.md), or begin such a key anew with mqinfer state --reset",
+        )
+    elif looked:
+        report.checked.append(f"states of {task.name}: {looked:,} can be read")
 
 
 async def check_models(

@@ -80,8 +80,10 @@ def graph_of(app: App) -> Graph:
         else:
             kinds = (join.root, *join.of) if join else (stage.reads,)
             reads = [of_message(kind) for kind in kinds]
-        note = "join" if join else "batch" * stage.signature.batch
-        here = node(("stage", stage.name), "stage", stage.name, note)
+        notes = ["join"] if join else ["batch"] if stage.signature.batch else []
+        if stage.signature.state is not None:
+            notes.append(f"remembers {stage.signature.state.__mqinfer__.name}")
+        here = node(("stage", stage.name), "stage", stage.name, ", ".join(notes))
         edges.update({Edge(one, here): None for one in reads})
         for model in stage.models:
             name, notes = model.name, []

@@ -17,6 +17,7 @@ from mqinfer.inference import aliases
 from mqinfer.joins.names import TRACKER, joins_of, recorded
 from mqinfer.replay import coverage, runs
 from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
+from mqinfer.state import record
 from mqinfer.timers import places
 from mqinfer.worker import known
 
@@ -84,6 +85,8 @@ def permissions(
             publish[f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"] = None
             publish[f"$JS.ACK.{spec.stream}.{spec.name}.>"] = None
         publish[f"$KV.{bucket}.{task.name}.>"] = None
+        if task.remembers is not None:
+            publish.update(dict.fromkeys(_of_states(app, task.name, None)))
         if not task.dead:
             publish[plan.dead_subject(app, task.name)] = None
         for kind in task.writes:
@@ -120,6 +123,16 @@ def permissions(
     return Permissions(tuple(publish), (f"{inbox_prefix}.>",))
 
 
+def _of_states(app: App, stage: str, run: str | None) -> Iterator[str]:
+    """What a stage that remembers needs."""
+    bucket = plan.memory_bucket(app)
+    yield f"$JS.API.STREAM.INFO.KV_{bucket}"
+    yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
+    start = f"$KV.{bucket}.{record.prefix(stage, run)}"
+    yield start
+    yield f"{start}.>"
+
+
 def _of_run(app: App, run: str, tasks: Sequence[plan.Task]) -> Iterator[str]:
     """What `worker --run` needs beside what live work needs."""
     if run != "*" and not runs._NAME.fullmatch(run):
@@ -143,6 +156,9 @@ def _of_run(app: App, run: str, tasks: Sequence[plan.Task]) -> Iterator[str]:
             yield f"$JS.ACK.{app.name}.{one}.>"
         yield f"$KV.{plan.state_bucket(app)}.{consumer}.>"
         yield plan.dead_subject(app, name)
+    for task in tasks:
+        if task.remembers is not None:
+            yield from _of_states(app, task.name, run)
     for kind in sorted(written, key=lambda kind: kind.__mqinfer__.subject):
         yield from _subjects(app, kind, run)
     yield from _of_joins(app, tasks, run)

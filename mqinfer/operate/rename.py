@@ -2,8 +2,9 @@
 
 JetStream cannot rename a consumer. The new one begins right after the last message up to which
 the old one had all acknowledged, so nothing is lost; what was acknowledged beyond that is handled
-again, and its outputs are new ones, since the stage's name is part of their ids. Killed half way,
-it can be run again: the old consumer is deleted last.
+again, and its outputs are new ones, since the stage's name is part of their ids. What the stage
+remembers goes along, and is changed by nothing twice. Killed half way, it can be run again: the old
+consumer is deleted last.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer import plan
 from mqinfer.errors import ConfigurationError, ConflictError
+from mqinfer.state import moving
 from mqinfer.worker import known
 from mqinfer.worker.survey import Server, filters_of
 
@@ -82,6 +84,9 @@ async def rename(app: App, old: str, new: str, server: Renamer) -> Renamed:
     ):
         del specs[1]  # of an earlier version, which had no packs: those there are begin anew
     moves = [await _move(server, old, new, spec.name.replace(new, old, 1), spec) for spec in specs]
+    if task.remembers is not None:
+        memory = server.bucket(plan.memory_bucket(app))
+        await moving.move(old, new, memory, task.remembers.__mqinfer__.ttl)
     waiting = again = 0
     for move in moves:
         if move.exists:

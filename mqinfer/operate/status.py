@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,7 @@ class AppStatus:
         dead: all dead letters, also those of stages that are no more.
         orphans: consumers that no stage has.
         beginnings: stages that have no consumer yet.
+        states: where stages keep them, if any does: a message is the state of a key.
     """
 
     app: str
@@ -121,6 +123,7 @@ class AppStatus:
     dead: int
     orphans: tuple[Orphan, ...] = ()
     beginnings: tuple[Beginning, ...] = ()
+    states: StreamStatus | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types, for JSON."""
@@ -139,6 +142,7 @@ class AppStatus:
                 {"consumer": one.name, "stream": one.stream, "waiting": one.waiting}
                 for one in self.orphans
             ],
+            "states": self.states and {"keys": self.states.messages, "bytes": self.states.bytes},
             "beginnings": {one.name: one.messages for one in self.beginnings},
             "warnings": warnings(self),
         }
@@ -177,7 +181,14 @@ async def gather(app: App, streams: Streams) -> AppStatus:
         sum(dead.values()),
         found.orphans,
         found.beginnings,
+        await _states(app, tasks, streams),
     )
+
+
+async def _states(app: App, tasks: Sequence[plan.Task], streams: Streams) -> StreamStatus | None:
+    if not any(task.remembers for task in tasks):
+        return None
+    return await _stream(f"KV_{plan.memory_bucket(app)}", streams)
 
 
 async def _counts(app: App, streams: Streams) -> dict[str, tally.Counts]:

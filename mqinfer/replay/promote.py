@@ -27,7 +27,7 @@ from mqinfer import plan
 from mqinfer.completion import roots
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.joins.names import joins_of
-from mqinfer.replay import consumers, coverage
+from mqinfer.replay import consumers, coverage, runs
 from mqinfer.replay.run import DISCARD, ERASE, PROMOTE, UNDO, Run, State, moved
 from mqinfer.tables.migrate import ensure_table
 from mqinfer.tables.sql import quoted, text_literal
@@ -212,7 +212,7 @@ class Promotions:
         )
 
     async def discard(self, name: str) -> Run:
-        """Delete the run's rows, messages and consumers; its name stays taken.
+        """Delete the run's rows, messages, states and consumers; its name stays taken.
 
         Done again, it also takes what a handler that was still busy has left behind.
 
@@ -236,6 +236,8 @@ class Promotions:
         records = roots.stream(self._app)
         if joins_of(self._app) and await self._runs.store.bounds(records) is not None:
             await self._runs.store.erase(records, prefix, roots.subject(self._app, name))
+        memory = plan.memory_bucket(self._app)
+        await self._runs.store.purge(f"KV_{memory}", f"$KV.{memory}.run.{name}.>")
         written: list[type[Row]] = list(coverage.row_types(self._app, run).values())
         if written:
             written.append(coverage.RunInput)
@@ -294,6 +296,17 @@ def _own(app: App, run: Run, row: type[Row]) -> str:
     if row is coverage.RunInput:
         return f"app = {text_literal(app.name)}"
     return f"has({texts(stages_of(run))}, _stage)"
+
+
+def remembered(app: App, run: Run) -> str | None:
+    """What promoting a run leaves as it is, where its stages remember; or None."""
+    names = [task.name for task in runs.taken(app, run) if task.remembers is not None]
+    if not names:
+        return None
+    return (
+        f"the live states of {', '.join(names)} stay as they are: the run's own are shown by "
+        f"`mqinfer state APP {names[0]} --run {run.name}`, and go when it is discarded"
+    )
 
 
 async def late(app: App, run: Run, broker: Broker) -> str | None:

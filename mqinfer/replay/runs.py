@@ -58,6 +58,9 @@ class RunStore(Bucket, Protocol):
     async def erase(self, stream: str, prefix: str, subject: str) -> None:
         """Delete the consumers with this prefix and the messages of this subject."""
 
+    async def purge(self, stream: str, subject: str) -> None:
+        """Delete the messages of this subject, if there is such a stream."""
+
 
 def bucket(app: App) -> str:
     """Where the runs of an app are kept."""

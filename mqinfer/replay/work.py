@@ -21,6 +21,8 @@ from mqinfer.replay.consumers import consumers, settled
 from mqinfer.replay.coverage import RunInput, row_types
 from mqinfer.replay.rate import RatedSlots
 from mqinfer.replay.run import State
+from mqinfer.replay.runs import retry_subject
+from mqinfer.state.states import ensure_states
 from mqinfer.worker.work import Binding, Running
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ class RunWork:
 
     async def ensure(self, task: Task) -> None:
         """Make a consumer; where it is gone since the run was stopped or discarded, end."""
+        await ensure_states(self.app, task, self._broker)
         await self.recreate(task)
 
     async def recreate(self, task: Task) -> None:
@@ -122,6 +125,8 @@ class RunWork:
         consumer = self._consumers[task.name]
         stream, name = consumer.spec.stream, consumer.spec.name
         packs = consumer.packs.name if consumer.packs else None
+        live = app.subject(task.reads)
+        subjects = (app.subject(task.reads, run.name), live, retry_subject(app, run.name, live))
         if task.name != run.stage:
             return Binding(
                 stream,
@@ -132,6 +137,7 @@ class RunWork:
                 pack=run.packs,
                 packs=packs,
                 among=self._stages,
+                subjects=subjects,
             )
         covers = bool(row_types(app, run))
         rate, limits = run.rate, task.limits
@@ -162,6 +168,7 @@ class RunWork:
             slots=rated if rate else None,
             pack=run.packs,
             among=self._stages,
+            subjects=subjects,
         )
 
     # --- the end --------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ from mqinfer.joins.names import joins_of, recorder
 from mqinfer.joins.telling import Telling
 from mqinfer.joins.tracking import Deadlines, Records
 from mqinfer.rowpacks.unpack import Pack
+from mqinfer.state.remembering import Remembering
+from mqinfer.state.states import States
 from mqinfer.tables.intotable import IntoTable, dead_letter_row
 from mqinfer.tables.packsintotable import PacksIntoTable
 from mqinfer.timers.setter import Setter
@@ -152,6 +154,7 @@ class Assembly:
             timers=setter,
         )
         handling = self._handling(task, settler, sink, packs, binding, codec)
+        handling = self._with_states(task, handling, settler, codec, binding)
         slots = self._slots(task, handling, binding.slots)
         runner = Runner(
             task.name,
@@ -258,6 +261,26 @@ class Assembly:
             streams=services.streams,
             waiting=Telling(app, binding.run, joins, broker=services.broker, store=services.store),
         )
+
+    def _with_states(
+        self, task: plan.Task, handling: Handling, settler: Settler, codec: Codec, binding: Binding
+    ) -> Handling:
+        """The handling of a stage that remembers."""
+        if task.remembers is None:
+            return handling
+        app, broker = self.work.app, self.services.broker
+        states = States(
+            task.name,
+            task.remembers,
+            starts=binding.subjects or (app.subject(task.reads),),
+            bucket=broker.bucket(plan.memory_bucket(app)),
+            codec=codec,
+            created=lambda: broker.stream_created(app.name),
+            max_payload=lambda: broker.max_payload,
+            clock=time.monotonic,
+            run=binding.run,
+        )
+        return Remembering(handling, states, settler)
 
     def _slots(
         self, task: plan.Task, handling: Handling, make: Callable[[int, int], Slots] | None

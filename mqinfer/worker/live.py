@@ -13,6 +13,7 @@ from mqinfer import plan
 from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.flow.ordered import Leases, OneEach, Partitions
 from mqinfer.rowpacks.which import pack_consumer
+from mqinfer.state.states import ensure_states
 from mqinfer.timers.keeper import Keeper
 from mqinfer.timers.ontime import OnTime
 from mqinfer.worker import known
@@ -131,6 +132,7 @@ class LiveWork:
             ConflictError: the number of partitions was changed, or the stage ran without order
                 before.
         """
+        await ensure_states(self.app, task, self._broker)
         if task.ordered:
             await self._ensure_partitions(task)
         else:

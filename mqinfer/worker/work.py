@@ -33,6 +33,7 @@ class Binding:
         pack: whether rows that only a sink reads go many in one message.
         packs: the consumer of such messages, of a sink; None where there is none.
         among: names of the stages that the run takes; None is all of the app.
+        subjects: that its messages may have, without a key; none is that of their type.
     """
 
     stream: str
@@ -46,6 +47,7 @@ class Binding:
     pack: bool = True
     packs: str | None = None
     among: frozenset[str] | None = None
+    subjects: tuple[str, ...] = ()
 
 
 class Running(Protocol):

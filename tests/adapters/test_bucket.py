@@ -14,6 +14,7 @@ from mqinfer.adapters.jetstream import JetStream
 from mqinfer.bucket import Bucket, change
 from mqinfer.errors import PublishError, Unavailable
 from mqinfer.settings import Settings
+from mqinfer.testing import until
 
 
 @asynccontextmanager
@@ -145,3 +146,49 @@ def listen_with(broker: JetStream, handler: Any) -> None:
     direct = broker.client._direct
     (number,) = direct
     direct[number] = handler
+
+
+async def test_put_tells_the_revision_or_that_another_was_quicker(nats: Settings) -> None:
+    async with connected(nats) as broker:
+        bucket = broker.bucket("b", ttls=True)
+        await bucket.ensure()
+
+        async def put(
+            key: str, value: bytes, revision: int, ttl: float | None = None
+        ) -> tuple[int | None, Exception | None]:
+            ended = asyncio.get_running_loop().create_future()
+            bucket.put(key, value, revision, lambda *end: ended.set_result(end), ttl=ttl)
+            found: tuple[int | None, Exception | None] = await ended
+            return found
+
+        revision, error = await put("a", b"one", 0)
+        assert (revision, error) == (1, None)
+        assert await put("a", b"two", 0) == (None, None)
+        assert await put("a", b"two", 1) == (2, None)
+        assert await bucket.load("a") == (b"two", 2)
+        revision, error = await put("a", bytes(broker.max_payload), 2)
+        assert revision is None
+        assert isinstance(error, PublishError)
+        assert await put("short", b"one", 0, ttl=1.0) == (3, None)
+
+        async def gone() -> bool:
+            return await bucket.load("short") is None
+
+        await until(gone, "the end of the value")
+        assert await put("short", b"two", 0, ttl=1.0) == (4, None)
+        # An answer that is lost: the copy that is sent again is refused, and reading tells why.
+        heard = broker.publisher.on_ack
+        lost: list[bytes] = []
+
+        def lose_one(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+            if lost:
+                heard(subject, reply, data, headers)
+            else:
+                lost.append(data)
+                broker.publisher.on_reconnect()
+
+        listen_with(broker, lose_one)
+        assert await put("a", b"three", 2) == (None, None)
+        found = await bucket.load("a")
+        assert found is not None
+        assert found[0] == b"three"

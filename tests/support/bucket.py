@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from mqinfer.bucket import PutDone
+
 
 class Memory:
     """A bucket in this process; `quicker` others get in before each write."""
@@ -26,6 +28,16 @@ class Memory:
         self.writes += 1
         self._write(key, value)
         return True
+
+    def put(
+        self, key: str, value: bytes, revision: int, done: PutDone, *, ttl: float | None = None
+    ) -> None:
+        if self.values.get(key, (b"", 0))[1] != revision:
+            done(None, None)
+            return
+        self.writes += 1
+        self._write(key, value)
+        done(self.values[key][1], None)
 
     async def delete(self, key: str, revision: int) -> bool:
         return await self.save(key, b"", revision)

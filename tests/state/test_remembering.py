@@ -1,0 +1,116 @@
+"""What stands between a message and its handler where the stage remembers, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from mqinfer.errors import StateChanged, StateError
+from mqinfer.flow.job import SETTLED, WAITING
+from mqinfer.state.remembering import Remembering
+
+
+class Told:
+    """A handling, a settler and the states of a stage, which write down what they are asked."""
+
+    concurrency, batch_size, batch_wait, weigh = 3, 5, 0.5, None
+    exhausted = False
+
+    def __init__(self) -> None:
+        self.handled: list[list[int]] = []
+        self.failures: list[tuple[int, BaseException]] = []
+        self.again: list[int] = []
+        self.closed = 0
+        self.opens: dict[int, Any] = {}
+        self.gate: asyncio.Event | None = None
+
+    async def run(self, jobs: Any) -> None:
+        self.handled.append([job.number for job in jobs])
+
+    def failed(self, job: Any, error: BaseException) -> None:
+        self.failures.append((job.number, error))
+
+    def repeated(self, job: Any) -> None:
+        self.again.append(job.number)
+
+    async def open(self, job: Any) -> Any:
+        if self.gate is not None:
+            await self.gate.wait()
+        found = self.opens.get(job.number, SimpleNamespace(key=f"k{job.number}"))
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Paused:
+    """A context that counts how often its clock stands still."""
+
+    def __init__(self) -> None:
+        self.pauses = self.resumes = 0
+
+    def pause(self, now: float) -> None:
+        self.pauses += 1
+
+    def resume(self, now: float) -> None:
+        self.resumes += 1
+
+
+def jobs(*numbers: int) -> list[Any]:
+    return [
+        SimpleNamespace(number=number, state=WAITING, memory=None, context=Paused())
+        for number in numbers
+    ]
+
+
+def remembering() -> tuple[Any, Told]:
+    told = Told()
+    stub: Any = told
+    return Remembering(stub, stub, stub), told
+
+
+async def test_each_message_gets_its_state_or_what_becomes_of_it() -> None:
+    handling, told = remembering()
+    assert (handling.concurrency, handling.batch_size, handling.batch_wait) == (3, 5, 0.5)
+    told.opens = {2: None, 3: StateError("unreadable")}
+    batch = jobs(1, 2, 3, 4)
+    await handling.run(batch)
+    assert told.handled == [[1, 4]]
+    assert told.again == [2]
+    ((number, error),) = told.failures
+    assert number == 3
+    assert isinstance(error, StateError)
+    assert [job.memory is not None for job in batch] == [True, False, False, True]
+    assert all((job.context.pauses, job.context.resumes) == (1, 1) for job in batch)
+    for number in (2, 3):
+        await handling.run(jobs(number))
+    assert told.handled == [[1, 4]]  # nothing was left to handle
+    handling.close()
+    assert told.closed == 2  # the handling, and the states
+
+
+async def test_one_behind_another_of_its_key_is_given_back() -> None:
+    handling, told = remembering()
+    told.opens = dict.fromkeys((1, 3), SimpleNamespace(key="k"))
+    await handling.run(jobs(1, 2, 3))
+    assert told.handled == [[1, 2]]
+    ((number, error),) = told.failures
+    assert number == 3
+    assert isinstance(error, StateChanged)  # which spends no attempt
+
+
+async def test_what_was_let_go_while_its_state_was_read_is_not_handled() -> None:
+    handling, told = remembering()
+    told.gate = asyncio.Event()
+    (job,) = jobs(1)
+    running = asyncio.create_task(handling.run([job]))
+    await asyncio.sleep(0)
+    job.state = SETTLED
+    told.gate.set()
+    await running
+    assert told.handled == []
+    assert told.again == []
+    assert told.failures == []
