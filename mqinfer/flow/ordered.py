@@ -38,14 +38,20 @@ class Partition:
         pull: from its consumer.
         asked: a request is open.
         held: a message of it is here, and is not settled.
+        tenure: another number whenever this worker came to own the partition anew: what is kept
+            here of its keys counts only while it is the same. None while nobody owns it alone.
     """
 
-    __slots__ = ("asked", "held", "pull")
+    __slots__ = ("asked", "held", "pull", "tenure")
 
     def __init__(self) -> None:
         self.pull: Pull | None = None
         self.asked = False
         self.held = False
+        self.tenure: int | None = None  # the lease is on one message, and nothing is known between
+
+    def __repr__(self) -> str:
+        return f"Partition(asked={self.asked}, held={self.held}, tenure={self.tenure})"
 
 
 class Held:

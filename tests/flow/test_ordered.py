@@ -526,6 +526,7 @@ def test_a_delivery_is_told_as_the_original() -> None:
     assert (held.stream, held.sequence, held.subject) == ("plants", 17, "plants.leaf.a")
     assert held.headers == {"X": "y"}
     assert "plants.leaf.a #17" in repr(held)
+    assert held.partition.tenure is None  # a lease on one message says nothing of the others
     strange = Held(delivery(headers={SOURCE: "?"}), Partition(), 1.0)
     assert (strange.stream, strange.sequence) == ("copy", 3)
 
