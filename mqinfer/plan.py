@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError
+from mqinfer.flow.ordered.places import WINDOW, Places
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
 from mqinfer.rowpacks.which import may_come_packed, pack_consumer, pack_subject
@@ -89,8 +90,6 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
     """
     known = {}
     for stage in app.stages.values():
-        if stage.reads.__mqinfer__.ordered:  # at most one message of each partition
-            stage = replace(stage, limits=replace(stage.limits, max_in_flight=app.partitions))
         known[stage.name] = Task(stage.name, stage.reads, stage.limits, stage=stage)
     for table, row in app.rows.items():
         known[f"sink-{table}"] = Task(f"sink-{table}", row, SINK_LIMITS, row=row)
@@ -190,6 +189,27 @@ def state_bucket(app: App) -> str:
     return f"{app.name}-state"
 
 
+def owners_bucket(app: App) -> str:
+    """Where the tokens of partitions are; nothing in it ever grows old."""
+    return f"{app.name}-owners"
+
+
+def token(task: Task, number: int) -> str:
+    """The key of the token of a partition."""
+    return f"{task.name}.{number}"
+
+
+def places(app: App, task: Task) -> Places:
+    """The consumers of an ordered task."""
+    stream, subject = f"KV_{owners_bucket(app)}", f"$KV.{owners_bucket(app)}.{task.name}"
+    return Places(
+        consumer_specs(app, task),
+        ConsumerSpec(task.name, stream, (f"{subject}.*",), ack_wait=task.limits.ack_wait),
+        ConsumerSpec(f"{task.name}=present", stream, (subject,)),
+        ConsumerSpec(f"{task.name}=wanting", stream, (subject,)),
+    )
+
+
 def copy_spec(app: App, kind: type[Message]) -> StreamSpec:
     """The copy of the messages of an ordered type, cut into partitions by the hash of the subject.
 
@@ -225,8 +245,8 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
 
     The sink of a table has one more, for rows that come packed: `sink-<table>-packs`.
 
-    A partition gives out its next message when the one before is acknowledged, and not before: no
-    two are under way at once, whoever handles them, and one that failed comes again first.
+    A partition gives out a window of messages to the worker that owns it (`flow.ordered`). Workers
+    of versions without owners set the window to one message, and the owner follows.
     """
     stream = stream_of(app, task)
     if task.ordered:
@@ -236,7 +256,8 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
                 stream=stream,
                 filters=(f"{number}.>",),
                 ack_wait=task.limits.ack_wait,
-                max_ack_pending=1,
+                max_ack_pending=WINDOW,
+                window_kept=True,
             )
             for number in range(app.partitions)
         ]

@@ -13,8 +13,8 @@ from tests import rooms
 LAYERS = (
     "errors identity birth times split backoff hints opened referred context message row column "
     "blob blobfields readable codec written model stage collisions app settings observe metrics "
-    "image imageheader jpeg counts collector http bucket streams ports signals starting headers "
-    "origin processors varint supervise",
+    "image imageheader jpeg counts collector http bucket streams specs ports signals starting "
+    "headers origin processors varint supervise",
     "rowpacks",
     "flow",
     "inference tables",

@@ -54,6 +54,7 @@ class Settler:
         clock: monotonic seconds.
         run: the replay run, or None.
         policy: of ordered or replayed work; None is plain work.
+        again: called for a job that the policy keeps here, with the seconds it is to wait.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Settler:
         clock: Callable[[], float],
         run: str | None = None,
         policy: Policy | None = None,
+        again: Callable[[Job, float], None] = lambda _job, _delay: None,
     ):
         self._stage = stage
         self._limits = limits
@@ -79,6 +81,7 @@ class Settler:
         self._dead_subject = dead_subject
         self._metrics = metrics
         self._released = released
+        self._again = again
         self._clock = clock
         self._run = run
         self._policy = policy
@@ -188,7 +191,7 @@ class Settler:
         self._broker.ack(job.delivery)
         now = self._clock()
         self._metrics.done(now - (job.started or job.received), job.delivery.published)
-        self._leave(job)
+        self._end(job)
 
     def skipped(self, job: Job) -> None:
         """The message is for another consumer: acknowledge it without an answer."""
@@ -202,7 +205,7 @@ class Settler:
                 sequence=job.delivery.sequence,
                 only=job.delivery.headers.get(ONLY),
             )
-            self._leave(job)
+            self._end(job)
 
     def passed_over(self, delivery: Delivery) -> None:
         """The policy does not admit the message: acknowledge it, it never was a job."""
@@ -241,12 +244,12 @@ class Settler:
     def _give_back(self, job: Job, past: Past, delay: float) -> None:
         """Write down how the delivery ended, then give the message back."""
         job.unpublished += 1  # never let go: from now on nothing but `written` settles it
+        if self._policy is not None:
+            past = self._policy.noted(job, past, delay)
 
         def written() -> None:
             if self.holds(job):
-                self._broker.nak(job.delivery, delay)
-                self._metrics.retried()
-                self._leave(job)
+                self._comes_again(job, delay)
 
         self._ledger.ended(job, past, written)
 
@@ -264,7 +267,7 @@ class Settler:
                 return
             self._broker.term(job.delivery, f"dead letter: {kind_of(error)}")
             self._buried(job, error)
-            self._leave(job)
+            self._end(job)
 
         self._bury(job, error, stored)
 
@@ -338,9 +341,7 @@ class Settler:
             sequence=job.delivery.sequence,
             error=str(problem),
         )
-        self._broker.nak(job.delivery, DEAD_LETTER_RETRY)
-        self._metrics.retried()
-        self._leave(job)
+        self._comes_again(job, DEAD_LETTER_RETRY)
 
     def hand_back(self, job: Job) -> None:
         """Nothing was done with the message: another worker may have it at once."""
@@ -351,6 +352,21 @@ class Settler:
     def let_go(self, job: Job) -> None:
         """The message may be another worker's by now: nothing is said about it, but counted."""
         self._metrics.lapsed()
+        self._leave(job)
+
+    def _comes_again(self, job: Job, delay: float) -> None:
+        """Another attempt, after `delay` seconds: by any worker, or by this one."""
+        self._metrics.retried()
+        if self._policy is not None and self._policy.keeps(job):
+            self._again(job, delay)
+        else:
+            self._broker.nak(job.delivery, delay)
+            self._leave(job)
+
+    def _end(self, job: Job) -> None:
+        """Nobody handles the message any more."""
+        if self._policy is not None:
+            self._policy.settled(job)
         self._leave(job)
 
     def _leave(self, job: Job) -> None:

@@ -78,6 +78,8 @@ def permissions(
         for spec in plan.consumer_specs(app, task):
             publish[f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"] = None
             publish[f"$JS.ACK.{spec.stream}.{spec.name}.>"] = None
+        if task.ordered:
+            publish.update(dict.fromkeys(_of_partitions(app, task)))
         publish[f"$KV.{bucket}.{task.name}.>"] = None
         if not task.dead:
             publish[plan.dead_subject(app, task.name)] = None
@@ -102,6 +104,18 @@ def permissions(
             publish[f"$JS.API.STREAM.{call}.{objects}"] = None
         publish[f"$O.{blob_bucket}.>"] = None
     return Permissions(tuple(publish), (f"{inbox_prefix}.>",))
+
+
+def _of_partitions(app: App, task: plan.Task) -> Iterator[str]:
+    """What owning partitions takes."""
+    places = plan.places(app, task)
+    yield f"$JS.API.STREAM.INFO.{places.tokens.stream}"
+    for spec in (places.tokens, places.present, places.wanting):
+        yield f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"
+        yield f"$JS.API.CONSUMER.INFO.{spec.stream}.{spec.name}"
+        yield f"$JS.ACK.{spec.stream}.{spec.name}.>"
+    for spec in places.partitions:  # how many messages it gives out at a time
+        yield f"$JS.API.CONSUMER.CREATE.{spec.stream}.{spec.name}"
 
 
 def _of_run(app: App, run: str, tasks: Sequence[plan.Task]) -> Iterator[str]:
