@@ -240,7 +240,10 @@ class ContinuousPull:
         """Notice silence and a deleted consumer; runs beside the connection."""
         while not self.closed:
             await asyncio.sleep(RETRY / 2)
-            if self._clock() - self._somewhere_since > 2 * EXPIRES and _SOMEWHERE in self._open:
+            if (
+                self._clock() - self._somewhere_since > 2 * self._expires
+                and _SOMEWHERE in self._open
+            ):
                 self._end(_SOMEWHERE, *self._open[_SOMEWHERE][:2])  # no request lives that long
             if self._gone:
                 await self._bring_back()
