@@ -292,6 +292,8 @@ class Owner:
         if state is None or token is None or partition.token is not token or self._closing:
             return
         if partition.turns.single and partition.turns.sure:
+            if not partition.strangers(state):
+                partition.doubted = now
             if partition.may_widen(state):
                 await self._set_window(partition, WINDOW)
         elif (
@@ -303,8 +305,14 @@ class Owner:
             return
         for job in partition.look(state, now):
             self._put(job)
-        if not partition.turns.sure and now - partition.doubted > self._patience:
-            log.warning("a partition is let go: others hold messages of it", at=repr(partition))
+        # Whoever pulls as well may own it by a claim of before: then one of the two must end.
+        single = partition.turns.single and not len(partition.turns)
+        doubtful = single or not partition.turns.sure
+        if doubtful and now - partition.doubted > self._patience:
+            log.warning(
+                "a partition is let go: others have messages of it, or ask",
+                at=repr(partition),
+            )
             self._lose(partition)
         self.asks()
 
