@@ -72,7 +72,7 @@ class Single(TableRow, table="single", order_by=("n",), pack=False):
 
 def pipeline() -> App:
     """A stage for each capability, each of which does no more than that."""
-    app = App("cost", partitions=32)
+    app = App("cost", partitions=8)
     affine = app.model(tiny.NAME)
 
     @app.stage
@@ -133,7 +133,7 @@ ROWS = (
     ("plain: one message in, one out", "plain", 1.0),
     ("no output", "silent", 1.0),
     ("a second output", "two", 1.0),
-    ("ordered, 32 partitions", "ordered", 0.5),
+    ("ordered, 8 partitions", "ordered", 1.0),
     ("ordered with state, 200 keys", "remembering", 0.5),
     ("a plain def, in a thread", "thread", 1.0),
     ("a model call, gathered", "model", 1.0),

@@ -50,8 +50,8 @@ class App(Clocked):
         replicas: copies in a NATS cluster (1, 3 or 5).
         duplicate_window: how long the stream remembers message ids (seconds or "2m"); beyond
             it ClickHouse alone drops repeats.
-        partitions: of every message type with `ordered=True`; so many of its messages are handled
-            at once, by all workers together. Fixed once a worker has run.
+        partitions: of every message type with `ordered=True`; each is handled by one worker at a
+            time, many keys at once. Fixed once a worker has run.
         lifespan: entered once a process, before any stage starts.
 
     Raises:

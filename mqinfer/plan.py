@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mqinfer.backoff import Backoff
 from mqinfer.completion import roots
 from mqinfer.errors import ConfigurationError
+from mqinfer.flow.ordered.places import WINDOW, Places
 from mqinfer.joins.names import DEADLINE, TRACKER, Settled, joins_of, recorded
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
@@ -16,7 +17,7 @@ from mqinfer.rowpacks.which import may_come_packed, pack_consumer, pack_subject
 from mqinfer.schedule import Schedule
 from mqinfer.stage import Limits, Stage, Start
 from mqinfer.tables.tables import DeadLetterRow
-from mqinfer.timers import places
+from mqinfer.timers.places import stream_of as timers_stream
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -124,8 +125,6 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
     """
     known = {}
     for stage in app.stages.values():
-        if stage.reads.__mqinfer__.ordered:  # at most one message of each partition
-            stage = replace(stage, limits=replace(stage.limits, max_in_flight=app.partitions))
         known[stage.name] = Task(stage.name, stage.reads, stage.limits, stage=stage)
     for table, row in app.rows.items():
         known[f"sink-{table}"] = Task(f"sink-{table}", row, SINK_LIMITS, row=row)
@@ -225,7 +224,7 @@ def stream_spec(app: App, *, timers: bool | None = None) -> StreamSpec:
         timers: whether there are; None is whether a stage has any. A stream that copies goes on to
             do so when nobody asks for it any more.
     """
-    stream = places.stream_of(app.name)
+    stream = timers_stream(app.name)
     copies = CopyOf(stream, ((f"{stream}.*.*.fired.>", f"{app.name}.>"),))
     return StreamSpec(
         name=app.name,
@@ -250,7 +249,7 @@ def timers_spec(app: App) -> StreamSpec:
     What waits in it has no age. What has come, or was cancelled, is remembered for longer than the
     message can be delivered again that asked for it, and than the app's stream may be full.
     """
-    name = places.stream_of(app.name)
+    name = timers_stream(app.name)
     return StreamSpec(
         name=name,
         subjects=(f"{name}.>",),
@@ -314,6 +313,27 @@ def memory_bucket(app: App) -> str:
     return f"{app.name}-memory"
 
 
+def owners_bucket(app: App) -> str:
+    """Where the tokens of partitions are; nothing in it ever grows old."""
+    return f"{app.name}-owners"
+
+
+def token(task: Task, number: int) -> str:
+    """The key of the token of a partition."""
+    return f"{task.name}.{number}"
+
+
+def places(app: App, task: Task) -> Places:
+    """The consumers of an ordered task."""
+    stream, subject = f"KV_{owners_bucket(app)}", f"$KV.{owners_bucket(app)}.{task.name}"
+    return Places(
+        consumer_specs(app, task),
+        ConsumerSpec(task.name, stream, (f"{subject}.*",), ack_wait=task.limits.ack_wait),
+        ConsumerSpec(f"{task.name}=present", stream, (subject,)),
+        ConsumerSpec(f"{task.name}=wanting", stream, (subject,)),
+    )
+
+
 def copy_spec(app: App, kind: type[Message]) -> StreamSpec:
     """The copy of the messages of an ordered type, cut into partitions by the hash of the subject.
 
@@ -351,8 +371,8 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
 
     The sink of a table has one more, for rows that come packed: `sink-<table>-packs`.
 
-    A partition gives out its next message when the one before is acknowledged, and not before: no
-    two are under way at once, whoever handles them, and one that failed comes again first.
+    A partition gives out a window of messages to the worker that owns it (`flow.ordered`). Workers
+    of versions without owners set the window to one message, and the owner follows.
     """
     stream = stream_of(app, task)
     if task.ordered:
@@ -362,7 +382,8 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
                 stream=stream,
                 filters=(f"{number}.>",),
                 ack_wait=task.limits.ack_wait,
-                max_ack_pending=1,
+                max_ack_pending=WINDOW,
+                window_kept=True,
             )
             for number in range(app.partitions)
         ]

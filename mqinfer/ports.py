@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.bucket import Bucket
+from mqinfer.specs import ConsumerSpec as ConsumerSpec
+from mqinfer.specs import ConsumerState as ConsumerState
+from mqinfer.specs import CopyOf as CopyOf
+from mqinfer.specs import StreamSpec as StreamSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -234,72 +237,6 @@ class Delivery(Protocol):
         """NATS headers; parsed when first asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class CopyOf:
-    """What a stream copies by itself (JetStream's "source").
-
-    Attributes:
-        stream: that it reads.
-        transforms: pairs of subjects: those it takes, and what they are stored as.
-    """
-
-    stream: str
-    transforms: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSpec:
-    """A stream as an app wants it; None leaves the server's default.
-
-    `copies` of one without `subjects` cannot change; with `schedules` messages may come later.
-    """
-
-    name: str
-    subjects: tuple[str, ...]
-    max_age: float | None = None
-    max_bytes: int | None = None
-    replicas: int = 1
-    duplicate_window: float = 120.0
-    copies: CopyOf | None = None
-    schedules: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerSpec:
-    """A durable pull consumer as a stage wants it.
-
-    `start_sequence` cannot change once the consumer exists; None takes the whole stream, or what an
-    existing consumer began with. `start` is where one that is made begins instead, a time or "new";
-    it has no effect on one that exists, or together with `start_sequence`. `max_ack_pending` is how
-    many may be unacknowledged, over all workers; -1 leaves that to the slots of the workers.
-    """
-
-    name: str
-    stream: str
-    filters: tuple[str, ...]
-    ack_wait: float = 30.0
-    start_sequence: int | None = None
-    start: datetime.datetime | Literal["new"] | None = None
-    max_ack_pending: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerState:
-    """How far a consumer is; lag = waiting + unacknowledged."""
-
-    name: str
-    waiting: int
-    unacknowledged: int
-    redelivered: int
-    acknowledged_floor: int
-    delivered: int
-
-    @property
-    def lag(self) -> int:
-        """Messages that are not done."""
-        return self.waiting + self.unacknowledged
-
-
 # Why a publish failed (None: it is stored), and whether the stream had it already.
 PublishDone = Callable[[Exception | None, bool], None]
 
@@ -313,6 +250,10 @@ class Pull(Protocol):
     @property
     def paused(self) -> bool:
         """Whether to wait before the next request, since the last one ended badly."""
+
+    @property
+    def requests(self) -> int:
+        """Requests that are open."""
 
     async def close(self) -> None:
         """Stop taking messages; those that still arrive are handed back at once."""
@@ -329,6 +270,7 @@ class Feed(Protocol):
         on_message: Callable[[Delivery], None],
         on_released: Callable[[int, int], None],
         recreate: Callable[[], Awaitable[object]],
+        expires: float | None = None,
     ) -> Pull:
         """Begin to pull.
 
@@ -338,6 +280,8 @@ class Feed(Protocol):
             on_message: called on the event loop for every message; must not raise or block.
             on_released: called with the messages and bytes of a request that ended unfilled.
             recreate: called when an operator deleted the consumer.
+            expires: seconds that a request waits at most, and so that one of a worker that stands
+                still may take messages; None is the longest.
         """
 
     def progress(self, delivery: Delivery, heard: Callable[[], None] | None = None) -> None:
@@ -425,6 +369,12 @@ class Broker(Feed, Protocol):
 
     def term(self, delivery: Delivery, reason: str) -> None:
         """Never deliver again."""
+
+    def confirm(self, delivery: Delivery, done: Callable[[], None]) -> None:
+        """Call `done` when the server has read that a delivery was acknowledged, or ended.
+
+        What the connection lost on the way is said again.
+        """
 
     def bucket(
         self, name: str, *, max_age: float = 0.0, replicas: int = 1, ttls: bool = False

@@ -14,8 +14,8 @@ LAYERS = (
     "errors identity birth times split backoff hints opened referred context later message row "
     "column statetype completion join joinwiring declared blob blobfields readable beside codec "
     "written model signature stage collisions app clocked cron schedule tick settings observe "
-    "metrics image imageheader jpeg counts collector http bucket streams ports signals starting "
-    "headers origin processors varint supervise",
+    "metrics image imageheader jpeg counts collector http bucket streams specs ports signals "
+    "starting headers origin processors varint supervise",
     "rowpacks",
     "flow",
     "inference tables timers joins",

@@ -331,6 +331,8 @@ async def ensure_consumer(api: Api, spec: ConsumerSpec) -> ConsumerState:
     if spec.start_sequence is None:
         # Where it began is history: one that was deleted in use begins where it had been.
         wanted = {key: value for key, value in wanted.items() if key not in BEGINNING}
+    if spec.window_kept:
+        del wanted["max_ack_pending"]
     differs = {key: value for key, value in wanted.items() if has.get(key) != value}
     if differs:
         config = {k: v for k, v in has.items() if k not in ("filter_subject", "filter_subjects")}
@@ -360,4 +362,7 @@ def consumer_state(info: dict[str, Any]) -> ConsumerState:
         redelivered=info.get("num_redelivered", 0),
         acknowledged_floor=info.get("ack_floor", {}).get("stream_seq", 0),
         delivered=info.get("delivered", {}).get("stream_seq", 0),
+        deliveries=info.get("delivered", {}).get("consumer_seq", 0),
+        requests=info.get("num_waiting", 0),
+        max_ack_pending=info.get("config", {}).get("max_ack_pending", -1),
     )

@@ -14,6 +14,7 @@ import structlog
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.bucket import JetStreamBucket
+from mqinfer.adapters.confirm import Confirmer
 from mqinfer.adapters.line import Line
 from mqinfer.adapters.natsclient import LeanClient, Subscription, open_client
 from mqinfer.adapters.publisher import Publisher
@@ -51,6 +52,7 @@ class JetStream:
         self._availability = Availability("nats")
         self._publisher: Publisher | None = None
         self._pulls: set[ContinuousPull] = set()
+        self._confirmer = Confirmer(self.flush, self._again)
         self._beside: list[asyncio.Task[None]] = []
         self._renewals: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -137,6 +139,7 @@ class JetStream:
     # --- state of the connection ----------------------------------------------------------------
 
     def _on_disconnect(self) -> None:
+        self._confirmer.lost()
         if not self._closing:
             self._availability.down("the connection is lost")
 
@@ -144,6 +147,7 @@ class JetStream:
         assert self._client is not None
         self.publisher.max_payload = self._client.max_payload
         self._availability.up()
+        self._confirmer.lost()
         for pull in self._pulls:
             pull.reset("reconnected")
         self.publisher.on_reconnect()
@@ -237,6 +241,7 @@ class JetStream:
         on_message: Callable[[Delivery], None],
         on_released: Callable[[int, int], None],
         recreate: Callable[[], Awaitable[object]],
+        expires: float | None = None,
     ) -> Puller:
         """Begin to pull; see `Broker.pull`."""
         inbox = self.client.new_inbox()
@@ -248,6 +253,7 @@ class JetStream:
             on_message=on_message,
             on_released=on_released,
             recreate=recreate,
+            expires=expires,
         )
         subscription = await self.client.subscribe_direct(f"{inbox}.*", pull.on_raw)
         self._pulls.add(pull)
@@ -318,6 +324,13 @@ class JetStream:
         """Never deliver again."""
         self._reply(delivery, b"+TERM " + " ".join(reason.split())[:200].encode())
 
+    def confirm(self, delivery: Delivery, done: Callable[[], None]) -> None:
+        """Call `done` when the server has read how a delivery ended; see `Broker.confirm`."""
+        self._confirmer.confirm(delivery.reply, done)
+
+    def _again(self, reply: bytes) -> None:
+        self.client.write(b"PUB %b 4\r\n+ACK\r\n" % reply)
+
     def progress(self, delivery: Delivery, heard: Callable[[], None] | None = None) -> None:
         """Start `ack_wait` anew; with `heard`, ask the server to say so."""
         if heard is None:
@@ -358,6 +371,7 @@ class JetStream:
     async def close(self) -> None:
         """Close the connection and end the tasks beside it."""
         self._closing = True
+        self._confirmer.close()
         beside = [*self._beside, *self._renewals]
         for task in beside:
             task.cancel()
@@ -396,6 +410,11 @@ class Puller:
     def paused(self) -> bool:
         """Whether to wait before the next request."""
         return self._pull.paused or not self._connected()
+
+    @property
+    def requests(self) -> int:
+        """Requests that are open."""
+        return self._pull.requests
 
     async def close(self) -> None:
         """Stop taking messages; those that still arrive are given to `on_message`."""

@@ -89,6 +89,7 @@ class ContinuousPull:
         on_message: takes each delivery.
         on_released: takes the messages and bytes that a request will not bring any more.
         recreate: makes the consumer again after it was deleted.
+        expires: seconds that a request waits at most.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class ContinuousPull:
         on_message: Callable[[Delivery], None],
         on_released: Callable[[int, int], None],
         recreate: Callable[[], Awaitable[object]],
+        expires: float | None = None,
     ):
         self._inbox = inbox.encode() + b"."
         self._next = next_subject.encode()
@@ -109,6 +111,7 @@ class ContinuousPull:
         self._on_message = on_message
         self._on_released = on_released
         self._recreate = recreate
+        self._expires = min(expires or EXPIRES, EXPIRES)
         self._token = 0
         # token -> messages and bytes still to come, and how many there were at first
         self._open: dict[int, list[int]] = {}
@@ -129,8 +132,8 @@ class ContinuousPull:
             {
                 "batch": messages,
                 "max_bytes": max_bytes,
-                "expires": int(EXPIRES * 1e9),
-                "idle_heartbeat": int(HEARTBEAT * 1e9),
+                "expires": int(self._expires * 1e9),
+                "idle_heartbeat": int(min(HEARTBEAT, self._expires / 2) * 1e9),
             }
         ).encode()
         self._write(
@@ -141,6 +144,11 @@ class ContinuousPull:
     def paused(self) -> bool:
         """Whether to wait a little before the next request (the last ones ended badly)."""
         return self._gone or self._clock() < self._not_before
+
+    @property
+    def requests(self) -> int:
+        """Requests that are open, as far as anybody can know here."""
+        return len(self._open)
 
     # --- the read loop --------------------------------------------------------------------------
 
@@ -232,7 +240,10 @@ class ContinuousPull:
         """Notice silence and a deleted consumer; runs beside the connection."""
         while not self.closed:
             await asyncio.sleep(RETRY / 2)
-            if self._clock() - self._somewhere_since > 2 * EXPIRES and _SOMEWHERE in self._open:
+            if (
+                self._clock() - self._somewhere_since > 2 * self._expires
+                and _SOMEWHERE in self._open
+            ):
                 self._end(_SOMEWHERE, *self._open[_SOMEWHERE][:2])  # no request lives that long
             if self._gone:
                 await self._bring_back()

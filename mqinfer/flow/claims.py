@@ -20,7 +20,7 @@ from mqinfer.flow.job import WAITING, Job
 if TYPE_CHECKING:
     from mqinfer.flow.beat import Beat
     from mqinfer.flow.ledger import Ledger
-    from mqinfer.flow.policy import Policy
+    from mqinfer.flow.policy import Claim, Policy
     from mqinfer.flow.settler import Settler
 
 log = structlog.get_logger("mqinfer.stage")
@@ -71,13 +71,14 @@ class Claims:
 
     # --- of a thread, while the loop stands still ------------------------------------------------
 
-    def due(self, now: float) -> list[Job]:
+    def due(self, now: float) -> list[Claim]:
         """What is to be renewed now, and still is this worker's."""
         try:
             jobs = list(self._jobs.values())
+            beside = list(self._policy.claims(now)) if self._policy is not None else []
         except RuntimeError:  # the loop turns again, and is quicker
             return []
-        found = []
+        found: list[Claim] = [*beside]
         for job in jobs:
             if self._policy is not None and not self._policy.owns(job, now):
                 continue
@@ -91,9 +92,10 @@ class Claims:
             return job.pulsed
         return min(job.pulsed, self._policy.heard(job))
 
-    def renewed(self, job: Job, asked: float) -> None:
+    def renewed(self, job: Claim, asked: float) -> None:
         """The server has confirmed the renewal that it was asked for at `asked`."""
-        job.pulsed = max(job.pulsed, asked)
+        if isinstance(job, Job):
+            job.pulsed = max(job.pulsed, asked)
         if self._policy is not None:
             self._policy.renewed(job, asked)
 

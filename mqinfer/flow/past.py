@@ -13,6 +13,7 @@ class Past(msgspec.Struct, frozen=True, omit_defaults=True):
         tries: deliveries that a handler began with, whatever came of them.
         explained: up to this delivery all have been accounted for.
         snoozed: when the first of its snoozes in a row began, in seconds since the epoch; 0: none.
+        until: it is to wait so long, in seconds since the epoch, where a worker sees to that.
         unexplained: deliveries that ended without a word; not kept, but found when it is read.
     """
 
@@ -20,6 +21,7 @@ class Past(msgspec.Struct, frozen=True, omit_defaults=True):
     tries: int = 0
     explained: int = 0
     snoozed: float = 0.0
+    until: float = 0.0
     unexplained: int = 0
 
     @property

@@ -5,11 +5,12 @@ A runner and its settler ask it; without one (None) the plain way is taken, whic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from mqinfer.flow.job import Job
+    from mqinfer.flow.past import Past
     from mqinfer.later import Later
     from mqinfer.message import Message
     from mqinfer.ports import Delivery, PublishDone
@@ -25,8 +26,33 @@ class SetsTimers(Protocol):
         """Set them, and call `done` once: None when all are stored, else the first error."""
 
 
+class Claim(Protocol):
+    """What this worker holds: a message, or what a policy holds beside those."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """As it came."""
+
+
 class Policy:
     """What plain work does; a kind of work overrides what it does in its own way."""
+
+    def begins(
+        self,
+        put: Callable[[Job], None],
+        hand_back: Callable[[Sequence[Job]], Awaitable[None]],
+    ) -> Callable[[Job], None]:
+        """The stage begins.
+
+        Args:
+            put: takes a message whose turn has come.
+            hand_back: gives messages back to the server.
+
+        Returns:
+            What takes a message that arrived.
+        """
+        del hand_back
+        return put
 
     def admits(self, delivery: Delivery) -> bool:
         """Whether a message is to be handled; another is acknowledged as it is."""
@@ -54,8 +80,44 @@ class Policy:
         """When the server last heard that a message is being worked on, in monotonic seconds."""
         return job.pulsed
 
-    def renewed(self, job: Job, asked: float) -> None:
+    def renewed(self, job: Claim, asked: float) -> None:
         """The server has confirmed a renewal that it was asked for at `asked`."""
 
+    def claims(self, now: float) -> Collection[Claim]:
+        """What is to be renewed now beside the messages; any thread may ask."""
+        del now
+        return ()
+
+    def tick(self, now: float) -> None:
+        """Some time has passed."""
+
+    def keeps(self, job: Job) -> bool:
+        """Whether a message that failed is tried again here, instead of being given back."""
+        del job
+        return False
+
+    def noted(self, job: Job, past: Past, delay: float) -> Past:
+        """What is written down of a message that failed, and comes again after `delay` seconds."""
+        del job, delay
+        return past
+
+    def again(self, job: Job, delay: float) -> None:
+        """A message that is kept here has become this job, which may begin in `delay` seconds."""
+
+    def early(self, job: Job) -> bool:
+        """Whether a message must wait for longer, for which the policy sees to it."""
+        del job
+        return False
+
+    def waiting(self) -> Collection[Job]:
+        """Messages that wait for something else than a handler."""
+        return ()
+
+    def settled(self, job: Job) -> None:
+        """A message was acknowledged, or ended with its dead letter; then it leaves."""
+
     def left(self, job: Job) -> None:
-        """A message was settled."""
+        """A message left, in whatever way."""
+
+    async def end(self) -> None:
+        """Every message has left, and none comes any more."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mqinfer.flow.lane import Suspect
     from mqinfer.flow.ledger import Ledger
     from mqinfer.flow.mailbox import Mailbox
+    from mqinfer.flow.policy import Policy
     from mqinfer.flow.settler import Settler
     from mqinfer.flow.suspects import Suspects
 
@@ -34,6 +35,7 @@ class Returned:
         handle: runs the handler in the task that is given.
         hand_back: gives to others what a stop leaves undone.
         clock: monotonic seconds.
+        policy: of ordered or replayed work; None is plain work.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Returned:
         handle: Callable[[Sequence[Job], asyncio.Task[object]], Awaitable[None]],
         hand_back: Callable[[Sequence[Job]], Awaitable[None]],
         clock: Callable[[], float],
+        policy: Policy | None = None,
     ):
         self._suspects = suspects
         self._ledger = ledger
@@ -55,6 +58,7 @@ class Returned:
         self._read = read
         self._run = handle
         self._hand_back = hand_back
+        self._policy = policy
         self._clock = clock
         self._stopping = False
 
@@ -68,6 +72,8 @@ class Returned:
         jobs = [job for job in batch if self._read(job)]
         await self._ledger.explain(jobs, self._clock)
         jobs = [job for job in jobs if job.state is not SETTLED]  # let go meanwhile
+        if self._policy is not None:
+            jobs = [job for job in jobs if not self._policy.early(job)]
         suspects = {job for job in jobs if self._suspects.suspects(job)}
         await asyncio.gather(*(self._put_aside(job) for job in jobs if job in suspects))
         return [job for job in jobs if job not in suspects]
@@ -75,7 +81,8 @@ class Returned:
     def give_up(self) -> list[Job]:
         """Give those that were put aside, for a stop; those whose turn has come wait elsewhere."""
         self._stopping = True
-        return self._suspects.give_up()
+        waiting = self._policy.waiting() if self._policy is not None else ()
+        return [*self._suspects.give_up(), *waiting]
 
     async def _handle(self, suspects: Sequence[Suspect], task: asyncio.Task[object]) -> None:
         """Handle messages that may kill their worker, with marks by which that is noticed."""

@@ -24,8 +24,9 @@ from mqinfer.flow.claims import Claims
 from mqinfer.flow.handlers import Handlers
 from mqinfer.flow.handling import Handling
 from mqinfer.flow.intake import Intake, Source
-from mqinfer.flow.job import HANDLING, SETTLED, Interruption, Job
+from mqinfer.flow.job import HANDLING, SETTLED, STORING, Interruption, Job
 from mqinfer.flow.mailbox import Mailbox, Weighing
+from mqinfer.flow.overdue import overdue
 from mqinfer.flow.returned import Returned
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.slots import Slots
@@ -124,6 +125,7 @@ class Runner:
             handle=self._handle,
             hand_back=self._hand_back,
             clock=clock,
+            policy=policy,
         )
         handlers = handling.concurrency * handling.batch_size
         beside = min(slots.max_unhandled, slots.max_messages) - handlers
@@ -134,6 +136,8 @@ class Runner:
         self.hanging: list[str] = []  # handlers that did not end when the stage did
         self._handled = self._pending = 0
         self._stopping = False
+        put: Callable[[Job], None] = self._mailbox.put
+        self._enter = put if policy is None else policy.begins(put, self._hand_back)
         self._late: list[Job] | None = []  # that arrive while the pull is being closed
         self._empty = asyncio.Event()
         self._empty.set()
@@ -171,6 +175,8 @@ class Runner:
         finally:
             await handlers.end(self.jobs)  # of a stop that was itself cancelled
             self.hanging = handlers.hanging
+            if self._policy is not None:
+                await self._policy.end()
 
     async def _drain(self, grace: float, handlers: Handlers) -> None:
         """Promise 5: stop pulling, finish, publish, acknowledge, hand back the rest."""
@@ -227,7 +233,7 @@ class Runner:
         if now - self._beat.sent_after > self.claims.due_after and not self.claims.takes(job, now):
             return
         self._empty.clear()
-        self._mailbox.put(job)
+        self._enter(job)
 
     def _starved(self) -> None:
         """A handler waits: it is to hold more, if the stream has more."""
@@ -254,6 +260,15 @@ class Runner:
         if not self.jobs:
             self._empty.set()
         self._intake.ask_soon()
+
+    def again(self, job: Job, delay: float) -> None:
+        """A job failed, and its message waits here for another attempt; the settler calls this."""
+        assert self._policy is not None
+        self.slots.again(handled=job.settle() is STORING)
+        self.jobs[job.delivery.sequence] = again = Job(job.delivery, self._clock(), job.pulsed)
+        self._policy.again(again, delay)
+        if self._stopping:
+            self._settler.hand_back(again)
 
     # --- handling -------------------------------------------------------------------------------
 
@@ -405,31 +420,18 @@ class Runner:
             self._allow()
         self._handled = 0
         self.slots.aside = self._suspects.aside
-        pulse_before = now - self._limits.ack_wait / 3
-        busy: dict[asyncio.Task[object], float] = {}
-        late: dict[asyncio.Task[object], Interruption] = {}
-        for job in self.jobs.values():
-            ours = True
-            if self._policy is not None:
-                ours = self._policy.owns(job, now)
-                job.pulsed = min(job.pulsed, self._policy.heard(job))
-            # What is another's must not be renewed: the server would confirm it all the same.
-            if ours and job.pulsed <= pulse_before:
-                self.source.feed.progress(job.delivery)
-                job.pulsed = now
-            if job.task is None or job.interrupted is not None or job.context is None:
-                continue
-            if not ours:
-                late[job.task] = Interruption.NOT_OURS
-            if job.context.take_progress(now):
-                job.started = now
-            # The messages of a batch share a task, and one of them has its waits and progress.
-            busy[job.task] = min(busy.get(job.task, job.busy(now)), job.busy(now))
-        for task, seconds in busy.items():
-            if seconds > self._limits.timeout:
-                late.setdefault(task, Interruption.TIMEOUT)
-        if late:
-            self._interrupt(late)
+        if self._policy is not None:
+            self._policy.tick(now)
+        found = overdue(self.jobs.values(), self._limits, self._policy, now)
+        for job in found.silent:
+            self.source.feed.progress(job.delivery)
+            job.pulsed = now
+        for job in found.lost:
+            self.claims.let_go(job)
+        if found.lost:
+            self._mailbox.forget_settled()
+            self._suspects.forget_settled()
+        self._interrupt(found.late)
         if self._handling.exhausted:
             raise HandlerTimeout(
                 f"stage {self.name}: too many handlers hang in threads that cannot be stopped; "

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from mqinfer.flow.deadletter import dead_letter, kind_of
+from mqinfer.flow.burying import Burying
+from mqinfer.flow.deadletter import kind_of
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.job import SETTLED, STORING, Job
 from mqinfer.flow.outcome import Dead, outcome
@@ -57,6 +58,7 @@ class Settler:
         run: the replay run, or None.
         policy: of ordered or replayed work; None is plain work.
         timers: sets what handlers asked for with `ctx.later`; None where they cannot.
+        again: called for a job that the policy keeps here, with the seconds it is to wait.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Settler:
         run: str | None = None,
         policy: Policy | None = None,
         timers: SetsTimers | None = None,
+        again: Callable[[Job, float], None] = lambda _job, _delay: None,
     ):
         self._stage = stage
         self._limits = limits
@@ -82,11 +85,11 @@ class Settler:
         self._recorder = recorder = emitter.recorder
         self._recording = Recording(recorder, broker) if recorder is not None else None
         self._ledger = ledger
-        self._dead_subject = dead_subject
+        self._burying = Burying(stage, dead_subject, broker=broker, metrics=metrics, run=run)
         self._metrics = metrics
         self._released = released
+        self._again = again
         self._clock = clock
-        self._run = run
         self._policy = policy
         self._timers = timers
 
@@ -222,7 +225,7 @@ class Settler:
         self._broker.ack(job.delivery)
         now = self._clock()
         self._metrics.done(now - (job.started or job.received), job.delivery.published)
-        self._leave(job)
+        self._end(job)
 
     def _kept(self, job: Job, error: Exception | None) -> None:
         """The state is written, or is not."""
@@ -252,7 +255,7 @@ class Settler:
                 sequence=job.delivery.sequence,
                 only=job.delivery.headers.get(ONLY),
             )
-            self._leave(job)
+            self._end(job)
 
     def passed_over(self, delivery: Delivery) -> None:
         """The policy does not admit the message: acknowledge it, it never was a job."""
@@ -291,12 +294,12 @@ class Settler:
     def _give_back(self, job: Job, past: Past, delay: float) -> None:
         """Write down how the delivery ended, then give the message back."""
         job.unpublished += 1  # never let go: from now on nothing but `written` settles it
+        if self._policy is not None:
+            past = self._policy.noted(job, past, delay)
 
         def written() -> None:
             if self.holds(job):
-                self._broker.nak(job.delivery, delay)
-                self._metrics.retried()
-                self._leave(job)
+                self._comes_again(job, delay)
 
         def write() -> None:
             self._ledger.ended(job, past, written)
@@ -325,10 +328,10 @@ class Settler:
 
         def ended() -> None:
             self._broker.term(job.delivery, f"dead letter: {kind_of(error)}")
-            self._buried(job, error)
-            self._leave(job)
+            self._burying.stored(job, error)
+            self._end(job)
 
-        self._bury(job, error, stored)
+        self._burying.store(job, error, stored)
 
     def _record(
         self,
@@ -367,7 +370,7 @@ class Settler:
         def stored(part: Job, error: BaseException, problem: Exception | None) -> None:
             job.unpublished -= 1
             if problem is None:
-                self._buried(part, error)
+                self._burying.stored(part, error)
             else:
                 job.problem = job.problem or problem
             if job.unpublished or not self.holds(job):
@@ -378,39 +381,7 @@ class Settler:
                 self._not_buried(job, job.problem)
 
         for part, error in parts:
-            self._bury(part, error, partial(stored, part, error))
-
-    def _bury(
-        self, job: Job, error: BaseException, then: Callable[[Exception | None], None]
-    ) -> None:
-        """Publish a dead letter, and go on when it is stored, or why it is not."""
-        if self._dead_subject is None:
-            self._metrics.dropped += 1
-            then(None)
-            return
-        header, payload = dead_letter(
-            job, self._stage, error, max_payload=self._broker.max_payload, run=self._run
-        )
-
-        def stored(problem: Exception | None, _repeat: bool) -> None:
-            then(problem)
-
-        self._broker.publish(self._dead_subject, header, payload, stored)
-
-    def _buried(self, job: Job, error: BaseException) -> None:
-        """Its dead letter is stored."""
-        kind = kind_of(error)
-        self._metrics.dead(kind)
-        log.error(
-            "dead letter",
-            stage=self._stage,
-            id=job.id,
-            sequence=job.delivery.sequence,
-            attempts=job.past.attempt,
-            kind=kind,
-            reason=str(error),
-            exc_info=error if kind == "failed" else None,
-        )
+            self._burying.store(part, error, partial(stored, part, error))
 
     def _not_buried(self, job: Job, problem: Exception, what: str = "the dead letter") -> None:
         """A dead letter, or a record, cannot be stored: the message comes again later."""
@@ -420,9 +391,7 @@ class Settler:
             sequence=job.delivery.sequence,
             error=str(problem),
         )
-        self._broker.nak(job.delivery, DEAD_LETTER_RETRY)
-        self._metrics.retried()
-        self._leave(job)
+        self._comes_again(job, DEAD_LETTER_RETRY)
 
     def hand_back(self, job: Job, delay: float = 0.0) -> None:
         """Nothing was done with the message: another worker may have it, after so many seconds."""
@@ -433,6 +402,21 @@ class Settler:
     def let_go(self, job: Job) -> None:
         """The message may be another worker's by now: nothing is said about it, but counted."""
         self._metrics.lapsed()
+        self._leave(job)
+
+    def _comes_again(self, job: Job, delay: float) -> None:
+        """Another attempt, after `delay` seconds: by any worker, or by this one."""
+        self._metrics.retried()
+        if self._policy is not None and self._policy.keeps(job):
+            self._again(job, delay)
+        else:
+            self._broker.nak(job.delivery, delay)
+            self._leave(job)
+
+    def _end(self, job: Job) -> None:
+        """Nobody handles the message any more."""
+        if self._policy is not None:
+            self._policy.settled(job)
         self._leave(job)
 
     def _leave(self, job: Job) -> None:

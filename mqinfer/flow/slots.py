@@ -99,6 +99,10 @@ class Slots:
         """A message waits for nothing but its outputs being stored."""
         self.storing += 1
 
+    def again(self, *, handled: bool) -> None:
+        """A message waits for a handler once more."""
+        self.storing -= handled
+
     def release(self, size: int, *, handled: bool = False) -> None:
         """A message is settled."""
         self.in_flight -= 1

@@ -18,7 +18,7 @@ from mqinfer.joins.names import TRACKER, joins_of, recorded
 from mqinfer.replay import coverage, runs
 from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
 from mqinfer.state import record
-from mqinfer.timers import places
+from mqinfer.timers.places import stream_of as timers_stream
 from mqinfer.worker import known
 
 if TYPE_CHECKING:
@@ -78,12 +78,14 @@ def permissions(
     publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
     publish[f"$KV.{bucket}.{known.KEY}"] = None
     if plan.uses_timers(app):
-        publish[f"$JS.API.STREAM.INFO.{places.stream_of(app.name)}"] = None
+        publish[f"$JS.API.STREAM.INFO.{timers_stream(app.name)}"] = None
     tasks = plan.tasks(app, names)
     for task in tasks:
         for spec in plan.consumer_specs(app, task):
             publish[f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"] = None
             publish[f"$JS.ACK.{spec.stream}.{spec.name}.>"] = None
+        if task.ordered:
+            publish.update(dict.fromkeys(_of_partitions(app, task)))
         publish[f"$KV.{bucket}.{task.name}.>"] = None
         if task.remembers is not None:
             publish.update(dict.fromkeys(_of_states(app, task.name, None)))
@@ -92,7 +94,7 @@ def permissions(
         for kind in task.writes:
             publish.update(dict.fromkeys(_subjects(app, kind)))
         if task.stage is not None and (task.stage.later or task.clock is not None):
-            timers = places.stream_of(app.name)
+            timers = timers_stream(app.name)
             publish[f"{timers}.{task.name}.>"] = None
             publish[f"$JS.API.STREAM.MSG.GET.{timers}"] = None
             publish[f"$JS.API.STREAM.PURGE.{timers}"] = None
@@ -121,6 +123,18 @@ def permissions(
             publish[f"$JS.API.STREAM.{call}.{objects}"] = None
         publish[f"$O.{blob_bucket}.>"] = None
     return Permissions(tuple(publish), (f"{inbox_prefix}.>",))
+
+
+def _of_partitions(app: App, task: plan.Task) -> Iterator[str]:
+    """What owning partitions takes."""
+    places = plan.places(app, task)
+    yield f"$JS.API.STREAM.INFO.{places.tokens.stream}"
+    for spec in (places.tokens, places.present, places.wanting):
+        yield f"$JS.API.CONSUMER.MSG.NEXT.{spec.stream}.{spec.name}"
+        yield f"$JS.API.CONSUMER.INFO.{spec.stream}.{spec.name}"
+        yield f"$JS.ACK.{spec.stream}.{spec.name}.>"
+    for spec in places.partitions:  # how many messages it gives out at a time
+        yield f"$JS.API.CONSUMER.CREATE.{spec.stream}.{spec.name}"
 
 
 def _of_states(app: App, stage: str, run: str | None) -> Iterator[str]:

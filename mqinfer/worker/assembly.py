@@ -123,6 +123,9 @@ class Assembly:
         def released(job: Job, storing: bool) -> None:
             runner.released(job, storing)
 
+        def again(job: Job, delay: float) -> None:
+            runner.again(job, delay)
+
         name = plan.state_bucket(app)
         bucket = services.broker.bucket(name)
         ledger = Ledger(binding.consumer, name=name, bucket=bucket, broker=services.broker)
@@ -148,6 +151,7 @@ class Assembly:
             dead_subject=None if task.dead else plan.dead_subject(app, task.name),
             metrics=metrics,
             released=released,
+            again=again,
             clock=clock,
             run=binding.run,
             policy=binding.policy,

@@ -11,7 +11,8 @@ import structlog
 
 from mqinfer import plan
 from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
-from mqinfer.flow.ordered import Leases, OneEach, Partitions
+from mqinfer.flow.ordered.leases import Leases
+from mqinfer.flow.ordered.owner import Owner
 from mqinfer.rowpacks.which import pack_consumer
 from mqinfer.state.states import ensure_states
 from mqinfer.timers.keeper import Keeper
@@ -162,6 +163,8 @@ class LiveWork:
 
         It may as well be there: a pull that hears nothing asks for it too.
         """
+        if task.ordered:
+            await self._ensure_tokens(task)
         for spec in plan.consumer_specs(self.app, task):
             floor = self.floors.get(spec.name, 0)
             if floor and await self._is_gone(spec):
@@ -169,6 +172,19 @@ class LiveWork:
             state = await self._broker.ensure_consumer(spec)
             # One that began later than at the oldest message is not made again from there.
             self.floors[spec.name] = max(floor, state.acknowledged_floor)
+
+    async def _ensure_tokens(self, task: plan.Task) -> None:
+        """Make the tokens of the partitions, one each, whoever is first."""
+        name = plan.owners_bucket(self.app)
+        bucket = self._broker.bucket(name, replicas=self.app.replicas)
+        await bucket.ensure()
+        there = set(await bucket.names())
+        for number in range(self.app.partitions):
+            if (token := plan.token(task, number)) not in there:
+                await bucket.save(token, b"", 0)
+        places = plan.places(self.app, task)
+        for spec in (places.tokens, places.present, places.wanting):
+            await self._broker.ensure_consumer(spec)
 
     async def _is_gone(self, spec: ConsumerSpec) -> bool:
         """Whether the consumer was deleted, and not its whole stream, whose numbers begin anew."""
@@ -191,12 +207,12 @@ class LiveWork:
             return replace(plain, packs=pack_consumer(task.name))
         if not task.ordered:
             return plain
-        names = [spec.name for spec in plan.consumer_specs(self.app, task)]
+        owner = Owner(self._broker, plan.places(self.app, task), task.limits, clock)
         return replace(
             plain,
-            feed=Partitions(self._broker, names, task.limits.ack_wait, clock),
-            policy=Leases(task.limits.ack_wait),
-            slots=lambda largest, _: OneEach(self.app.partitions, largest),
+            feed=owner,
+            policy=Leases(owner),
+            slots=lambda largest, _: owner.windows(largest),
         )
 
     # --- how far everything is ------------------------------------------------------------------

@@ -19,7 +19,7 @@ from mqinfer.flow import deadletter
 from mqinfer.flow.deadletter import MAX_HEADER, dead_letter
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.job import Job
-from mqinfer.flow.ordered import Held
+from mqinfer.flow.ordered.partition import Held
 from mqinfer.flow.reader import Reader
 from mqinfer.flow.saveblobs import HEADERS
 from mqinfer.identity import (

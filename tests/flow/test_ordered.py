@@ -19,9 +19,8 @@ from mqinfer.adapters import admin
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.backoff import Backoff
 from mqinfer.errors import ConflictError, WiringError
-from mqinfer.flow import ordered
 from mqinfer.flow.deadletter import SEQUENCE, SUBJECT
-from mqinfer.flow.ordered import Held, Leases, OneEach, Partition, PartitionedPull
+from mqinfer.flow.ordered.partition import Held, Partition
 from mqinfer.identity import MSG_ID, SOURCE, output_id
 from mqinfer.operate import check, status
 from mqinfer.operate.permissions import permissions
@@ -296,7 +295,7 @@ def seen_headers(seen: list[tuple[str, int, str, dict[str, str]]], sequence: int
     return headers
 
 
-async def test_a_failing_message_holds_its_partition_until_its_dead_letter(nats: Settings) -> None:
+async def test_a_failing_message_holds_its_key_until_its_dead_letter(nats: Settings) -> None:
     app = App("plants", partitions=1)
     begun: list[int] = []
 
@@ -314,7 +313,7 @@ async def test_a_failing_message_holds_its_partition_until_its_dead_letter(nats:
         assert [dead.kind for dead in await harness.dead()] == ["failed"]
 
 
-async def test_batches_hold_one_message_of_a_partition(nats: Settings) -> None:
+async def test_batches_hold_one_message_of_a_key(nats: Settings) -> None:
     app = App("plants", partitions=4)
     batches: list[list[Leaf]] = []
 
@@ -331,7 +330,7 @@ async def test_batches_hold_one_message_of_a_partition(nats: Settings) -> None:
         assert numbers(await harness.messages(Step)) == {key: list(range(5)) for key in keys}
     assert max(len(batch) for batch in batches) > 1
     for batch in batches:
-        assert len({leaf.position for leaf in batch}) == len(batch) <= 4
+        assert len({leaf.position for leaf in batch}) == len(batch) <= 8
 
 
 async def test_two_stages_on_one_type_and_unordered_readers_beside_them(nats: Settings) -> None:
@@ -507,9 +506,6 @@ async def test_an_ordered_stage_runs_under_exactly_its_permissions(tmp_path: Pat
             assert numbers(await harness.messages(Step)) == {"x": [0, 1, 2, 3, 4]}
 
 
-# --- leases, with a clock of the test's own -----------------------------------------------------
-
-
 class Delivered(SimpleNamespace):
     """A delivery as the adapter gives it."""
 
@@ -522,33 +518,13 @@ def delivery(**changes: Any) -> Any:
 
 
 def test_a_delivery_is_told_as_the_original() -> None:
-    held = Held(delivery(), Partition(), 1.0)
+    held = Held(delivery(), Partition(5, "s-p5"), 1.0)
     assert (held.stream, held.sequence, held.subject) == ("plants", 17, "plants.leaf.a")
     assert held.headers == {"X": "y"}
     assert "plants.leaf.a #17" in repr(held)
-    strange = Held(delivery(headers={SOURCE: "?"}), Partition(), 1.0)
+    assert held.partition.tenure is None  # nobody owns it
+    strange = Held(delivery(headers={SOURCE: "?"}), Partition(5, "s-p5"), 1.0)
     assert (strange.stream, strange.sequence) == ("copy", 3)
-
-
-def test_a_lease_counts_from_its_last_confirmed_renewal() -> None:
-    now = 100.0
-    asked: list[Any] = []
-    broker: Any = SimpleNamespace(progress=lambda _, heard: asked.append(heard))
-    partitions = ordered.Partitions(broker, ["a"], 10.0, lambda: now)
-    held = Held(delivery(), Partition(), now)
-    job: Any = SimpleNamespace(delivery=held)
-    partitions.progress(held)
-    now = 107.0
-    leases = Leases(10.0)
-    assert leases.owns(job, now)
-    assert not leases.owns(job, 108.5)
-    asked.pop()()  # the answer counts from when it was asked for
-    assert held.renewed == 100.0
-    partitions.progress(held)
-    now = 109.0
-    asked.pop()()
-    assert held.renewed == 107.0
-    assert leases.owns(job, 114.9)
 
 
 async def test_a_lost_lease_is_dropped_without_a_word(nats: Settings) -> None:
@@ -582,37 +558,3 @@ async def test_a_lost_lease_is_dropped_without_a_word(nats: Settings) -> None:
                 await until(answered, "both answers")
         assert begun == ["0/1", "0/2", "1/1"]
         assert numbers(await harness.messages(Step)) == {"x": [0, 1]}
-
-
-async def test_every_partition_that_is_free_is_asked() -> None:
-    class FakePull:
-        def __init__(self) -> None:
-            self.requests = 0
-            self.paused = False
-
-        def request(self, messages: int, max_bytes: int) -> None:
-            self.requests += messages
-
-        async def close(self) -> None:
-            pass
-
-    parts = [Partition() for _ in range(3)]
-    pulls = [FakePull() for _ in parts]
-    for part, fake in zip(parts, pulls, strict=True):
-        part.pull = fake
-    pull = PartitionedPull(parts, asyncio.create_task(asyncio.sleep(60)))
-    slots = OneEach(3, 100)
-    while asked := slots.available():
-        slots.ask(*asked)
-        pull.request(*asked)
-    assert [fake.requests for fake in pulls] == [1, 1, 1]
-    parts[1].asked, parts[1].held = False, True
-    slots.arrive(10)
-    assert slots.available() is None
-    parts[1].held = False
-    slots.release(10)
-    assert slots.available() == (1, 100)
-    pull.request(1, 100)
-    assert [fake.requests for fake in pulls] == [1, 2, 1]
-    assert "3 asked, 0 held of 3" in repr(pull)
-    await pull.close()

@@ -10,7 +10,9 @@ import pytest
 
 from mqinfer import App, Message, Row
 from mqinfer.errors import PermissionDenied, Unavailable
-from mqinfer.flow.ordered import Leases, OneEach, Partitions
+from mqinfer.flow.ordered.leases import Leases
+from mqinfer.flow.ordered.owner import Owner
+from mqinfer.flow.ordered.windows import Windows
 from mqinfer.ports import ConsumerSpec, ConsumerState, StreamSpec
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
@@ -137,7 +139,7 @@ class Consumers:
     async def uncopied(self, spec: StreamSpec) -> bool:
         return self.behind
 
-    def bucket(self, name: str) -> Memory:
+    def bucket(self, name: str, *, replicas: int = 1) -> Memory:
         return self.memory
 
 
@@ -168,12 +170,14 @@ async def test_an_ordered_task_has_a_copy_and_a_consumer_a_partition() -> None:
     for task in work.tasks:
         await work.ensure(task)
     assert broker.streams == ["plants-ordered-leaf"]
-    assert [spec.name for spec in broker.made] == ["follow-p0", "follow-p1", "double"]
+    tokens = ["follow", "follow=present", "follow=wanting"]
+    assert [spec.name for spec in broker.made] == [*tokens, "follow-p0", "follow-p1", "double"]
+    assert await broker.memory.names() == ["follow.0", "follow.1"]
     follow, double = (work.binding(task, lambda: 0.0) for task in work.tasks)
-    assert isinstance(follow.feed, Partitions)
+    assert isinstance(follow.feed, Owner)
     assert isinstance(follow.policy, Leases)
     assert follow.slots is not None
-    assert isinstance(follow.slots(100, 7), OneEach)
+    assert isinstance(follow.slots(100, 7), Windows)
     assert (double.feed, double.policy, double.slots, double.run) == (broker, None, None, None)
     assert (follow.stream, double.stream) == ("plants-ordered-leaf", "plants")
 
@@ -203,7 +207,8 @@ async def test_where_a_consumer_that_is_made_again_begins(
     broker.made.clear()
     for task in work.tasks:
         await work.recreate(task)
-    found = {spec.name: spec.start_sequence for spec in broker.made}
+    made = [spec for spec in broker.made if spec.stream != "KV_plants-owners"]
+    found = {spec.name: spec.start_sequence for spec in made}
     assert found == {"follow-p0": None, "follow-p1": None, "double": None, name: starts}
 
 
@@ -314,6 +319,7 @@ async def test_a_worker_that_may_not_write_down_where_it_is_works_and_asks_once(
     monkeypatch.setattr(broker.memory, "save", denied)
     monkeypatch.setattr(live, "NOTE_EVERY", 0.0)
     broker.states = {name: state(name) for name in ("follow-p0", "follow-p1", "double")}
+    broker.memory.values = dict.fromkeys(("follow.0", "follow.1"), (b"", 1))
     work = work_of(broker)
     for task in work.tasks:
         await work.ensure(task)

@@ -189,7 +189,8 @@ def test_no_other_place_acknowledges_or_ends_a_message() -> None:
         ("settler.py", "skipped"),  # a line and a count
         ("settler.py", "passed_over"),  # beyond the end of a run, counted: live work has it
         ("settler.py", "dead"),  # a dead letter; one that cannot be, a line and a count
-        ("settler.py", "stored"),
+        ("settler.py", "ended"),
+        ("owner.py", "_token"),  # of a partition that is no more: no message
     }
 
 
@@ -207,16 +208,24 @@ def test_nothing_else_says_that_to_the_server() -> None:
 
 def test_a_message_that_leaves_without_that_comes_again_and_is_told() -> None:
     assert callers("_leave") == {
-        *(("settler.py", name) for name in ("_done", "skipped", "dead", "stored")),  # as above
-        ("settler.py", "_give_back"),  # a line, a count, and what it was in the ledger
-        ("settler.py", "written"),
-        ("settler.py", "_not_buried"),  # a line: it comes again until its dead letter is stored
+        ("settler.py", "_end"),  # of those above
+        ("settler.py", "_comes_again"),  # a count, and of those below
         ("settler.py", "hand_back"),  # given back by a stop; the ledger has it
         ("settler.py", "let_go"),  # a line and a count; the ledger has it
         ("settler.py", "holds"),  # its lease is lost, a line: another worker has it
+    }
+    ends = ("_done", "skipped", "dead", "ended")
+    assert {found for found in callers("_end") if found[0] == "settler.py"} == {
+        ("settler.py", name) for name in ends
+    }
+    assert callers("_comes_again") == {
+        ("settler.py", "_give_back"),  # a line, and what it was in the ledger
+        ("settler.py", "written"),
+        ("settler.py", "_not_buried"),  # a line: it comes again until its dead letter is stored
     }
     assert callers("let_go") == {
         ("claims.py", "let_go"),
         ("claims.py", "takes"),
         ("claims.py", "turned"),
+        ("runner.py", "tick"),  # its partition is another worker's: as above
     }

@@ -1,0 +1,223 @@
+"""Turns: which messages of a partition may be handled next. Pure.
+
+The rule: a message may begin when all of its key before it are settled, and nobody else has one.
+Only the server knows what others have. But it numbers all deliveries of a consumer: while each one
+comes here, without a gap, nobody else was given anything. Before that, and after a gap, nothing
+begins until the server counts as many unacknowledged messages as are here: then all that was not
+settled has come again, in whatever order, and stands here by its place in the stream.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Place(Generic[T]):
+    """Where a message stands.
+
+    Attributes:
+        key: of the message.
+        number: of its delivery, by the consumer's count.
+        item: the message; None until it has arrived.
+        begun: its turn has come.
+        resting: it keeps its turn, and nobody works on it.
+    """
+
+    key: str
+    number: int
+    item: T | None = None
+    begun: bool = False
+    resting: bool = False
+
+
+class Turns(Generic[T]):
+    """The messages of one partition that are here.
+
+    Attributes:
+        sure: all that was not settled before these is here; nothing begins before.
+        single: the server gives out one message at a time, and others may ask, so that a gap says
+            nothing: what comes may begin.
+    """
+
+    def __init__(self) -> None:
+        self.sure = False
+        self.single = False
+        self._places: dict[int, _Place[T]] = {}
+        # Key of what has begun -> the sequences behind it.
+        self._lanes: dict[str, deque[int] | None] = {}
+        self._begun = 0
+        self._next = 0  # number of the next delivery
+        self._from = 0  # numbers from here to the next one have all come here
+        self._seen: tuple[int, int] | None = None  # by an earlier look, with nothing since
+
+    # --- what comes -----------------------------------------------------------------------------
+
+    def delivered(self, sequence: int, key: str, number: int, *, again: bool) -> None:
+        """The server has delivered a message here.
+
+        Args:
+            sequence: its place in the stream.
+            key: of the message.
+            number: of the delivery, by the consumer's count.
+            again: it was delivered before.
+        """
+        place = self._places.get(sequence)
+        gap = number != self._next
+        if gap:
+            self._from = number
+        self._next = number + 1
+        self._seen = None
+        if place is None:
+            self._places[sequence] = _Place(key, number)
+        else:
+            place.number = number
+        # What comes again, and is not here, was settled once: the server has forgotten.
+        if self.sure and not self.single and (gap or (again and place is None)):
+            self.doubt()
+
+    def arrived(self, sequence: int, item: T) -> bool:
+        """A message that was delivered is in hand; whether its turn has come."""
+        place = self._places[sequence]
+        place.item = item
+        if not self.sure:
+            return False
+        if place.key in self._lanes:
+            lane = self._lanes[place.key]
+            if lane is None:
+                lane = self._lanes[place.key] = deque()
+            lane.append(sequence)
+            return False
+        self._begin(place)
+        return True
+
+    def rest(self, sequence: int, item: T) -> None:
+        """A message whose turn has come waits for its time, perhaps as another item."""
+        place = self._places[sequence]
+        place.item = item
+        if place.begun and not place.resting:
+            place.resting = True
+            self._begun -= 1
+
+    def due(self, sequence: int) -> bool:
+        """The time of a message has come; whether it may begin."""
+        place = self._places.get(sequence)
+        if place is None or not place.resting or not self.sure:
+            return False  # a look lets it begin
+        place.resting = False
+        self._begun += 1
+        return True
+
+    # --- what ends ------------------------------------------------------------------------------
+
+    def settled(self, sequence: int) -> T | None:
+        """The server knows that a message is settled; gives the one whose turn that makes it."""
+        place = self._places.pop(sequence, None)
+        if place is None:
+            return None
+        self._begun -= place.begun and not place.resting
+        return self._following(place) if self.sure and place.begun else None
+
+    def left(self, sequence: int) -> None:
+        """A message left unsettled: what is here waits until it is settled somewhere."""
+        place = self._places.pop(sequence, None)
+        if place is not None:
+            self._begun -= place.begun and not place.resting
+            if place.begun:
+                self._lanes.pop(place.key, None)
+        if self._places or not self.single:
+            self.doubt()
+
+    def doubt(self) -> None:
+        """Somebody else may have messages: nothing begins until all are here."""
+        self.sure = False
+        self._lanes.clear()
+        self._seen = None
+
+    def look(self, unacknowledged: int, deliveries: int) -> list[T]:
+        """The server was asked about the consumer.
+
+        Args:
+            unacknowledged: messages that were delivered, and have no end.
+            deliveries: of the consumer, up to when it answered.
+
+        Returns:
+            Those that may begin now, if all are here now.
+        """
+        if self.sure or self._begun or not self._complete(unacknowledged, deliveries):
+            return []
+        if any(place.item is None for place in self._places.values()):
+            return []  # let go as it came; it leaves at once
+        self.sure = True
+        self._next = max(self._next, deliveries + 1)
+        heads = []
+        for sequence in sorted(self._places):
+            place = self._places[sequence]
+            place.begun = place.resting = False
+            assert place.item is not None
+            if self.arrived(sequence, place.item):
+                heads.append(place.item)
+        return heads
+
+    def _complete(self, unacknowledged: int, deliveries: int) -> bool:
+        if self.single and unacknowledged <= 1:
+            return True
+        # What came after the server had answered is not in its numbers.
+        then = sum(place.number <= deliveries for place in self._places.values())
+        if unacknowledged != then:
+            return False
+        if deliveries < self._next:
+            return self._from <= deliveries + 1
+        if not unacknowledged:
+            return True  # nothing is under way to anybody
+        # The last deliveries went elsewhere, and ended there; or one is under way to here.
+        before, self._seen = self._seen, (unacknowledged, deliveries)
+        return before == self._seen
+
+    def _begin(self, place: _Place[T]) -> None:
+        self._lanes[place.key] = None
+        place.begun = True
+        self._begun += 1
+
+    def _following(self, place: _Place[T]) -> T | None:
+        lane = self._lanes.get(place.key)
+        while lane:
+            following = self._places.get(lane.popleft())
+            if following is not None:
+                following.begun = True
+                self._begun += 1
+                return following.item
+        self._lanes.pop(place.key, None)
+        return None
+
+    # --- looking --------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether messages are at work."""
+        return self._begun > 0
+
+    def waiting(self) -> list[T]:
+        """Those that nobody works on, in order."""
+        return [
+            place.item
+            for _, place in sorted(self._places.items())
+            if place.item is not None and (not place.begun or place.resting)
+        ]
+
+    def items(self) -> list[T]:
+        """All that are here."""
+        return [place.item for place in self._places.values() if place.item is not None]
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        return f"Turns({len(self)} here, {self._begun} at work, sure={self.sure})"
