@@ -34,6 +34,35 @@ class Kept:
         self.then(error)
 
 
+class Timers:
+    """Sets one timer, which is stored when the test says so."""
+
+    def __init__(self) -> None:
+        self.wishes = ["a timer"]
+        self.done: Callable[[Exception | None, bool], None] | None = None
+
+    def take(self, _job: object) -> list[str]:
+        wishes, self.wishes = self.wishes, []
+        return wishes
+
+    def set(self, _job: object, wishes: list[str], done: Any) -> None:
+        assert wishes == ["a timer"]
+        self.done = done
+
+
+class Records:
+    """A recorder whose record is one message."""
+
+    def header(self, _job: object) -> str:
+        return ""
+
+    def note(self, job: Any, outputs: list[Any], first: int) -> None:
+        job.noted = [*(job.noted or ()), *enumerate(outputs, first)]
+
+    def ended(self, job: Any, outcome: str, _error: object) -> list[tuple[bytes, bytes, bytes]]:
+        return [(b"settled.t", b"", f"{outcome} {len(job.noted or ())}".encode())]
+
+
 @pytest.fixture
 def owned() -> Owned:
     return Owned()
@@ -123,6 +152,53 @@ async def test_a_stop_gives_back_what_is_being_written(flow: Flow) -> None:
 
 
 async def test_what_was_seen_before_is_acknowledged(flow: Flow) -> None:
+    job = flow.job()
+    flow.runner.jobs[1] = job
+    flow.settler.repeated(job)
+    assert flow.broker.heard() == [("ack", 1)]
+    assert flow.broker.published == []
+
+
+async def test_the_state_is_written_when_timers_and_the_record_are_stored(flow: Flow) -> None:
+    """What a state has seen is not handled again: nothing else may be left to do by then."""
+    timers = Timers()
+    flow.settler = flow.make_settler(recorder=Records(), timers=timers)
+    job, kept = remembered(flow)
+    flow.settler.answered(job, [Double(2)])
+    assert timers.done is None
+    flow.broker.answer()
+    assert timers.done is not None
+    assert len(flow.broker.published) == 1
+    timers.done(None, False)
+    assert flow.broker.published[-1].payload == b"answered 1"
+    assert kept.then is None
+    flow.broker.answer()
+    assert kept.then is not None
+    assert flow.broker.said == []
+    kept.end()
+    assert flow.broker.heard() == [("ack", 1)]
+
+
+async def test_a_timer_or_a_record_that_is_not_stored_leaves_the_state(flow: Flow) -> None:
+    timers = Timers()
+    flow.settler = flow.make_settler(recorder=Records(), timers=timers)
+    job, kept = remembered(flow)
+    flow.settler.answered(job, [])
+    assert timers.done is not None
+    timers.done(PublishError("no"), False)
+    await turns()
+    assert [what for what, _ in flow.broker.heard()] == ["nak"]
+    job, other = remembered(flow, sequence=2)
+    flow.settler.answered(job, [])
+    flow.broker.answer(error=PublishError("no"))
+    await turns()
+    assert [what for what, _ in flow.broker.heard()] == ["nak", "nak"]
+    assert kept.then is None
+    assert other.then is None
+
+
+async def test_what_was_seen_before_has_its_record(flow: Flow) -> None:
+    flow.settler = flow.make_settler(recorder=Records())
     job = flow.job()
     flow.runner.jobs[1] = job
     flow.settler.repeated(job)

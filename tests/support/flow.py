@@ -255,7 +255,14 @@ class Flow:
             clock=self.clock,
         )
 
-    def make_settler(self, policy: Policy | None = None, *, dead: bool = True) -> Settler:
+    def make_settler(
+        self,
+        policy: Policy | None = None,
+        *,
+        dead: bool = True,
+        recorder: Any = None,
+        timers: Any = None,
+    ) -> Settler:
         """The settler of the stage; one without dead letters if `dead` is false."""
         return Settler(
             "s",
@@ -270,6 +277,7 @@ class Flow:
                 store=None,
                 inline_limit=0,
                 broker=self.broker,
+                recorder=recorder,
             ),
             ledger=self.ledger,
             dead_subject=plan.dead_subject(self.app, "s") if dead else None,
@@ -277,6 +285,7 @@ class Flow:
             released=self._released,
             clock=self.clock,
             policy=policy,
+            timers=timers,
         )
 
     def _released(self, job: Job, storing: bool) -> None:
