@@ -231,9 +231,10 @@ async def drained(
             now = time.perf_counter()
             if info is not None:
                 acknowledged = int(info["ack_floor"]["consumer_seq"])
-                if total is not None:
-                    acknowledged = total - info["num_pending"] - info["num_ack_pending"]
                 delivered = int(info["delivered"]["consumer_seq"])
+                # One of a cluster that was just made says that nothing waits for it.
+                if total is not None and delivered:
+                    acknowledged = total - info["num_pending"] - info["num_ack_pending"]
                 if start is None and (acknowledged >= begun if begun else delivered > 0):
                     # Where all of it lies between two looks, the earlier one is the beginning.
                     start = (now, acknowledged) if acknowledged < done else last

@@ -110,6 +110,12 @@ class LeanClient(Client):
             )
         await super()._process_info(info, initial_connection)
 
+    async def _process_pong(self) -> None:
+        # Nobody may wait for it any more. nats-py raises then, which would end the reading.
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def close(self) -> None:
         """Close the connection, in bounded time: after a failed TLS handshake it never ends.
 

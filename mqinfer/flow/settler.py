@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from mqinfer.completion.record import Outcome
     from mqinfer.flow.ledger import Ledger
     from mqinfer.flow.policy import Policy, SetsTimers
-    from mqinfer.message import Message
+    from mqinfer.message import Message, Wire
     from mqinfer.observe import StageMetrics
     from mqinfer.ports import Broker, Delivery
+    from mqinfer.rowpacks.gather import Gatherer, Group
     from mqinfer.stage import Limits
 
 log = structlog.get_logger("mqinfer.stage")
@@ -144,36 +145,21 @@ class Settler:
 
     def emit_some(self, job: Job, outputs: Sequence[Message], first: int) -> None:
         """Publish outputs of a handler that is still running."""
-        if self.emitter.packs:
-            self._emit_packed(job, outputs, first)
-            return
+        rows: Sequence[tuple[Gatherer, Wire, Group]] = ()
         try:
-            messages = self.emitter.make(job, outputs, first)
+            if self.emitter.packs:
+                messages, rows = self.emitter.make_packed(job, outputs, first)
+            else:
+                messages = self.emitter.make(job, outputs, first)
         except Exception as error:  # noqa: BLE001 - user types may fail to encode in any way
             job.problem = job.problem or error
             return
         done = partial(self._published, job)
-        job.unpublished += len(messages)
-        if first >= 0:  # what is beside an answer is no output
-            self._metrics.outputs(len(messages))
-            if self._recorder is not None:
-                self._recorder.note(job, outputs, first)
-        for subject, header, payload in messages:
-            self._broker.publish(subject, header, payload, done)
-
-    def _emit_packed(self, job: Job, outputs: Sequence[Message], first: int) -> None:
-        """`emit_some` of a stage that writes rows which travel packed, perhaps among others."""
-        try:
-            messages, rows = self.emitter.make_packed(job, outputs, first)
-        except Exception as error:  # noqa: BLE001 - user types may fail to encode in any way
-            job.problem = job.problem or error
-            return
         job.unpublished += len(messages) + len(rows)
-        if first >= 0:
+        if first >= 0:  # what is beside an answer is no output
             self._metrics.outputs(len(outputs))
             if self._recorder is not None:
                 self._recorder.note(job, outputs, first)
-        done = partial(self._published, job)
         for subject, header, payload in messages:
             self._broker.publish(subject, header, payload, done)
         for gatherer, wire, group in rows:

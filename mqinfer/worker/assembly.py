@@ -95,7 +95,7 @@ class Assembly:
             state: what the stage's lifespan yielded.
         """
         plain = self.runner(task, sink, state)
-        if self.work.binding(task, time.monotonic).packs is None:
+        if not task.packs:
             return [plain]
         packs = self.runner(task, sink, state, packs=True)
         self.services.metrics.stage(task.name).watch(

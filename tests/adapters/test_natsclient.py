@@ -221,6 +221,34 @@ async def test_a_flush_follows_what_was_written_before() -> None:
         await client.close()
 
 
+async def test_a_flush_that_nobody_waits_for_any_more_does_not_end_the_reading() -> None:
+    asked, released = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"s","max_payload":1024,"headers":true}\r\n')
+        pings = 0
+        while line := await reader.readline():
+            if line == b"PING\r\n":
+                pings += 1
+                if pings == 2:  # the first is part of connecting
+                    asked.set()
+                    await released.wait()
+                writer.write(b"PONG\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        client = LeanClient()
+        port = listening.sockets[0].getsockname()[1]
+        await client.connect(f"nats://127.0.0.1:{port}", ping_interval=600, allow_reconnect=False)
+        flushing = asyncio.create_task(client.flush())
+        await asked.wait()
+        flushing.cancel()
+        await asyncio.wait({flushing})
+        released.set()
+        await client.flush()
+        await client.close()
+
+
 @pytest.mark.parametrize("noticed", [True, False])
 async def test_closing_a_connection_that_was_reset_raises_nothing(noticed: bool) -> None:
     """A worker that is stopped while its server is away ends in order, whatever it had to say."""
@@ -268,11 +296,18 @@ def test_the_internals_that_the_lean_client_rests_on_are_there() -> None:
         "_pending",
         "_pending_data_size",
         "_flush_queue",
+        "_pongs",
         "_server_info",
         "_transport",
     ):
         assert hasattr(client, name), f"nats-py has no Client.{name} any more"
-    for name in ("_process_msg", "_process_info", "_read_loop", "_flush_pending"):
+    for name in (
+        "_process_msg",
+        "_process_info",
+        "_process_pong",
+        "_read_loop",
+        "_flush_pending",
+    ):
         assert callable(getattr(Client, name)), f"nats-py has no Client.{name} any more"
     parser = Parser(Peer())
     assert (parser.state, parser.buf) == (AWAITING_CONTROL_LINE, bytearray())

@@ -68,7 +68,8 @@ async def test_latency(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for _rate, p50, p99, p999 in figures(result).values():
         assert 0 < p50 <= p99 <= p999
     assert any("left out" in note for note in result.notes)
-    assert not any(goal.met for goal in result.goals[1:])  # what cannot be measured is not
+    # What cannot be measured is not met: all that stands beside FastStream.
+    assert not any(goal.met for goal in result.goals if "FastStream" in goal.what)
 
 
 async def test_scale_on_one_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
