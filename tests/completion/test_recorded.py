@@ -29,7 +29,6 @@ async def handler(number: Number) -> list[Double | Strange]:
 
 def flow(*, root: bool = False) -> Flow:
     """A stage below the root of a join; `root`: it reads the roots of one, too."""
-    made = Flow(handler, attempts=2)
     recorder = Recorder(
         App("t"),
         "s",
@@ -40,8 +39,7 @@ def flow(*, root: bool = False) -> Flow:
         wanted={"photo": {"double"}, "number": {"strange"}},
         codec=Codec(),
     )
-    made.settler._recorder = made.settler.emitter.recorder = recorder
-    return made
+    return Flow(handler, recorder=recorder, attempts=2)
 
 
 def records(made: Flow) -> list[Record]:

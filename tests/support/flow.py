@@ -200,6 +200,7 @@ class Flow:
         handler: of the stage, as a user writes it.
         policy: of its messages.
         beat: of the loop; its clock is to be this one's.
+        recorder: of what is below the root of a join; None is below none.
         limits: of the stage.
     """
 
@@ -209,6 +210,7 @@ class Flow:
         *,
         policy: Policy | None = None,
         beat: Beat | None = None,
+        recorder: Any = None,
         **limits: Any,
     ):
         self.app = App("t")
@@ -221,7 +223,7 @@ class Flow:
         self.lane = Lane(gather=0.0)
         self.left: list[tuple[Job, bool]] = []  # released, and whether its outputs were stored
         self.ledger = Ledger("s", name="state", bucket=self.broker.counts, broker=self.broker)
-        self.settler = self.make_settler(policy)
+        self.settler = self.make_settler(policy, recorder=recorder)
         self.handling = (InBatches if self.stage.signature.batch else OneByOne)(
             self.stage, self.settler
         )
