@@ -165,6 +165,8 @@ class _Walk:
         for record in records:  # of several attempts what the stream took first
             self.models |= parse_models(record.models)
             data = self._data(record)
+            if data is None:
+                self.missing[reader] += 1
             for output in record.outputs:
                 found.setdefault(output.id, (output, record, data))
         ends = [record for record in records if record.outcome != "failed"]
@@ -197,7 +199,6 @@ class _Walk:
         for name in record.pieces:
             found = self._records.get(node(record.id, name))
             if found is None or found[0].piece is None:
-                self.missing[name.partition("#")[0]] += 1
                 return None
             pieces.append(found[0].piece)
         return whole(pieces)

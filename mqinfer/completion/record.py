@@ -136,8 +136,17 @@ def read(delivery: Delivery) -> Record:
     Raises:
         DecodeError: it is none.
     """
+    return decoded(delivery.data)
+
+
+def decoded(payload: bytes) -> Record:
+    """The record that a payload is.
+
+    Raises:
+        DecodeError: it is none.
+    """
     try:
-        return decode(delivery.data)
+        return decode(payload)
     except (msgspec.MsgspecError, ValueError) as error:
         raise DecodeError(f"this message is no record of mqinfer: {error}") from None
 

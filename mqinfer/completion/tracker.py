@@ -18,13 +18,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from mqinfer.bucket import change
 from mqinfer.completion import progress, record, roots
 from mqinfer.completion.assemble import Incomplete, Tale, tale
-from mqinfer.completion.progress import COMPLETE, LATE, NOTHING, Decision, Progress
-from mqinfer.errors import Unavailable
+from mqinfer.completion.progress import COMPLETE, LATE, NOTHING, Decision, Effect, Progress
+from mqinfer.errors import DecodeError, Unavailable
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -102,6 +103,8 @@ class Tracker:
     async def late(self, root: Root, name: str, fallback: Tale) -> None:
         """The deadline of one who waits has passed: it is told of what there is.
 
+        That is what lies in the stream: a tracker that was away has taken in less.
+
         Args:
             root: that it waits for.
             name: who waits.
@@ -111,10 +114,15 @@ class Tracker:
             MqinferError: that is not possible now.
         """
         names = self._waiting.names(root.kind)
+        value, _ = await self._bucket.load(root.token) or (None, 0)
+        known = _decode(value)
+        effects: list[Effect] = []
+        if not known.done and name not in known.decided:
+            effects = [record.effect(one) for one in await self._stored(root)]
 
         def decide(value: bytes | None) -> bytes | None:
             before = _decode(value)
-            after = progress.decided(before, [name], LATE)
+            after = progress.decided(progress.added(before, effects, names), [name], LATE)
             return value if after == before else progress.encode(after)
 
         _, value = await change(self._bucket, root.token, decide, what=f"root {root}")
@@ -155,13 +163,19 @@ class Tracker:
                 return tale(held, wanted, decision)
             except Incomplete:
                 pass  # another tracker has handled the others
-        subject = roots.subject(self._app, self._run, root.token)
-        stored = self._streams.messages(roots.stream(self._app), subject)
-        found = [record.decode(one.data) async for one in stored]
         try:
-            return tale(found, wanted, decision)
+            return tale(await self._stored(root), wanted, decision)
         except Incomplete as error:
             raise Unavailable(f"root {root}: {error}, in this copy of the stream") from None
+
+    async def _stored(self, root: Root) -> list[Record]:
+        """The records of a root in their stream; what a stranger put there is passed over."""
+        subject = roots.subject(self._app, self._run, root.token)
+        found = []
+        async for one in self._streams.messages(roots.stream(self._app), subject):
+            with suppress(DecodeError):
+                found.append(record.decoded(one.data))
+        return found
 
 
 def _decode(value: bytes | None) -> Progress:

@@ -82,6 +82,7 @@ class World:
     async def messages(self, stream: str, subject: str) -> AsyncGenerator[Any]:
         assert (stream, subject) == ("plants-settled", f"settled.plants.live.{ROOT_OF.token}")
         await self.step()
+        yield type("Stored", (), {"data": b"a stranger's"})
         for one in list(self.stored):
             yield type("Stored", (), {"data": record.encode(one)})
 
@@ -187,6 +188,36 @@ def test_a_deadline_beside_records_is_told_one_thing(
     asyncio.run(both())
     assert world.told
     assert all(told == world.told[0] for told in world.told)
+
+
+FALLBACK = Tale("fallback", None, None, (), (), LATE, {}, "")
+
+
+@settings(max_examples=60)
+@given(trees(12), st.data())
+def test_a_deadline_counts_what_trackers_that_were_away_have_not_taken_in(
+    tree: Tree, data: Any
+) -> None:
+    world = World(tree)
+    lost = data.draw(st.integers(0, len(tree.records) - 1))
+    taken = data.draw(st.lists(st.sampled_from(tree.records), max_size=3))
+    first = [one for one in tree.records if one.first is not None]
+    some = [one for one in tree.records if one in first or one is not tree.records[lost]]
+
+    async def late() -> None:
+        world.stored = list(some)
+        await world.tracker().take(ROOT_OF, [one for one in taken if one in some], 100)
+        await world.tracker().late(ROOT_OF, "report", FALLBACK)
+
+    asyncio.run(late())
+    (told,) = world.told
+    if len(some) == len(tree.records):
+        assert (told.how, told.missing) == (COMPLETE, {})
+        assert [one.payload.data for one in told.outputs] == tree.grades
+    else:
+        assert told.how == LATE
+        assert told.id == ROOT
+        assert sum(told.missing.values()) == 1
 
 
 async def test_roots_that_nobody_waits_for_are_let_go() -> None:

@@ -12,19 +12,14 @@ import os
 import signal
 from typing import Any
 
-from mqinfer import App, Context, Message, State
+from mqinfer import App, Context, Message, State, plan
 from mqinfer.adapters.jetstream import JetStream
+from mqinfer.completion import record, roots
+from mqinfer.state.record import bucket_key
+from mqinfer.timers import places
 
 ACK_WAIT = 2.0  # seconds: what a dead worker had comes again soon
 app = App("beside")
-
-# What is stored, in this order, and how its subject begins.
-STEPS = {
-    "output": "beside.leaf.",
-    "timer": "beside=timers.cut.",
-    "record": "settled.beside.",
-    "state": "$KV.beside-memory.cut.",
-}
 
 
 class Photo(Message, key="plant", ordered=True):
@@ -75,6 +70,15 @@ async def report(photo: Photo, grades: list[Grade]) -> Report:
     return Report(photo.n, [grade.count for grade in grades])
 
 
+# What is stored, in this order, and how its subject begins.
+STEPS = {
+    "output": f"{app.subject(Leaf)}.",
+    "timer": f"{places.stream_of(app.name)}.cut.",
+    "record": roots.subject(app, None, ""),
+    "state": f"$KV.{plan.memory_bucket(app)}.{bucket_key('cut', None, '')}.",
+}
+
+
 def dying(at: str) -> None:
     """Let this process be killed at a step."""
     publish, ack = JetStream.publish, JetStream.ack
@@ -93,6 +97,8 @@ def dying(at: str) -> None:
             done(error, repeat)
 
         mine = at in STEPS and told.startswith(STEPS[at])
+        if mine and at == "record":
+            mine = record.decode(payload).stage == "cut"
         publish(self, subject, header, payload, stored if mine else done, **options)
 
     def ack_one(self: JetStream, delivery: Any) -> None:
