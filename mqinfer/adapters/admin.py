@@ -15,7 +15,7 @@ import structlog
 
 from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.flow.publishing import Publishes
-from mqinfer.ports import ConsumerSpec, ConsumerState, StreamSpec
+from mqinfer.ports import ConsumerSpec, ConsumerState, CopyOf, StreamSpec
 
 log = structlog.get_logger("mqinfer.jetstream")
 
@@ -120,15 +120,33 @@ def stream_config(spec: StreamSpec) -> dict[str, Any]:
         config |= {"allow_msg_schedules": True, "allow_msg_ttl": True, "allow_rollup_hdrs": True}
         config["discard"] = "old"
     if spec.copies is not None:
-        transforms = [{"src": taken, "dest": stored} for taken, stored in spec.copies.transforms]
-        config["sources"] = [{"name": spec.copies.stream, "subject_transforms": transforms}]
+        # A source each: of one that takes two subjects the server looks through all subjects of the
+        # stream for every message that it copies (nats-server 2.12).
+        config["sources"] = [
+            {"name": spec.copies.stream, "subject_transforms": [transform]}
+            for transform in _transforms(spec.copies)
+        ]
     return config
+
+
+def _transforms(copies: CopyOf) -> list[dict[str, str]]:
+    return [{"src": taken, "dest": stored} for taken, stored in copies.transforms]
+
+
+def _copies(spec: StreamSpec, has: Mapping[str, Any]) -> bool:
+    """Whether a stream copies what `spec` wants: by a source each, or as before by one for all.
+
+    A copy that is there keeps its way: with other sources JetStream would copy everything again.
+    """
+    assert spec.copies is not None
+    together = {"name": spec.copies.stream, "subject_transforms": _transforms(spec.copies)}
+    return has.get("sources") in (stream_config(spec)["sources"], [together])
 
 
 def copy_conflict(spec: StreamSpec, has: Mapping[str, Any]) -> str | None:
     """Why a stream that exists cannot be used as the copy that `spec` wants, or None."""
     wanted = stream_config(spec).get("sources")
-    if wanted is None or spec.subjects or has.get("sources") == wanted:
+    if wanted is None or spec.subjects or _copies(spec, has):
         return None
     found = [_PARTITIONS.findall(str(sources)) for sources in (has.get("sources"), wanted)]
     if all(found) and found[0] != found[1]:
@@ -146,10 +164,12 @@ def copy_conflict(spec: StreamSpec, has: Mapping[str, Any]) -> str | None:
 async def uncopied(api: Api, spec: StreamSpec) -> bool:
     """Whether there are messages that the copy does not have yet; see `Broker.uncopied`."""
     assert spec.copies is not None
-    copied = 0
     info = await stream_info(api, spec.name)
-    for source in (info or {}).get("sources") or []:
-        copied = source.get("seq", 0)
+    copied = {
+        transform["src"]: source.get("seq", 0)
+        for source in (info or {}).get("sources") or []
+        for transform in source.get("subject_transforms") or []
+    }
     for subject, _ in spec.copies.transforms:
         body = {"last_by_subj": subject}
         stream = spec.copies.stream
@@ -159,7 +179,7 @@ async def uncopied(api: Api, spec: StreamSpec) -> bool:
             if error.code not in {NO_MESSAGE, *NOT_FOUND}:
                 raise
         else:
-            if last["message"]["seq"] > copied:
+            if last["message"]["seq"] > copied.get(subject, 0):
                 return True
     return False
 
@@ -182,6 +202,8 @@ async def ensure_stream(api: Api, spec: StreamSpec) -> None:
     if spec.subjects and "sources" in wanted:  # beside what an operator may have it copy
         others = [one for one in has.get("sources") or [] if one not in wanted["sources"]]
         wanted["sources"] = others + wanted["sources"]
+    elif spec.copies is not None and _copies(spec, has):
+        wanted["sources"] = has["sources"]
     differs = {key: value for key, value in wanted.items() if has.get(key) != value}
     if not differs:
         return
