@@ -208,6 +208,9 @@ async def test_a_sink_behind_a_stopped_clickhouse(nats: Settings, tmp_path: Path
             return await harness.lag("expand") == 0
 
         await until(begun, "the first row")
+        # Only now has the sink loaded what inserts need.
+        log = tmp_path / "worker.log"
+        await until(lambda: "waiting for ClickHouse" in log.read_text(), "the sink to wait")
         memory = Memory(process.pid)
         idle = memory.look()
         for start in range(0, 300, 20):
