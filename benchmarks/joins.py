@@ -53,9 +53,7 @@ async def measure(options: Options) -> Result:
 async def _drain(
     options: Options, settings: Settings, jetstream: JetStream, app: str, kind: str, roots: int
 ) -> tuple[float, float, float]:
-    """Roots a second from the first one's delivery to the end of the last; and of the worker its
-    milliseconds on a core for each, and its megabytes.
-    """
+    """Roots a second, and for each the worker's milliseconds on a core; and its megabytes."""
     await load.create(jetstream, app)
     await load.fill(jetstream, f"{app}.in", load.items(0, roots))
     await load.expect(jetstream, app, f"{app}.in", roots)
