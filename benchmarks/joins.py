@@ -6,8 +6,6 @@ difference: a record for each message that was handled, and one message for each
 
 from __future__ import annotations
 
-import asyncio
-
 from benchmarks import load
 from benchmarks.results import Figure, Options, Result, Row
 from mqinfer.adapters.jetstream import JetStream
@@ -20,29 +18,25 @@ FAN_OUT = 20
 async def measure(options: Options) -> Result:
     """Both, in turns."""
     roots = options.amount(ROOTS)
-    found: dict[str, list[float]] = {"parts": [], "joined": []}
-    memory: dict[str, list[float]] = {"parts": [], "joined": []}
+    found: dict[str, list[tuple[float, float, float]]] = {"parts": [], "joined": []}
     async with load.servers(options.folder / "stack") as (settings, jetstream):
         for repetition in range(options.repeat):
-            for name, rates in found.items():
-                seconds, size = await _drain(
-                    options, settings, jetstream, f"{name}-{repetition}", name, roots
+            for name, samples in found.items():
+                samples.append(
+                    await _drain(options, settings, jetstream, f"{name}-{repetition}", name, roots)
                 )
-                rates.append(roots / seconds)
-                memory[name].append(size)
-            told = ", ".join(f"{name} {rates[-1]:,.0f}" for name, rates in found.items())
+            told = ", ".join(f"{name} {samples[-1][0]:,.0f}" for name, samples in found.items())
             options.say(f"{told} roots/s")
     names = {"parts": "without a join", "joined": "with a join"}
-    rows = [
-        Row(
-            names[name],
-            {
-                "roots/s": Figure(tuple(rates), "roots/s"),
-                "worker, MB": Figure(tuple(memory[name]), "MB"),
-            },
-        )
-        for name, rates in found.items()
-    ]
+    rows = []
+    for name, samples in found.items():
+        rates, cpu, memory = zip(*samples, strict=True)
+        figures = {
+            "roots/s": Figure(rates, "roots/s"),
+            "worker, ms of a core a root": Figure(cpu, "ms"),
+            "worker, MB": Figure(memory, "MB"),
+        }
+        rows.append(Row(names[name], figures))
     return Result(
         "joins",
         f"{roots:,} roots with {FAN_OUT} parts each, an answer to each part; one worker process",
@@ -58,8 +52,8 @@ async def measure(options: Options) -> Result:
 
 async def _drain(
     options: Options, settings: Settings, jetstream: JetStream, app: str, kind: str, roots: int
-) -> tuple[float, float]:
-    """Seconds from the first root's delivery to the end of the last, and the worker's megabytes."""
+) -> tuple[float, float, float]:
+    """Roots a second, and for each the worker's milliseconds on a core; and its megabytes."""
     await load.create(jetstream, app)
     await load.fill(jetstream, f"{app}.in", load.items(0, roots))
     await load.expect(jetstream, app, f"{app}.in", roots)
@@ -69,12 +63,11 @@ async def _drain(
         *("mqinfer", "worker", f"benchmarks.apps:{kind}"),
         environ=load.environ(settings, app),
     ) as worker:
-        (began, _, _), (_, ended, _) = await asyncio.gather(
-            load.drained(jetstream, app, "cut", done=roots, process=worker),
-            load.drained(jetstream, app, last, done=count, process=worker),
-        )
-        size = worker.memory()[1]
+        began, _, _ = await load.drained(jetstream, app, "cut", done=1, process=worker)
+        before = worker.cpu()
+        _, ended, _ = await load.drained(jetstream, app, last, done=count, process=worker)
+        cpu, size = worker.cpu() - before, worker.memory()[1]
     wanted = f"{app}.whole" if kind == "joined" else f"{app}.out"
     await load.expect(jetstream, app, wanted, count)
     await load.drop(jetstream, app)
-    return ended - began, size
+    return roots / (ended - began), cpu / roots * 1e3, size

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Protocol
 
 from mqinfer.backoff import Backoff
@@ -36,8 +36,8 @@ class Bucket(Protocol):
             Unavailable: the store does not answer.
         """
 
-    async def save(self, key: str, value: bytes, revision: int) -> bool:
-        """Set a value if `revision` (0: none) is still the newest; False if it is not.
+    async def save(self, key: str, value: bytes, revision: int) -> int:
+        """Set a value if `revision` (0: none) is still the newest; its own, or 0 if it is not.
 
         Raises:
             Unavailable: the store does not answer; the value may have been set.
@@ -71,7 +71,12 @@ class Bucket(Protocol):
 
 
 async def change(
-    bucket: Bucket, key: str, function: Callable[[bytes | None], bytes | None], *, what: str
+    bucket: Bucket,
+    key: str,
+    function: Callable[[bytes | None], bytes | None],
+    *,
+    what: str,
+    known: MutableMapping[str, tuple[bytes, int]] | None = None,
 ) -> tuple[bytes | None, bytes | None]:
     """Change one value; tried again when another was quicker.
 
@@ -81,6 +86,8 @@ async def change(
         function: makes the new value of the old one; None is no value. Where both are the same
             nothing is written. It is called anew for every attempt.
         what: is changed, for the text of an error.
+        known: values and revisions as the caller believes them to be, which spares reading those;
+            brought up to date. Where nothing is to be changed in one, another may have been.
 
     Returns:
         The value before and after.
@@ -89,18 +96,22 @@ async def change(
         ConflictError: others were quicker again and again.
         Unavailable: the store does not answer; the value may have been changed.
     """
+    believed = None if known is None else known.pop(key, None)
     for attempt in range(_TRIES):
-        if attempt:
+        if attempt > (believed is not None):  # a wrong belief is found out, and nobody in the way
             await asyncio.sleep(_RETRY.delay(attempt, random.random()))
-        value, revision = await bucket.load(key) or (b"", 0)
+        found = None if attempt else believed
+        value, revision = found or await bucket.load(key) or (b"", 0)
         before = value or None
         after = function(before)
         if after == before:
-            return before, after
-        if after is None:
+            saved = revision
+        elif after is None:
             saved = await bucket.delete(key, revision)
         else:
             saved = await bucket.save(key, after, revision)
-        if saved:
+        if saved or after == before:
+            if known is not None and after is not None:
+                known[key] = after, saved
             return before, after
     raise ConflictError(f"{what} keeps changing: try again")

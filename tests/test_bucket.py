@@ -56,3 +56,29 @@ async def test_who_refuses_changes_nothing() -> None:
     with pytest.raises(ValueError, match="no"):
         await change(bucket, "a", refuse, what="a")
     assert bucket.values == {}
+
+
+class Counting(Memory):
+    """One that counts what is read."""
+
+    loads = 0
+
+    async def load(self, key: str) -> tuple[bytes, int] | None:
+        self.loads += 1
+        return await super().load(key)
+
+
+async def test_what_is_known_is_not_read_again() -> None:
+    bucket, known = Counting(), {"a": (b"", 0)}
+    for _ in range(3):
+        await change(bucket, "a", one_more, what="a", known=known)
+    assert (bucket.loads, bucket.values["a"], known["a"]) == (0, (b"3", 3), (b"3", 3))
+    await change(bucket, "b", one_more, what="b", known=known)
+    assert (bucket.loads, known["b"]) == (1, (b"1", 1))
+
+
+async def test_what_is_believed_and_wrong_is_found_out() -> None:
+    bucket, known = Counting(), {"a": (b"5", 1)}
+    bucket.values["a"] = (b"10", 7)
+    assert await change(bucket, "a", one_more, what="a", known=known) == (b"10", b"11")
+    assert (bucket.loads, bucket.values["a"], known["a"]) == (1, (b"11", 8), (b"11", 8))

@@ -46,6 +46,31 @@ class Connection(admin.Connection, Protocol):
         """Publish; `placed` is told the sequence."""
 
 
+class _Placing:
+    """A connection for one publish, which says where that was stored."""
+
+    def __init__(self, connection: Connection):
+        self._connection = connection
+        self.sequence = 0
+
+    def publish(
+        self,
+        subject: str | bytes,
+        header: bytes,
+        payload: bytes,
+        done: PublishDone,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Publish; `sequence` is that of the message when `done` is called without an error."""
+        self._connection.publish(
+            subject, header, payload, done, timeout=timeout, placed=self._placed
+        )
+
+    def _placed(self, sequence: int) -> None:
+        self.sequence = sequence
+
+
 class JetStreamBucket:
     """A `Bucket` over one connection.
 
@@ -105,7 +130,7 @@ class JetStreamBucket:
             return None
         return base64.b64decode(message.get("data") or ""), int(message["seq"])
 
-    async def save(self, key: str, value: bytes, revision: int) -> bool:
+    async def save(self, key: str, value: bytes, revision: int) -> int:
         """Set a value if `revision` is still the newest; see `Bucket.save`."""
         return await self._put(key, value, revision, {})
 
@@ -130,7 +155,7 @@ class JetStreamBucket:
 
     async def delete(self, key: str, revision: int) -> bool:
         """Delete a value if `revision` is still the newest; see `Bucket.delete`."""
-        return await self._put(key, b"", revision, {"KV-Operation": "DEL"})
+        return bool(await self._put(key, b"", revision, {"KV-Operation": "DEL"}))
 
     async def names(self) -> list[str]:
         """Every key, also of values that were deleted."""
@@ -152,25 +177,24 @@ class JetStreamBucket:
         message: dict[str, Any] = answer["message"]
         return message
 
-    async def _put(self, key: str, value: bytes, revision: int, headers: dict[str, str]) -> bool:
+    async def _put(self, key: str, value: bytes, revision: int, headers: dict[str, str]) -> int:
         identity = uuid.uuid4().hex
         expected = {MSG_ID: identity, EXPECTED: str(revision)}
         block = header_block({**headers, **expected})
+        placing = _Placing(self._connection)
         try:
-            await publish_stored(
-                self._connection, f"{self._prefix}{key}", block, value, timeout=_TIMEOUT
-            )
+            await publish_stored(placing, f"{self._prefix}{key}", block, value, timeout=_TIMEOUT)
         except (WrongRevision, PublishTimeout) as error:
             found = await self._message(key)
             if found is not None:
                 stored = parse_header_block(base64.b64decode(found.get("hdrs") or ""))
                 if stored.get(MSG_ID) == identity:
-                    return True  # it was stored, and the answer lost
+                    return int(found["seq"])  # it was stored, and the answer lost
             newest = 0 if found is None else int(found["seq"])
             if newest != revision or isinstance(error, WrongRevision):
-                return False
+                return 0
             raise Unavailable(f"{key} in bucket {self._bucket}: {error}") from None
-        return True
+        return placing.sequence
 
     def __repr__(self) -> str:
         return f"JetStreamBucket({self._bucket!r})"

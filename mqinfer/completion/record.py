@@ -125,30 +125,35 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Record).decode
+_decode = msgspec.msgpack.Decoder(tuple[Record, ...]).decode
 _encode_data = msgspec.msgpack.Encoder().encode
 _decode_data = msgspec.msgpack.Decoder(tuple[Payload, ...]).decode
 
 
-def read(delivery: Delivery) -> Record:
-    """The record that was delivered.
+def together(records: Sequence[bytes]) -> bytes:
+    """Encoded records of one root as one payload."""
+    return encode([msgspec.Raw(one) for one in records])
+
+
+def decode(payload: bytes) -> tuple[Record, ...]:
+    """The records of one payload.
 
     Raises:
-        DecodeError: it is none.
-    """
-    return decoded(delivery.data)
-
-
-def decoded(payload: bytes) -> Record:
-    """The record that a payload is.
-
-    Raises:
-        DecodeError: it is none.
+        DecodeError: there are none in it.
     """
     try:
-        return decode(payload)
+        return _decode(payload)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise DecodeError(f"this message is no record of mqinfer: {error}") from None
+        raise DecodeError(f"this message holds no records of mqinfer: {error}") from None
+
+
+def read(delivery: Delivery) -> tuple[Record, ...]:
+    """The records that were delivered.
+
+    Raises:
+        DecodeError: it holds none.
+    """
+    return decode(delivery.data)
 
 
 def joined_id(root: str, join: str, run: str) -> str:

@@ -6,6 +6,7 @@ pay nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
@@ -23,6 +24,7 @@ from mqinfer.completion.record import (
     Record,
     cut,
     encode,
+    together,
 )
 from mqinfer.completion.roots import Root
 from mqinfer.identity import (
@@ -82,6 +84,8 @@ class Recorder:
         wanted: by the subject of a root's type, the subjects of the outputs asked for.
         codec: payload encoder.
         max_payload: of the server, once there is one.
+        soon: makes a call at the end of this turn of the loop: what ends in one turn and came of
+            one root leaves in one message.
     """
 
     def __init__(
@@ -96,7 +100,9 @@ class Recorder:
         wanted: Mapping[str, Collection[str]],
         codec: Codec,
         max_payload: Callable[[], int] = lambda: 2 * PIECE,
+        soon: Callable[[Callable[[], None]], object] | None = None,
     ):
+        self.soon = soon or _at_the_end
         self._max_payload = max_payload
         self._app = app
         self._stage = stage
@@ -135,8 +141,8 @@ class Recorder:
 
     def ended(
         self, job: Handled, outcome: Outcome, error: tuple[str, str] | None = None
-    ) -> list[tuple[bytes, bytes, bytes]]:
-        """Subject, header block and payload of what is to be stored before a message is settled.
+    ) -> list[tuple[Root, bytes]]:
+        """What is to be stored before a message is settled: encoded records, each with its root.
 
         Args:
             job: the message.
@@ -148,9 +154,27 @@ class Recorder:
         made = []
         for root in found:
             record = self._record(job, root, found[1:], outcome, error, payloads)
-            parts = cut(record, min(PIECE, self._max_payload() // 2))
-            made += [self._message(root, part) for part in parts]
+            made += [(root, encode(part)) for part in cut(record, self.largest)]
         return made
+
+    @property
+    def largest(self) -> int:
+        """Bytes of records in one message, where there are several, and of a piece of one."""
+        return min(PIECE, self._max_payload() // 2)
+
+    def message(self, root: Root, records: Sequence[bytes]) -> tuple[bytes, bytes, bytes]:
+        """Subject, header block and payload of records of one root."""
+        payload = together(records)
+        # By what it says: an attempt that gave other outputs than one before has a record of its
+        # own, for the outputs of both are on the stream.
+        digest = blake2b(str(root).encode(), digest_size=16)
+        digest.update(payload)
+        subject = roots.subject(self._app, self._run, root.token)
+        return (
+            subject.encode(),
+            header_block({MSG_ID: digest.hexdigest(), ROOTS: str(root)}),
+            payload,
+        )
 
     def _record(
         self,
@@ -207,11 +231,6 @@ class Recorder:
             models=format_models(context.models) if context.models else "",
         )
 
-    def _message(self, root: Root, record: Record) -> tuple[bytes, bytes, bytes]:
-        payload = encode(record)
-        # By what it says, too: an attempt that gave other outputs than one before has a record
-        # of its own, for the outputs of both are on the stream.
-        says = f"{root}\x1f{blake2b(payload, digest_size=16).hexdigest()}"
-        identity = output_id(f"{record.id}\x1f{says}", record.stage, self._run, 0)
-        subject = roots.subject(self._app, self._run, root.token)
-        return subject.encode(), header_block({MSG_ID: identity, ROOTS: str(root)}), payload
+
+def _at_the_end(call: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_soon(call)

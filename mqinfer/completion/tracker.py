@@ -16,14 +16,14 @@ delivered late finds it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from mqinfer.bucket import change
 from mqinfer.completion import progress, record, roots
 from mqinfer.completion.assemble import Incomplete, Tale, tale
+from mqinfer.completion.held import Held
 from mqinfer.completion.progress import COMPLETE, LATE, NOTHING, Decision, Effect, Progress
 from mqinfer.errors import DecodeError, Unavailable
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from mqinfer.completion.record import Record
     from mqinfer.completion.roots import Root
     from mqinfer.streams import Streams
-
-MEMORY = 64 * 1024 * 1024  # bytes of records that are held, so that they need not be read again
 
 
 class Waiting(Protocol):
@@ -73,15 +71,15 @@ class Tracker:
         self._bucket = bucket
         self._streams = streams
         self._waiting = waiting
-        self._held = _Held()
+        self._held = Held()
 
-    async def take(self, root: Root, records: Sequence[Record], size: int) -> None:
+    async def take(self, root: Root, records: Sequence[Record], payloads: Sequence[bytes]) -> None:
         """Take in records of one root; what follows of them is done when it returns.
 
         Args:
             root: that they are of.
             records: some of its records.
-            size: bytes they take.
+            payloads: that they were decoded from.
 
         Raises:
             MqinferError: something cannot be done now; the records are to come again.
@@ -89,7 +87,7 @@ class Tracker:
         names = self._waiting.names(root.kind)
         if not names:
             return  # a join that is no more
-        self._held.add(root.token, records, size)
+        self._held.add(root.token, payloads)
         effects = [record.effect(one) for one in records]
 
         def union(value: bytes | None) -> bytes | None:
@@ -97,8 +95,7 @@ class Tracker:
             after = progress.added(before, effects, names)
             return value if after == before else progress.encode(after)
 
-        _, value = await change(self._bucket, root.token, union, what=f"root {root}")
-        await self._tell(root, _decode(value), names)
+        await self._tell(root, await self._change(root, union), names)
 
     async def late(self, root: Root, name: str, fallback: Tale) -> None:
         """The deadline of one who waits has passed: it is told of what there is.
@@ -114,10 +111,14 @@ class Tracker:
             MqinferError: that is not possible now.
         """
         names = self._waiting.names(root.kind)
-        value, _ = await self._bucket.load(root.token) or (None, 0)
-        known = _decode(value)
+        value, revision = await self._bucket.load(root.token) or (b"", 0)
+        before = _decode(value)
+        if before.done:
+            self._held.drop(root.token)
+            return
+        self._held.known[root.token] = value, revision
         effects: list[Effect] = []
-        if not known.done and name not in known.decided:
+        if name not in before.decided:
             effects = [record.effect(one) for one in await self._stored(root)]
 
         def decide(value: bytes | None) -> bytes | None:
@@ -125,8 +126,7 @@ class Tracker:
             after = progress.decided(progress.added(before, effects, names), [name], LATE)
             return value if after == before else progress.encode(after)
 
-        _, value = await change(self._bucket, root.token, decide, what=f"root {root}")
-        await self._tell(root, _decode(value), names, fallback)
+        await self._tell(root, await self._change(root, decide), names, fallback)
 
     async def _tell(
         self, root: Root, known: Progress, names: Sequence[str], fallback: Tale | None = None
@@ -152,15 +152,22 @@ class Tracker:
             after = progress.told(before, done, names)
             return value if after == before else progress.encode(after)
 
-        _, value = await change(self._bucket, root.token, mark, what=f"root {root}")
-        if _decode(value).done:
+        if (await self._change(root, mark)).done:
             self._held.drop(root.token)
+
+    async def _change(
+        self, root: Root, function: Callable[[bytes | None], bytes | None]
+    ) -> Progress:
+        what, known = f"root {root}", self._held.known
+        _, value = await change(self._bucket, root.token, function, what=what, known=known)
+        self._held.weigh(root.token)
+        return _decode(value)
 
     async def _tale(self, root: Root, name: str, decision: Decision) -> Tale:
         wanted = self._waiting.wanted(name)
         if decision.how == COMPLETE and (held := self._held.of(root.token)):
             try:
-                return tale(held, wanted, decision)
+                return tale(_decoded(held), wanted, decision)
             except Incomplete:
                 pass  # another tracker has handled the others
         try:
@@ -171,38 +178,17 @@ class Tracker:
     async def _stored(self, root: Root) -> list[Record]:
         """The records of a root in their stream; what a stranger put there is passed over."""
         subject = roots.subject(self._app, self._run, root.token)
-        found = []
-        async for one in self._streams.messages(roots.stream(self._app), subject):
-            with suppress(DecodeError):
-                found.append(record.decoded(one.data))
-        return found
+        stored = self._streams.messages(roots.stream(self._app), subject)
+        return _decoded([one.data async for one in stored])
 
 
 def _decode(value: bytes | None) -> Progress:
     return progress.decode(value) if value else NOTHING
 
 
-class _Held:
-    """Records that this tracker has seen, by root; the oldest roots are let go."""
-
-    def __init__(self) -> None:
-        self._records: OrderedDict[str, tuple[list[Record], int]] = OrderedDict()
-        self._bytes = 0
-
-    def add(self, token: str, records: Sequence[Record], size: int) -> None:
-        """Hold these; a record that comes again may be held twice, which changes nothing."""
-        held, before = self._records.pop(token, ([], 0))
-        held += records
-        self._records[token] = (held, before + size)
-        self._bytes += size
-        while self._bytes > MEMORY:
-            _, (_, freed) = self._records.popitem(last=False)
-            self._bytes -= freed
-
-    def of(self, token: str) -> list[Record]:
-        """The records of a root."""
-        return self._records.get(token, ([], 0))[0]
-
-    def drop(self, token: str) -> None:
-        """Nobody asks for it any more."""
-        self._bytes -= self._records.pop(token, ([], 0))[1]
+def _decoded(payloads: Iterable[bytes]) -> list[Record]:
+    found: list[Record] = []
+    for one in payloads:
+        with suppress(DecodeError):
+            found += record.decode(one)
+    return found

@@ -1,4 +1,9 @@
-"""Recording: what a message led to is stored before it ends, for whoever waits for all of it."""
+"""Recording: what a message led to is stored before it ends, for whoever waits for all of it.
+
+Records of messages that end in the same turn of the loop leave together, those of each root in one
+message: the parts of a root come one behind the other, and so do the answers of the server to what
+came of them. One that is alone leaves then, too, so nothing waits for company.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mqinfer.completion.record import Outcome
     from mqinfer.completion.recorder import Recorder
+    from mqinfer.completion.roots import Root
     from mqinfer.flow.job import Job
     from mqinfer.ports import Broker
+
+
+class _Together:
+    """Records of one root, and who is told when they are stored."""
+
+    __slots__ = ("records", "size", "tell")
+
+    def __init__(self) -> None:
+        self.records: list[bytes] = []
+        self.size = 0
+        self.tell: list[Callable[[Exception | None], None]] = []
 
 
 class Recording:
@@ -24,6 +41,8 @@ class Recording:
     def __init__(self, recorder: Recorder, broker: Broker):
         self._recorder = recorder
         self._broker = broker
+        self._held: dict[Root, _Together] = {}
+        self._waits = False
 
     def store(
         self,
@@ -46,18 +65,47 @@ class Recording:
             if job.problem is not None:
                 job.noted = None  # some are not stored, and nothing says which
         records = self._recorder.ended(job, outcome, error)
-        left, trouble = len(records), None
         if not records:
             then(None)
             return
         job.unpublished += 1  # never let go: from now on nothing but `stored` settles it
+        left, trouble = len(records), None
 
-        def stored(problem: Exception | None, _repeat: bool) -> None:
+        def stored(problem: Exception | None) -> None:
             nonlocal left, trouble
             left -= 1
             trouble = trouble or problem
             if not left:
                 then(trouble)
 
-        for subject, header, payload in records:
-            self._broker.publish(subject, header, payload, stored)
+        for root, record in records:
+            self._add(root, record, stored)
+
+    def _add(self, root: Root, record: bytes, stored: Callable[[Exception | None], None]) -> None:
+        held = self._held.get(root)
+        if held is not None and held.size + len(record) > self._recorder.largest:
+            del self._held[root]
+            self._publish(root, held)
+            held = None
+        if held is None:
+            held = self._held[root] = _Together()
+        held.records.append(record)
+        held.size += len(record)
+        held.tell.append(stored)
+        if not self._waits:
+            self._waits = True
+            self._recorder.soon(self._turned)
+
+    def _turned(self) -> None:
+        """The turn ends: what was held leaves."""
+        self._waits = False
+        held, self._held = self._held, {}
+        for root, one in held.items():
+            self._publish(root, one)
+
+    def _publish(self, root: Root, held: _Together) -> None:
+        def stored(problem: Exception | None, _repeat: bool) -> None:
+            for tell in held.tell:
+                tell(problem)
+
+        self._broker.publish(*self._recorder.message(root, held.records), stored)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -88,9 +89,10 @@ class Records(Inner):
 
     async def _take(self, root: Root, jobs: Sequence[Job], turns: asyncio.Semaphore) -> None:
         async with turns:
-            records = [cast("Record", job.message) for job in jobs]
+            told = [cast("tuple[Record, ...]", job.message) for job in jobs]
+            payloads = [job.delivery.data for job in jobs]
             try:
-                await self._tracker.take(root, records, sum(len(job.delivery.data) for job in jobs))
+                await self._tracker.take(root, list(chain.from_iterable(told)), payloads)
             except Exception as error:  # noqa: BLE001 - whatever it is, the records come again
                 self._again(jobs, root, error)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from mqinfer import App
 from mqinfer.codec import Codec
 from mqinfer.completion import record
-from mqinfer.completion.record import Kind, Record
+from mqinfer.completion.record import PIECE, Kind, Record
 from mqinfer.completion.recorder import Recorder
 from mqinfer.completion.roots import root_of
 from mqinfer.errors import PublishError, Reject
@@ -27,8 +28,13 @@ async def handler(number: Number) -> list[Double | Strange]:
     raise AssertionError("nobody calls it")
 
 
-def flow(*, root: bool = False) -> Flow:
-    """A stage below the root of a join; `root`: it reads the roots of one, too."""
+def flow(*, root: bool = False, turns: list[Callable[[], None]] | None = None) -> Flow:
+    """A stage below the root of a join.
+
+    Args:
+        root: it reads the roots of one, too.
+        turns: is given what is called at the end of a turn; None: that is at once.
+    """
     recorder = Recorder(
         App("t"),
         "s",
@@ -38,13 +44,14 @@ def flow(*, root: bool = False) -> Flow:
         kinds={Double: Kind("double", ("next",)), Strange: Kind("strange"), Number: Kind("number")},
         wanted={"photo": {"double"}, "number": {"strange"}},
         codec=Codec(),
+        soon=(lambda call: call()) if turns is None else turns.append,
     )
     return Flow(handler, recorder=recorder, attempts=2)
 
 
 def records(made: Flow) -> list[Record]:
     published = [one for one in made.broker.published if one.subject.startswith(RECORDS)]
-    return [record.decode(one.payload) for one in published]
+    return [told for one in published for told in record.decode(one.payload)]
 
 
 BELOW = {MSG_ID: "m1", ROOTS: str(ABOVE)}
@@ -170,3 +177,39 @@ def test_two_attempts_that_say_different_things_have_records_of_their_own() -> N
         ids.append(made.broker.published[-1].headers[MSG_ID])
     assert ids[0] == ids[1]
     assert ids[0] != ids[2]
+
+
+def test_what_ends_in_one_turn_leaves_together() -> None:
+    turns: list[Callable[[], None]] = []
+    made = flow(turns=turns)
+    other = root_of("photo", "p2", None)
+    above = [ABOVE, other, ABOVE]
+    for sequence, root in enumerate(above, 1):
+        headers = {MSG_ID: f"m{sequence}", ROOTS: str(root)}
+        made.settler.answered(made.job(sequence, headers=headers), ())
+    assert made.broker.published == []
+    (turn,) = turns
+    turn()
+    assert [one.headers[ROOTS] for one in made.broker.published] == [str(ABOVE), str(other)]
+    assert [told.id for told in records(made)] == ["m1", "m3", "m2"]
+    made.broker.answer()
+    assert made.broker.heard() == [("ack", 1), ("ack", 3)]
+    made.broker.answer(error=PublishError("no"))
+    assert made.broker.heard() == [("ack", 1), ("ack", 3), ("nak", 2)]
+
+
+def test_no_more_together_than_a_message_may_hold() -> None:
+    turns: list[Callable[[], None]] = []
+    made, root = flow(turns=turns), root_of("number", "n", None)
+    for sequence in range(1, 9):
+        job = made.job(sequence, headers={MSG_ID: f"m{sequence}", ROOTS: str(root)})
+        made.settler.answered(job, [Strange("x" * 40_000)])
+        made.broker.answer(-1)
+    for turn in turns:
+        turn()
+    sizes = [len(one.payload) for one in made.broker.unanswered]
+    assert len(sizes) == 2
+    assert max(sizes) < PIECE + 100
+    made.broker.answer_all()
+    assert [told.id for told in records(made)] == [f"m{n}" for n in range(1, 9)]
+    assert len(made.broker.said) == 8

@@ -30,6 +30,10 @@ class Died(Exception):
     """The process of a tracker did."""
 
 
+def payload(*records: Record) -> bytes:
+    return record.together([record.encode(one) for one in records])
+
+
 class World:
     """What trackers share, and the moments at which they die.
 
@@ -62,7 +66,7 @@ class World:
         await self.step()
         return await self.bucket.load(key)
 
-    async def save(self, key: str, value: bytes, revision: int) -> bool:
+    async def save(self, key: str, value: bytes, revision: int) -> int:
         await self.step()
         saved = await self.bucket.save(key, value, revision)
         await self.step()
@@ -84,7 +88,7 @@ class World:
         await self.step()
         yield type("Stored", (), {"data": b"a stranger's"})
         for one in list(self.stored):
-            yield type("Stored", (), {"data": record.encode(one)})
+            yield type("Stored", (), {"data": payload(one)})
 
     # Who waits.
 
@@ -118,7 +122,7 @@ async def work(world: World, queue: list[list[Record]], done: list[list[Record]]
         batch = queue.pop(0)
         world.stored += [one for one in batch if one not in world.stored]
         try:
-            await tracker.take(ROOT_OF, batch, 100 * len(batch))
+            await tracker.take(ROOT_OF, batch, [payload(*batch)])
         except (Died, Unavailable):
             queue.append(batch)
             tracker = world.tracker()
@@ -206,7 +210,8 @@ def test_a_deadline_counts_what_trackers_that_were_away_have_not_taken_in(
 
     async def late() -> None:
         world.stored = list(some)
-        await world.tracker().take(ROOT_OF, [one for one in taken if one in some], 100)
+        seen = [one for one in taken if one in some]
+        await world.tracker().take(ROOT_OF, seen, [payload(*seen)])
         await world.tracker().late(ROOT_OF, "report", FALLBACK)
 
     asyncio.run(late())
@@ -223,7 +228,7 @@ def test_a_deadline_counts_what_trackers_that_were_away_have_not_taken_in(
 async def test_roots_that_nobody_waits_for_are_let_go() -> None:
     world = World(Tree())
     tracker = world.tracker()
-    await tracker.take(Root("another", ROOT_OF.token), [Record("x", "y", "answered")], 1)
+    await tracker.take(Root("another", ROOT_OF.token), [Record("x", "y", "answered")], [])
     assert world.bucket.values == {}
 
 

@@ -51,7 +51,9 @@ class Timers:
 
 
 class Records:
-    """A recorder whose record is one message."""
+    """A recorder whose record is one message, which leaves at once."""
+
+    largest = 1000
 
     def header(self, _job: object) -> str:
         return ""
@@ -59,8 +61,14 @@ class Records:
     def note(self, job: Any, outputs: list[Any], first: int) -> None:
         job.noted = [*(job.noted or ()), *enumerate(outputs, first)]
 
-    def ended(self, job: Any, outcome: str, _error: object) -> list[tuple[bytes, bytes, bytes]]:
-        return [(b"settled.t", b"", f"{outcome} {len(job.noted or ())}".encode())]
+    def ended(self, job: Any, outcome: str, _error: object) -> list[tuple[str, bytes]]:
+        return [("root", f"{outcome} {len(job.noted or ())}".encode())]
+
+    def soon(self, call: Callable[[], None]) -> None:
+        call()
+
+    def message(self, _root: str, records: list[bytes]) -> tuple[bytes, bytes, bytes]:
+        return (b"settled.t", b"", b"".join(records))
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def dying(at: str) -> None:
 
         mine = at in STEPS and told.startswith(STEPS[at])
         if mine and at == "record":
-            mine = record.decode(payload).stage == "cut"
+            mine = record.decode(payload)[0].stage == "cut"
         publish(self, subject, header, payload, stored if mine else done, **options)
 
     def ack_one(self: JetStream, delivery: Any) -> None:

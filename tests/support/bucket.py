@@ -19,15 +19,15 @@ class Memory:
     async def load(self, key: str) -> tuple[bytes, int] | None:
         return self.values.get(key)
 
-    async def save(self, key: str, value: bytes, revision: int) -> bool:
+    async def save(self, key: str, value: bytes, revision: int) -> int:
         if self.quicker:
             self.quicker -= 1
             self._write(key, b"%d" % (int(self.values.get(key, (b"", 0))[0] or b"0") + 100))
         if self.values.get(key, (b"", 0))[1] != revision:
-            return False
+            return 0
         self.writes += 1
         self._write(key, value)
-        return True
+        return self.values[key][1]
 
     def put(
         self, key: str, value: bytes, revision: int, done: PutDone, *, ttl: float | None = None
@@ -40,7 +40,7 @@ class Memory:
         done(self.values[key][1], None)
 
     async def delete(self, key: str, revision: int) -> bool:
-        return await self.save(key, b"", revision)
+        return bool(await self.save(key, b"", revision))
 
     async def names(self) -> list[str]:
         return sorted(self.values)
