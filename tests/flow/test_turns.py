@@ -73,6 +73,17 @@ class Server(RuleBasedStateMachine):
             self.unsettled[sequence] = "nobody"
             self.again.append(sequence)
 
+    @precondition(lambda self: "here" in self.unsettled.values())
+    @rule(data=st.data())
+    def run_out_here(self, data: st.DataObject) -> None:
+        """The server is told of one too late, and gives it out again, whatever is done with it."""
+        coming = {sequence for sequence, _, _ in self.under_way}
+        here = [one for one, who in self.unsettled.items() if who == "here" and one not in coming]
+        assume(here)
+        sequence = data.draw(st.sampled_from(here))
+        self.unsettled[sequence] = "nobody"
+        self.again.append(sequence)
+
     @rule()
     def settle_there(self) -> None:
         """The other worker keeps to the rule as well: it settles only the first of a key."""
@@ -115,6 +126,8 @@ class Server(RuleBasedStateMachine):
         """The server reads an end, and answers what was asked after it."""
         sequence = self.said.pop(0)
         self.unsettled.pop(sequence, None)
+        if sequence in self.again:
+            self.again.remove(sequence)
         following = self.turns.settled(sequence)
         if following is not None:
             self.begin(following)
@@ -144,8 +157,12 @@ class Server(RuleBasedStateMachine):
         self.working.discard(sequence)
         self.resting.discard(sequence)
         self.turns.left(sequence)
-        self.unsettled[sequence] = "nobody"
-        self.again.append(sequence)
+        self.give_back(sequence)
+
+    def give_back(self, sequence: int) -> None:
+        if self.unsettled.get(sequence) == "here":
+            self.unsettled[sequence] = "nobody"
+            self.again.append(sequence)
 
     @precondition(lambda self: not self.under_way and not self.said)
     @rule()
@@ -153,8 +170,7 @@ class Server(RuleBasedStateMachine):
         """The claim is lost: all is dropped, and the partition taken anew when nothing is left."""
         for sequence in self.turns.items():
             self.turns.left(sequence)
-            self.unsettled[sequence] = "nobody"
-            self.again.append(sequence)
+            self.give_back(sequence)
         self.working.clear()
         self.resting.clear()
         self.turns.doubt()
@@ -185,7 +201,8 @@ class Server(RuleBasedStateMachine):
         """Left alone with the server, the worker brings everything to its end."""
         self.run_out(0)
         self.infos.clear()
-        for _ in range(6 * len(self.keys) + 12):
+        patience = 2 * len(self.keys) + 6
+        for turn in range(6 * patience):
             self.deliver_here()
             while self.under_way:
                 self.arrive()
@@ -200,6 +217,8 @@ class Server(RuleBasedStateMachine):
             if not self.working and not self.said:
                 self.answer()
                 self.look()
+                if turn % patience == patience - 1 and not self.turns.sure:
+                    self.lose()  # it has waited for too long: another has settled what is here
         assert not self.unsettled
         assert self.next == len(self.keys) + 1
         assert len(self.turns) == 0

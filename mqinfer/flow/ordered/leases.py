@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mqinfer.flow.claims import HOLD
+from mqinfer.flow.job import SETTLED
 from mqinfer.flow.ordered.partition import Held, Partition, Token
 from mqinfer.flow.policy import Policy
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mqinfer.flow.ordered.owner import Owner
     from mqinfer.flow.past import Past
     from mqinfer.flow.policy import Claim
+    from mqinfer.ports import Delivery
 
 EARLY = 0.05  # seconds that a message may come before its time
 
@@ -39,6 +41,16 @@ class Leases(Policy):
         self._put_off: dict[Job, asyncio.TimerHandle] = {}
 
     # --- turns ----------------------------------------------------------------------------------
+
+    def admits(self, delivery: Delivery) -> bool:
+        """Whether a message is to be handled: not one whose end is said, and not read yet.
+
+        The server did not know when it delivered it again; its successor may have begun meanwhile.
+        """
+        if not isinstance(delivery, Held):
+            return True
+        known = delivery.partition.turns.item(delivery.sequence)
+        return known is None or known.state is not SETTLED
 
     def begins(
         self,

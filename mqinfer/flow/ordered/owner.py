@@ -24,6 +24,7 @@ import structlog
 
 from mqinfer.errors import MqinferError, PermissionDenied
 from mqinfer.flow.claims import HOLD
+from mqinfer.flow.ordered.ownedpull import OwnedPull
 from mqinfer.flow.ordered.partition import Held, Partition, Token
 from mqinfer.flow.ordered.places import SINGLE, WINDOW, Places
 from mqinfer.flow.ordered.tokens import Tokens
@@ -106,7 +107,7 @@ class Owner:
             asyncio.create_task(self._keep_beat(), name="beat"),
             asyncio.create_task(self._keep(), name="partitions"),
         ]
-        return OwnedPull(self)
+        return OwnedPull(lambda: self.owned, self._ask, lambda: self._closing, self._close_all)
 
     @property
     def _expires(self) -> float:
@@ -142,16 +143,10 @@ class Owner:
         """Ask for messages, where a place became free."""
         self._on_released(0, 0)
 
-    def request(self) -> None:
-        """Ask for what every partition wants."""
+    def _ask(self) -> None:
         assert self._windows is not None
         for partition in self.owned:
             partition.ask(self._windows.quota)
-
-    @property
-    def paused(self) -> bool:
-        """Whether nothing can be asked for."""
-        return self._closing
 
     # --- tokens ---------------------------------------------------------------------------------
 
@@ -215,8 +210,6 @@ class Owner:
             self._woken.clear()
             try:
                 await self._round()
-            except MqinferError as error:
-                log.debug("the partitions cannot be looked at", reason=str(error))
             except Exception:
                 log.exception("the partitions cannot be looked at")
             waits = any(not one.turns.sure or one.giving for one in self.owned)
@@ -228,10 +221,13 @@ class Owner:
 
     async def _round(self) -> None:
         now = self.clock()
-        await asyncio.gather(
-            *(self._attend(one) for one in self.partitions if self._due(one, now)),
-            *([self._take_share()] if now - self._looked >= LOOK else []),
-        )
+        # None may outlive the round: the next one would do the same beside it.
+        async with asyncio.TaskGroup() as group:
+            for partition in self.partitions:
+                if self._due(partition, now):
+                    group.create_task(self._attend(partition), name=f"{partition.consumer} look")
+            if now - self._looked >= LOOK:
+                group.create_task(self._take_share(), name="share")
 
     def _due(self, partition: Partition, now: float) -> bool:
         if partition.token is None:
@@ -342,7 +338,11 @@ class Owner:
     async def _take_share(self) -> None:
         """Own as many partitions as every other worker."""
         mine = [one for one in self.owned if not one.giving]
-        less = await self._tokens.look(len(mine))
+        try:
+            less = await self._tokens.look(len(mine))
+        except MqinferError as error:
+            log.debug("the workers cannot be counted", reason=str(error))
+            return
         self._looked = self.clock()
         for partition in sorted(mine, key=lambda one: len(one.turns))[:less]:
             partition.giving = True
@@ -360,9 +360,11 @@ class Owner:
 
     # --- the end --------------------------------------------------------------------------------
 
-    async def close(self) -> None:
-        """Take no messages any more; what is owned stays so until `end`."""
+    async def _close_all(self) -> None:
+        """Take no messages any more, and begin none; what is owned stays so until `end`."""
         self._closing = True
+        for partition in self.partitions:
+            partition.turns.doubt()  # what waits is about to be handed back
         await self._stop_looking()
         await self._tokens.close()
         pulls = [one.pull for one in self.partitions if one.pull is not None]
@@ -386,32 +388,3 @@ class Owner:
 
     def __repr__(self) -> str:
         return f"Owner({len(self.owned)} of {len(self.partitions)} partitions, {self._tokens!r})"
-
-
-class OwnedPull:
-    """The pulls of all owned partitions as one."""
-
-    def __init__(self, owner: Owner):
-        self._owner = owner
-
-    def request(self, messages: int, max_bytes: int) -> None:
-        """Ask for what every partition wants."""
-        del messages, max_bytes  # their sums
-        self._owner.request()
-
-    @property
-    def paused(self) -> bool:
-        """Whether to wait before the next request."""
-        return self._owner.paused
-
-    @property
-    def requests(self) -> int:
-        """Requests that are open."""
-        return sum(one.pull.requests for one in self._owner.owned if one.pull is not None)
-
-    async def close(self) -> None:
-        """Stop taking messages; those that still arrive are given to `on_message`."""
-        await self._owner.close()
-
-    def __repr__(self) -> str:
-        return f"OwnedPull({self._owner!r})"

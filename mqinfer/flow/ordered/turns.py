@@ -209,6 +209,11 @@ class Turns(Generic[T]):
             if place.item is not None and (not place.begun or place.resting)
         ]
 
+    def item(self, sequence: int) -> T | None:
+        """The message of a place, if it is here."""
+        place = self._places.get(sequence)
+        return None if place is None else place.item
+
     def items(self) -> list[T]:
         """All that are here."""
         return [place.item for place in self._places.values() if place.item is not None]
