@@ -28,7 +28,7 @@ _SAME_CODE = {
         filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
     )
 }
-TIMEOUT = 120.0  # seconds for what a busy machine does; only a test that fails waits so long
+TIMEOUT = 300.0  # seconds for what a busy machine does; only a test that fails waits so long
 
 APP = """
 from __future__ import annotations
