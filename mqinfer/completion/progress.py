@@ -30,6 +30,7 @@ NODES: Final = 25_000
 COMPLETE: Final = "complete"
 LATE: Final = "late"
 TOO_MANY: Final = "too many"
+CHANGED: Final = "changed"  # some outputs were not asked for yet when they were written
 
 
 def node(identity: str, reader: str) -> bytes:

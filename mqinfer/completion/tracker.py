@@ -73,11 +73,15 @@ class Tracker:
         self._waiting = waiting
         self._held = Held()
 
+    def knows(self, root: Root) -> bool:
+        """Whether anybody waits for it, in this version of the app."""
+        return bool(self._waiting.names(root.kind))
+
     async def take(self, root: Root, records: Sequence[Record], payloads: Sequence[bytes]) -> None:
         """Take in records of one root; what follows of them is done when it returns.
 
         Args:
-            root: that they are of.
+            root: that they are of; one that it knows.
             records: some of its records.
             payloads: that they were decoded from.
 
@@ -85,8 +89,6 @@ class Tracker:
             MqinferError: something cannot be done now; the records are to come again.
         """
         names = self._waiting.names(root.kind)
-        if not names:
-            return  # a join that is no more
         self._held.add(root.token, payloads)
         effects = [record.effect(one) for one in records]
 
