@@ -190,7 +190,7 @@ class _Walk:
         if subject not in self._wanted or data is None:
             return
         if output.data < 0:
-            if len(record.outputs) > LIMIT:
+            if record.too_many:
                 self.over = True
             else:
                 self.unasked = True

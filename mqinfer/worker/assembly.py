@@ -266,6 +266,7 @@ class Assembly:
             bucket=services.broker.bucket(roots.bucket(app)),
             streams=services.streams,
             waiting=Telling(app, binding.run, joins, broker=services.broker, store=services.store),
+            max_payload=lambda: services.broker.max_payload,
         )
 
     def _with_states(

@@ -112,7 +112,9 @@ class World:
         waiting = type("Waiting", (), {"names": staticmethod(self.names_of)})()
         waiting.wanted, waiting.tell = self.wanted, self.tell
         streams = cast("Streams", self)
-        return Tracker(APP, None, bucket=self, streams=streams, waiting=waiting)
+        return Tracker(
+            APP, None, bucket=self, streams=streams, waiting=waiting, max_payload=lambda: 1 << 20
+        )
 
 
 async def work(world: World, queue: list[list[Record]], done: list[list[Record]]) -> None:
