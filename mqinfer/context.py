@@ -50,7 +50,7 @@ class Context:
         models: `name -> version` of the models that answered so far, ancestors' included.
         blobs: the blob store.
         died: of a join, what came of its root and was dead-lettered.
-        incomplete: of a join, why what it is given is not all ("late", "too many"), or "".
+        incomplete: of a join, "late", "too many" or "changed" where it is not given all, or "".
         missing: of a join, by stage, how many messages it had not settled then.
         emitted: what `emit` was given, outside a worker: for tests of handlers.
         timers: what `later` and `cancel` were given, in their order; None where that is nothing.

@@ -13,7 +13,7 @@ from operator import itemgetter
 
 import msgspec
 
-from mqinfer.completion.progress import COMPLETE, LIMIT, TOO_MANY, Decision, node, split
+from mqinfer.completion.progress import CHANGED, COMPLETE, LIMIT, TOO_MANY, Decision, node, split
 from mqinfer.completion.record import First, Output, Payload, Record, nodes_of, whole
 from mqinfer.identity import format_models, parse_models
 
@@ -93,7 +93,11 @@ def tale(records: Iterable[Record], wanted: Collection[str], decision: Decision)
     walk.start()
     if decision.how == COMPLETE and (walk.missing or not walk.id):
         raise Incomplete(f"no records of {dict(walk.missing) or 'the root'}")
-    how = TOO_MANY if walk.over else decision.how
+    how = decision.how
+    if walk.over:
+        how = TOO_MANY
+    elif walk.unasked and how == COMPLETE:
+        how = CHANGED
     return Tale(
         id=walk.id,
         first=walk.first,
@@ -125,7 +129,8 @@ class _Walk:
         self.died: list[Died] = []
         self.missing: Counter[str] = Counter()
         self.models: dict[str, str] = {}
-        self.over = False
+        self.over = False  # there are more outputs than are told
+        self.unasked = False  # a record has left out some that are asked for now
         seen = None if decision.how == COMPLETE else split(decision.seen)
         for record in records:
             if seen is None or record.node in seen:
@@ -184,9 +189,15 @@ class _Walk:
         subject = record.kinds[output.kind].subject
         if subject not in self._wanted or data is None:
             return
-        payload = data[output.data] if output.data >= 0 else Payload(b"")
+        if output.data < 0:
+            if record.too_many:
+                self.over = True
+            else:
+                self.unasked = True
+            return
+        payload = data[output.data]
         self._bytes += len(payload.data)
-        if output.data < 0 or len(self.outputs) >= LIMIT or self._bytes > MAX_BYTES:
+        if len(self.outputs) >= LIMIT or self._bytes > MAX_BYTES:
             self.over = True
             return
         self.outputs.append(Found(output.id, subject, payload))

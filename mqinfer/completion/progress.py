@@ -24,12 +24,14 @@ import msgspec
 SIZE: Final = 8  # bytes of a node
 # Outputs of one message, and outputs that a join is given; what has more is none for a handler.
 LIMIT: Final = 10_000
-# Nodes below one root: 200 kB in its key, twice that where a deadline was decided.
+OUTPUT: Final = 64  # bytes that an output takes in a record, at most
+# Nodes below one root: 200 kB in its key, and as much again for each deadline that was decided.
 NODES: Final = 25_000
 
 COMPLETE: Final = "complete"
 LATE: Final = "late"
 TOO_MANY: Final = "too many"
+CHANGED: Final = "changed"  # some outputs were not asked for yet when they were written
 
 
 def node(identity: str, reader: str) -> bytes:
@@ -114,25 +116,42 @@ def packed(nodes: Iterable[bytes]) -> bytes:
     return b"".join(sorted(nodes))
 
 
-def added(before: Progress, effects: Iterable[Effect], waiting: Sequence[str]) -> Progress:
+def outputs_in(max_payload: int) -> int:
+    """The outputs that a message may have where the server takes so many bytes."""
+    return min(LIMIT, max_payload // OUTPUT)
+
+
+def nodes_in(max_payload: int, waiting: int) -> int:
+    """The nodes that a root may have for which so many wait: all, and what each decision saw."""
+    return min(NODES, max_payload // (SIZE * (waiting + 2)))
+
+
+def added(
+    before: Progress, effects: Iterable[Effect], waiting: Sequence[str], most: int = NODES
+) -> Progress:
     """The union with what some records say, and who is told for it.
 
     Args:
         before: as it is kept.
         effects: of the records, in any order.
         waiting: the names of those who wait for the root.
+        most: nodes that are kept; with more it is told as it is.
     """
     if before.done or all(name in before.decided for name in waiting):
         return before
     both = split(before.both)
     opened = set(both | split(before.opened))
     settled = set(both | split(before.settled))
+    every = opened | settled
     rooted, over = before.rooted, False
     for effect in effects:
         rooted = rooted or effect.rooted
-        over = over or effect.too_many
-        opened |= effect.opens
         settled |= effect.settles
+        every |= effect.settles
+        every |= effect.opens
+        if over := effect.too_many or len(every) > most:
+            break  # nor is kept what it opens: there may be more of that than the key may hold
+        opened |= effect.opens
     after = msgspec.structs.replace(
         before,
         both=packed(opened & settled),
@@ -140,7 +159,7 @@ def added(before: Progress, effects: Iterable[Effect], waiting: Sequence[str]) -
         settled=packed(settled - opened),
         rooted=rooted,
     )
-    if over or len(opened | settled) > NODES:
+    if over:
         return decided(after, waiting, TOO_MANY)
     return decided(after, waiting, COMPLETE) if after.complete else after
 

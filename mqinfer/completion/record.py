@@ -103,6 +103,8 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
         first: where the message is the root.
         error: kind and reason, of a dead letter.
         models: `name=version` that answered on the way.
+        piece: a part of the data of another one.
+        too_many: whether there are more outputs than are told, none of them with its data.
     """
 
     id: str
@@ -117,6 +119,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     error: tuple[str, str] | None = None
     models: str = ""
     piece: bytes | None = None
+    too_many: bool = False
 
     @property
     def node(self) -> bytes:
@@ -185,11 +188,11 @@ def effect(record: Record) -> Effect:
         rooted=record.first is not None,
         opens=frozenset(opens),
         settles=frozenset(settles),
-        too_many=len(record.outputs) > LIMIT,
+        too_many=record.too_many,
     )
 
 
-def cut(record: Record, size: int = PIECE) -> list[Record]:
+def cut(record: Record, size: int = PIECE, limit: int = LIMIT) -> list[Record]:
     """A record and, where it holds much, the pieces of its data, which take its place.
 
     A piece is called by what it holds: those of two attempts that differ are not mixed up.
@@ -197,13 +200,14 @@ def cut(record: Record, size: int = PIECE) -> list[Record]:
     Args:
         record: one for all.
         size: the most bytes of a piece.
+        limit: the most outputs.
     """
-    if len(record.outputs) > LIMIT:
+    if len(record.outputs) > limit:
         keep = record.data[:1] if record.first is not None else ()
         outputs = tuple(
-            msgspec.structs.replace(one, data=-1) for one in record.outputs[: LIMIT + 1]
+            msgspec.structs.replace(one, data=-1) for one in record.outputs[: limit + 1]
         )
-        record = msgspec.structs.replace(record, outputs=outputs, data=keep)
+        record = msgspec.structs.replace(record, outputs=outputs, data=keep, too_many=True)
     if sum(len(payload.data) for payload in record.data) <= size // 4:
         return [record]
     data = _encode_data(record.data)

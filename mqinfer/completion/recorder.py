@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mqinfer.codec import CONTENT_TYPES
 from mqinfer.completion import roots
-from mqinfer.completion.progress import LIMIT
+from mqinfer.completion.progress import outputs_in
 from mqinfer.completion.record import (
     PIECE,
     First,
@@ -136,7 +136,7 @@ class Recorder:
         if job.noted is None:
             job.noted = []
         # What is above the bound is told by one output more; the others need not be held.
-        if len(job.noted) <= LIMIT and self.roots_of(job):
+        if self.roots_of(job) and len(job.noted) <= self.most:
             job.noted += enumerate(outputs, first)
 
     def ended(
@@ -154,8 +154,13 @@ class Recorder:
         made = []
         for root in found:
             record = self._record(job, root, found[1:], outcome, error, payloads)
-            made += [(root, encode(part)) for part in cut(record, self.largest)]
+            made += [(root, encode(part)) for part in cut(record, self.largest, self.most)]
         return made
+
+    @property
+    def most(self) -> int:
+        """Outputs of a message that are told, and one more says that there are others."""
+        return outputs_in(self._max_payload())
 
     @property
     def largest(self) -> int:
@@ -207,7 +212,7 @@ class Recorder:
         wanted = self._wanted[root.kind]
         places: dict[type[Message], int] = {}
         outputs = []
-        for index, message in (job.noted or ())[: LIMIT + 1]:
+        for index, message in (job.noted or ())[: self.most + 1]:
             kind = type(message)
             at = -1
             if self._kinds[kind].subject in wanted:

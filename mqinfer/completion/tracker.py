@@ -61,23 +61,36 @@ class Tracker:
         bucket: where it is kept.
         streams: to read the records again of which another tracker has handled some.
         waiting: who is told.
+        max_payload: gives what the server takes, in bytes.
     """
 
     def __init__(
-        self, app: App, run: str | None, *, bucket: Bucket, streams: Streams, waiting: Waiting
+        self,
+        app: App,
+        run: str | None,
+        *,
+        bucket: Bucket,
+        streams: Streams,
+        waiting: Waiting,
+        max_payload: Callable[[], int],
     ):
         self._app = app
         self._run = run
         self._bucket = bucket
         self._streams = streams
         self._waiting = waiting
+        self._max_payload = max_payload
         self._held = Held()
+
+    def knows(self, root: Root) -> bool:
+        """Whether anybody waits for it, in this version of the app."""
+        return bool(self._waiting.names(root.kind))
 
     async def take(self, root: Root, records: Sequence[Record], payloads: Sequence[bytes]) -> None:
         """Take in records of one root; what follows of them is done when it returns.
 
         Args:
-            root: that they are of.
+            root: that they are of; one that it knows.
             records: some of its records.
             payloads: that they were decoded from.
 
@@ -85,14 +98,13 @@ class Tracker:
             MqinferError: something cannot be done now; the records are to come again.
         """
         names = self._waiting.names(root.kind)
-        if not names:
-            return  # a join that is no more
         self._held.add(root.token, payloads)
+        most = progress.nodes_in(self._max_payload(), len(names))
         effects = [record.effect(one) for one in records]
 
         def union(value: bytes | None) -> bytes | None:
             before = _decode(value)
-            after = progress.added(before, effects, names)
+            after = progress.added(before, effects, names, most)
             return value if after == before else progress.encode(after)
 
         await self._tell(root, await self._change(root, union), names)
@@ -117,13 +129,15 @@ class Tracker:
             self._held.drop(root.token)
             return
         self._held.known[root.token] = value, revision
+        most = progress.nodes_in(self._max_payload(), len(names))
         effects: list[Effect] = []
         if name not in before.decided:
             effects = [record.effect(one) for one in await self._stored(root)]
 
         def decide(value: bytes | None) -> bytes | None:
             before = _decode(value)
-            after = progress.decided(progress.added(before, effects, names), [name], LATE)
+            after = progress.added(before, effects, names, most)
+            after = progress.decided(after, [name], LATE)
             return value if after == before else progress.encode(after)
 
         await self._tell(root, await self._change(root, decide), names, fallback)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, cast
 
@@ -35,6 +35,10 @@ log = structlog.get_logger("mqinfer.joins")
 
 AT_ONCE = 64  # roots of one batch that are worked on at a time
 AGAIN = 5.0  # seconds after which comes again what could not be kept or told
+# Records of a join that this version of the app does not have are left to workers of another one
+# that runs beside it, in a deployment: given back every so often, until they are so old.
+ELSEWHERE = 15.0
+BESIDE = 300.0
 
 
 class Inner:
@@ -67,11 +71,19 @@ class Records(Inner):
         tracker: that takes them in.
         settler: of the runner.
         limits: of the task.
+        now: seconds since the epoch.
     """
 
-    def __init__(self, tracker: Tracker, settler: Settler, limits: Limits):
+    def __init__(
+        self,
+        tracker: Tracker,
+        settler: Settler,
+        limits: Limits,
+        now: Callable[[], float] = time.time,
+    ):
         super().__init__(settler, limits)
         self._tracker = tracker
+        self._now = now
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Take in the records; each is acknowledged when what follows of it is done."""
@@ -80,12 +92,21 @@ class Records(Inner):
             found = roots.parse_one(job.delivery.headers.get(ROOTS, ""))
             if found is None:
                 self._settler.answered(job, ())  # a stranger's: none of ours has no root
+            elif not self._tracker.knows(found):
+                self._leave(job)
             else:
                 by_root.setdefault(found, []).append(job)
         turns = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for root, ours in by_root.items():
                 group.create_task(self._take(root, ours, turns), name=f"root {root}")
+
+    def _leave(self, job: Job) -> None:
+        """Its join is new, and unknown here; or is no more, and then nobody takes it."""
+        if self._now() - job.delivery.published / 1e9 < BESIDE:
+            self._settler.hand_back(job, ELSEWHERE)
+        else:
+            self._settler.answered(job, ())
 
     async def _take(self, root: Root, jobs: Sequence[Job], turns: asyncio.Semaphore) -> None:
         async with turns:
@@ -105,6 +126,7 @@ class Deadlines(Inner):
 
     Args:
         join: that has the deadline.
+        readers: the stages that read its roots.
         tracker: that is told.
         settler: of the runner.
         limits: of the task.
@@ -114,6 +136,7 @@ class Deadlines(Inner):
     def __init__(
         self,
         join: Join,
+        readers: Collection[str],
         tracker: Tracker,
         settler: Settler,
         limits: Limits,
@@ -121,6 +144,7 @@ class Deadlines(Inner):
     ):
         super().__init__(settler, limits)
         self._join = join
+        self._readers = readers
         self._tracker = tracker
         self._now = now
 
@@ -143,23 +167,23 @@ class Deadlines(Inner):
             kind = self._join.root.__mqinfer__.subject
             root = roots.root_of(kind, job.id, None)
             try:
-                await self._tracker.late(root, self._join.name, _unread(job))
+                await self._tracker.late(root, self._join.name, self._unread(job))
             except Exception as error:  # noqa: BLE001 - whatever it is, the root comes again
                 self._again([job], root, error)
             else:
                 self._settler.answered(job, ())
 
-
-def _unread(job: Job) -> Tale:
-    """What is told of a root with which no stage has begun."""
-    headers = job.delivery.headers
-    payload = Payload(job.delivery.data, headers.get(CONTENT_TYPE, ""))
-    kept = (ANCESTORS, MODELS, TRACE, TRACE_STATE)
-    first = First(
-        readers=(),
-        payload=0,
-        published=job.delivery.published,
-        headers={name: headers[name] for name in kept if name in headers},
-        outer=headers.get(ROOTS, ""),
-    )
-    return Tale(job.id, first, payload, (), (), LATE, {}, headers.get(MODELS, ""))
+    def _unread(self, job: Job) -> Tale:
+        """What is told of a root with which no stage has begun."""
+        headers = job.delivery.headers
+        payload = Payload(job.delivery.data, headers.get(CONTENT_TYPE, ""))
+        kept = (ANCESTORS, MODELS, TRACE, TRACE_STATE)
+        first = First(
+            readers=(),
+            payload=0,
+            published=job.delivery.published,
+            headers={name: headers[name] for name in kept if name in headers},
+            outer=headers.get(ROOTS, ""),
+        )
+        missing = dict.fromkeys(self._readers, 1)
+        return Tale(job.id, first, payload, (), (), LATE, missing, headers.get(MODELS, ""))

@@ -35,6 +35,9 @@ log = structlog.get_logger("mqinfer.timers")
 
 LOOK = 15.0  # seconds between looks, where nothing is due before
 AGAIN = 1.0  # seconds until a server that did not answer is asked again
+# Seconds after which a schedule of another version is abandoned that is not kept; at two looks, for
+# where the server was away for longer, who keeps it is as late.
+ABANDONED = 60.0
 
 
 def read(value: bytes | None) -> Record | None:
@@ -70,6 +73,7 @@ class Keeper:
         self._started = now()
         self._codec = Codec(None)
         self._set: dict[str, Record] = {}  # stage -> record whose ticks are known to be set
+        self._overdue: dict[str, Record] = {}  # stage -> one of another version, not kept
 
     async def begin(self) -> None:
         """Take back the schedules that the app has no more.
@@ -112,12 +116,15 @@ class Keeper:
         """
         schedule = self._schedules[stage]
         _, value = await change(
-            self._bucket, stage, partial(self._ahead, schedule), what=f"the schedule of {stage}"
+            self._bucket, stage, partial(self._ahead, stage), what=f"the schedule of {stage}"
         )
         record = read(value)
         assert record is not None
-        if record.mark != schedule.mark:
-            return LOOK  # another version of the app decides
+        self._overdue.pop(stage, None)
+        if record.mark != schedule.mark:  # another version of the app decides
+            if record.text and self._now() > record.last + ABANDONED:
+                self._overdue[stage] = record
+            return LOOK
         if self._set.get(stage) != record:
             await self._drop(stage, record)
             for tick in ticks(record, schedule):
@@ -125,9 +132,11 @@ class Keeper:
             self._set[stage] = record
         return min(max(record.last - self._now(), 0.0), LOOK)
 
-    def _ahead(self, schedule: Schedule, value: bytes | None) -> bytes | None:
+    def _ahead(self, stage: str, value: bytes | None) -> bytes | None:
         before = read(value)
-        after = ahead(before, schedule, Clock(self._now(), self._started))
+        abandoned = before is not None and before == self._overdue.get(stage)
+        clock = Clock(self._now(), self._started)
+        after = ahead(before, self._schedules[stage], clock, abandoned=abandoned)
         return value if after is None or after == before else msgspec.json.encode(after)
 
     def _without(self, value: bytes | None) -> bytes | None:

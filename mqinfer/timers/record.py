@@ -6,7 +6,8 @@ that were missed and still count.
 
 Where two versions of an app run, the schedule of the one whose worker was started last counts, and
 the older workers stand back. So a deployment changes a schedule with its first new worker, and one
-that goes back does as well.
+that goes back does as well. Where the last worker of the version that counts has ended, its
+schedule is abandoned, and the others take over.
 """
 
 from __future__ import annotations
@@ -49,16 +50,19 @@ class Clock:
     started: float
 
 
-def ahead(record: Record | None, schedule: Schedule, clock: Clock) -> Record | None:
+def ahead(
+    record: Record | None, schedule: Schedule, clock: Clock, *, abandoned: bool = False
+) -> Record | None:
     """The record as it is to be; None where another version of the app decides.
 
     Args:
         record: as it is; None is that of a new schedule.
         schedule: of this version of the app.
         clock: of this worker.
+        abandoned: whether nobody keeps the record any more, where it is of another schedule.
     """
     if record is None or record.mark != schedule.mark:
-        if record is not None and record.since > clock.started:
+        if record is not None and record.since > clock.started and not abandoned:
             return None
         begin = schedule.after(_time(clock.now)).timestamp()
         former = () if record is None or not record.mark else (record.mark, *record.former)

@@ -240,7 +240,9 @@ class Assembly:
         if task.tracker:
             return Records(self._tracker(binding), settler, task.limits)
         if task.deadline is not None:
-            return Deadlines(task.deadline, self._tracker(binding), settler, task.limits)
+            join, stages = task.deadline, self.work.app.stages
+            readers = [name for name, stage in stages.items() if stage.reads is join.root]
+            return Deadlines(join, readers, self._tracker(binding), settler, task.limits)
         assert task.stage is not None
         stage = as_stage(task.stage, codec)
         return (InBatches if stage.signature.batch else OneByOne)(stage, settler)
@@ -264,6 +266,7 @@ class Assembly:
             bucket=services.broker.bucket(roots.bucket(app)),
             streams=services.streams,
             waiting=Telling(app, binding.run, joins, broker=services.broker, store=services.store),
+            max_payload=lambda: services.broker.max_payload,
         )
 
     def _with_states(

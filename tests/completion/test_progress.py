@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,9 @@ from mqinfer.completion.progress import (
     added,
     decided,
     node,
+    nodes_in,
+    outputs_in,
+    split,
     told,
 )
 from mqinfer.completion.record import First, Kind, Output, Payload, Record, cut
@@ -152,6 +156,42 @@ def test_the_largest_root_fits_into_a_message_of_the_server() -> None:
     assert len(progress.encode(late)) < 410_000
     more = added(known, [Effect(opens=frozenset({b"one more"}))], JOIN)
     assert more.decided["report"].how == TOO_MANY
+
+
+@pytest.mark.parametrize("waiting", [1, 3, 6])
+@pytest.mark.parametrize("size", [1 << 16, 1 << 18, 1 << 19, 1 << 20])
+def test_what_is_kept_fits_into_a_message_of_any_server(size: int, waiting: int) -> None:
+    most, names = outputs_in(size), [f"report{number}" for number in range(waiting)]
+    outputs = tuple(Output(output_id(ROOT, "cut", None, n), 0, n, n) for n in range(most + 5))
+    big = Record(ROOT, "cut", "answered", kinds=(Kind("leaf", ("grade",)),), outputs=outputs)
+    (told,) = cut(big, size // 2, most)
+    assert told.too_many
+    assert len(record.encode(told)) < 0.9 * size
+    assert not cut(msgspec.structs.replace(big, outputs=outputs[:most]), size, most)[-1].too_many
+
+    nodes = [node(str(n), "grade") for n in range(nodes_in(size, waiting))]
+    known = added(NOTHING, [Effect(opens=frozenset(nodes))], names, len(nodes))
+    for name in names:
+        known = added(known, [Effect(settles=frozenset(nodes))], names, len(nodes))
+        known = decided(known, [name], LATE)
+    assert len(progress.encode(known)) < 0.9 * size
+
+
+@pytest.mark.parametrize("waiting", [1, 3])
+def test_many_large_records_at_once_are_kept_no_further_than_fits(waiting: int) -> None:
+    names = [f"report{number}" for number in range(waiting)]
+    effects = [
+        Effect(
+            rooted=at == 0,
+            opens=frozenset(node(f"{at} {n}", "grade") for n in range(LIMIT)),
+            settles=frozenset([node(str(at), "cut")]),
+        )
+        for at in range(20)
+    ]
+    known = added(NOTHING, effects, names, nodes_in(1 << 20, waiting))
+    assert {one.how for one in known.decided.values()} == {TOO_MANY}
+    assert len(progress.encode(known)) < 1 << 20
+    assert node("0", "cut") in split(known.decided["report0"].seen)
 
 
 def test_ten_thousand_outputs_that_a_stage_reads_are_complete() -> None:

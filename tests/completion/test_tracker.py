@@ -112,7 +112,9 @@ class World:
         waiting = type("Waiting", (), {"names": staticmethod(self.names_of)})()
         waiting.wanted, waiting.tell = self.wanted, self.tell
         streams = cast("Streams", self)
-        return Tracker(APP, None, bucket=self, streams=streams, waiting=waiting)
+        return Tracker(
+            APP, None, bucket=self, streams=streams, waiting=waiting, max_payload=lambda: 1 << 20
+        )
 
 
 async def work(world: World, queue: list[list[Record]], done: list[list[Record]]) -> None:
@@ -225,11 +227,11 @@ def test_a_deadline_counts_what_trackers_that_were_away_have_not_taken_in(
         assert sum(told.missing.values()) == 1
 
 
-async def test_roots_that_nobody_waits_for_are_let_go() -> None:
+async def test_roots_that_nobody_waits_for_are_not_known() -> None:
     world = World(Tree())
     tracker = world.tracker()
-    await tracker.take(Root("another", ROOT_OF.token), [Record("x", "y", "answered")], [])
-    assert world.bucket.values == {}
+    assert not tracker.knows(Root("another", ROOT_OF.token))
+    assert tracker.knows(ROOT_OF)
 
 
 @pytest.mark.parametrize("item", ["", "photo", "photo/zz", "a,b/" + "0" * 32, "p/" + "0" * 31])

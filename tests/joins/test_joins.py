@@ -304,7 +304,7 @@ async def test_a_root_that_no_stage_has_begun_with_has_a_deadline(nats: Settings
             async def found() -> list[Report]:
                 return await harness.messages(Report)
 
-            assert await until(found) == [Report(2, [], [], "late")]
+            assert await until(found) == [Report(2, [], [], "late", {"cut": 1})]
         await harness.drain()
         assert len(await harness.messages(Report)) == 1
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
 
 from mqinfer import App, Context, Message, Reject
 from mqinfer.adapters.scan import Scanner
 from mqinfer.completion import record
 from mqinfer.identity import ROOTS
+from mqinfer.joins import tracking
 from mqinfer.joins.names import TRACKER
 from mqinfer.operate.letters import DeadLetters, Selection
 from mqinfer.settings import Settings
@@ -128,6 +132,106 @@ async def test_a_dead_letter_sent_back_while_its_root_is_open_is_not_dead(nats: 
         await harness.drain()
         assert await reports(harness) == [Report(1, ["0 grade", "0 picky"], 0, "", {})]
         assert letter.stage == "picky"
+
+
+async def test_a_dead_letter_sent_back_after_the_join_was_told_changes_nothing(
+    nats: Settings,
+) -> None:
+    app, bad = an_app(extra=False), {True}
+
+    @app.stage(name="picky", attempts=1)
+    async def picky(leaf: Leaf) -> Grade:
+        if bad:
+            raise Reject("not yet")
+        return Grade(leaf.i, "picky")
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(Photo(1))
+        await harness.drain()
+        told = [Report(1, ["0 grade"], 1, "", {})]
+        assert await reports(harness) == told
+        bad.clear()
+        scanner = Scanner(harness.services.broker.client)  # type: ignore[attr-defined]
+        letters = DeadLetters(app, scanner, harness.services.broker, runs_of(harness))  # type: ignore[arg-type]
+        assert (await letters.retry(Selection())).done == 1
+        await harness.drain()
+        assert {one.by for one in await harness.messages(Grade)} == {"grade", "picky"}
+        assert await reports(harness) == told
+
+
+async def test_a_type_that_was_not_asked_for_then_is_told_as_changed(nats: Settings) -> None:
+    """Records hold what was asked for when they were written; an older worker writes such ones."""
+
+    def app(of: Any, outputs: Any) -> App:
+        app = App("plants")
+
+        @app.stage
+        async def cut(photo: Photo) -> list[Leaf]:
+            return [Leaf(photo.n, i) for i in range(photo.n)]
+
+        @app.stage
+        async def grade(leaf: Leaf) -> Grade:
+            return Grade(leaf.i, "grade")
+
+        async def report(photo: Photo, found: list[Any], ctx: Context) -> Report:
+            told = [type(one).__name__ for one in found]
+            return Report(photo.n, told, len(ctx.died), ctx.incomplete, ctx.missing)
+
+        report.__annotations__["found"] = outputs
+        app.join(Photo, of=of)(report)
+        return app
+
+    async with Harness(app(Grade, list[Grade]), nats) as harness:
+        await harness.publish(Photo(2))
+        await harness.drain("cut")
+    async with Harness(app((Grade, Leaf), list[Grade | Leaf]), nats) as harness:
+        await harness.publish(Photo(1))
+        await harness.drain()
+        found = sorted(await reports(harness), key=lambda one: one.n)
+        assert found == [
+            Report(1, ["Leaf", "Grade"], 0, "", {}),
+            Report(2, ["Grade", "Grade"], 0, "changed", {}),
+        ]
+
+
+async def test_a_tracker_of_the_version_before_leaves_what_a_new_join_waits_for(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def app(*, new: bool) -> App:
+        app = an_app(extra=False)
+
+        @app.stage
+        async def foreign(message: Foreign) -> Grade:
+            return Grade(message.n, "foreign")
+
+        if new:
+
+            @app.join(Foreign, of=Grade)
+            async def other(root: Foreign, grades: list[Grade]) -> Report:
+                return Report(root.n, [grade.by for grade in grades], 0, "", {})
+
+        return app
+
+    async def taken(harness: Harness) -> bool:
+        state = await harness.services.broker.consumer_state("plants-settled", TRACKER)
+        return bool(await reports(harness)) and state is not None and state.waiting == 0
+
+    monkeypatch.setattr(tracking, "ELSEWHERE", 0.5)
+    async with Harness(app(new=True), nats) as harness:
+        await harness.publish(Photo(1), Foreign(7))
+        await harness.drain("cut", "grade", "foreign")
+    async with Harness(app(new=False), nats) as harness, harness.worker(TRACKER, "report"):
+        await until(lambda: taken(harness), "what the old version knows")
+    async with Harness(app(new=True), nats) as harness:
+        await harness.drain()
+        assert sorted(one.n for one in await reports(harness)) == [1, 7]
+        # Of one that is no more nothing stays for ever.
+        await harness.publish(Foreign(8))
+        await harness.drain("foreign")
+    monkeypatch.setattr(tracking, "BESIDE", 0.0)
+    async with Harness(app(new=False), nats) as harness:
+        await harness.drain()
+        assert await harness.lag(TRACKER) == 0
 
 
 async def test_what_comes_after_the_join_was_told_calls_nothing(nats: Settings) -> None:

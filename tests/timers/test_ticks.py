@@ -207,6 +207,31 @@ async def test_a_deployment_changes_a_schedule_and_older_workers_stand_back(
         assert await pending(harness) == [places.moment(start + 3600)]
 
 
+async def test_a_schedule_that_nobody_keeps_any_more_is_taken_over(nats: Settings) -> None:
+    """A worker of the old version is started beside new ones, and ends: they go on."""
+    old, new = clocked("1h"), clocked("30m")
+    start = soon()
+    async with kept(nats, old, start) as (harness, older):
+        await older.look(start + 1)
+        newer = Stage(harness, new, start + 10)
+        await newer.look(start + 11)
+        last = Stage(harness, old, start + 20)
+        await last.look(start + 21)
+        hour = places.moment(start + 3600)
+        assert await pending(harness) == [hour]
+        for seconds in (30, 3600, 3660):  # it may still be kept
+            assert await newer.look(start + seconds) == 15.0
+        assert await newer.look(start + 3661) == 15.0
+        await last.look(start + 3662)  # it is, if late
+        assert await newer.look(start + 3676) == 15.0
+        later = places.moment(start + 7200)
+        assert later in await pending(harness)
+        assert await newer.look(start + 7261) == 15.0
+        await newer.look(start + 7276)
+        assert places.moment(start + 9000) in await pending(harness)
+        assert await last.look(start + 7277) == 15.0
+
+
 async def test_a_schedule_that_is_taken_out_goes(nats: Settings) -> None:
     start = soon()
     async with kept(nats, clocked("1h"), start) as (harness, older):
