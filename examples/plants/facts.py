@@ -19,9 +19,11 @@ from clickhouse_connect.driver.client import Client
 from examples.plants import cache
 from examples.plants.drones import Where
 from examples.plants.effects import Effect, effects
-from examples.plants.queries import COUNTS, LEAVES, LIVE, effects_of, means_of
+from examples.plants.queries import COUNTS, INSPECTED, LEAVES, LIVE, effects_of, means_of
 from stages.plants.health import DAY, WORSE_DAYS
 
+# A position, the first and the third day.
+Worsening = tuple[str, datetime.date, datetime.date]
 CLOSE = 1e-9  # grades are summed in another order
 
 
@@ -97,11 +99,10 @@ def mean_of(by_grade: list[int]) -> float | None:
 
 def tell_alarms(client: Client, facts: Facts) -> None:
     """One alarm for each time that a position got worse on three days in a row or more."""
-    truth = {
-        (position, *days)
-        for position, grades in _by_position(_graded(client)).items()
-        for days in worsenings(grades)
-    }
+    counts = _graded(client)
+    truth = _worsened({where: mean_of(some) for where, (_, some) in counts.items()})
+    rows = client.query(INSPECTED).result_rows
+    seen = _worsened({(position, date): grade for position, date, grade in rows})
     rows = client.query(
         "SELECT position_id, since, date, before, grade FROM alarm ORDER BY date, position_id"
     ).result_rows
@@ -111,21 +112,23 @@ def tell_alarms(client: Client, facts: Facts) -> None:
         f"alarms are {sorted(map(str, alarms))}, and by the grades {sorted(map(str, truth))}",
     )
     facts.figures["alarms"] = [f"{position} {since}" for position, since, _ in alarms]
-    facts.lines.append(f"alarms: {len(alarms)}, as the grades say")
+    facts.lines.append(
+        f"alarms: {len(alarms)}, as the grades say; {len(seen & set(alarms))} of the {len(seen)} "
+        "of which the inspections tell"
+    )
     facts.lines += [
         f"  {position} got worse on each day from {since} to {date}: {before:.2f} to {grade:.2f}"
         for position, since, date, before, grade in rows
     ]
 
 
-def _by_position(
-    graded: Mapping[Where, tuple[int, list[int]]],
-) -> dict[str, dict[datetime.date, float]]:
+def _worsened(means: Mapping[Where, float | None]) -> set[Worsening]:
+    """Where and when it got worse, of the mean grades of all photographs."""
     found: dict[str, dict[datetime.date, float]] = {}
-    for (position, date), (_, counts) in sorted(graded.items()):
-        if (mean := mean_of(counts)) is not None:
+    for (position, date), mean in means.items():
+        if mean is not None:
             found.setdefault(position, {})[date] = mean
-    return found
+    return {(position, *days) for position, grades in found.items() for days in worsenings(grades)}
 
 
 def worsenings(

@@ -156,3 +156,10 @@ SELECT position_id, date,
 FROM disease_grade
 GROUP BY position_id, date
 """
+
+# The mean grade of each photograph by the eyes of who stood there.
+INSPECTED = """
+SELECT position_id, date, arrayAvg(arrayFlatten(groupArray(mapValues(grades)))) AS grade
+FROM leaf_truth
+GROUP BY position_id, date
+"""
