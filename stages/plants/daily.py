@@ -6,12 +6,15 @@ import asyncio
 import datetime
 import zoneinfo
 
+from clickhouse_connect.driver.exceptions import OperationalError
+
 from examples.plants import cache
-from mqinfer import Row, Tick
+from mqinfer import Row, Snooze, Tick
 from stages.plants.basics import app
 
 ZONE = "Europe/Berlin"  # where the field is
 AT = "06:00"
+AGAIN = 60.0  # seconds until ClickHouse is asked again that did not answer
 
 
 class DailyEffect(Row, table="daily_effect", order_by=("date", "disease")):
@@ -36,7 +39,10 @@ class DailyEffect(Row, table="daily_effect", order_by=("date", "disease")):
 async def analyse(tick: Tick) -> list[DailyEffect]:
     """Bring the cache up to date, and ask it."""
     day = day_before(tick)
-    effects = await asyncio.to_thread(cache.effects_until, day)
+    try:
+        effects = await asyncio.to_thread(cache.effects_until, day)
+    except OperationalError as error:  # an outage spends no attempt
+        raise Snooze(f"ClickHouse does not answer: {error}", after=AGAIN) from error
     return [
         DailyEffect(day, one.disease, one.control + one.active, one.effect, one.known_margin)
         for one in effects

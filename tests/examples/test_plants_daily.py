@@ -13,13 +13,17 @@ import pytest
 from examples.plants import cache
 from examples.plants.effects import effects
 from examples.plants.queries import LIVE, effects_of, means_of
-from mqinfer import Row, Settings, Tick
+from mqinfer import Row, Settings, Snooze, Tick
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.ports import Origin
+from mqinfer.replay.promote import Promotions
+from mqinfer.replay.ranges import Wanted
+from mqinfer.stack.ports import free_port
 from mqinfer.tables.sink import Sink
 from mqinfer.testing import Harness
 from stages.plants import DISEASES, DiseaseGrade, Position, app
 from stages.plants.daily import ZONE, analyse, day_before
+from tests.support.replay import runs_of, work
 
 FIRST, LAST = datetime.date(2026, 5, 4), datetime.date(2026, 5, 6)
 BERLIN = ZoneInfo(ZONE)
@@ -101,6 +105,21 @@ async def test_every_morning_says_what_the_days_before_it_say(
     assert await said(db) == {**first, **{(late, name): 0.0 for name in names}}
 
 
+async def test_mornings_can_be_asked_again_in_a_run(harness: Harness, db: ClickHouse) -> None:
+    await field(db)
+    await harness.tick("analyse", morning(LAST))
+    await harness.drain("analyse", "sink-daily_effect")
+    # A better model's grades are promoted, say: of the last day, for a leaf that had none.
+    await store(db, DiseaseGrade, grades(LAST, {"x": 0, "y": 1}), "better")
+    await runs_of(harness).create(stage="analyse", wanted=Wanted(), name="better")
+    await work(harness, "better")
+    assert set((await said(db)).values()) == {-2.0}
+    rows = await db.query("SELECT effect FROM daily_effect__storage FINAL WHERE _run = 'better'")
+    assert [row["effect"] for row in rows] == [-1.0] * 6  # control lost a grade as well
+    await Promotions(app, runs_of(harness), db).promote("better")
+    assert set((await said(db)).values()) == {-1.0}
+
+
 async def test_the_view_says_what_the_tables_say_and_follows_its_definition(
     harness: Harness, db: ClickHouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +147,12 @@ async def test_nothing_to_compare_is_nothing_said(harness: Harness, db: ClickHou
     await harness.drain("analyse", "sink-daily_effect")
     assert await said(db) == {}
     assert await harness.dead() == []
+
+
+async def test_an_outage_of_clickhouse_spends_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MQINFER_CLICKHOUSE_URL", f"http://default@127.0.0.1:{free_port()}/default")
+    with pytest.raises(Snooze, match="ClickHouse does not answer"):
+        await analyse(Tick(morning(LAST)))
 
 
 def test_yesterday_is_that_of_the_field() -> None:
