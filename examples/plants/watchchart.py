@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 from clickhouse_connect.driver.client import Client
 
-from examples.plants.chart import COLOURS, FAINT, INK, mdates
+from examples.plants.chart import COLOURS, FAINT, INK, NAMES, mdates
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -46,6 +46,9 @@ def _health(axis: Any, client: Client) -> None:
         "  INNER JOIN position USING (position_id) WHERE isNotNull(grade) ORDER BY date"
         ") GROUP BY position_id"
     ).result_rows
+    for area, colour in COLOURS.items():
+        axis.plot([], [], color=colour, label=NAMES[area])
+    axis.legend(frameon=False, fontsize=9, loc="lower left")
     curves = {}
     for position, area, days, grades in lines:
         axis.plot(days, grades, color=COLOURS[area], linewidth=1, alpha=0.45)

@@ -141,6 +141,11 @@ async def test_a_photograph_becomes_rows(
     assert await plants.dead() == []
 
 
+async def reported(tables: ClickHouse) -> list[str]:
+    rows = await tables.query("SELECT position_id FROM photo_report")
+    return [row["position_id"] for row in rows]
+
+
 def held(stored: Stored) -> int:
     """How many messages or rows one in the stream is."""
     return 1 if row_subject(stored.subject) is None else layout.count(stored.data)
@@ -150,12 +155,16 @@ async def test_published_again_it_adds_nothing(
     plants: Harness, tables: ClickHouse, settings: Settings, flights: list[Flight]
 ) -> None:
     one = flights[1]
-    everything = (
-        "SELECT * EXCEPT (_sequence, _published, _inserted) FROM disease_grade ORDER BY _id"
-    )
+
+    async def everything() -> list[Any]:
+        names = ("disease_grade", "photo_report", "alarm", "reminder")
+        sql = "SELECT * EXCEPT (_sequence, _published, _inserted) FROM {} ORDER BY _id"
+        rows = [await tables.query(sql.format(name)) for name in names]
+        return [*rows, await plants.state("watch", one.photo.position_id)]
+
     await publish(plants, one)
     await plants.drain()
-    before = await tables.query(everything)
+    before = await everything()
     length = len(await plants.stored())
     await publish(plants, one)  # JetStream knows it
     await plants.drain()
@@ -173,7 +182,8 @@ async def test_published_again_it_adds_nothing(
     leaves = len(await of(tables, "leaf_found", one.photo.position_id))
     again = sum(map(held, (await plants.stored())[length:]))
     assert again >= (1 + 1 + 5) * leaves  # a leaf, where it was found, and its five grades
-    assert await tables.query(everything) == before
+    assert await everything() == before
+    assert len(await plants.timers("expect")) == len({*await reported(tables)})
 
 
 async def test_the_field_plan_becomes_positions(plants: Harness, tables: ClickHouse) -> None:
