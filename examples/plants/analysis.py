@@ -2,17 +2,12 @@
 
     python -m examples.plants.analysis --chart healing.png
 
-The positions are the independent units of the study, not the leaves: leaves of one plant fall ill
-together. So every number is a mean over positions of the position's own mean, and its 95 % interval
-is Student's t over those means. The effect is a difference in differences: how much a position's
-mean grade changed from the first day to the last, active minus control; its interval is Welch's t.
-Below zero means that the medicine helps.
+What the numbers mean and how sure they are: `examples.plants.effects`.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import math
 import sys
 from collections.abc import Sequence
@@ -26,68 +21,11 @@ from clickhouse_connect.driver.exceptions import Error
 from rich.console import Console
 from rich.table import Table
 
-from examples.plants.queries import DETECTION, EFFECTS, GRADING, MEANS
+from examples.plants.effects import Effect, Mean
+from examples.plants.effects import effects as effects_from
+from examples.plants.effects import means as means_from
+from examples.plants.queries import DETECTION, GRADING, LIVE, effects_of, means_of
 from mqinfer import Settings
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """The mean grade of one disease in one area on one day; `margin` is half its 95 % interval."""
-
-    disease: str
-    area: str
-    date: datetime.date
-    positions: int
-    leaves: int
-    mean: float
-    margin: float
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What the medicine did to one disease, in grades, with its 95 % interval."""
-
-    disease: str
-    control: int
-    active: int
-    control_change: float
-    active_change: float
-    control_variance: float
-    active_variance: float
-
-    @property
-    def effect(self) -> float:
-        """The difference in differences; below zero the medicine helps."""
-        return self.active_change - self.control_change
-
-    @property
-    def margin(self) -> float:
-        """Half the interval: Welch's t, its degrees of freedom rounded down."""
-        if min(self.control, self.active) < 2:
-            return math.nan
-        parts = (self.control_variance / self.control, self.active_variance / self.active)
-        total = sum(parts)
-        if not total:
-            return 0.0
-        of_parts = parts[0] ** 2 / (self.control - 1) + parts[1] ** 2 / (self.active - 1)
-        return student_t(max(1, int(total**2 / of_parts))) * math.sqrt(total)
-
-    @property
-    def low(self) -> float:
-        """Where the interval begins."""
-        return self.effect - self.margin
-
-    @property
-    def high(self) -> float:
-        """Where the interval ends."""
-        return self.effect + self.margin
-
-    @property
-    def verdict(self) -> str:
-        """In words: which side of zero the whole interval is on."""
-        if self.high < 0:
-            return "helps"
-        return "harms" if self.low > 0 else "not shown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,18 +105,15 @@ class Study:
         }
 
 
-def study(client: Client) -> Study:
+def study(client: Client, grades: str = LIVE) -> Study:
     """Ask ClickHouse everything.
 
     Args:
         client: of the database with the tables of `stages.plants`.
+        grades: where the grades of the positions are: see `queries`.
     """
-    means = []
-    for row in _rows(client, MEANS):
-        error = row.pop("standard_error")
-        margin = math.nan if error is None else student_t(row["positions"] - 1) * error
-        means.append(Mean(**row, margin=margin))
-    effects = [Effect(**row) for row in _rows(client, EFFECTS)]
+    means = means_from(_rows(client, means_of(grades)))
+    effects = effects_from(_rows(client, effects_of(grades)))
     agreements = [Agreement(**row) for row in _rows(client, GRADING)]
     (detection,) = _rows(client, DETECTION)
     return Study(means, effects, agreements, **detection)
@@ -186,31 +121,6 @@ def study(client: Client) -> Study:
 
 def _rows(client: Client, sql: str) -> list[dict[str, Any]]:
     return [dict(row) for row in client.query(sql).named_results()]
-
-
-def student_t(freedom: int, level: float = 0.95) -> float:
-    """How many standard errors wide half a two-sided interval is.
-
-    Exact for whole degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4), by bisection.
-    ClickHouse has it built in from 25.10 on, as studentTTestOneSample.
-    """
-
-    def inside(t: float) -> float:
-        angle = math.atan(t / math.sqrt(freedom))
-        cos2, term, total = math.cos(angle) ** 2, 1.0, 0.0
-        odd = freedom % 2
-        for k in range((freedom - odd) // 2):
-            total += term
-            term *= cos2 * (2 * k + 1 + odd) / (2 * k + 2 + odd)
-        if odd:
-            return (angle + math.sin(angle) * math.cos(angle) * total) * 2 / math.pi
-        return math.sin(angle) * total
-
-    low, high = 0.0, 1e4
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < level else (low, middle)
-    return high
 
 
 def tables(found: Study) -> list[Table]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import matplotlib as mpl
 
-from examples.plants.analysis import Effect, Mean, Study
+from examples.plants.analysis import Study
+from examples.plants.effects import Effect, Mean
 from examples.plants.versions import Versions
 
 mpl.use("Agg")

@@ -3,8 +3,9 @@
     python -m examples.plants.demo
 
 Starts the embedded servers and three worker processes, flies a season, waits until every leaf is
-graded, prints the report, and flies the same season again to show that it adds nothing. It keeps
-what it promises or ends with exit code 1 and the name of what it did not keep.
+graded, lets the mornings of the season strike, prints the report, and flies the same season again
+to show that it adds nothing. Then no drone flies any more, and the reminders come. It keeps what it
+promises or ends with exit code 1 and the name of what it did not keep.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from typing import Any
 import clickhouse_connect
 from rich.console import Console
 
-from examples.plants import fleet
+from examples.plants import fleet, watching
 from examples.plants.analysis import Study, study, tables
 from examples.plants.app import app
 from examples.plants.chart import draw
+from examples.plants.facts import Facts
 from examples.plants.flying import Run, contents, fly_and_wait
 from examples.plants.local import (
     APP,
@@ -41,10 +43,13 @@ from examples.plants.local import (
     while_alive,
 )
 from examples.plants.progress import Bar, follow
+from examples.plants.watchchart import draw_watch
 from stages.plants import DISEASES
 
 # What the demo promises, of scenes that no model was trained on.
 LEAST = {"precision": 0.95, "recall": 0.95, "exact": 0.85, "within_one": 0.98}
+
+REMIND_AFTER = 20.0  # seconds; a day would be long for a demo
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -67,7 +72,8 @@ async def demo(positions: int, days: int, seed: int, folder: Path) -> dict[str, 
     making = asyncio.create_task(asyncio.to_thread(_make, positions, days, seed, flights, stop))
     try:
         clear(folder)
-        async with pipeline(folder, MODELS, APP, WORKERS) as running:
+        soon = {"PLANTS_REMIND_AFTER": f"{REMIND_AFTER}s"}
+        async with pipeline(folder, MODELS, APP, WORKERS, soon) as running:
             say_where(running, console)
             figures, broken = await while_alive(
                 running, _study(running, flights, positions * days, making)
@@ -93,6 +99,7 @@ async def _study(
 ) -> tuple[dict[str, Any], list[str]]:
     """Fly twice, with the report between; the figures and the promises that do not hold."""
     await follow(console, [Bar("photographs made", total, lambda: len(flights))], making)
+    told = Facts()
     database = await asyncio.to_thread(
         clickhouse_connect.get_client, dsn=running.settings.clickhouse_url
     )
@@ -110,14 +117,24 @@ async def _study(
             f"rate: {photo_rate:.1f} photographs/s, {grade_rate:,.0f} grades/s "
             f"({first.seconds:.1f} s, {where})"
         )
+        flown = watching.photographs(flights)
+        await watching.mornings(running, database, flown, told)
+        console.print(*told.lines, sep="\n")
+        chart = await asyncio.to_thread(draw_watch, database, running.stack.dir / "watch.png")
+        console.print(f"chart: {chart}")
         before = await asyncio.to_thread(contents, database)
-        await fly_and_wait(
+        second = await fly_and_wait(
             console, running, database, flights, total=total, what="the same season again"
         )
         after = await asyncio.to_thread(contents, database)
         same = before == after
         rows = ", ".join(f"{table} {count:,}" for table, (count, _) in after.items())
         console.print(f"flown twice, the tables {'are the same' if same else 'DIFFER'}: {rows}")
+        quick = max(first.expected, second.expected) < REMIND_AFTER
+        await watching.reminders(
+            running, database, flown, after=REMIND_AFTER, quick=quick, told=told
+        )
+        console.print(told.lines[-1])
         dead = await dead_letters(app, running.settings)
     finally:
         database.close()
@@ -132,9 +149,10 @@ async def _study(
         "rows_after_first": {table: count for table, (count, _) in before.items()},
         "rows_after_second": {table: count for table, (count, _) in after.items()},
         "dead_letters": dead,
+        **told.figures,
         **found.figures(),
     }
-    return figures, broken_promises(first, found, before, after, dead)
+    return figures, broken_promises(first, found, before, after, dead) + told.broken
 
 
 def broken_promises(

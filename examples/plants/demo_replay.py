@@ -35,7 +35,7 @@ from examples.plants.app import app
 from examples.plants.chart import draw_versions
 from examples.plants.commands import Commands, Replay
 from examples.plants.drones import Drones, made, next_days
-from examples.plants.flying import contents, fly_and_wait
+from examples.plants.flying import ANSWERS, contents, fly_and_wait
 from examples.plants.local import (
     APP,
     MODELS,
@@ -328,7 +328,7 @@ class Story:
 
     async def _first_flight(self) -> dict[str, tuple[int, int]]:
         """What the views show of the season, as counts and hashes."""
-        tables = [table for table in app.rows if table != "position"]
+        tables = [table for table in ANSWERS if table != "position"]
         where = f"date < '{self.season.after}'"
         return await asyncio.to_thread(contents, self.database, tables, where)
 

@@ -12,18 +12,29 @@ from rich.console import Console
 import mqinfer
 from examples.plants import fleet
 from examples.plants.app import app
-from examples.plants.local import Pipeline, all_done
+from examples.plants.local import STALLED_SECONDS, Pipeline, all_done
 from examples.plants.progress import Counts, Shown
+from mqinfer import Client
+from mqinfer.testing import until
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one flight over the season did."""
+    """What one flight over the season did.
+
+    Attributes:
+        photographs: that were published.
+        leaves: that the tables show then.
+        grades: that they show.
+        seconds: until all was answered.
+        expected: seconds until each photograph had set the reminder of the next one.
+    """
 
     photographs: int
     leaves: int
     grades: int
     seconds: float
+    expected: float
 
 
 async def fly_and_wait(
@@ -52,10 +63,20 @@ async def fly_and_wait(
     with Shown(console, what, total, lambda: counts(database)) as shown:
         async with mqinfer.connect(app, running.settings) as client:
             sent = await fleet.fly(client, flights, shown.sent)
+            await until(lambda: _expected(client), "stage expect", STALLED_SECONDS)
+            expected = time.monotonic() - began
         await all_done(app, running.settings, shown.look)
         seconds = time.monotonic() - began
     stored = counts(database)
-    return Run(sent, stored.leaves, stored.grades, seconds)
+    return Run(sent, stored.leaves, stored.grades, seconds, expected)
+
+
+async def _expected(client: Client) -> bool:
+    return await client.lag("expect") == 0
+
+
+ANSWERS = tuple(table for table in app.rows if table not in ("reminder", "daily_effect"))
+"""The tables that messages fill; into the others rows come when it is time."""
 
 
 def counts(database: ClickHouse) -> Counts:
@@ -71,7 +92,7 @@ def counts(database: ClickHouse) -> Counts:
 
 
 def contents(
-    database: ClickHouse, tables: Sequence[str] = tuple(app.rows), where: str = "1"
+    database: ClickHouse, tables: Sequence[str] = ANSWERS, where: str = "1"
 ) -> dict[str, tuple[int, int]]:
     """Of each table, how many rows it shows and a hash of them.
 

@@ -36,10 +36,12 @@ from stages.plants import DISEASES
 
 APP = "examples.plants.app:app"
 MODELS = Path(__file__).parents[2] / "triton_models"
+GRADERS = [f"grade_{disease}" for disease in DISEASES]
 WORKERS = {
     "crop": ["crop"],
-    "graders": [f"grade_{disease}" for disease in DISEASES],
-    "tables": ["chart", "record", *(f"sink-{table}" for table in app.rows), plan.DEAD_SINK],
+    "graders": GRADERS,
+    # All that asks no model: what watches the field, and the sinks.
+    "tables": [task.name for task in plan.tasks(app) if task.name not in ("crop", *GRADERS)],
 }
 STALLED_SECONDS = 60.0
 
@@ -111,7 +113,11 @@ class Pipeline:
 
 @asynccontextmanager
 async def pipeline(
-    folder: Path, models: Path, app: str, workers: Mapping[str, list[str]]
+    folder: Path,
+    models: Path,
+    app: str,
+    workers: Mapping[str, list[str]],
+    variables: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Pipeline]:
     """Servers and workers, ready; at the end the workers stop first.
 
@@ -120,6 +126,7 @@ async def pipeline(
         models: the Triton model repository.
         app: `module:attribute`.
         workers: names of processes and the stages that each runs.
+        variables: of the workers' environment, beside where the servers are.
 
     Raises:
         StackError: a server or worker did not start, or died while the block ran; with the end of
@@ -131,7 +138,7 @@ async def pipeline(
                 StackSettings.free_ports(folder, models=models, inference=Settings.load().inference)
             )
         )
-        environment = stack.environment()
+        environment = {**stack.environment(), **(variables or {})}
         processes = [
             WorkerProcess(
                 name, app, stages, log=stack.dir / "logs" / f"{name}.log", environment=environment
@@ -231,7 +238,8 @@ async def all_done(app: App, settings: Settings, look: Callable[[], object]) -> 
 
 def _in_order(app: App) -> list[str]:
     """Stages and sinks, each after those that write what it reads."""
-    tasks = [task for task in plan.tasks(app) if not task.dead]
+    # What waits for a deadline is not left undone.
+    tasks = [task for task in plan.tasks(app) if not task.dead and task.deadline is None]
     depth = {task.name: len(plan.upstream(app, [task])) for task in tasks}
     return sorted(depth, key=lambda name: depth[name])
 

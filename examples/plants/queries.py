@@ -2,8 +2,9 @@
 
 MIN_IOU = 0.5
 
-# A plan may have been published more than once: the newest counts.
-_GRADES = """
+# A position's mean grade on a day. A plan may have been published more than once: the newest
+# counts.
+GRADES = """
 SELECT disease_type AS disease, area, date, position_id, avg(predicted_grade) AS grade,
        count() AS leaves
 FROM disease_grade
@@ -12,19 +13,33 @@ INNER JOIN (
 ) AS plan USING (position_id)
 GROUP BY disease, area, date, position_id
 """
+LIVE = f"({GRADES})"
 
-MEANS = f"""
+
+def means_of(grades: str) -> str:
+    """The mean grade of each disease, area and day.
+
+    Args:
+        grades: what to select from: `LIVE`, or a table that has kept the same (`cache`).
+    """
+    return f"""
 SELECT disease, area, date, count() AS positions, sum(leaves) AS leaves, avg(grade) AS mean,
        if(positions > 1, stddevSamp(grade) / sqrt(positions), NULL) AS standard_error
-FROM ({_GRADES})
+FROM {grades}
 GROUP BY disease, area, date
 ORDER BY disease, area = 'active', date
 """
 
-# `all` is the mean over the diseases. Positions without leaves on either day have no change.
-EFFECTS = f"""
-WITH (SELECT min(date) FROM disease_grade) AS first_day,
-     (SELECT max(date) FROM disease_grade) AS last_day
+
+def effects_of(grades: str) -> str:
+    """What the medicine has done to each disease; `all` is the mean over the diseases.
+
+    Positions without leaves on the first or the last day have no change.
+
+    Args:
+        grades: as of `means_of`.
+    """
+    return f"""
 SELECT disease, countIf(area = 'control') AS control, countIf(area = 'active') AS active,
        avgIf(change, area = 'control') AS control_change,
        avgIf(change, area = 'active') AS active_change,
@@ -33,13 +48,16 @@ SELECT disease, countIf(area = 'control') AS control, countIf(area = 'active') A
 FROM (
     SELECT arrayJoin([disease, 'all']) AS disease, area, position_id,
            avgIf(grade, date = last_day) - avgIf(grade, date = first_day) AS change
-    FROM ({_GRADES})
+    FROM (
+        SELECT *, min(date) OVER () AS first_day, max(date) OVER () AS last_day FROM {grades}
+    )
     GROUP BY disease, area, position_id
     HAVING NOT isNaN(change)
 )
 GROUP BY disease
 ORDER BY disease = 'all', disease
 """
+
 
 # A leaf that was found and one that is there are a pair if each is the other's best and they
 # overlap enough. This takes every photograph for one that was inspected.
@@ -127,5 +145,21 @@ SELECT position_id, date, toUnixTimestamp64Nano(max(_published)) AS graded,
        groupUniqArrayIf(disease_model_version, disease_type = {disease:String}) AS versions
 FROM disease_grade__storage FINAL
 WHERE _run = '' AND date >= {since:Date}
+GROUP BY position_id, date
+"""
+
+# Of each photograph with leaves: how many there are, and how many grades of 0, 1, 2 and 3.
+LEAVES = "SELECT position_id, date, count() AS leaves FROM leaf_found GROUP BY position_id, date"
+COUNTS = """
+SELECT position_id, date,
+       arrayMap(grade -> countEqual(groupArray(predicted_grade), grade), range(4)) AS by_grade
+FROM disease_grade
+GROUP BY position_id, date
+"""
+
+# The mean grade of each photograph by the eyes of who stood there.
+INSPECTED = """
+SELECT position_id, date, arrayAvg(arrayFlatten(groupArray(mapValues(grades)))) AS grade
+FROM leaf_truth
 GROUP BY position_id, date
 """

@@ -1,5 +1,7 @@
 """A season of drone photographs: fixed positions, day by day, healing faster in one area.
 
+At one position in twenty the rain washes the medicine off, and for three days it gets worse again.
+
 Everything follows from a seed, and every photograph can be made by itself.
 """
 
@@ -25,6 +27,9 @@ Area = Literal["control", "active"]
 
 HEALING = {"control": 0.03, "active": 0.11}
 """Part of a disease that goes away in a day, by area."""
+WASHED_POSITION, WASHED_DAYS, WORSE = 9, range(6, 9), 0.25
+"""Of each 20 positions, where the medicine is washed off; on which days, from 0, the diseases grow
+there; and by which part a day."""
 START = datetime.date(2026, 5, 4)
 
 
@@ -52,7 +57,8 @@ class Season:
     """A fleet of drones over fixed positions, day by day; half of them in each area.
 
     A position keeps its leaves; from day to day the drone drifts a little, the light changes
-    and the diseases heal, faster in the active area. Any shot can be made by itself.
+    and the diseases heal, faster in the active area (but see `WASHED_POSITION`). Any shot can be
+    made by itself.
 
     Attributes:
         positions: Number of positions; the areas alternate.
@@ -97,7 +103,7 @@ class Season:
         rng = np.random.default_rng([self.seed, position, day, 3])
         turn, zoom = float(rng.normal(0, 0.012)), float(rng.normal(1, 0.006))
         dx, dy = (float(v) for v in rng.uniform(-3, 3, 2))
-        left = (1 - HEALING[area]) ** day
+        left = _left(area, position, day)
         today = []
         for leaf in leaves:
             severities = {
@@ -139,6 +145,12 @@ def season(
     """
     found = materials or ensure_materials(DEFAULT_CACHE)
     return iter(Season(positions, days, seed, split, found))
+
+
+def _left(area: Area, position: int, day: int) -> float:
+    """The part of the diseases that is left after so many days."""
+    washed = [one for one in WASHED_DAYS if one <= day] if position % 20 == WASHED_POSITION else []
+    return float((1 - HEALING[area]) ** (day - len(washed)) * (1 + WORSE) ** len(washed))
 
 
 @functools.lru_cache(maxsize=512)

@@ -10,13 +10,15 @@ from pathlib import Path
 import clickhouse_connect
 import pytest
 
-from examples.plants.analysis import Study, student_t, study, tables
+from examples.plants.analysis import Study, study, tables
 from examples.plants.chart import draw
+from examples.plants.effects import student_t
+from mqinfer import Blob
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.message import Row
 from mqinfer.ports import Origin
 from mqinfer.tables.sink import Sink
-from stages.plants import Area, Blob, Box, DiseaseGrade, LeafFound, LeafTruth, Position
+from stages.plants import Area, Box, DiseaseGrade, LeafFound, LeafTruth, Position
 
 FIRST, LAST = datetime.date(2026, 5, 4), datetime.date(2026, 5, 8)
 CROPPER = ("leaf_detector", "1")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from examples.plants.analysis import Agreement, Study
+from examples.plants.app import app
 from examples.plants.demo import broken_promises
 from examples.plants.flying import Run
 from examples.plants.local import clear
@@ -41,6 +42,12 @@ def test_it_reports_and_leaves_nothing(demo: subprocess.Popen[str], tmp_path: Pa
     assert report["grades"] == 5 * report["leaves_found"] > 0
     assert report["rows_after_first"] == report["rows_after_second"]
     assert report["dead_letters"] == 0
+    assert report["rows_after_first"].keys() == {*app.rows} - {"reminder", "daily_effect"}
+    assert (report["reports"], report["alarms"], report["mornings"]) == (8, [], 2)
+    assert report["reminders"]["last"] == 4
+    for line in ("reports: 8 of 8", "alarms: 0", "daily analysis: 2", "cache: ", "reminders: 4"):
+        assert f"\n{line}" in out
+    assert (folder / "watch.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "healing.png").read_bytes().startswith(b"\x89PNG")
     assert left_behind(folder) == []
 
@@ -70,12 +77,12 @@ def test_a_death_ends_it_with_the_log(demo: subprocess.Popen[str], tmp_path: Pat
 def test_every_broken_promise_is_named_with_its_figure() -> None:
     rows = {"disease_grade": (500, 1), "leaf_found": (100, 2)}
     good = Study([], [], [Agreement("rust", 500, ["grade_rust 1"], 0.85, 0.98)], 100, 100, 95)
-    run = Run(photographs=10, leaves=100, grades=500, seconds=1.0)
+    run = Run(photographs=10, leaves=100, grades=500, seconds=1.0, expected=0.5)
     assert broken_promises(run, good, rows, rows, dead=0) == []
 
     bad = Study([], [], [Agreement("rust", 500, ["grade_rust 1"], 0.84, 0.97)], 100, 110, 94)
     more = {"disease_grade": (505, 3), "leaf_found": (100, 2)}
-    short = Run(photographs=10, leaves=100, grades=499, seconds=1.0)
+    short = Run(photographs=10, leaves=100, grades=499, seconds=1.0, expected=0.5)
     assert broken_promises(short, bad, rows, more, dead=2) == [
         "499 grades of 100 leaves, not 5 each",
         "precision is 0.940, less than 0.95",
@@ -86,7 +93,7 @@ def test_every_broken_promise_is_named_with_its_figure() -> None:
         "2 dead letters",
     ]
     nothing = Study([], [], [], 0, 0, 0)
-    assert len(broken_promises(Run(0, 0, 0, 1.0), nothing, rows, rows, dead=0)) == 5
+    assert len(broken_promises(Run(0, 0, 0, 1.0, 0.5), nothing, rows, rows, dead=0)) == 5
 
 
 async def test_only_a_folder_of_its_own_is_cleared(tmp_path: Path) -> None:

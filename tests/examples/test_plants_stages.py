@@ -24,15 +24,19 @@ from mqinfer import Blob, Settings
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.errors import PayloadTooLarge
 from mqinfer.image import decode, encode_png
+from mqinfer.replay.promote import Promotions
+from mqinfer.replay.ranges import Wanted
 from mqinfer.rowpacks import layout
 from mqinfer.rowpacks.which import row_subject
 from mqinfer.stack import Stack, StackSettings
 from mqinfer.streams import Stored
 from mqinfer.testing import Harness
-from stages.plants import DISEASES, DroneImage, app
+from stages.plants import DISEASES, DroneImage, Health, app
+from tests.support.replay import runs_of, work
 
 MODELS = Path(__file__).parents[2] / "triton_models"
 DAY = datetime.date(2026, 5, 4)
+DAYS = [datetime.timedelta(days=n) for n in range(2)]
 COLUMNS = [
     "position_id",
     "date",
@@ -137,6 +141,11 @@ async def test_a_photograph_becomes_rows(
     assert await plants.dead() == []
 
 
+async def reported(tables: ClickHouse) -> list[str]:
+    rows = await tables.query("SELECT position_id FROM photo_report")
+    return [row["position_id"] for row in rows]
+
+
 def held(stored: Stored) -> int:
     """How many messages or rows one in the stream is."""
     return 1 if row_subject(stored.subject) is None else layout.count(stored.data)
@@ -146,12 +155,16 @@ async def test_published_again_it_adds_nothing(
     plants: Harness, tables: ClickHouse, settings: Settings, flights: list[Flight]
 ) -> None:
     one = flights[1]
-    everything = (
-        "SELECT * EXCEPT (_sequence, _published, _inserted) FROM disease_grade ORDER BY _id"
-    )
+
+    async def everything() -> list[Any]:
+        names = ("disease_grade", "photo_report", "alarm", "reminder")
+        sql = "SELECT * EXCEPT (_sequence, _published, _inserted) FROM {} ORDER BY _id"
+        rows = [await tables.query(sql.format(name)) for name in names]
+        return [*rows, await plants.state("watch", one.photo.position_id)]
+
     await publish(plants, one)
     await plants.drain()
-    before = await tables.query(everything)
+    before = await everything()
     length = len(await plants.stored())
     await publish(plants, one)  # JetStream knows it
     await plants.drain()
@@ -169,7 +182,8 @@ async def test_published_again_it_adds_nothing(
     leaves = len(await of(tables, "leaf_found", one.photo.position_id))
     again = sum(map(held, (await plants.stored())[length:]))
     assert again >= (1 + 1 + 5) * leaves  # a leaf, where it was found, and its five grades
-    assert await tables.query(everything) == before
+    assert await everything() == before
+    assert len(await plants.timers("expect")) == len({*await reported(tables)})
 
 
 async def test_the_field_plan_becomes_positions(plants: Harness, tables: ClickHouse) -> None:
@@ -291,13 +305,25 @@ async def test_every_bad_photograph_is_told_and_the_good_ones_are_answered(
         await plants.publish_bytes("plants.drone_image", payload)
     await plants.drain()
 
-    letters = {letter.data: letter for letter in await plants.dead()}
+    dead = await plants.dead()
+    letters = {one.data: one for one in dead if one.stored.subject == "dead.plants.crop"}
     assert set(bad) <= set(letters)
     for payload, (kind, reason) in bad.items():
         letter = letters[payload]
         assert reason in letter.reason, letter
         assert kind in (None, letter.kind), letter
-        assert letter.stored.subject == "dead.plants.crop"
+    # What nobody can read dies at every stage that would read it; the others at `crop` alone.
+    unread = {payload for payload, (kind, _) in bad.items() if kind == "decode"}
+    of_expect = {one.data for one in dead if one.stored.subject == "dead.plants.expect"}
+    assert of_expect & set(bad) == unread
+    of_report = [one.data for one in dead if one.stored.subject == "dead.plants.report"]
+    assert all(any(payload in data for payload in unread) for data in of_report)
+    # What could be read has a report, which says why there is nothing in it.
+    reports = await of_day(tables, "photo_report", "bad")
+    assert {tuple(row["reasons"]) for row in reports} == {
+        (f"crop: {letters[payload].reason}",) for payload in set(bad) - unread
+    }
+    assert {(row["leaves"], row["died"], row["grade"]) for row in reports} == {(0, 1, None)}
     rows = await tables.query(
         "SELECT position_id, uniqExact(leaf_crop_idx) AS leaves, count() AS grades "
         "FROM disease_grade WHERE startsWith(position_id, 'good-') GROUP BY position_id"
@@ -305,6 +331,81 @@ async def test_every_bad_photograph_is_told_and_the_good_ones_are_answered(
     assert {row["position_id"] for row in rows} == set(answered)
     assert len({row["leaves"] for row in rows}) == 1  # the same picture, the same answers
     assert all(row["grades"] == 5 * row["leaves"] for row in rows)
+
+
+async def test_a_leaf_that_dies_is_named_in_the_report(
+    plants: Harness, tables: ClickHouse, settings: Settings, flights: list[Flight]
+) -> None:
+    image = flights[0].photo.image.inline
+    assert image is not None
+    await plants.publish(DroneImage("hurt", DAY, Blob(image)))
+    await plants.drain("crop")
+    leaves = Path(settings.blobs) / "hurt" / str(DAY) / "leaf_detector" / "1"
+    (leaves / "1.png").write_bytes(b"this is no picture")
+    await plants.drain()
+
+    (report,) = await of_day(tables, "photo_report", "hurt")
+    count = len([*leaves.iterdir()])
+    grades = [row["predicted_grade"] for row in await of(tables, "disease_grade", "hurt")]
+    assert (report["leaves"], len(grades)) == (count, 5 * (count - 1))
+    assert report["by_grade"] == [grades.count(grade) for grade in range(4)]
+    assert report["grade"] == sum(grades) / len(grades)
+    assert report["worst_grade"] == max(grades)
+    assert report["ungraded"] == [f"{disease} on leaf 1" for disease in DISEASES]
+    assert report["died"] == 5
+    assert [text.split(":")[0] for text in report["reasons"]] == sorted(
+        f"grade_{disease}" for disease in DISEASES
+    )
+    assert all(f"hurt/{DAY}/leaf_detector/1/1.png" in text for text in report["reasons"])
+    assert report["incomplete"] == ""
+
+
+async def of_day(tables: ClickHouse, table: str, position: str) -> list[dict[str, Any]]:
+    return await tables.query(
+        f"SELECT * FROM {table} WHERE position_id = {{position:String}} ORDER BY date",
+        {"position": position},
+    )
+
+
+async def test_a_run_has_reports_and_health_of_its_own_and_sets_no_reminder(
+    plants: Harness, tables: ClickHouse, flights: list[Flight]
+) -> None:
+    image = flights[1].photo.image.inline
+    assert image is not None
+    begin = (await plants.stored())[-1].sequence + 1
+    await plants.publish(*(DroneImage("again", DAY + DAYS[n], Blob(image)) for n in range(2)))
+    await plants.drain()
+    live = await of_day(tables, "photo_report", "again")
+    assert len(live) == 2
+    remembered = await plants.state("watch", "again")
+    timers = await plants.timers("expect")
+
+    store = runs_of(plants)
+    await store.create(stage="crop", wanted=Wanted(from_seq=begin), name="again", downstream=True)
+    await work(plants, "again")
+    rows = await tables.query(
+        "SELECT * EXCEPT (_visible, _version) FROM photo_report__storage FINAL "
+        "WHERE position_id = 'again' AND _run = 'again' ORDER BY date"
+    )
+    fields = [name for name in live[0] if not name.startswith("_")]
+    assert [[row[name] for name in fields] for row in rows] == [
+        [row[name] for name in fields] for row in live
+    ]
+    of_run = await plants.client.state("watch", "again", run="again")
+    assert isinstance(of_run, Health)
+    assert of_run == remembered
+    assert await of_day(tables, "photo_report", "again") == live  # nothing of the run is shown
+    assert await plants.state("watch", "again") == remembered
+    assert await plants.timers("expect") == timers
+
+    promotions = Promotions(plants.app, store, tables)
+    await promotions.promote("again")
+    shown = await of_day(tables, "photo_report", "again")
+    assert [(row["date"], row["_run"]) for row in shown] == [
+        (DAY, "again"),
+        (DAY + DAYS[1], "again"),
+    ]
+    assert await plants.state("watch", "again") == remembered
 
 
 async def test_too_large_a_payload_is_refused_and_the_client_goes_on(

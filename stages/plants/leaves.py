@@ -1,53 +1,24 @@
-"""Drone photographs of plants: find the leaves, grade five diseases on each.
-
-    drone_image --> [crop] --+--> leaf --> [grade_rust] ... [grade_mosaic] --> disease_grade
-                             +--> leaf_found
-    field_plan  --> [chart]  ----> position
-    inspection  --> [record] ----> leaf_truth
-
-What is on the right are rows: tables in ClickHouse. `position` and `leaf_truth` are what people
-know about the field; they make the study's questions plain SQL.
-"""
+"""Photographs to leaves to grades: a detector finds the leaves, five graders look at each."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from msgspec import Meta, Struct
+from typing import TYPE_CHECKING
 
 from examples.plants.crops import SCORE_THRESHOLD, crop_leaf, fit_photo, unfit_boxes
-from mqinfer import App, Blob, Column, Message, Row
+from mqinfer import Blob, Message, Row
 from mqinfer.image import encode_png
+from stages.plants.basics import DISEASES, Box, Grade, PositionId, app
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DISEASES = ("rust", "blight", "mildew", "spot", "mosaic")
 MIN_SIDE = 32  # pixels; nobody could tell a leaf on anything smaller
 
-app = App("plants")
 detector = app.model("leaf_detector")
-
-# It becomes a folder of the blob store and a token of a subject: nothing else may be in it.
-PositionId = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9_-]{0,63}\Z")]
-Grade = Annotated[int, Meta(ge=0, le=3), Column("UInt8")]  # 0 is healthy
-Area = Literal["control", "active"]
-
-
-class Box(Struct, frozen=True):
-    """A rectangle in pixels of the photograph; x1 and y1 are exclusive."""
-
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-
-
-# --- photographs to grades ----------------------------------------------------------------------
 
 
 class DroneImage(Message, subject="drone_image"):
@@ -135,53 +106,3 @@ def grader(disease: str) -> None:
 
 for disease in DISEASES:
     grader(disease)
-
-
-# --- what people know about the field -----------------------------------------------------------
-
-
-class FieldPlan(Message, subject="field_plan"):
-    """Which positions get the medicine; published once."""
-
-    positions: dict[PositionId, Area]
-
-
-class Position(Row, table="position", order_by=("position_id",)):
-    position_id: PositionId
-    area: Area
-
-
-class InspectedLeaf(Struct, frozen=True):
-    box: Box
-    grades: dict[str, Grade]
-
-
-class Inspection(Message, subject="inspection"):
-    """What somebody who stood there says about the leaves on a photograph."""
-
-    position_id: PositionId
-    date: datetime.date
-    leaves: list[InspectedLeaf]
-
-
-class LeafTruth(Row, table="leaf_truth", order_by=("position_id", "date")):
-    position_id: PositionId
-    date: datetime.date
-    leaf_idx: int
-    box: Box
-    grades: dict[str, Grade]
-
-
-@app.stage
-async def chart(plan: FieldPlan) -> list[Position]:
-    """A row a position."""
-    return [Position(position, area) for position, area in plan.positions.items()]
-
-
-@app.stage
-async def record(seen: Inspection) -> list[LeafTruth]:
-    """A row an inspected leaf."""
-    return [
-        LeafTruth(seen.position_id, seen.date, index, leaf.box, leaf.grades)
-        for index, leaf in enumerate(seen.leaves)
-    ]
