@@ -2,7 +2,7 @@
 
     python -m examples.plants.analysis --chart healing.png
 
-What the numbers mean and how sure they are: `examples.plants.effects`.
+What the numbers mean and how sure they are: `stages.plants.effects`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from clickhouse_connect.driver.exceptions import Error
 from rich.console import Console
 from rich.table import Table
 
-from examples.plants.effects import Effect, Mean
-from examples.plants.effects import effects as effects_from
-from examples.plants.effects import means as means_from
-from examples.plants.queries import DETECTION, GRADING, LIVE, effects_of, means_of
 from mqinfer import Settings
+from stages.plants.effects import Effect, Mean
+from stages.plants.effects import effects as effects_from
+from stages.plants.effects import means as means_from
+from stages.plants.queries import DETECTION, GRADING, LIVE, effects_of, means_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Any
 import matplotlib as mpl
 
 from examples.plants.analysis import Study
-from examples.plants.effects import Effect, Mean
 from examples.plants.versions import Versions
+from stages.plants.effects import Effect, Mean
 
 mpl.use("Agg")
 from matplotlib import dates as _dates

@@ -53,7 +53,6 @@ from examples.plants.local import (
     while_alive,
 )
 from examples.plants.progress import Bar, follow
-from examples.plants.queries import GRADED
 from examples.plants.season import Season
 from examples.plants.versions import (
     SURE,
@@ -65,6 +64,7 @@ from examples.plants.versions import (
     truth_table,
     versions,
 )
+from stages.plants.queries import GRADED
 
 RUN, MODEL, DISEASE = "rust2", "grade_rust", "rust"
 DAYS = 11

@@ -16,11 +16,11 @@ from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
-from examples.plants import cache
 from examples.plants.drones import Where
-from examples.plants.effects import Effect, effects
-from examples.plants.queries import COUNTS, INSPECTED, LEAVES, LIVE, effects_of, means_of
+from stages.plants import cache
+from stages.plants.effects import Effect, effects
 from stages.plants.health import DAY, WORSE_DAYS
+from stages.plants.queries import COUNTS, INSPECTED, LEAVES, LIVE, effects_of, means_of
 
 # A position, the first and the third day.
 Worsening = tuple[str, datetime.date, datetime.date]

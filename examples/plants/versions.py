@@ -12,7 +12,7 @@ from clickhouse_connect.driver.client import Client
 from rich.table import Table
 
 from examples.plants.analysis import Study
-from examples.plants.queries import ANSWERED, VERSIONS
+from stages.plants.queries import ANSWERED, VERSIONS
 
 SURE = 3.0  # standard errors; by chance less than 1.4 times in 1,000
 

@@ -18,6 +18,9 @@ What is on the right are rows: tables in ClickHouse. `photo_report` is a table a
     reminder    where no drone has been for a day: a timer
     daily       what the study says every morning: a schedule
     field       what people know about the field
+    queries     the study's questions, as SQL
+    effects     how sure the answers are
+    cache       the frequent ones, kept by ClickHouse
 """
 
 from stages.plants.basics import DISEASES, Area, Box, app

@@ -8,8 +8,8 @@ import zoneinfo
 
 from clickhouse_connect.driver.exceptions import OperationalError
 
-from examples.plants import cache
 from mqinfer import Row, Snooze, Tick
+from stages.plants import cache
 from stages.plants.basics import app
 
 ZONE = "Europe/Berlin"  # where the field is

@@ -12,13 +12,13 @@ import pytest
 
 from examples.plants.analysis import Study, study, tables
 from examples.plants.chart import draw
-from examples.plants.effects import student_t
 from mqinfer import Blob
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.message import Row
 from mqinfer.ports import Origin
 from mqinfer.tables.sink import Sink
 from stages.plants import Area, Box, DiseaseGrade, LeafFound, LeafTruth, Position
+from stages.plants.effects import student_t
 
 FIRST, LAST = datetime.date(2026, 5, 4), datetime.date(2026, 5, 8)
 CROPPER = ("leaf_detector", "1")

@@ -10,9 +10,6 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from examples.plants import cache
-from examples.plants.effects import effects
-from examples.plants.queries import LIVE, effects_of, means_of
 from mqinfer import Row, Settings, Snooze, Tick
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.ports import Origin
@@ -21,8 +18,10 @@ from mqinfer.replay.ranges import Wanted
 from mqinfer.stack.ports import free_port
 from mqinfer.tables.sink import Sink
 from mqinfer.testing import Harness
-from stages.plants import DISEASES, DiseaseGrade, Position, app
+from stages.plants import DISEASES, DiseaseGrade, Position, app, cache
 from stages.plants.daily import ZONE, analyse, day_before
+from stages.plants.effects import effects
+from stages.plants.queries import LIVE, effects_of, means_of
 from tests.support.replay import runs_of, work
 
 FIRST, LAST = datetime.date(2026, 5, 4), datetime.date(2026, 5, 6)

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 
-from examples.plants.effects import Effect, effects
-from examples.plants.queries import GRADES, effects_of
 from mqinfer import Settings
+from stages.plants.effects import Effect, effects
+from stages.plants.queries import GRADES, effects_of
 
 VIEW = "position_grade"
 EVERY = "1 HOUR"
