@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from mqinfer import plan
 from mqinfer.completion import roots
+from mqinfer.completion.waited import TRACKER, joins_of, recorded
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
-from mqinfer.joins.names import TRACKER, joins_of, recorded
 from mqinfer.replay import coverage, runs
 from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
 from mqinfer.state import record
