@@ -7,14 +7,19 @@ the answers are: those that were not told on the way are told then.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
+from mqinfer.errors import Unavailable
 from mqinfer.requests import events
 from mqinfer.requests.events import Event
 from mqinfer.requests.state import Answer, State
 from mqinfer.requests.watch import HEARTBEAT, Watch
+
+AGAIN: Final = 0.25  # seconds between tries, while NATS is away
+OUTAGE: Final = 30.0  # seconds after a deadline for which it is waited for
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +99,40 @@ async def follow(
     told = _Told(after)
     read = True  # the stream, for what was before, or is missing
     while True:
-        if read:
-            async for number, data in stored(told.number + 1):
+        try:
+            if read:
+                async for number, data in stored(told.number + 1):
+                    if one := told.take(number, events.decode(data)):
+                        yield one
+            if not state.open:
+                break
+            pushed = watch.take_events(told.number)
+            state = watch.take_state() or state
+            read = pushed is None or not state.open
+            for number, data in pushed or ():
                 if one := told.take(number, events.decode(data)):
                     yield one
-        if not state.open:
-            break
-        pushed = watch.take_events(told.number)
-        state = watch.take_state() or state
-        read = pushed is None or not state.open
-        for number, data in pushed or ():
-            if one := told.take(number, events.decode(data)):
-                yield one
-        if read or pushed:
-            continue
-        due = max(0.0, state.deadline - now())
-        await watch.changed(min(HEARTBEAT, due + 0.5))
-        if watch.silent:
-            state = await look()
+            if read or pushed:
+                continue
+            due = max(0.0, state.deadline - now())
+            await watch.changed(min(HEARTBEAT, due + 0.5))
+            if watch.silent:
+                state, read = await look(), True
+        except Unavailable:
+            if outlasted(state, now()):
+                raise
+            await asyncio.sleep(AGAIN)
             read = True
     for one in told.rest(await answers(state)):
         yield one
     yield Followed("end", told.number, state=state)
+
+
+def outlasted(state: State, now: float) -> bool:
+    """Whether an outage lasts for longer than anybody would wait for a request.
+
+    Args:
+        state: of the request.
+        now: seconds since the epoch.
+    """
+    return now > state.deadline + OUTAGE

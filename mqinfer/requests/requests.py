@@ -7,6 +7,7 @@ between leaves that to a worker (`tracking`).
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -24,10 +25,11 @@ from mqinfer.errors import (
     PublishTimeout,
     RequestConflict,
     RequestUnknown,
+    Unavailable,
 )
 from mqinfer.requests import places
 from mqinfer.requests import state as states
-from mqinfer.requests.following import Followed, follow
+from mqinfer.requests.following import AGAIN, Followed, follow, outlasted
 from mqinfer.requests.root import publish as publish_root
 from mqinfer.requests.state import Asked, Body, End, Problem, State
 from mqinfer.requests.watch import HEARTBEAT, Watch
@@ -332,7 +334,14 @@ class Requests:
             # What is pushed is pushed at most once: now and then it is read.
             due = max(0.0, state.deadline + GRACE - self._now())
             pushed = await watch.state(min(left, HEARTBEAT, due + 0.01))
-            state = pushed or _known(await self.find(state.id, tenant=state.tenant), state.id)
+            try:
+                found = pushed or await self.find(state.id, tenant=state.tenant)
+            except Unavailable:
+                if until <= time.monotonic() or outlasted(state, self._now()):
+                    raise
+                await asyncio.sleep(AGAIN)  # an outage is waited out, as long as there is time
+                continue
+            state = _known(found, state.id)
         return state
 
 
