@@ -13,7 +13,7 @@ JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 # Of the whole suite alone: a part of it covers a part.
 COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-covered)
 
-.PHONY: help setup demo demo-replay test lint format faults faults-joins faults-states faults-long bench bench-all clean
+.PHONY: help setup demo demo-replay test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ faults: setup  ## 50,000 inputs under 100 faults, then a cluster losing leaders:
 
 faults-joins: setup  ## 2,500 roots of a join, 60,000 messages, under 50 kills and 5 of the server
 	$(BIN)/python -m tests.joins.kills --roots 2500 --kills 50 --server-kills 5
+
+faults-requests: setup  ## 2,000 requests under 40 kills of workers, 20 of who asks and 5 of the server
+	$(BIN)/python -m tests.requests.kills --requests 2000 --kills 40 --askers 20 --server-kills 5
 
 faults-long: setup  ## 300,000 inputs under 500 faults, with the memory of every process: an hour or two
 	$(BIN)/python -m tests.faults --inputs 300000 --faults 500 --cluster-inputs 20000 --cluster-faults 60 --json .cache/faults-long.json --charts .cache

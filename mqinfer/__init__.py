@@ -2,7 +2,7 @@
 
 Declare:   App, Message, Row, State, Blob, Column, Tensor
 Handle:    Context, Died, Tick, Retry, Snooze, Reject, Rejected, Backoff
-Run:       Worker, connect, Client, Settings
+Run:       Worker, connect, Client, Request, Settings
 Errors:    mqinfer.errors
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from mqinfer.client import Client, Worker
+    from mqinfer.requests.request import Request, RequestEvent
     from mqinfer.settings import Settings
 
 __version__ = "0.1.0"
@@ -45,6 +46,8 @@ __all__ = [
     "MqinferError",
     "Reject",
     "Rejected",
+    "Request",
+    "RequestEvent",
     "Retry",
     "Row",
     "Settings",
@@ -60,12 +63,14 @@ __all__ = [
 _LAZY = {
     "Client": "mqinfer.client",
     "Worker": "mqinfer.client",
+    "Request": "mqinfer.requests.request",
+    "RequestEvent": "mqinfer.requests.request",
     "Settings": "mqinfer.settings",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Load `Client`, `Worker` and `Settings` when they are first asked for (PEP 562)."""
+    """Load what runs when it is first asked for (PEP 562)."""
     if name in _LAZY:
         import importlib
 

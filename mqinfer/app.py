@@ -17,6 +17,7 @@ from mqinfer.backoff import Backoff
 from mqinfer.clocked import Clocked, StageKeywords
 from mqinfer.collisions import collisions
 from mqinfer.declared import Declared, declared_in, stage_of, unreadables
+from mqinfer.endpoint import Endpoint, Endpoints, misanswered
 from mqinfer.errors import WiringError
 from mqinfer.joinwiring import misjoined
 from mqinfer.message import Message, Row
@@ -32,14 +33,14 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 # Streams beside an app's own: dead letters, copies of ordered types (`plan`), buckets of NATS.
-_OURS = re.compile(r"-dead$|-settled$|-ordered-|^KV_|^OBJ_")
+_OURS = re.compile(r"-dead$|-settled$|-requests$|-ordered-|^KV_|^OBJ_")
 # Each is a consumer a stage, and an open request a worker.
 MAX_PARTITIONS = 1024
 # `mqinfer.connect`, which stands above this module and puts itself here for `App.connect`.
 connector: Callable[[App, Settings | None], AbstractAsyncContextManager[Any]] | None = None
 
 
-class App(Clocked):
+class App(Clocked, Endpoints):
     """One JetStream stream and what happens on it.
 
     Args:
@@ -69,15 +70,16 @@ class App(Clocked):
         partitions: int = 8,
         lifespan: Lifespan | None = None,
     ):
-        if not _NAME.fullmatch(name) or name in ("dead", "settled"):
+        if not _NAME.fullmatch(name) or name in ("dead", "settled", "requests"):
             raise WiringError(
-                f"an app's name is letters, digits, - and _ (and not 'dead' or 'settled'): {name!r}"
+                "an app's name is letters, digits, - and _ (and not 'dead', 'settled' or "
+                f"'requests'): {name!r}"
             )
         if _OURS.search(name):
             raise WiringError(
-                "an app's name does not end in '-dead' or '-settled', hold '-ordered-' or begin "
-                "with 'KV_' or 'OBJ_': so are streams called that stand beside another app's: "
-                f"{name!r}"
+                "an app's name does not end in '-dead', '-settled' or '-requests', hold "
+                "'-ordered-' or begin with 'KV_' or 'OBJ_': so are streams called that stand "
+                f"beside another app's: {name!r}"
             )
         if not 1 <= partitions <= MAX_PARTITIONS:
             raise WiringError(f"app {name}: partitions={partitions} must be 1 to {MAX_PARTITIONS}")
@@ -89,6 +91,7 @@ class App(Clocked):
         self.duplicate_window = min(parse_duration(duplicate_window), self.max_age)
         self.lifespan = lifespan
         self.models: dict[str, Model] = {}
+        self.endpoints: dict[str, Endpoint] = {}
         self._declared: list[Declared] = []
         self._stages: dict[str, Stage] | None = None
 
@@ -375,6 +378,7 @@ class App(Clocked):
             stages[stage.name] = stage
         problems.extend(collisions(stages))
         problems.extend(misjoined(stages))
+        problems.extend(misanswered(self.endpoints, stages))
         problems.extend(unreadables(stages))
         return stages, problems
 

@@ -36,8 +36,14 @@ class Bucket(Protocol):
             Unavailable: the store does not answer.
         """
 
-    async def save(self, key: str, value: bytes, revision: int) -> int:
+    async def save(self, key: str, value: bytes, revision: int, *, ttl: float | None = None) -> int:
         """Set a value if `revision` (0: none) is still the newest; its own, or 0 if it is not.
+
+        Args:
+            key: of the value.
+            value: that is set.
+            revision: that it replaces; 0 is none.
+            ttl: seconds after which the server drops it; None is never.
 
         Raises:
             Unavailable: the store does not answer; the value may have been set.
@@ -77,6 +83,7 @@ async def change(
     *,
     what: str,
     known: MutableMapping[str, tuple[bytes, int]] | None = None,
+    ttl: Callable[[bytes], float] | None = None,
 ) -> tuple[bytes | None, bytes | None]:
     """Change one value; tried again when another was quicker.
 
@@ -88,6 +95,7 @@ async def change(
         what: is changed, for the text of an error.
         known: values and revisions as the caller believes them to be, which spares reading those;
             brought up to date. Where nothing is to be changed in one, another may have been.
+        ttl: gives the seconds after which the server drops the new value; None is never.
 
     Returns:
         The value before and after.
@@ -109,7 +117,8 @@ async def change(
         elif after is None:
             saved = await bucket.delete(key, revision)
         else:
-            saved = await bucket.save(key, after, revision)
+            lives = None if ttl is None else ttl(after)
+            saved = await bucket.save(key, after, revision, ttl=lives)
         if saved or after == before:
             if known is not None and after is not None:
                 known[key] = after, saved

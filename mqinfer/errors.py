@@ -10,6 +10,11 @@ Three families matter to the engine:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 class MqinferError(Exception):
     """Base of everything raised by mqinfer on purpose."""
@@ -153,6 +158,52 @@ class PayloadTooLarge(PublishError, Reject):
 
 class PublishTimeout(PublishError):
     """No acknowledgement came in time; publishing again under the same id is safe."""
+
+
+class RequestError(MqinferError):
+    """Base of what is told of a request."""
+
+
+class RequestUnknown(RequestError):
+    """There is no request of this id: there never was, or its answer was kept long enough."""
+
+
+class RequestConflict(RequestError):
+    """A key that was used before asks for something else now."""
+
+
+class RequestPending(RequestError, TimeoutError):
+    """The request has not ended in the time that was given; it goes on."""
+
+
+class RequestFailed(RequestError):
+    """The request has no answer, since what came of it could not be handled.
+
+    Attributes:
+        errors: one for each message that came of it and died; none in the errors of such a one.
+        letter: the id of the dead letter, where it is about one of mqinfer's own making.
+    """
+
+    def __init__(self, text: str, *, errors: Sequence[RequestFailed] = (), letter: str = ""):
+        super().__init__(text)
+        self.errors = tuple(errors)
+        self.letter = letter
+
+
+class RequestRejected(RequestFailed):
+    """A handler said that it can never be answered (`Reject`); the text is the handler's."""
+
+
+class RequestInvalid(RequestFailed):
+    """What was asked is no message of its type."""
+
+
+class RequestCanceled(RequestError):
+    """The request was canceled."""
+
+
+class RequestExpired(RequestError):
+    """The deadline of the request came before its end."""
 
 
 class PermissionDenied(MqinferError):

@@ -30,12 +30,16 @@ RUN: Final = "Mq-Run"
 ONLY: Final = "Mq-Only"
 # The messages that somebody waits for all that comes of; see `completion.roots`.
 ROOTS: Final = "Mq-Roots"
+# When nobody wants what comes of a message any more, in seconds since the epoch; see `requests`.
+DEADLINE: Final = "Mq-Deadline"
 # W3C Trace Context. They are handed on as they came, as the standard asks of one that records no
 # span of its own: a parent that nobody has recorded would tear the trace apart.
 TRACE: Final = "traceparent"
 TRACE_STATE: Final = "tracestate"
 MAX_TRACE_STATE: Final = 512
-# JetStream's own: where a message of a stream that copies another comes from.
+# JetStream's own: after which time the server drops a message.
+TTL: Final = "Nats-TTL"
+# And where a message of a stream that copies another comes from.
 SOURCE: Final = "Nats-Stream-Source"
 
 # Ancestors that a header names: the first input and the nearest ones.
@@ -97,7 +101,7 @@ def sent_back(headers: Mapping[str, str], app: str) -> bool:
 
 def disown(headers: dict[str, str], stream: str, sequence: int) -> None:
     """Take from the headers of a message what they say of who it is: that is its place alone."""
-    for name in (ANCESTORS, MODELS, STAGE, RUN, ONLY, ROOTS):
+    for name in (ANCESTORS, MODELS, STAGE, RUN, ONLY, ROOTS, DEADLINE):
         headers.pop(name, None)
     headers[IDENTITY] = f"{stream}:{sequence}"
 

@@ -113,17 +113,23 @@ def _items(hint: Any) -> Iterator[Any]:
         yield item
 
 
-def below(stages: Mapping[str, Stage], root: type[Message]) -> list[Stage]:
-    """The stages that handle `root` and all that comes of it, as far as its joins wait for it.
+def below(stages: Mapping[str, Stage], root: type[Message], *, own: bool = False) -> list[Stage]:
+    """The stages that handle `root` and all that comes of it, as far as it is waited for.
 
-    What a join of another root below it writes is waited for; what its own joins write is not.
+    Args:
+        stages: of the app.
+        root: the type.
+        own: whether what joins of `root` itself write is waited for, as a request does. Those joins
+            do not; what a join of another root below it writes they wait for.
     """
     found: dict[str, Stage] = {}
     kinds = [root]
     for kind in kinds:  # grows
         for stage in stages.values():
-            own = stage.join is not None and stage.join.root is kind and kind is not root
-            if (stage.reads is kind or own) and stage.name not in found:
+            joined = (
+                stage.join is not None and stage.join.root is kind and (own or kind is not root)
+            )
+            if (stage.reads is kind or joined) and stage.name not in found:
                 found[stage.name] = stage
                 kinds += [one for one in stage.writes if one not in kinds]
     return list(found.values())

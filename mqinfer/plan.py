@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from mqinfer.backoff import Backoff
 from mqinfer.completion import roots
+from mqinfer.completion.waited import DEADLINE, TRACKER, Settled, joins_of, recorded, waits
 from mqinfer.errors import ConfigurationError
 from mqinfer.flow.ordered.places import WINDOW, Places
-from mqinfer.joins.names import DEADLINE, TRACKER, Settled, joins_of, recorded
 from mqinfer.message import Message, Row
 from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
+from mqinfer.requests import places as places_of_requests
+from mqinfer.requests.places import Open
 from mqinfer.rowpacks.which import may_come_packed, pack_consumer, pack_subject
 from mqinfer.schedule import Schedule
 from mqinfer.stage import Limits, Stage, Start
@@ -21,6 +23,7 @@ from mqinfer.timers.places import stream_of as timers_stream
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.endpoint import Endpoint
     from mqinfer.join import Join
     from mqinfer.statetype import State
 
@@ -53,6 +56,8 @@ TRACKER_LIMITS = Limits(
 DEADLINE_LIMITS = Limits(
     max_in_flight=512, timeout=float("inf"), concurrency=2, batch_size=256, batch_wait=0.0
 )
+# Open requests of an endpoint that the server remembers for a task, which was given each once.
+OPEN = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class Task:
         dead: it stores the app's dead letters.
         tracker: it is the tracker of the app's joins.
         deadline: the join whose roots it looks at when their deadline is due.
+        endpoint: whose requests it looks after.
     """
 
     name: str
@@ -78,6 +84,12 @@ class Task:
     dead: bool = False
     tracker: bool = False
     deadline: Join | None = None
+    endpoint: Endpoint | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether its messages wait for a deadline: one that has not come is nothing left to do."""
+        return self.deadline is not None or self.endpoint is not None
 
     @property
     def ordered(self) -> bool:
@@ -131,12 +143,15 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
     if app.rows:  # who has tables wants to ask there what failed, too
         known[DEAD_SINK] = Task(DEAD_SINK, DeadLetterRow, SINK_LIMITS, row=DeadLetterRow, dead=True)
     joins = joins_of(app)
-    if joins:
+    if waits(app):
         known[TRACKER] = Task(TRACKER, Settled, TRACKER_LIMITS, tracker=True)
     for join in joins.values():
         if join.deadline is not None:
             name = DEADLINE + join.name
             known[name] = Task(name, join.root, DEADLINE_LIMITS, deadline=join)
+    for endpoint in app.endpoints.values():
+        name = places_of_requests.TASK + endpoint.name
+        known[name] = Task(name, Open, DEADLINE_LIMITS, endpoint=endpoint)
     if not known:
         raise ConfigurationError(f"app {app.name} has no stages: declare one with @app.stage")
     if names is None:
@@ -169,7 +184,7 @@ def _feeds(app: App) -> Callable[[Task, Task], bool]:
     under = recorded(app)
 
     def feeds(task: Task, other: Task) -> bool:
-        if other.deadline is not None:
+        if other.waits:
             return False
         if other.tracker:
             return task.name in under
@@ -274,11 +289,12 @@ def stream_specs(app: App) -> list[StreamSpec]:
     """The streams of an app, but for the copies of ordered types; each behind what it copies."""
     specs = [timers_spec(app)] if uses_timers(app) else []
     specs += [stream_spec(app), dead_stream_spec(app)]
-    return [*specs, records_spec(app)] if joins_of(app) else specs
+    specs += [records_spec(app)] if waits(app) else []
+    return [*specs, places_of_requests.events_spec(app)] if app.endpoints else specs
 
 
 def records_spec(app: App) -> StreamSpec:
-    """The stream of what was settled below the roots of joins; see `completion.record`."""
+    """The stream of what was settled below what is waited for; see `completion.record`."""
     return StreamSpec(
         name=roots.stream(app),
         subjects=(f"settled.{app.name}.>",),
@@ -363,6 +379,8 @@ def stream_of(app: App, task: Task) -> str:
         return copy_spec(app, task.reads).name
     if task.tracker:
         return roots.stream(app)
+    if task.endpoint is not None:
+        return f"KV_{places_of_requests.bucket(app)}"
     return f"{app.name}-dead" if task.dead else app.name
 
 
@@ -394,8 +412,8 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
             filters=_filters(app, task),
             ack_wait=task.limits.ack_wait,
             start=None if task.start == "oldest" else task.start,
-            # Of roots that wait for their deadline the server remembers no more than these.
-            max_ack_pending=-1 if task.deadline is None else task.limits.max_in_flight,
+            # Of what waits for its deadline the server remembers no more than these.
+            max_ack_pending=_remembered(task),
         )
     ]
     if task.packs:
@@ -404,7 +422,15 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
     return specs
 
 
+def _remembered(task: Task) -> int:
+    if task.endpoint is not None:
+        return OPEN
+    return -1 if task.deadline is None else task.limits.max_in_flight
+
+
 def _filters(app: App, task: Task) -> tuple[str, ...]:
     if task.tracker:
         return (roots.subject(app, None),)
+    if task.endpoint is not None:
+        return (f"$KV.{places_of_requests.bucket(app)}.{task.endpoint.name}.*",)
     return (f"dead.{app.name}.>",) if task.dead else app.filters(task.reads)

@@ -377,12 +377,19 @@ class Broker(Feed, Protocol):
         """
 
     def bucket(
-        self, name: str, *, max_age: float = 0.0, replicas: int = 1, ttls: bool = False
+        self,
+        name: str,
+        *,
+        max_age: float = 0.0,
+        replicas: int = 1,
+        ttls: bool = False,
+        pushed: str | None = None,
     ) -> Bucket:
         """A key-value bucket; nothing is asked of the server yet.
 
         One that is made keeps values for `max_age` seconds (0 is for ever), in so many replicas;
-        with `ttls` each may have a time of its own.
+        with `ttls` each may have a time of its own; and what is stored under a key of two tokens is
+        published where `pushed` says, for those who listen at that moment.
         """
 
     async def lost(self) -> None:
@@ -397,3 +404,27 @@ class Broker(Feed, Protocol):
 
     async def close(self) -> None:
         """Close the connection."""
+
+
+# --- what is said now ---------------------------------------------------------------------------
+
+# Subject, payload and header block of something that was said.
+Heard = Callable[[str, bytes, bytes], None]
+
+
+class Core(Protocol):
+    """What NATS does without a stream: whoever listens hears it, and nobody else ever does."""
+
+    def listen(self, subject: str, heard: Heard) -> AbstractAsyncContextManager[None]:
+        """Listen while inside; also again after a reconnection, without what came meanwhile.
+
+        Args:
+            subject: with wildcards.
+            heard: called on the event loop; must not raise or block.
+
+        Raises:
+            Unavailable: the connection is closed.
+        """
+
+    def say(self, subject: str, payload: bytes = b"") -> None:
+        """Say something; it may get lost."""

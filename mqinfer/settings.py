@@ -257,6 +257,13 @@ class Settings:
     blob_timeout: float = _setting(
         30.0, _SECONDS, "longest that reading or writing one blob may take"
     )
+    request_secret: str | None = _setting(
+        None,
+        _TEXT,
+        "what the ids of requests with a key are made with, so that nobody can guess them: any "
+        "text, the same for all that ask",
+        secret=True,
+    )
     inline_blob_bytes: int = _setting(
         65536, _BYTES, "blobs up to this size ride in the message, larger ones go to the store"
     )

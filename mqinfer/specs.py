@@ -25,7 +25,9 @@ class StreamSpec:
     """A stream as an app wants it; None leaves the server's default.
 
     `copies` of one without `subjects` cannot change: JetStream would copy everything again. With
-    `schedules` messages may come later.
+    `schedules` messages may come later. With `ttls` a message may say when it is dropped, and
+    `pushed` is what the server republishes, and as what: subjects with wildcards, of which only
+    those see something that listen at that moment.
     """
 
     name: str
@@ -36,6 +38,8 @@ class StreamSpec:
     duplicate_window: float = 120.0
     copies: CopyOf | None = None
     schedules: bool = False
+    ttls: bool = False
+    pushed: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

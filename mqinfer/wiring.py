@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
 from mqinfer import plan
+from mqinfer.adapters.core import CoreNats
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.scan import Scanner
 from mqinfer.headers import parse_headers
@@ -201,4 +202,6 @@ async def services(
             lines=broker,
             streams=Scanner(broker.client),
             timers=timetable(app, broker),
+            core=CoreNats(broker.client),
+            request_secret=settings.request_secret or "",
         )

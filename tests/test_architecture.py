@@ -12,20 +12,20 @@ from tests import rooms
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
     "errors identity birth times split backoff hints opened referred context later message row "
-    "column statetype completion join joinwiring declared blob blobfields readable beside codec "
-    "written model signature stage collisions app clocked cron schedule tick settings observe "
-    "metrics image imageheader jpeg counts collector http bucket streams specs ports signals "
-    "starting headers origin processors varint supervise",
+    "column statetype completion join endpoint joinwiring declared blob blobfields readable beside "
+    "codec written model signature stage collisions app clocked cron schedule tick settings "
+    "observe metrics image imageheader jpeg counts collector http bucket streams specs ports "
+    "signals starting headers origin processors varint supervise",
     "rowpacks",
     "flow",
-    "inference tables timers joins",
+    "inference tables timers joins requests",
     "plan",
     "state",
     "worker",
     "replay operate",
     "adapters",
     "wiring",
-    "client clienttimers clientstates",
+    "client clienttimers clientstates clientrequests",
     "fakemodels",
     "testing stack packed bench cli __main__ mqinfer",
 )

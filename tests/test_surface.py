@@ -16,15 +16,17 @@ import pytest
 
 from mqinfer.app import App
 from mqinfer.client import Client
+from mqinfer.clientrequests import ClientRequests
 from mqinfer.clientstates import ClientStates
 from mqinfer.clienttimers import ClientTimers
 from mqinfer.clocked import Clocked
+from mqinfer.endpoint import Endpoints
 from mqinfer.message import Message, MessageMeta, Row
 from mqinfer.statetype import State, StateMeta
 
 MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack")
 # Classes of which a part lies in a file of its own.
-WHOLES, PARTS = (App, Client), (Clocked, ClientTimers, ClientStates)
+WHOLES, PARTS = (App, Client), (Clocked, Endpoints, ClientTimers, ClientStates, ClientRequests)
 KINDS = tuple(type(inspect.Parameter.KEYWORD_ONLY))
 KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
@@ -51,6 +53,14 @@ class App(
         tolerance: float | str = 60.0,
         **stage: Unpack[StageKeywords],
     ) -> Callable[[Handler], Handler]
+    endpoint(
+        name: str,
+        reads: type[Message],
+        *,
+        answers: type[Message] | tuple[type[Message], ...],
+        deadline: float | str = '5m',
+        keep: float | str = '24h',
+    ) -> Endpoint
     every(
         period: float | str,
         *,
@@ -139,6 +149,7 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
 class Client(app: App, services: Services, inference: Inference | None = None)
     blobs: BlobStore
     async cancel(name: str, *, key: object = None, stage: str | None = None) -> bool
+    async get_request(id: str, *, tenant: str = '') -> Request
     async lag(name: str) -> int
     async later(
         message: Message,
@@ -172,6 +183,16 @@ class Client(app: App, services: Services, inference: Inference | None = None)
         timeout: float = 30.0,
         on_repeat: Callable[[str], object] | None = None,
     ) -> str
+    async request(
+        message: Message,
+        *,
+        endpoint: str | None = None,
+        wait: float = 0.0,
+        key: str | None = None,
+        tenant: str = '',
+        headers: Mapping[str, str] | None = None,
+    ) -> Request
+    async requests() -> Requests
     async state(stage: str, key: object, *, run: str | None = None) -> State | None
     async state(stage: str, key: object, kind: type[S], *, run: str | None = None) -> S | None
     async states(stage: str, *, run: str | None = None) -> dict[str, State]
@@ -247,6 +268,30 @@ class Model(
 class MqinferError(Exception)
 class Reject(MqinferError)
 class Rejected(reason: str)
+class Request(requests: Requests, state: State, codec: Codec, *, replayed: bool = False)
+    answers: tuple[Message, ...]
+    async cancel() -> bool
+    created: float
+    deadline: float
+    done: bool
+    endpoint: str
+    errors: tuple[RequestFailed, ...]
+    events(*, after: int = 0) -> AsyncGenerator[RequestEvent]
+    expires: float
+    async facts() -> dict[str, Any]
+    id: str
+    models: dict[str, str]
+    async refresh() -> Request
+    async result(wait: float | None = None) -> tuple[Message, ...]
+    status: Status
+    async wait(seconds: float | None = None) -> Request
+class RequestEvent(
+    kind: Literal['progress', 'answer', 'end'],
+    number: int,
+    settled: int = 0,
+    open: int = 0,
+    answer: Message | None = None,
+)
 class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
 class Row(Message)
 class Settings(
@@ -273,6 +318,7 @@ class Settings(
     blobs: str = '.mqinfer/blobs',
     blob_cache: str | None = None,
     blob_timeout: float = 30.0,
+    request_secret: str | None = None,
     inline_blob_bytes: int = 65536,
     max_pixels: int = 100000000,
     max_image_bytes: int = 268435456,
@@ -341,6 +387,15 @@ class PermissionDenied(MqinferError)
 class PublishError(MqinferError)
 class PublishTimeout(PublishError)
 class Reject(MqinferError)
+class RequestCanceled(RequestError)
+class RequestConflict(RequestError)
+class RequestError(MqinferError)
+class RequestExpired(RequestError)
+class RequestFailed(text: str, *, errors: Sequence[RequestFailed] = (), letter: str = '')
+class RequestInvalid(RequestFailed)
+class RequestPending(RequestError, TimeoutError)
+class RequestRejected(RequestFailed)
+class RequestUnknown(RequestError)
 class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
 class Snooze(reason: str = 'not yet', *, after: float)
 class SnoozedTooLong(MqinferError)

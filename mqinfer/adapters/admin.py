@@ -119,6 +119,10 @@ def stream_config(spec: StreamSpec) -> dict[str, Any]:
     if spec.schedules:  # such a stream must not refuse what is new
         config |= {"allow_msg_schedules": True, "allow_msg_ttl": True, "allow_rollup_hdrs": True}
         config["discard"] = "old"
+    if spec.ttls:
+        config["allow_msg_ttl"] = True
+    if spec.pushed is not None:
+        config["republish"] = dict(zip(("src", "dest"), spec.pushed, strict=True))
     if spec.copies is not None:
         # A source each: of one that takes two subjects the server looks through all subjects of the
         # stream for every message that it copies (nats-server 2.12).

@@ -23,11 +23,16 @@ from mqinfer.adapters.publisher import WrongRevision
 from mqinfer.bucket import PutDone
 from mqinfer.errors import ConflictError, PublishTimeout, Unavailable
 from mqinfer.flow.publishing import publish_stored
-from mqinfer.identity import MSG_ID, header_block, parse_header_block
+from mqinfer.identity import MSG_ID, TTL, header_block, parse_header_block
 from mqinfer.ports import PublishDone
 
 _TIMEOUT = 30.0
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+
+
+def seconds(ttl: float) -> str:
+    """A time to live as its header has it: whole seconds, one at least."""
+    return f"{max(1, math.ceil(ttl))}s"
 
 
 class Connection(admin.Connection, Protocol):
@@ -80,6 +85,8 @@ class JetStreamBucket:
         max_age: seconds that values are kept, where the bucket is made; 0 is for ever.
         replicas: of a bucket that is made.
         ttls: whether values of a bucket that is made may have a `ttl` each (ADR-43).
+        pushed: where a bucket that is made publishes what it stored: of each token of a key's two
+            one wildcard, as JetStream's subject transforms have them.
     """
 
     def __init__(
@@ -90,6 +97,7 @@ class JetStreamBucket:
         max_age: float = 0.0,
         replicas: int = 1,
         ttls: bool = False,
+        pushed: str | None = None,
     ):
         self._connection = connection
         self._bucket = bucket
@@ -98,6 +106,7 @@ class JetStreamBucket:
         self._max_age = max_age
         self._replicas = replicas
         self._ttls = ttls
+        self._pushed = pushed
 
     async def ensure(self) -> None:
         """Create the bucket if there is none; see `Bucket.ensure`."""
@@ -117,6 +126,8 @@ class JetStreamBucket:
         }
         if self._ttls:
             config["allow_msg_ttl"] = True
+        if self._pushed:
+            config["republish"] = {"src": f"{self._prefix}*.*", "dest": self._pushed}
         try:
             await admin.ask(api, f"STREAM.CREATE.{self._stream}", config, f"bucket {self._bucket}")
         except admin.JetStreamError as error:
@@ -130,9 +141,9 @@ class JetStreamBucket:
             return None
         return base64.b64decode(message.get("data") or ""), int(message["seq"])
 
-    async def save(self, key: str, value: bytes, revision: int) -> int:
+    async def save(self, key: str, value: bytes, revision: int, *, ttl: float | None = None) -> int:
         """Set a value if `revision` is still the newest; see `Bucket.save`."""
-        return await self._put(key, value, revision, {})
+        return await self._put(key, value, revision, {} if ttl is None else {TTL: seconds(ttl)})
 
     def put(
         self, key: str, value: bytes, revision: int, done: PutDone, *, ttl: float | None = None
@@ -140,7 +151,7 @@ class JetStreamBucket:
         """Set a value if `revision` is still the newest; see `Bucket.put`."""
         # Not through `header_block`: this runs for every message of a stage that remembers.
         header = f"NATS/1.0\r\n{EXPECTED}: {revision}\r\n"
-        header += "\r\n" if ttl is None else f"Nats-TTL: {math.ceil(ttl)}s\r\n\r\n"
+        header += "\r\n" if ttl is None else f"{TTL}: {seconds(ttl)}\r\n\r\n"
         stored: list[int] = []
 
         def answered(error: Exception | None, _repeat: bool) -> None:

@@ -226,10 +226,17 @@ class JetStream:
     # --- buckets --------------------------------------------------------------------------------
 
     def bucket(
-        self, name: str, *, max_age: float = 0.0, replicas: int = 1, ttls: bool = False
+        self,
+        name: str,
+        *,
+        max_age: float = 0.0,
+        replicas: int = 1,
+        ttls: bool = False,
+        pushed: str | None = None,
     ) -> JetStreamBucket:
         """A key-value bucket; see `Broker.bucket`."""
-        return JetStreamBucket(self, name, max_age=max_age, replicas=replicas, ttls=ttls)
+        options = {"max_age": max_age, "replicas": replicas, "ttls": ttls, "pushed": pushed}
+        return JetStreamBucket(self, name, **options)  # type: ignore[arg-type]
 
     # --- pulling --------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import typer
 from mqinfer.cli import options
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json
+from mqinfer.errors import ConfigurationError
 
 
 def permissions(
@@ -20,6 +21,10 @@ def permissions(
     run: Annotated[
         list[str] | None,
         typer.Option(metavar="RUN", help="A replay run to work on as well; '*' is any."),
+    ] = None,
+    endpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="E", help="Of a client that asks this endpoint; '*' is all."),
     ] = None,
     inbox_prefix: Annotated[
         str,
@@ -37,21 +42,29 @@ def permissions(
     \b
       mqinfer permissions plants:app --stage crop --inbox-prefix _INBOX_crop
       mqinfer permissions plants:app --run may --inbox-prefix _INBOX_may
+      mqinfer permissions plants:app --endpoint grade --inbox-prefix _INBOX_web
     """
     from mqinfer.operate.permissions import permissions as least
+    from mqinfer.operate.permissions import requester
 
     loaded = load_app(app)
     store = options.load_settings(blobs=blobs).blobs
     bucket = None
     if store.startswith("nats://"):
         bucket = store.removeprefix("nats://").strip("/") or f"{loaded.name}-blobs"
-    found = least(
-        loaded,
-        stage or None,
-        replays=run or (),
-        inbox_prefix=inbox_prefix,
-        blob_bucket=bucket,
-    )
+    if endpoint and (stage or run):
+        raise ConfigurationError("--endpoint is of a client, and goes without --stage and --run")
+    if endpoint:
+        chosen = None if "*" in endpoint else endpoint
+        found = requester(loaded, chosen, inbox_prefix=inbox_prefix, blob_bucket=bucket)
+    else:
+        found = least(
+            loaded,
+            stage or None,
+            replays=run or (),
+            inbox_prefix=inbox_prefix,
+            blob_bucket=bucket,
+        )
     if as_json:
         print_json({"publish": list(found.publish), "subscribe": list(found.subscribe)})
     else:

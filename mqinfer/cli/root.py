@@ -17,6 +17,7 @@ _COMMANDS = (
     "up",
     "worker",
     "publish",
+    "request",
     "status",
     "replay",
     "tables",
@@ -32,6 +33,7 @@ _COMMANDS = (
     "settings",
     "dead",
     "runs",
+    "requests",
 )
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.

@@ -14,7 +14,7 @@ from operator import itemgetter
 import msgspec
 
 from mqinfer.completion.progress import CHANGED, COMPLETE, LIMIT, TOO_MANY, Decision, node, split
-from mqinfer.completion.record import First, Output, Payload, Record, nodes_of, whole
+from mqinfer.completion.record import First, Output, Payload, Record, firsts, nodes_of, whole
 from mqinfer.identity import format_models, parse_models
 
 MAX_BYTES = 64 * 1024 * 1024  # of the payloads that one root's outputs may have together
@@ -30,7 +30,8 @@ class Died(msgspec.Struct, array_like=True, frozen=True):
     Attributes:
         stage: that gave up on it.
         id: of the message.
-        kind: "decode", "rejected", "failed", "timeout" or "killed".
+        kind: "decode", "rejected", "failed", "timeout" or "killed"; "canceled" or "expired": it
+            was passed over, and no dead letter, since the request that it came of had ended.
         reason: its text.
     """
 
@@ -60,7 +61,7 @@ class Tale(msgspec.Struct, frozen=True):
     Attributes:
         id: identity of the root, "" where no stage has told of it yet.
         first: the root, or None.
-        root: its bytes, or None.
+        root: its bytes, or None where nobody wants them.
         outputs: of the types that were asked for, in the order of their causes.
         died: what was dead-lettered, in that order.
         how: COMPLETE, or why it is not.
@@ -143,10 +144,11 @@ class _Walk:
         readers: dict[str, str] = {}
         for record in self._roots:
             assert record.first is not None
-            if self.first is None and (data := self._data(record)):
+            data = self._data(record)
+            if self.first is None and data is not None:
                 self.id, self.first = record.id, record.first
-                self.root = data[record.first.payload]
-            readers.update(dict.fromkeys(record.first.readers, record.id))
+                self.root = data[record.first.payload] if record.first.payload >= 0 else None
+            readers |= {reader: identity for identity, reader in firsts(record)}
         # By a stack, not by calls: a chain may be as long as a root may have messages.
         todo: list[_Step] = [(readers[name], name) for name in sorted(readers, reverse=True)]
         while todo:

@@ -74,10 +74,11 @@ class First(msgspec.Struct, array_like=True, frozen=True):
 
     Attributes:
         readers: the stages that read it.
-        payload: place in the record's data.
+        payload: place in the record's data; -1: nobody wants it.
         published: nanoseconds since the epoch, when the stream stored it.
         headers: those that its children have of it.
         outer: the roots that it came of itself, as in the header.
+        joins: those whose root it is, where they are waited for, too: of a request.
     """
 
     readers: tuple[str, ...]
@@ -85,6 +86,7 @@ class First(msgspec.Struct, array_like=True, frozen=True):
     published: int
     headers: dict[str, str]
     outer: str = ""
+    joins: tuple[str, ...] = ()
 
 
 class Record(msgspec.Struct, array_like=True, frozen=True):
@@ -175,11 +177,20 @@ def nodes_of(output: Output, kind: Kind, run: str) -> Iterator[tuple[str, str]]:
         yield joined_id(output.id, join, run), join
 
 
+def firsts(record: Record) -> Iterator[tuple[str, str]]:
+    """Message and reader of each node that a root opens, by one of its own records."""
+    if record.first is not None:
+        for reader in record.first.readers:
+            yield record.id, reader
+        for join in record.first.joins:
+            yield joined_id(record.id, join, record.run), join
+
+
 def effect(record: Record) -> Effect:
     """What a record adds to what is opened and settled."""
     opens = [node(record.id, name) for name in record.pieces]
     if record.first is not None:
-        opens += [node(record.id, reader) for reader in record.first.readers]
+        opens += [node(*one) for one in firsts(record)]
     for output in record.outputs:
         for identity, reader in nodes_of(output, record.kinds[output.kind], record.run):
             opens.append(node(identity, reader))
@@ -203,7 +214,7 @@ def cut(record: Record, size: int = PIECE, limit: int = LIMIT) -> list[Record]:
         limit: the most outputs.
     """
     if len(record.outputs) > limit:
-        keep = record.data[:1] if record.first is not None else ()
+        keep = record.data[:1] if record.first is not None and record.first.payload >= 0 else ()
         outputs = tuple(
             msgspec.structs.replace(one, data=-1) for one in record.outputs[: limit + 1]
         )

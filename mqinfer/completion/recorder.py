@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
+from msgspec import Struct
+
 from mqinfer.codec import CONTENT_TYPES
 from mqinfer.completion import roots
 from mqinfer.completion.progress import outputs_in
@@ -30,6 +32,7 @@ from mqinfer.completion.roots import Root
 from mqinfer.identity import (
     ANCESTORS,
     CONTENT_TYPE,
+    DEADLINE,
     MODELS,
     MSG_ID,
     ROOTS,
@@ -48,8 +51,9 @@ if TYPE_CHECKING:
     from mqinfer.message import Message
     from mqinfer.ports import Delivery
 
-_KEPT = (ANCESTORS, MODELS, TRACE, TRACE_STATE, CONTENT_TYPE)
+_KEPT = (ANCESTORS, MODELS, TRACE, TRACE_STATE, CONTENT_TYPE, DEADLINE)
 _MAX_HEADER = 4_000  # characters of one that is kept
+_MAX_NUMBER = 40
 _MAX_REASON = 500
 
 
@@ -71,6 +75,24 @@ class Handled(Protocol):
         """As the stream gave it."""
 
 
+class Asked(Struct, frozen=True):
+    """Of a stage that reads what an endpoint does: its requests are roots as well.
+
+    Attributes:
+        kinds: what the roots of these endpoints have for a type.
+        readers: of the type.
+        joins: those whose root such a message is.
+    """
+
+    kinds: frozenset[str]
+    readers: tuple[str, ...]
+    joins: tuple[str, ...]
+
+    def is_of(self, identity: str, root: Root) -> bool:
+        """Whether a message is the request that a root is, and not what came of it."""
+        return root.kind in self.kinds and root.token in identity
+
+
 class Recorder:
     """Records of one stage.
 
@@ -79,6 +101,7 @@ class Recorder:
         stage: its name.
         run: the replay run, or None.
         root: the readers of the type that the stage reads, if that is a root's; else None.
+        asked: where an endpoint reads that type.
         kind: the subject of that type.
         kinds: by type that it writes, who reads it now.
         wanted: by the subject of a root's type, the subjects of the outputs asked for.
@@ -95,6 +118,7 @@ class Recorder:
         run: str | None,
         *,
         root: Sequence[str] | None,
+        asked: Asked | None = None,
         kind: str,
         kinds: Mapping[type[Message], Kind],
         wanted: Mapping[str, Collection[str]],
@@ -108,6 +132,7 @@ class Recorder:
         self._stage = stage
         self._run = run
         self._root = None if root is None else tuple(root)
+        self._asked = asked
         self._kind = kind
         self._kinds = kinds
         self._wanted = wanted
@@ -127,9 +152,14 @@ class Recorder:
         return (roots.root_of(self._kind, context.id, self._run), *outer)[: roots.MAX_ROOTS]
 
     def header(self, job: Handled) -> str:
-        """The header line of a message's outputs, or ""."""
+        """The header lines of a message's outputs, or ""."""
         found = self.roots_of(job)
-        return header_line(ROOTS, roots.text(found)) if found else ""
+        if not found:
+            return ""
+        assert job.context is not None
+        line = header_line(ROOTS, roots.text(found))
+        deadline = (job.context.headers or {}).get(DEADLINE)
+        return line + header_line(DEADLINE, deadline[:_MAX_NUMBER]) if deadline else line
 
     def note(self, job: Handled, outputs: Sequence[Message], first: int) -> None:
         """These outputs are about to be published."""
@@ -193,6 +223,7 @@ class Recorder:
         context = job.context
         assert context is not None
         own = self._root is not None and root == roots.root_of(self._kind, context.id, self._run)
+        asked = self._asked
         data: list[Payload] = []
         first = None
         if own:
@@ -209,6 +240,9 @@ class Recorder:
                 },
                 outer=roots.text(outer),
             )
+        elif asked is not None and asked.is_of(context.id, root):
+            # What was asked is kept with the request; the joins wait for it, and it for them.
+            first = First(asked.readers, -1, job.delivery.published, {}, joins=asked.joins)
         wanted = self._wanted[root.kind]
         places: dict[type[Message], int] = {}
         outputs = []

@@ -44,6 +44,16 @@ class Waiting(Protocol):
     def wanted(self, name: str) -> Collection[str]:
         """The subjects of the outputs that one of them asks for."""
 
+    def advance(self, name: str, root: Root, records: Sequence[Record], known: Progress) -> None:
+        """Something below a root is settled, and not all: nobody relies on hearing it.
+
+        Args:
+            name: who waits.
+            root: for what.
+            records: that are new, or come again.
+            known: of the root.
+        """
+
     async def tell(self, name: str, root: Root, told: Tale) -> None:
         """Tell one of them; it may be told again, of the same.
 
@@ -107,7 +117,11 @@ class Tracker:
             after = progress.added(before, effects, names, most)
             return value if after == before else progress.encode(after)
 
-        await self._tell(root, await self._change(root, union), names)
+        known = await self._change(root, union)
+        for name in names:
+            if name not in known.decided and not known.done:
+                self._waiting.advance(name, root, records, known)
+        await self._tell(root, known, names)
 
     async def late(self, root: Root, name: str, fallback: Tale) -> None:
         """The deadline of one who waits has passed: it is told of what there is.

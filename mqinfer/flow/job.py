@@ -178,10 +178,12 @@ class State(enum.Enum):
 
 
 class Interruption(enum.Enum):
-    """Why a handler was cancelled, other than for a stop."""
+    """Why a handler was cancelled, other than for a stop; the last two: its request is so."""
 
     TIMEOUT = "it ran past its stage's timeout"
     NOT_OURS = "its message is another worker's by now"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
 
 
 WAITING, HANDLING, STORING, SETTLED = State

@@ -358,16 +358,16 @@ class Runner:
         (job,) = jobs
         if job.interrupted is Interruption.NOT_OURS:
             self._settler.hand_back(job)  # without a word, unless it is ours again by now
+        elif job.interrupted in (Interruption.CANCELED, Interruption.EXPIRED):
+            self._settler.unwanted(job, job.interrupted)
         elif job.interrupted is Interruption.TIMEOUT:
-            error = HandlerTimeout(
+            text = (
                 f"stage {self.name} took longer than its timeout of {self._limits.timeout} s; "
                 "raise timeout=, or call ctx.progress() as the work advances"
             )
-            self._settler.failed(job, error)
+            self._settler.failed(job, HandlerTimeout(text))
         else:
-            text = (
-                "the handler raised CancelledError, though nobody cancelled it: it awaited what was"
-            )
+            text = "the handler raised CancelledError, not being cancelled: it awaited what was"
             self._settler.failed(job, RuntimeError(text))
 
     # --- time -----------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import structlog
 from mqinfer.flow.burying import Burying
 from mqinfer.flow.deadletter import kind_of
 from mqinfer.flow.emitter import Emitter
-from mqinfer.flow.job import SETTLED, STORING, Job
+from mqinfer.flow.job import SETTLED, STORING, Interruption, Job
 from mqinfer.flow.outcome import Dead, outcome
 from mqinfer.flow.past import Past
 from mqinfer.flow.recording import Recording
@@ -242,6 +242,25 @@ class Settler:
                 only=job.delivery.headers.get(ONLY),
             )
             self._end(job)
+
+    def unwanted(self, job: Job, why: Interruption) -> None:
+        """The request that the message came of has ended: acknowledge it without an answer.
+
+        Whoever else waits for what came of it is told that it was passed over.
+        """
+        if not self.holds(job):
+            return
+        job.unpublished += 1  # never let go: from now on nothing but `ended` settles it
+
+        def ended() -> None:
+            self._broker.ack(job.delivery)
+            self._metrics.skipped()
+            self._end(job)
+
+        if self._recorder is None:
+            ended()
+        else:
+            self._record(job, "dead", (why.value, f"the request is {why.value}"), ended)
 
     def passed_over(self, delivery: Delivery) -> None:
         """The policy does not admit the message: acknowledge it, it never was a job."""

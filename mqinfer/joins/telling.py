@@ -18,6 +18,7 @@ from mqinfer.completion import roots
 from mqinfer.completion.assemble import Died, Found, Tale
 from mqinfer.completion.progress import COMPLETE
 from mqinfer.completion.record import Payload, joined_id
+from mqinfer.completion.waited import TRACKER
 from mqinfer.errors import MqinferError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import (
@@ -32,11 +33,12 @@ from mqinfer.identity import (
     header_block,
     parse_ancestors,
 )
-from mqinfer.joins.names import TRACKER
 
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
+    from mqinfer.completion.progress import Progress
+    from mqinfer.completion.record import Record
     from mqinfer.completion.roots import Root
     from mqinfer.join import Join
     from mqinfer.ports import Broker
@@ -85,6 +87,9 @@ class Telling:
     def wanted(self, name: str) -> Collection[str]:
         """The subjects of what a join asks for."""
         return {kind.__mqinfer__.subject for kind in self._joins[name].of}
+
+    def advance(self, name: str, root: Root, records: Sequence[Record], known: Progress) -> None:
+        """A join is told of all at once."""
 
     async def tell(self, name: str, root: Root, told: Tale) -> None:
         """Publish it for the stage of a join.

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from mqinfer import plan
 from mqinfer.completion import roots
+from mqinfer.completion.waited import TRACKER, asked_of, joins_of, recorded, waits
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
-from mqinfer.joins.names import TRACKER, joins_of, recorded
 from mqinfer.replay import coverage, runs
+from mqinfer.requests import places
 from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
 from mqinfer.state import record
 from mqinfer.timers.places import stream_of as timers_stream
@@ -71,6 +72,7 @@ def permissions(
     Raises:
         ConfigurationError: an unknown name, or one that cannot be a run's.
     """
+    subscribe = [f"{inbox_prefix}.>"]
     publish: dict[str, None] = {}
     bucket = plan.state_bucket(app)
     for stream in (app.name, f"{app.name}-dead", f"KV_{bucket}"):
@@ -115,14 +117,79 @@ def permissions(
     if aliases.followed(app) and any(task.stage is not None for task in tasks):
         publish[f"$JS.API.STREAM.MSG.GET.KV_{aliases.bucket(app)}"] = None
     publish.update(dict.fromkeys(_of_joins(app, tasks)))
+    if app.endpoints:
+        publish.update(dict.fromkeys(_of_requests(app, tasks)))
+        if any(task.name in asked_of(app) for task in tasks):
+            subscribe.append(places.canceled(app))
     for run in replays:
         publish.update(dict.fromkeys(_of_run(app, run, tasks)))
     if blob_bucket is not None:
-        objects = f"OBJ_{blob_bucket}"
-        for call in ("INFO", "MSG.GET", "PURGE"):
-            publish[f"$JS.API.STREAM.{call}.{objects}"] = None
-        publish[f"$O.{blob_bucket}.>"] = None
-    return Permissions(tuple(publish), (f"{inbox_prefix}.>",))
+        publish.update(dict.fromkeys(_of_blobs(blob_bucket)))
+    return Permissions(tuple(publish), tuple(subscribe))
+
+
+def requester(
+    app: App,
+    names: Sequence[str] | None = None,
+    *,
+    inbox_prefix: str = "_INBOX",
+    blob_bucket: str | None = None,
+) -> Permissions:
+    """What a client needs that asks some endpoints, and does nothing else.
+
+    Args:
+        app: whose.
+        names: of endpoints; None is all.
+        inbox_prefix: as of `permissions`, and so is:
+        blob_bucket: where blobs are kept, if that is a bucket in NATS.
+
+    Raises:
+        ConfigurationError: an unknown name.
+    """
+    chosen = list(app.endpoints) if names is None else list(names)
+    if unknown := [name for name in chosen if name not in app.endpoints]:
+        raise ConfigurationError(
+            f"app {app.name} has no endpoint {', '.join(unknown)}; it has "
+            f"{', '.join(app.endpoints) or 'none'}"
+        )
+    bucket, stream = places.bucket(app), places.stream(app)
+    publish: dict[str, None] = {}
+    streams = [app.name, f"KV_{bucket}", stream]
+    streams += [timers_stream(app.name)] if plan.uses_timers(app) else []
+    for one in streams:  # whether they are there
+        publish[f"$JS.API.STREAM.INFO.{one}"] = None
+    publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
+    publish[f"$JS.API.DIRECT.GET.{stream}"] = None
+    subscribe = [f"{inbox_prefix}.>"]
+    for name in chosen:
+        publish[f"$KV.{bucket}.{name}.*"] = None
+        publish.update(dict.fromkeys(app.filters(app.endpoints[name].reads)))
+        publish[f"requests.{app.name}.cancel.{name}.*"] = None
+        subscribe.append(f"requests.{app.name}.push.{name}.*.*")
+    if blob_bucket is not None:
+        publish.update(dict.fromkeys(_of_blobs(blob_bucket)))
+    return Permissions(tuple(publish), tuple(subscribe))
+
+
+def _of_blobs(bucket: str) -> Iterator[str]:
+    """What reading and writing blobs in NATS takes."""
+    for call in ("INFO", "MSG.GET", "PURGE"):
+        yield f"$JS.API.STREAM.{call}.OBJ_{bucket}"
+    yield f"$O.{bucket}.>"
+
+
+def _of_requests(app: App, tasks: Sequence[plan.Task]) -> Iterator[str]:
+    """What tracking requests, and looking after those that are open, takes."""
+    bucket = places.bucket(app)
+    for stream in (places.stream(app), f"KV_{bucket}"):  # whether they are there
+        yield f"$JS.API.STREAM.INFO.{stream}"
+    if any(task.tracker or task.endpoint for task in tasks):
+        yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
+        yield f"$KV.{bucket}.>"
+        yield places.event(app)
+    for task in tasks:
+        if task.endpoint is not None:
+            yield from app.filters(task.endpoint.reads)
 
 
 def _of_partitions(app: App, task: plan.Task) -> Iterator[str]:
@@ -189,12 +256,12 @@ def _of_joins(app: App, tasks: Sequence[plan.Task], run: str | None = None) -> I
     under = recorded(app)
     if any(task.name in under for task in tasks):
         yield roots.subject(app, run)
-    if not joins_of(app):
+    if not waits(app):
         return
     bucket = roots.bucket(app)
     for stream in (roots.stream(app), f"KV_{bucket}"):  # whether they are there
         yield f"$JS.API.STREAM.INFO.{stream}"
-    if any(task.tracker or task.deadline for task in tasks):
+    if any(task.tracker or task.waits for task in tasks):
         yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
         yield f"$KV.{bucket}.>"
         yield f"$JS.API.DIRECT.GET.{roots.stream(app)}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
 from mqinfer.completion import roots
-from mqinfer.joins.names import TRACKER
+from mqinfer.completion.waited import TRACKER
 from mqinfer.ports import ConsumerSpec, ConsumerState
 from mqinfer.replay import runs
 from mqinfer.replay.coverage import RunInput, row_types

@@ -25,8 +25,8 @@ import structlog
 
 from mqinfer import plan
 from mqinfer.completion import roots
+from mqinfer.completion.waited import joins_of
 from mqinfer.errors import ConfigurationError, MqinferError
-from mqinfer.joins.names import joins_of
 from mqinfer.replay import consumers, coverage, runs
 from mqinfer.replay.run import DISCARD, ERASE, PROMOTE, UNDO, Run, State, moved
 from mqinfer.tables.migrate import ensure_table

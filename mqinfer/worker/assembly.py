@@ -12,7 +12,9 @@ import structlog
 from mqinfer import plan
 from mqinfer.codec import Codec
 from mqinfer.completion import record, roots
-from mqinfer.completion.tracker import Tracker
+from mqinfer.completion.several import Several
+from mqinfer.completion.tracker import Tracker, Waiting
+from mqinfer.completion.waited import asked_of, endpoints_of, joins_of, recorder
 from mqinfer.flow.beat import Beat
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import Handling, InBatches, OneByOne
@@ -27,9 +29,11 @@ from mqinfer.flow.slots import Slots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import CONTENT_TYPE
 from mqinfer.joins.handler import as_stage
-from mqinfer.joins.names import joins_of, recorder
-from mqinfer.joins.telling import Telling
+from mqinfer.joins.telling import Telling as TellingJoins
 from mqinfer.joins.tracking import Deadlines, Records
+from mqinfer.requests.passing import Canceled, Passing
+from mqinfer.requests.telling import Telling as TellingRequests
+from mqinfer.requests.tracking import Open
 from mqinfer.rowpacks.unpack import Pack
 from mqinfer.state.remembering import Remembering
 from mqinfer.state.states import States
@@ -78,6 +82,7 @@ class Assembly:
         beat: of the loop.
         lane: of the suspects of all stages.
         setters: of the timers of stages that set any; to be closed in the end.
+        canceled: what is known of canceled requests.
     """
 
     services: Services
@@ -85,6 +90,7 @@ class Assembly:
     beat: Beat = field(default_factory=Beat)
     lane: Lane = field(default_factory=Lane)
     setters: list[Setter] = field(default_factory=list)
+    canceled: Canceled = field(default_factory=Canceled)
 
     def runners(self, task: plan.Task, sink: Sink | None, state: object) -> list[Runner]:
         """The runners of one task: a sink has one for single rows, and one for packs of them.
@@ -159,6 +165,7 @@ class Assembly:
         )
         handling = self._handling(task, settler, sink, packs, binding, codec)
         handling = self._with_states(task, handling, settler, codec, binding)
+        handling = self._for_requests(task, handling, settler, binding)
         slots = self._slots(task, handling, binding.slots)
         runner = Runner(
             task.name,
@@ -243,6 +250,16 @@ class Assembly:
             join, stages = task.deadline, self.work.app.stages
             readers = [name for name, stage in stages.items() if stage.reads is join.root]
             return Deadlines(join, readers, self._tracker(binding), settler, task.limits)
+        if task.endpoint is not None:
+            return Open(
+                self.work.app,
+                task.endpoint,
+                self._tracker(binding),
+                roots=self.services.broker.bucket(roots.bucket(self.work.app)),
+                broker=self.services.broker,
+                settler=settler,
+                limits=task.limits,
+            )
         assert task.stage is not None
         stage = as_stage(task.stage, codec)
         return (InBatches if stage.signature.batch else OneByOne)(stage, settler)
@@ -259,15 +276,32 @@ class Assembly:
     def _tracker(self, binding: Binding) -> Tracker:
         app, services = self.work.app, self.services
         assert services.streams is not None
+        broker, store = services.broker, services.store
         joins = joins_of(app, binding.among)
+        ways: list[Waiting] = [TellingJoins(app, binding.run, joins, broker=broker, store=store)]
+        if endpoints_of(app, binding.among):
+            ways.append(TellingRequests(app, broker=broker, store=store))
         return Tracker(
             app,
             binding.run,
             bucket=services.broker.bucket(roots.bucket(app)),
             streams=services.streams,
-            waiting=Telling(app, binding.run, joins, broker=services.broker, store=services.store),
+            waiting=Several(ways),
             max_payload=lambda: services.broker.max_payload,
         )
+
+    def _for_requests(
+        self, task: plan.Task, handling: Handling, settler: Settler, binding: Binding
+    ) -> Handling:
+        """The handling of a stage below an endpoint, which passes over what nobody waits for."""
+        app = self.work.app
+        if task.stage is None or not app.endpoints:
+            return handling
+        if task.name not in asked_of(app, binding.among):
+            return handling
+        signature = task.stage.signature
+        alone = not signature.batch and signature.kind in ("coroutine", "async_generator")
+        return Passing(handling, settler, self.canceled, alone=alone)
 
     def _with_states(
         self, task: plan.Task, handling: Handling, settler: Settler, codec: Codec, binding: Binding
@@ -307,8 +341,8 @@ class Assembly:
             return lambda delivery: dead_letter_row(name, delivery)
         if task.tracker:
             return record.read
-        if task.deadline is not None:
-            return lambda delivery: delivery  # a root: what is in it is for stages
+        if task.waits:  # a root: what is in it is for stages; or a request's state
+            return lambda delivery: delivery
         if packs:
             row = task.row
             assert row is not None

@@ -244,7 +244,7 @@ class LiveWork:
                 quiet = 0
             else:
                 # A deadline that has not come is nothing left to do.
-                done = not any(lags[task.name] for task in upstream if task.deadline is None)
+                done = not any(lags[task.name] for task in upstream if not task.waits)
                 quiet = quiet + 1 if done and worker.complete and worker.idle else 0
                 ends = self._drain and quiet >= 2
                 await self._note(last=ends)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
     from mqinfer.inference.inference import Inference
     from mqinfer.observe import Metrics
-    from mqinfer.ports import Broker, Database
+    from mqinfer.ports import Broker, Core, Database
     from mqinfer.streams import Streams
     from mqinfer.timers.table import Table
     from mqinfer.worker.renewals import Lines
@@ -33,6 +33,8 @@ class Services:
         lines: further connections to the broker; None renews nothing while a handler blocks the
             event loop.
         timers: of the app; None where nothing can set one.
+        request_secret: that the ids of requests with a key are made with.
+        core: what is said without a stream; None where nobody listens.
     """
 
     broker: Broker
@@ -45,3 +47,5 @@ class Services:
     lines: Lines | None = None
     streams: Streams | None = None
     timers: Table | None = None
+    core: Core | None = None
+    request_secret: str = ""

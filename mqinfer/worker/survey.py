@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer import plan
-from mqinfer.joins.names import DEADLINE
+from mqinfer.completion.waited import DEADLINE
 from mqinfer.ports import ConsumerSpec
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ async def _beginning(
             return Beginning(task, await _pending(server, specs), resumes=True)
         place = None
     # The dead letters of an app are its record: a table of them wants them all.
-    asked = place is None and not task.dead and not task.tracker and task.deadline is None
+    asked = place is None and not task.dead and not task.tracker and not task.waits
     renamed = tuple(
         orphan
         for orphan in orphans

@@ -17,11 +17,12 @@ import structlog
 
 from mqinfer import plan
 from mqinfer.completion import roots
+from mqinfer.completion.waited import asked_of, waits
 from mqinfer.errors import ConfigurationError, HandlerHangs, Unavailable
 from mqinfer.flow.beat import EVERY, Beat
 from mqinfer.flow.runner import Runner
-from mqinfer.joins.names import joins_of
 from mqinfer.model import inference as current_inference
+from mqinfer.requests.requests import bucket_of
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.upkeep import keep_up
@@ -178,10 +179,12 @@ class Worker:
                 await broker.ensure_stream(stream)
             elif self._services.timers is not None:
                 await self._services.timers.ensure(stream)
-        if joins_of(self.app):
+        if waits(self.app):
             await broker.bucket(
                 roots.bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
             ).ensure()
+        if self.app.endpoints:
+            await bucket_of(self.app, broker).ensure()
         await broker.bucket(
             plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
         ).ensure()
@@ -215,6 +218,10 @@ class Worker:
             group.create_task(self.work.watch(self), name="how far"),
             group.create_task(tally.run(), name="tally"),
         ]
+        core, under = self._services.core, asked_of(self.app) if self.app.endpoints else {}
+        if core is not None and any(task.name in under for task in self.work.tasks):
+            hearing = self._assembly.canceled.listen(self.app, core)
+            helpers.append(group.create_task(hearing, name="canceled requests"))
         database = self._services.database
         if database is not None and any(task.row is not None for task in self.work.tasks):
             helpers.append(group.create_task(keep_up(database, self._tables), name="upkeep"))

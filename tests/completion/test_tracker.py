@@ -66,7 +66,7 @@ class World:
         await self.step()
         return await self.bucket.load(key)
 
-    async def save(self, key: str, value: bytes, revision: int) -> int:
+    async def save(self, key: str, value: bytes, revision: int, *, ttl: float | None = None) -> int:
         await self.step()
         saved = await self.bucket.save(key, value, revision)
         await self.step()
@@ -99,6 +99,9 @@ class World:
         assert name == "report"
         return WANTED
 
+    def advance(self, *_: object) -> None:
+        """Nobody listens on the way."""
+
     async def tell(self, name: str, root: Root, told: Tale) -> None:
         assert (name, root) == ("report", ROOT_OF)
         await self.step()
@@ -110,7 +113,7 @@ class World:
 
     def tracker(self) -> Tracker:
         waiting = type("Waiting", (), {"names": staticmethod(self.names_of)})()
-        waiting.wanted, waiting.tell = self.wanted, self.tell
+        waiting.wanted, waiting.tell, waiting.advance = self.wanted, self.tell, self.advance
         streams = cast("Streams", self)
         return Tracker(
             APP, None, bucket=self, streams=streams, waiting=waiting, max_payload=lambda: 1 << 20

@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mqinfer.settings import Settings
 from mqinfer.stack import NatsServer
@@ -52,11 +52,27 @@ class Plan:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-class Fleet:
-    """Worker processes that die, and are followed by others until nobody is to die any more."""
+class Fatal(Protocol):
+    """What a fleet must know of a plan; see `Plan`."""
 
-    def __init__(self, plan: Plan, settings: Settings):
+    kills: int
+    steps: tuple[int, int]
+    workers: int
+    seed: int
+
+
+class Fleet:
+    """Worker processes that die, and are followed by others until nobody is to die any more.
+
+    Args:
+        plan: of the deaths.
+        settings: of the workers.
+        app: a module of `tests.support` with an app that dies at the step which a variable says.
+    """
+
+    def __init__(self, plan: Fatal, settings: Settings, app: str = "joins"):
         self.plan = plan
+        self._app = app
         self.deaths = 0
         self.ends: Counter[int] = Counter()
         self._random = random.Random(plan.seed)
@@ -83,9 +99,9 @@ class Fleet:
             self.deaths += dies
             steps = self._random.randint(*self.plan.steps) if dies else 0
             worker = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "mqinfer", "worker", "tests.support.joins_app:app"),
+                *(sys.executable, "-m", "mqinfer", "worker", f"tests.support.{self._app}_app:app"),
                 cwd=ROOT,
-                env={**self._environ, "JOINS_KILL": str(steps)},
+                env={**self._environ, f"{self._app.upper()}_KILL": str(steps)},
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL,
             )

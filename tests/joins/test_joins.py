@@ -11,8 +11,8 @@ from msgspec import field
 
 from mqinfer import App, Context, Message, Reject, Row
 from mqinfer.backoff import Backoff
+from mqinfer.completion.waited import TRACKER
 from mqinfer.identity import ANCESTORS, MSG_ID, ROOTS
-from mqinfer.joins.names import TRACKER
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 

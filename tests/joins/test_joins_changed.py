@@ -10,9 +10,9 @@ import pytest
 from mqinfer import App, Context, Message, Reject
 from mqinfer.adapters.scan import Scanner
 from mqinfer.completion import record
+from mqinfer.completion.waited import TRACKER
 from mqinfer.identity import ROOTS
 from mqinfer.joins import tracking
-from mqinfer.joins.names import TRACKER
 from mqinfer.operate.letters import DeadLetters, Selection
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until

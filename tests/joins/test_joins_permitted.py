@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mqinfer import App, Message
-from mqinfer.joins.names import TRACKER
+from mqinfer.completion.waited import TRACKER
 from mqinfer.operate.permissions import Permissions, permissions
 from mqinfer.replay.ranges import Wanted
 from mqinfer.settings import Settings

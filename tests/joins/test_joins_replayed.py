@@ -107,4 +107,4 @@ def test_a_run_takes_joins_after_what_they_wait_for() -> None:
     run = runs.Run(name="r", stage="fly", start=1, end=1, total=1, created=None, downstream=True)  # type: ignore[arg-type]
     names = [task.name for task in runs.taken(app, run)]
     assert names == ["fly", "cut", "grade", "report", "flown"]
-    assert [one.task.name for one in consumers(app, run)] == [*names, "mqinfer-joins"]
+    assert [one.task.name for one in consumers(app, run)] == [*names, "mqinfer-tracker"]

@@ -11,8 +11,8 @@ import pytest
 from mqinfer import App, Context, Message, Row, plan
 from mqinfer.cli.graph import as_text
 from mqinfer.completion import roots
+from mqinfer.completion.waited import TRACKER, recorded
 from mqinfer.errors import ConfigurationError, WiringError
-from mqinfer.joins.names import TRACKER, recorded
 from mqinfer.operate import check, status
 from mqinfer.operate.graph import graph_of
 from mqinfer.operate.permissions import permissions
@@ -146,7 +146,7 @@ def test_names_that_are_taken() -> None:
 
 def test_the_tracker_is_a_task_that_can_be_named() -> None:
     app = an_app()
-    with pytest.raises(ConfigurationError, match="has no stage mqinfer-joins"):
+    with pytest.raises(ConfigurationError, match="has no stage mqinfer-tracker"):
         plan.tasks(app, [TRACKER])
     app.join(Photo, of=Grade, deadline="1h", name="report")(good)
     (task,) = plan.tasks(app, [TRACKER])
@@ -187,7 +187,7 @@ def test_permissions_are_those_of_what_is_run() -> None:
     assert {"$KV.plants-roots.>", "plants.joined.report"} <= set(tracker)
     assert records not in tracker
     of_run = permissions(app, replays=["r1"]).publish
-    assert "$JS.ACK.plants-settled.run-r1-mqinfer-joins.>" in of_run
+    assert "$JS.ACK.plants-settled.run-r1-mqinfer-tracker.>" in of_run
     assert "settled.plants.run.r1.*" in of_run
 
 

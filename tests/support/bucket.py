@@ -19,7 +19,7 @@ class Memory:
     async def load(self, key: str) -> tuple[bytes, int] | None:
         return self.values.get(key)
 
-    async def save(self, key: str, value: bytes, revision: int) -> int:
+    async def save(self, key: str, value: bytes, revision: int, *, ttl: float | None = None) -> int:
         if self.quicker:
             self.quicker -= 1
             self._write(key, b"%d" % (int(self.values.get(key, (b"", 0))[0] or b"0") + 100))

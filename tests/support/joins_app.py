@@ -9,14 +9,12 @@ stored, or before a message is acknowledged. What a photo leads to follows from 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 from mqinfer import App, Context, Message, Reject, plan
-from mqinfer.adapters.jetstream import JetStream
 from mqinfer.backoff import Backoff
+from tests.support.deaths import dying
 
 ACK_WAIT = 3.0  # seconds: what a dead worker had comes again soon
 plan.TRACKER_LIMITS = replace(plan.TRACKER_LIMITS, ack_wait=ACK_WAIT)
@@ -101,35 +99,5 @@ async def report(photo: Photo, grades: list[Grade], ctx: Context) -> Report:
     return Report(photo.n, [grade.i for grade in grades], len(ctx.died), ctx.incomplete)
 
 
-left = int(os.environ.get("JOINS_KILL", "0"))
-
-
-def step() -> None:
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def dying(publish: Callable[..., None], ack: Callable[..., None]) -> None:
-    """Count the steps of this process."""
-
-    def publish_one(
-        self: JetStream, subject: Any, header: bytes, payload: bytes, done: Any, **options: Any
-    ) -> None:
-        def stored(error: Exception | None, repeat: bool) -> None:
-            step()
-            done(error, repeat)
-
-        step()
-        publish(self, subject, header, payload, stored, **options)
-
-    def ack_one(self: JetStream, delivery: Any) -> None:
-        step()
-        ack(self, delivery)
-
-    JetStream.publish, JetStream.ack = publish_one, ack_one  # type: ignore[method-assign]
-
-
-if left:
-    dying(JetStream.publish, JetStream.ack)
+if steps := int(os.environ.get("JOINS_KILL", "0")):
+    dying(steps)

@@ -1,4 +1,4 @@
-"""Names: of the inner tasks of an app's joins, and who reads what below their roots. Pure."""
+"""Waited: what an app's joins and endpoints wait for, and who is below that. Pure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 from mqinfer.completion.record import Kind
-from mqinfer.completion.recorder import Recorder
+from mqinfer.completion.recorder import Asked, Recorder
 from mqinfer.joinwiring import below
 from mqinfer.message import Message
 
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.codec import Codec
+    from mqinfer.endpoint import Endpoint
     from mqinfer.join import Join
     from mqinfer.stage import Stage
 
-TRACKER: Final = "mqinfer-joins"
+TRACKER: Final = "mqinfer-tracker"
 DEADLINE: Final = "mqinfer-deadline-"
 
 
@@ -38,13 +39,35 @@ def joins_of(app: App, among: Collection[str] | None = None) -> dict[str, Join]:
     }
 
 
+def endpoints_of(app: App, among: Collection[str] | None = None) -> dict[str, Endpoint]:
+    """The endpoints of an app by name; none where a run takes some stages: requests are live."""
+    return app.endpoints if among is None else {}
+
+
+def waits(app: App) -> bool:
+    """Whether anybody waits for all that comes of something."""
+    return bool(app.endpoints or joins_of(app))
+
+
 def recorded(app: App, among: Collection[str] | None = None) -> dict[str, Stage]:
-    """The stages that are below the root of a join, by name; arguments as of `joins_of`."""
+    """The stages that are below the root of a join or an endpoint, by name.
+
+    Arguments as of `joins_of`.
+    """
+    return asked_of(app, among) | _joined(app, among)
+
+
+def asked_of(app: App, among: Collection[str] | None = None) -> dict[str, Stage]:
+    """The stages that are below what an endpoint reads, by name; arguments as of `joins_of`."""
     stages = _chosen(app, among)
-    found: dict[str, Stage] = {}
-    for root in dict.fromkeys(join.root for join in joins_of(app, among).values()):
-        found |= {stage.name: stage for stage in below(stages, root)}
-    return found
+    kinds = dict.fromkeys(endpoint.reads for endpoint in endpoints_of(app, among).values())
+    return {stage.name: stage for kind in kinds for stage in below(stages, kind, own=True)}
+
+
+def _joined(app: App, among: Collection[str] | None) -> dict[str, Stage]:
+    stages = _chosen(app, among)
+    kinds = dict.fromkeys(join.root for join in joins_of(app, among).values())
+    return {stage.name: stage for kind in kinds for stage in below(stages, kind)}
 
 
 def recorder(
@@ -67,24 +90,25 @@ def recorder(
     """
     if stage.name not in recorded(app, among):
         return None
-    stages, joins = _chosen(app, among), joins_of(app, among)
+    stages, joins, endpoints = _chosen(app, among), joins_of(app, among), endpoints_of(app, among)
     wanted: dict[str, set[str]] = {}
     for join in joins.values():
         kinds = wanted.setdefault(join.root.__mqinfer__.subject, set())
         kinds |= {kind.__mqinfer__.subject for kind in join.of}
+    for endpoint in endpoints.values():
+        wanted[endpoint.root] = {kind.__mqinfer__.subject for kind in endpoint.answers}
     is_root = any(join.root is stage.reads for join in joins.values())
+    names = [one.root for one in endpoints.values() if one.reads is stage.reads]
+    readers = _readers(stages, stage.reads)
     return Recorder(
         app,
         stage.name,
         run,
-        root=_readers(stages, stage.reads) if is_root else None,
+        root=readers if is_root else None,
+        asked=Asked(frozenset(names), readers, _joins(joins, stage.reads)) if names else None,
         kind=stage.reads.__mqinfer__.subject,
         kinds={
-            kind: Kind(
-                kind.__mqinfer__.subject,
-                _readers(stages, kind),
-                tuple(name for name, join in joins.items() if join.root is kind),
-            )
+            kind: Kind(kind.__mqinfer__.subject, _readers(stages, kind), _joins(joins, kind))
             for kind in stage.writes
         },
         wanted=wanted,
@@ -99,3 +123,7 @@ def _chosen(app: App, among: Collection[str] | None) -> Mapping[str, Stage]:
 
 def _readers(stages: Mapping[str, Stage], kind: type[Message]) -> tuple[str, ...]:
     return tuple(name for name, stage in stages.items() if stage.reads is kind)
+
+
+def _joins(joins: Mapping[str, Join], kind: type[Message]) -> tuple[str, ...]:
+    return tuple(name for name, join in joins.items() if join.root is kind)

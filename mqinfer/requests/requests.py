@@ -1,0 +1,411 @@
+"""Requests: what may be done with the requests of an app: accept, find, wait, follow, cancel.
+
+All that is known of a request is one value in a bucket, so that any process may answer for it. To
+accept is one write, which holds what was asked; only then its message is published. Who dies in
+between leaves that to a worker (`tracking`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mqinfer.bucket import change
+from mqinfer.errors import (
+    ConfigurationError,
+    PayloadTooLarge,
+    PublishError,
+    PublishTimeout,
+    RequestConflict,
+    RequestUnknown,
+    Unavailable,
+)
+from mqinfer.requests import places
+from mqinfer.requests import state as states
+from mqinfer.requests.following import AGAIN, Followed, follow, outlasted
+from mqinfer.requests.root import publish as publish_root
+from mqinfer.requests.state import Asked, Body, End, Problem, State
+from mqinfer.requests.watch import HEARTBEAT, Watch
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.blob import BlobStore
+    from mqinfer.bucket import Bucket
+    from mqinfer.completion.roots import Root
+    from mqinfer.endpoint import Endpoint
+    from mqinfer.ports import Broker, Core
+    from mqinfer.streams import Streams
+
+log = structlog.get_logger("mqinfer.requests")
+
+PUBLISH_TIMEOUT = 5.0  # seconds; then it is left to a worker, which publishes again what is lost
+GRACE = 2.0  # seconds after its deadline for which a worker may end a request with what there is
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What was accepted.
+
+    Attributes:
+        state: of the request.
+        replayed: whether it was there: its key was used before, for the same.
+    """
+
+    state: State
+    replayed: bool = False
+
+
+class Requests:
+    """The requests of an app.
+
+    Args:
+        app: whose.
+        broker: to publish, and for the bucket.
+        core: to hear what is pushed.
+        streams: to read events.
+        store: of blobs, where large answers are.
+        secret: that ids of requests with a key are made with.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        broker: Broker,
+        core: Core,
+        streams: Streams,
+        store: BlobStore | None = None,
+        secret: str = "",
+        now: Callable[[], float] = time.time,
+    ):
+        self.app = app
+        self._broker = broker
+        self._core = core
+        self._streams = streams
+        self._store = store
+        self._secret = secret
+        self._now = now
+        self._bucket = bucket_of(app, broker)
+
+    async def ensure(self) -> None:
+        """Make the bucket of states and the stream of events, where they are not there.
+
+        Raises:
+            ConflictError: one exists with settings that do not fit.
+            Unavailable: NATS does not answer.
+        """
+        await ensure(self.app, self._broker)
+
+    # --- accepting ------------------------------------------------------------------------------
+
+    async def accept(
+        self,
+        endpoint: str,
+        subject: str,
+        payload: bytes,
+        content_type: str,
+        *,
+        key: str | None = None,
+        tenant: str = "",
+        headers: Mapping[str, str] | None = None,
+        wait: float = 0.0,
+    ) -> Accepted:
+        """Accept a request. When this returns nothing that happens can lose it.
+
+        Args:
+            endpoint: its name.
+            subject: full, of the message.
+            payload: of the message, whose blobs are stored.
+            content_type: of the payload.
+            key: asked for again under the same, it is the same request; None is a new one.
+            tenant: who asks; keys and requests of one are hidden from others.
+            headers: of the message, such as a trace; what mqinfer says itself stands above them.
+            wait: seconds to wait for its end.
+
+        Raises:
+            ConfigurationError: there is no such endpoint.
+            PayloadTooLarge: it exceeds the server's limit; nothing was accepted.
+            RequestConflict: the key was used for something else.
+            PublishError: the stream refuses the message for good; the request has failed.
+            Unavailable: NATS does not answer; ask again, under the same key.
+        """
+        declared = self._endpoint(endpoint)
+        asked = Asked(subject, Body.of(payload, content_type), dict(headers or {}))
+        print_ = states.fingerprint(asked)
+        for _ in range(_TRIES):
+            state = self._new(declared, asked, key, tenant, print_)
+            if len(value := states.encode(state)) + 1024 > self._broker.max_payload:
+                raise PayloadTooLarge(
+                    f"endpoint {endpoint}: the request has {len(value):,} bytes, the server takes "
+                    f"{self._broker.max_payload:,}: carry what is large as a Blob with a path"
+                )
+            lives = states.lives(state, self._now())
+            if await self._bucket.save(places.key_of(state.id), value, 0, ttl=lives):
+                return Accepted(await self._begin(state, declared, wait))
+            there = await self.find(state.id, tenant=tenant)
+            if there is None:
+                continue  # it was forgotten just now
+            if there.fingerprint != print_:
+                raise RequestConflict(
+                    f"endpoint {endpoint}: the key {key!r} was used before, and asked for "
+                    "something else: a key is for one request"
+                )
+            return Accepted(await self.wait(there.id, wait, tenant=tenant), replayed=True)
+        raise RequestConflict(f"endpoint {endpoint}: the key {key!r} comes and goes: ask again")
+
+    def _new(
+        self, endpoint: Endpoint, asked: Asked, key: str | None, tenant: str, print_: str
+    ) -> State:
+        now = self._now()
+        if key is None:
+            identity = places.new_id(endpoint.name)
+        else:
+            identity = places.keyed_id(endpoint.name, key, tenant, self._secret)
+        return State(
+            id=identity,
+            endpoint=endpoint.name,
+            created=now,
+            deadline=now + endpoint.deadline,
+            expires=now + endpoint.deadline + endpoint.keep,
+            keep=endpoint.keep,
+            fingerprint=print_,
+            tenant=tenant,
+            asked=asked,
+        )
+
+    async def _begin(self, state: State, endpoint: Endpoint, wait: float) -> State:
+        """Publish the message of a request that was accepted, and wait for its end."""
+        if wait <= 0:
+            await self._publish(state, endpoint)
+            return state
+        # Who listens before the message is there misses nothing, and need not ask at first.
+        async with self._watching(state.id) as watch:
+            await self._publish(state, endpoint)
+            return await self._until_ended(watch, state, wait)
+
+    async def _publish(self, state: State, endpoint: Endpoint) -> None:
+        subject = self.app.subject(endpoint.reads)
+        try:
+            await publish_root(self._broker, state, subject, PUBLISH_TIMEOUT)
+        except PublishTimeout as error:
+            log.warning("a request is accepted, and waits", id=state.id, reason=str(error))
+        except PublishError:
+            reason = "it could not be published"
+            await self._end(state, End("failed", errors=(Problem("internal", reason),)))
+            raise
+
+    # --- looking --------------------------------------------------------------------------------
+
+    async def find(self, identity: str, *, tenant: str = "") -> State | None:
+        """A request; None where there is none of this id, or not of this tenant.
+
+        One whose deadline has passed is ended by this, should nobody else have done so.
+
+        Raises:
+            Unavailable: NATS does not answer.
+        """
+        if places.parts(identity) is None:
+            return None
+        found = await self._bucket.load(places.key_of(identity))
+        state = states.decode(found[0]) if found is not None and found[0] else None
+        if state is None or state.tenant != tenant or state.expires <= self._now():
+            return None
+        if state.open and state.deadline + GRACE <= self._now():
+            return await self._end(state, End("expired"))
+        return state
+
+    async def wait(self, identity: str, seconds: float | None = None, *, tenant: str = "") -> State:
+        """A request once it has ended, or as it is after so many seconds; None waits for its end.
+
+        Raises:
+            RequestUnknown: there is none of this id.
+            Unavailable: NATS does not answer.
+        """
+        if seconds is not None and seconds <= 0:
+            return _known(await self.find(identity, tenant=tenant), identity)
+        if places.parts(identity) is None:
+            raise unknown(identity)
+        async with self._watching(identity) as watch:
+            # The server reads in order: it listens for us before it answers this.
+            state = _known(await self.find(identity, tenant=tenant), identity)
+            return await self._until_ended(watch, state, math.inf if seconds is None else seconds)
+
+    async def answers(self, state: State) -> tuple[states.Answer, ...]:
+        """The answers of a request that has ended, also where they are in the blob store.
+
+        Raises:
+            BlobError: they cannot be read.
+            ConfigurationError: there is no blob store.
+        """
+        if not state.stored:
+            return state.answers
+        if self._store is None:
+            raise ConfigurationError("no blob store is configured: set MQINFER_BLOBS")
+        return states.decode_answers(await self._store.get(state.stored))
+
+    async def follow(
+        self, identity: str, *, after: int = 0, tenant: str = ""
+    ) -> AsyncGenerator[Followed]:
+        """What comes of a request, as it comes: progress, every answer once, and at last its end.
+
+        Args:
+            identity: of the request.
+            after: go on behind the event with this number; 0 is from the beginning.
+            tenant: who asks.
+
+        Raises:
+            RequestUnknown: there is none of this id.
+            Unavailable: NATS does not answer; go on behind the last event.
+        """
+        if places.parts(identity) is None:
+            raise unknown(identity)
+
+        async def look() -> State:
+            return _known(await self.find(identity, tenant=tenant), identity)
+
+        async with self._watching(identity) as watch:
+            state = await look()
+            root = _root(state)
+
+            def stored(first: int) -> AsyncIterator[tuple[int, bytes]]:
+                return self._events(root, first)
+
+            where = places.pushed_event(self.app, root)
+            async with self._core.listen(where, watch.heard_event):
+                async for one in follow(watch, state, look, stored, self.answers, after, self._now):
+                    yield one
+
+    async def _events(self, root: Root, first: int) -> AsyncIterator[tuple[int, bytes]]:
+        where = places.event(self.app, root)
+        async for one in self._streams.messages(places.stream(self.app), where, first=first):
+            yield one.sequence, one.data
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    async def cancel(self, identity: str, *, tenant: str = "") -> State:
+        """Cancel a request; one that has ended stays as it is. The work on it is stopped.
+
+        Raises:
+            RequestUnknown: there is none of this id.
+            Unavailable: NATS does not answer.
+        """
+        state = _known(await self.find(identity, tenant=tenant), identity)
+        state = _known(await self._end(state, End("canceled")), identity)
+        if state.status == "canceled":
+            self._core.say(places.canceled(self.app, _root(state)))
+        return state
+
+    async def _end(self, state: State, end: End) -> State | None:
+        return await end_request(self._bucket, state.id, _root(state), end, self._now)
+
+    # --- inside ---------------------------------------------------------------------------------
+
+    def _endpoint(self, name: str) -> Endpoint:
+        try:
+            return self.app.endpoints[name]
+        except KeyError:
+            raise ConfigurationError(
+                f"app {self.app.name} has no endpoint {name!r}; it has "
+                f"{', '.join(self.app.endpoints) or 'none: declare one with app.endpoint(...)'}"
+            ) from None
+
+    @asynccontextmanager
+    async def _watching(self, identity: str) -> AsyncIterator[Watch]:
+        watch = Watch()
+        where = places.pushed_state(self.app, identity)
+        async with self._core.listen(where, watch.heard_state):
+            yield watch
+
+    async def _until_ended(self, watch: Watch, state: State, seconds: float) -> State:
+        until = time.monotonic() + seconds
+        while state.open:
+            left = until - time.monotonic()
+            if left <= 0:
+                return state
+            # What is pushed is pushed at most once: now and then it is read.
+            due = max(0.0, state.deadline + GRACE - self._now())
+            pushed = await watch.state(min(left, HEARTBEAT, due + 0.01))
+            try:
+                found = pushed or await self.find(state.id, tenant=state.tenant)
+            except Unavailable:
+                if until <= time.monotonic() or outlasted(state, self._now()):
+                    raise
+                await asyncio.sleep(AGAIN)  # an outage is waited out, as long as there is time
+                continue
+            state = _known(found, state.id)
+        return state
+
+
+def bucket_of(app: App, broker: Broker) -> Bucket:
+    """The bucket of the states of an app's requests."""
+    return broker.bucket(
+        places.bucket(app), replicas=app.replicas, ttls=True, pushed=places.pushed_states(app)
+    )
+
+
+async def ensure(app: App, broker: Broker) -> None:
+    """Make what requests need; see `Requests.ensure`."""
+    await bucket_of(app, broker).ensure()
+    await broker.ensure_stream(places.events_spec(app))
+
+
+async def end_request(
+    bucket: Bucket, identity: str, root: Root, end: End, now: Callable[[], float]
+) -> State | None:
+    """End a request, unless it has ended; as it is then, or None where it is forgotten.
+
+    Args:
+        bucket: of the states.
+        identity: of the request.
+        root: that it is; what began later under the same id is another one, and stays as it is.
+        end: how.
+        now: seconds since the epoch.
+
+    Raises:
+        MqinferError: that is not possible now.
+    """
+
+    def change_one(value: bytes | None) -> bytes | None:
+        if value is None:
+            return None
+        before = states.decode(value)
+        if _root(before) != root:
+            return value
+        after = states.ended(before, end, now())
+        return value if after is before else states.encode(after)
+
+    _, value = await change(
+        bucket,
+        places.key_of(identity),
+        change_one,
+        what=f"request {identity}",
+        ttl=lambda one: states.lives(states.decode(one), now()),
+    )
+    return states.decode(value) if value else None
+
+
+def unknown(identity: str) -> RequestUnknown:
+    """What is raised where there is no such request."""
+    return RequestUnknown(
+        f"there is no request {identity!r}: it is forgotten, since its answer was kept long "
+        "enough, or there never was one"
+    )
+
+
+def _root(state: State) -> Root:
+    return places.root_of(state.id, state.created)
+
+
+def _known(state: State | None, identity: str) -> State:
+    if state is None:
+        raise unknown(identity)
+    return state

@@ -1,0 +1,123 @@
+"""Tracking: what a worker does for open requests: it repeats what may be lost, and ends the late.
+
+A consumer of the bucket gives out each state as it is written. One that is open is given back until
+it is 5 seconds old, when its message is published again, and then until its deadline: of most
+requests nothing is left by then, since a new state takes the place of the one that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mqinfer.completion.assemble import Tale
+from mqinfer.completion.progress import LATE
+from mqinfer.joins.tracking import AT_ONCE, Inner
+from mqinfer.requests import places, root
+from mqinfer.requests import state as states
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.bucket import Bucket
+    from mqinfer.completion.tracker import Tracker
+    from mqinfer.endpoint import Endpoint
+    from mqinfer.flow.job import Job
+    from mqinfer.flow.settler import Settler
+    from mqinfer.ports import Broker
+    from mqinfer.requests.state import State
+    from mqinfer.stage import Limits
+
+LOST = 5.0  # seconds after which the message of an open request is published again
+_TIMEOUT = 30.0
+
+
+class Open(Inner):
+    """Looks after the requests of one endpoint.
+
+    Args:
+        app: whose.
+        endpoint: of the requests.
+        tracker: that tells of what there is at the deadline.
+        roots: the bucket of what it knows.
+        broker: to publish.
+        settler: of the runner.
+        limits: of the task.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        endpoint: Endpoint,
+        tracker: Tracker,
+        *,
+        roots: Bucket,
+        broker: Broker,
+        settler: Settler,
+        limits: Limits,
+        now: Callable[[], float] = time.time,
+    ):
+        super().__init__(settler, limits)
+        self._app = app
+        self._subject = app.subject(endpoint.reads)
+        self._kind = endpoint.root
+        self._tracker = tracker
+        self._roots = roots
+        self._broker = broker
+        self._now = now
+
+    async def run(self, jobs: Sequence[Job]) -> None:
+        """Look at each state; it is acknowledged when nothing is left to do for it."""
+        turns = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(self._one(job, turns), name="request")
+
+    async def _one(self, job: Job, turns: asyncio.Semaphore) -> None:
+        state = _read(job)
+        if state is None or not state.open:
+            self._settler.answered(job, ())
+            return
+        async with turns:
+            try:
+                left = await self._look(state)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the state comes again
+                self._again([job], places.root_of(state.id, state.created), error)
+                return
+        if left > 0:
+            self._settler.hand_back(job, left)
+        else:
+            self._settler.answered(job, ())
+
+    async def _look(self, state: State) -> float:
+        """Do what is due; the seconds until there is something again, 0 for never."""
+        now = self._now()
+        found = places.root_of(state.id, state.created)
+        if now >= state.deadline:
+            message = places.message_id(state.id, state.created)
+            unread = Tale(message, None, None, (), (), LATE, {}, "")  # where no stage has begun
+            await self._tracker.late(found, self._kind, unread)
+            return 0.0
+        if now < state.created + LOST:
+            return min(state.created + LOST, state.deadline) - now
+        # The stream's window may have passed, if no worker looked for long. Then a second copy is
+        # left out where it is known that a stage has the first; elsewhere it gives the same ids.
+        if now < state.created + self._app.duplicate_window or not await self._begun(found.token):
+            await root.publish(self._broker, state, self._subject, _TIMEOUT)
+        return max(0.01, state.deadline - self._now())
+
+    async def _begun(self, token: str) -> bool:
+        found = await self._roots.load(token)
+        return found is not None and bool(found[0])
+
+
+def _read(job: Job) -> State | None:
+    """The state in the bucket; None for what is none."""
+    try:
+        return states.decode(job.delivery.data)
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,150 @@
+"""The state of a request, by itself: whoever is first decides, and an end never changes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mqinfer.completion.assemble import Died, Found, Tale
+from mqinfer.completion.progress import COMPLETE, LATE, TOO_MANY
+from mqinfer.completion.record import Payload
+from mqinfer.requests import places
+from mqinfer.requests import state as states
+from mqinfer.requests.requests import end_request
+from mqinfer.requests.state import Answer, Asked, Body, End, Problem, State
+from tests.support.bucket import Memory
+
+ID = "grade-" + "0" * 32
+KINDS = st.sampled_from(["rejected", "decode", "failed", "timeout", "killed"])
+TEXT = st.text(max_size=8)
+BODIES = st.integers().map(lambda n: Body.of(b"%d" % n, ""))
+ANSWERS = st.builds(Answer, st.uuids().map(str), st.just("grade"), BODIES)
+ENDS = st.builds(
+    End,
+    st.sampled_from(["succeeded", "partial", "failed", "canceled", "expired"]),
+    st.lists(ANSWERS, max_size=3).map(tuple),
+    st.lists(st.builds(Problem, st.just("internal"), TEXT, TEXT), max_size=2).map(tuple),
+)
+
+
+def opened(created: float = 1.0) -> State:
+    asked = Asked("plants.photo", Body.of(b'{"n":1}', "application/json"))
+    return State(ID, "grade", created, created + 10, created + 20, 10.0, "f", asked=asked)
+
+
+class Racing(Memory):
+    """A bucket between whose reads and writes others have their turn."""
+
+    async def load(self, key: str) -> tuple[bytes, int] | None:
+        await asyncio.sleep(0)
+        found = await super().load(key)
+        await asyncio.sleep(0)
+        return found
+
+    async def save(
+        self, key: str, value: bytes, revision: int, *, ttl: float | None = None
+    ) -> bool:
+        assert ttl is not None
+        assert ttl > 0
+        await asyncio.sleep(0)
+        saved = await super().save(key, value, revision)
+        if saved:
+            self.history.append(states.decode(value))
+        return saved
+
+    history: list[State]
+
+
+@given(st.lists(ENDS, min_size=1, max_size=5), st.integers())
+def test_of_several_ends_at_once_one_is_the_end(ends: list[End], seed: int) -> None:
+    async def race() -> None:
+        bucket = Racing()
+        bucket.history = []
+        before = opened()
+        root = places.root_of(before.id, before.created)
+        bucket.values[places.key_of(ID)] = (states.encode(before), 1)
+        turns = random.Random(seed)
+
+        async def one(end: End) -> State | None:
+            for _ in range(turns.randint(0, 4)):
+                await asyncio.sleep(0)
+            return await end_request(bucket, ID, root, end, lambda: 5.0)
+
+        told = await asyncio.gather(*map(one, ends))
+        assert len(bucket.history) == 1  # it was written once
+        (end,) = bucket.history
+        assert all(one == end for one in told)  # and all are told the same
+        assert (end.asked, end.ended, end.expires) == (None, 5.0, 15.0)
+        assert End(end.status, end.answers, end.errors) in ends
+
+    asyncio.run(race())
+
+
+@given(ENDS)
+def test_what_began_later_under_the_same_id_is_another_request(end: End) -> None:
+    async def late() -> None:
+        bucket = Racing()
+        bucket.history = []
+        bucket.values[places.key_of(ID)] = (states.encode(opened(2.0)), 1)
+        found = await end_request(bucket, ID, places.root_of(ID, 1.0), end, lambda: 5.0)
+        assert found == opened(2.0)
+        assert bucket.history == []
+        assert await end_request(Racing(), ID, places.root_of(ID, 1.0), end, lambda: 5.0) is None
+
+    asyncio.run(late())
+
+
+@given(st.lists(st.binary(max_size=4), max_size=4), st.lists(KINDS, max_size=4), TEXT)
+def test_what_came_of_it_says_how_it_ends(
+    outputs: list[bytes], kinds: list[str], reason: str
+) -> None:
+    payloads = [msgspec.json.encode(one) for one in outputs]
+
+    def told(how: str, *more: str) -> Tale:
+        found = tuple(Found(str(i), "grade", Payload(one)) for i, one in enumerate(payloads))
+        died = tuple(Died("s", str(i), kind, reason) for i, kind in enumerate((*kinds, *more)))
+        return Tale("r", None, None, found, died, how, {}, "m=1")
+
+    end = states.end_of(told(COMPLETE))
+    expected = "succeeded" if not kinds else "partial" if outputs else "failed"
+    assert end.status == expected
+    assert [one.body.payload for one in end.answers] == payloads
+    assert len(end.errors) == len(kinds)
+    for kind, error in zip(kinds, end.errors, strict=True):
+        if kind in ("rejected", "decode"):
+            assert (error.reason, error.letter) == (reason, "")
+        else:  # nothing of what happened inside leaves
+            assert (error.kind, error.reason) == ("internal", states.INTERNAL)
+            assert error.letter.startswith("s/")
+    assert states.end_of(told(LATE)).status == "expired"
+    assert states.end_of(told(COMPLETE, "expired")).status == "expired"
+    assert states.end_of(told(COMPLETE, "canceled")).status == "canceled"
+    much = states.end_of(told(TOO_MANY))
+    assert much.status == ("partial" if outputs else "failed")
+    assert much.errors[-1].reason == states.TOO_MUCH
+
+
+@given(st.text(), st.text(), st.text(), st.text())
+def test_ids_of_keys(key: str, tenant: str, other: str, secret: str) -> None:
+    one = places.keyed_id("grade", key, tenant, secret)
+    assert one == places.keyed_id("grade", key, tenant, secret)
+    assert places.parts(one) is not None
+    assert (one == places.keyed_id("grade", other, tenant, secret)) is (key == other)
+    assert (one == places.keyed_id("grade", key, other, secret)) is (tenant == other)
+    assert (one == places.keyed_id("grade", key, tenant, other)) is (secret == other)
+    message = places.message_id(one, 1.5)
+    assert places.asked_by(message) == one
+    assert places.root_of(one, 1.5).token in message
+    assert places.root_of(one, 1.5) != places.root_of(one, 1.75)
+
+
+@given(st.binary(max_size=30), st.sampled_from(["application/msgpack", "text/plain"]))
+def test_a_payload_is_kept_as_it_is(payload: bytes, content_type: str) -> None:
+    for body in (Body.of(payload, content_type), Body.of(msgspec.json.encode(payload), "")):
+        answer = Answer("1", "grade", body)
+        kept = states.decode_answers(states.encode_answers((answer,)))
+        assert kept[0].body.payload == body.payload
