@@ -88,7 +88,7 @@ def read_join(
         reads=joined,
         writes=tuple(dict.fromkeys(written(f"join {name}", hints["return"]))),
         batch=False,
-        wants_context=True,
+        wants_context=len(parameters) == 3,
         kind=calls,
     )
     return signature, kind, outputs

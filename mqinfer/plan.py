@@ -87,6 +87,11 @@ class Task:
     endpoint: Endpoint | None = None
 
     @property
+    def declared(self) -> bool:
+        """Whether it is a stage, a join or a table of the app's; the others look after those."""
+        return not (self.dead or self.tracker or self.waits)
+
+    @property
     def waits(self) -> bool:
         """Whether its messages wait for a deadline: one that has not come is nothing left to do."""
         return self.deadline is not None or self.endpoint is not None

@@ -47,7 +47,7 @@ class Asked:
 
     Attributes:
         seconds: for all of it, the servers' start not counted.
-        stages: stages and sinks; none is all of them.
+        stages: stages and sinks; none is all of them that messages feed.
         sample: messages of the live stream to take; 0: none.
         files: JSONL, `FILE` or `TYPE=FILE`.
         pictures: a folder of pictures for generated messages.
@@ -79,7 +79,13 @@ async def measure(
         ConfigurationError: no messages can be made or found, a stage is unknown, an extra is
             not installed.
     """
-    names = [task.name for task in plan.tasks(app, asked.stages or None) if not task.dead]
+    tasks = [task for task in plan.tasks(app, asked.stages or None) if task.declared]
+    names = [task.name for task in tasks if task.clock is None]
+    if not names:
+        raise ConfigurationError(
+            f"nothing to measure: the clock feeds {', '.join(asked.stages or app.stages)}, and no "
+            "messages do"
+        )
     async with AsyncExitStack() as stack:
         live = given = None
         if asked.sample:
@@ -162,7 +168,7 @@ class _Bench:
         templates = {kind: outside.get(kind) or await room.templates(kind) for kind in app.messages}
         made_up = await self._made_up([kind for kind, found in templates.items() if not found])
         templates |= made_up
-        tasks = {task.name: task for task in plan.tasks(app) if not task.dead}
+        tasks = {task.name: task for task in plan.tasks(app)}
         stages = [
             await self._alone(name, templates[task.reads], each.get(task.reads, 0.0), len(names))
             for name, task in ((name, tasks[name]) for name in names)
@@ -196,7 +202,7 @@ class _Bench:
     async def _made_up(self, kinds: Sequence[type[Message]]) -> dict[type[Message], list[Template]]:
         """Messages of types that nothing led to: who reads them is measured all the same."""
         found: dict[type[Message], list[Template]] = {}
-        for kind in kinds:
+        for kind in filter(source.imaginable, kinds):
             with suppress(ConfigurationError):  # what no value is known for is not measured
                 found |= await self._generated([kind])
         return found
@@ -212,11 +218,15 @@ class _Bench:
         """
         room, seconds = self._room, self._asked.seconds * SHARE
         self._say("first messages", 0.0)
-        async with room.working(None) as working:
+        tasks = plan.tasks(room.app)
+        # What a clock feeds is not part of the flood, and may ask servers that are not the bench's.
+        names = [task.name for task in tasks if task.clock is None]
+        tasks = [task for task in tasks if task.declared and task.name in names]
+        async with room.working(names) as working:
             # The first ones wait for models to load: they say what there is, not how fast.
             await working.until_settled(PROBE_SECONDS, self._feeding(outside, PROBE))
             each = {kind: count / PROBE for kind, count in (await room.stored()).items()}
-            busy = [task.name for task in plan.tasks(room.app) if each.get(task.reads)]
+            busy = [task.name for task in tasks if each.get(task.reads)]
             self._say("the whole pipeline", self._done)
             count, began = PROBE, time.perf_counter()
             while True:
@@ -229,7 +239,7 @@ class _Bench:
         # As far as the stage that is least far has come.
         parts = [
             ((of.done if task.row is None else of.rows) + of.dead) / (each[task.reads] * count)
-            for task in plan.tasks(room.app)
+            for task in tasks
             if each.get(task.reads) and (of := window.stages.get(task.name)) is not None
         ]
         self._done = SHARE

@@ -16,6 +16,8 @@ from mqinfer.bench.feed import Template
 from mqinfer.codec import CONTENT_TYPES
 from mqinfer.errors import BlobNotFound, ConfigurationError
 from mqinfer.identity import CONTENT_TYPE
+from mqinfer.join import Joined
+from mqinfer.tick import Tick
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -31,10 +33,16 @@ _BYTES = 256 * 1024 * 1024  # of what is sampled of one type
 def roots(app: App) -> list[type[Message]]:
     """The types that are read and not written: what comes from outside."""
     stages = app.stages.values()
-    written = {kind for stage in stages for kind in stage.writes}
+    written = {kind for stage in stages for kind in (*stage.writes, *stage.later)}
+    written |= {stage.reads for stage in stages if not imaginable(stage.reads)}
     found = dict.fromkeys(stage.reads for stage in stages if stage.reads not in written)
     # Where all go round in a circle, any may come from outside.
     return list(found or dict.fromkeys(stage.reads for stage in stages))
+
+
+def imaginable(kind: type[Message]) -> bool:
+    """Whether messages of a type may be made up; what mqinfer tells a stage has to be true."""
+    return not issubclass(kind, (Joined, Tick))
 
 
 def from_files(app: App, given: Sequence[str]) -> dict[type[Message], list[Template]]:

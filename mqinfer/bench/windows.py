@@ -214,8 +214,8 @@ class Room:
     # --- work -----------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def working(self, names: Sequence[str] | None) -> AsyncIterator[Working]:
-        """A worker on these stages and sinks (None is all), stopped in order at the end."""
+    async def working(self, names: Sequence[str]) -> AsyncIterator[Working]:
+        """A worker on these stages and sinks, stopped in order at the end."""
         tasks = plan.tasks(self.app, names)
         async with self._services(tasks) as services:
             worker = Worker(
@@ -224,7 +224,7 @@ class Room:
             running = asyncio.create_task(worker.run())
             try:
                 await _ready(worker, running)
-                yield Working(self, services, [task for task in tasks if not task.dead])
+                yield Working(self, services, [task for task in tasks if task.declared])
             finally:
                 worker.stop()
                 await running

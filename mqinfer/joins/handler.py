@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -29,13 +28,12 @@ def as_stage(stage: Stage, codec: Codec) -> Stage:
     join = stage.join
     if join is None:
         return stage
-    handler = stage.handler
-    wants_context = len(inspect.signature(handler).parameters) == 3
+    handler, signature = stage.handler, stage.signature
 
     async def arguments(joined: Joined, context: Context) -> tuple[Any, ...]:
         root, outputs, died = await _given(joined, join, codec)
         context.join_told(died, joined.incomplete, joined.missing)
-        return (root, outputs, context) if wants_context else (root, outputs)
+        return (root, outputs, context) if signature.wants_context else (root, outputs)
 
     async def call(joined: Joined, context: Context) -> Any:
         return await handler(*await arguments(joined, context))
@@ -45,8 +43,8 @@ def as_stage(stage: Stage, codec: Codec) -> Stage:
             async for output in outputs:
                 yield output
 
-    wrapped: Callable[..., Any] = call if stage.signature.kind == "coroutine" else run
-    return replace(stage, handler=wrapped)
+    wrapped: Callable[..., Any] = call if signature.kind == "coroutine" else run
+    return replace(stage, handler=wrapped, signature=replace(signature, wants_context=True))
 
 
 async def _given(

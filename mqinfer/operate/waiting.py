@@ -158,7 +158,7 @@ async def check_waiting(app: App, streams: Streams, report: Report) -> None:
     before = len(report.problems)
     read = 0
     for task in tasks:
-        if task.dead or task.tracker or task.waits:
+        if not task.declared:
             continue
         try:
             findings, waiting = await look(app, task, streams)

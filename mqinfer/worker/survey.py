@@ -215,7 +215,7 @@ async def _beginning(
             return Beginning(task, await _pending(server, specs), resumes=True)
         place = None
     # The dead letters of an app are its record: a table of them wants them all.
-    asked = place is None and not task.dead and not task.tracker and not task.waits
+    asked = place is None and task.declared
     renamed = tuple(
         orphan
         for orphan in orphans
