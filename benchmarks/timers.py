@@ -61,7 +61,7 @@ async def measure(options: Options) -> Result:
             assert pid is not None
             before = _resident(pid)
             began = time.time()
-            due = began + count / 2_000 + 5
+            due = began + count / 3_000 + 5
             await _set(jetstream, [(spread + number, due) for number in range(count)])
             took = time.time() - began
             grown = _resident(pid) - before

@@ -13,7 +13,7 @@ from operator import itemgetter
 
 import msgspec
 
-from mqinfer.completion.progress import CHANGED, COMPLETE, LIMIT, TOO_MANY, Decision, node, split
+from mqinfer.completion.progress import CHANGED, COMPLETE, LIMIT, TOO_MANY, Decision, split
 from mqinfer.completion.record import First, Output, Payload, Record, firsts, nodes_of, whole
 from mqinfer.identity import format_models, parse_models
 
@@ -119,9 +119,9 @@ class _Walk:
 
     def __init__(self, records: Iterable[Record], wanted: Collection[str], decision: Decision):
         self._wanted = wanted
-        self._records: dict[bytes, list[Record]] = {}
+        self._records: dict[tuple[str, str], list[Record]] = {}
         self._roots: list[Record] = []
-        self._visited: set[bytes] = set()
+        self._visited: set[tuple[str, str]] = set()
         self._bytes = 0
         self.id = ""
         self.first: First | None = None
@@ -135,7 +135,7 @@ class _Walk:
         seen = None if decision.how == COMPLETE else split(decision.seen)
         for record in records:
             if seen is None or record.node in seen:
-                self._records.setdefault(record.node, []).append(record)
+                self._records.setdefault((record.id, record.stage), []).append(record)
                 if record.first is not None:
                     self._roots.append(record)
 
@@ -160,7 +160,7 @@ class _Walk:
 
     def _visit(self, identity: str, reader: str) -> list[_Step]:
         """Take in what became of a message at a reader; what is next, in its order."""
-        one = node(identity, reader)
+        one = identity, reader
         if one in self._visited:
             return []
         self._visited.add(one)
@@ -210,7 +210,7 @@ class _Walk:
             return record.data
         pieces = []
         for name in record.pieces:
-            found = self._records.get(node(record.id, name))
+            found = self._records.get((record.id, name))
             if found is None or found[0].piece is None:
                 return None
             pieces.append(found[0].piece)

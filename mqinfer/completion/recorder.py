@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
@@ -137,6 +138,13 @@ class Recorder:
         self._kinds = kinds
         self._wanted = wanted
         self._codec = codec
+        # The parts of a root come one behind the other, and each is asked several times.
+        self._above = lru_cache(maxsize=1024)(self._read)
+
+    def _read(self, told: str) -> tuple[Root, ...]:
+        """The roots that a header names, without those of joins that are no more."""
+        found = roots.parse(told, self._run)
+        return tuple(root for root in found if root.kind in self._wanted)
 
     def roots_of(self, job: Handled) -> tuple[Root, ...]:
         """The roots that a message is below, itself first if it is one."""
@@ -144,9 +152,7 @@ class Recorder:
         assert context is not None
         outer: tuple[Root, ...] = ()
         if context.headers and (told := context.headers.get(ROOTS)):
-            outer = roots.parse(told, self._run)
-            if any(root.kind not in self._wanted for root in outer):  # of a join that is no more
-                outer = tuple(root for root in outer if root.kind in self._wanted)
+            outer = self._above(told)
         if self._root is None:
             return outer
         return (roots.root_of(self._kind, context.id, self._run), *outer)[: roots.MAX_ROOTS]
