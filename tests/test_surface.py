@@ -281,6 +281,7 @@ class Request(requests: Requests, state: State, codec: Codec, *, replayed: bool 
     async facts() -> dict[str, Any]
     id: str
     models: dict[str, str]
+    async progress() -> tuple[int, int]
     async refresh() -> Request
     async result(wait: float | None = None) -> tuple[Message, ...]
     status: Status

@@ -169,8 +169,18 @@ class Request:
             raise error
         return self._answers
 
+    async def progress(self) -> tuple[int, int]:
+        """Of what came of it so far, how many messages are done, and how many are not.
+
+        It says something while the request is open.
+
+        Raises:
+            Unavailable: NATS does not answer.
+        """
+        return await self._requests.progress(self._state)
+
     async def cancel(self) -> bool:
-        """Cancel it; whether it was canceled, and had not ended before.
+        """Cancel it; False if it had ended in another way before.
 
         Raises:
             RequestUnknown: it is forgotten.
@@ -206,10 +216,15 @@ class Request:
 
         Raises:
             BlobError: its answers cannot be read.
+            Unavailable: NATS does not answer.
         """
         from mqinfer.requests.listing import facts
 
-        return facts(self._state, await self._requests.answers(self._state))
+        found = facts(self._state, await self._requests.answers(self._state))
+        if not self.done:
+            settled, left = await self.progress()
+            found["progress"] = {"settled": settled, "open": left}
+        return found
 
     # --- inside ---------------------------------------------------------------------------------
 

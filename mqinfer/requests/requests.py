@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer.bucket import change
+from mqinfer.completion import roots
+from mqinfer.completion.progress import decode as decode_progress
 from mqinfer.errors import (
     ConfigurationError,
     PayloadTooLarge,
@@ -95,6 +97,7 @@ class Requests:
         self._secret = secret
         self._now = now
         self._bucket = bucket_of(app, broker)
+        self._roots = broker.bucket(roots.bucket(app))
 
     async def ensure(self) -> None:
         """Make the bucket of states and the stream of events, where they are not there.
@@ -238,6 +241,15 @@ class Requests:
             # The server reads in order: it listens for us before it answers this.
             state = _known(await self.find(identity, tenant=tenant), identity)
             return await self._until_ended(watch, state, math.inf if seconds is None else seconds)
+
+    async def progress(self, state: State) -> tuple[int, int]:
+        """Of what came of an open request so far, how many messages are done, and how many not.
+
+        Raises:
+            Unavailable: NATS does not answer.
+        """
+        found = await self._roots.load(_root(state).token)
+        return decode_progress(found[0]).counts if found is not None and found[0] else (0, 0)
 
     async def answers(self, state: State) -> tuple[states.Answer, ...]:
         """The answers of a request that has ended, also where they are in the blob store.
