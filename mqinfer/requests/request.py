@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mqinfer.errors import (
+    BlobError,
+    ConfigurationError,
     RequestCanceled,
     RequestError,
     RequestExpired,
@@ -15,6 +17,7 @@ from mqinfer.errors import (
     RequestInvalid,
     RequestPending,
     RequestRejected,
+    Unavailable,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +68,9 @@ class Request:
         self._requests = requests
         self._state = state
         self._codec = codec
-        self._answers: tuple[Message, ...] = ()
+        self._kept: tuple[Answer, ...] = ()
+        self._trouble: Exception | None = None  # why the answers cannot be had
+        self._answers: tuple[Message, ...] | None = None
 
     # --- as it was when it was last looked at ---------------------------------------------------
 
@@ -117,7 +122,17 @@ class Request:
 
     @property
     def answers(self) -> tuple[Message, ...]:
-        """The answers, in the order of their causes; none while it is open."""
+        """The answers, in the order of their causes; none while it is open.
+
+        Raises:
+            BlobError: they are in the blob store, and cannot be read.
+            DecodeError: an answer is not what its type is now.
+            RequestError: one is of a type that the endpoint does not answer with any more.
+        """
+        if self._trouble is not None:
+            raise self._trouble
+        if self._answers is None:
+            self._answers = tuple(map(self._decoded, self._kept))
         return self._answers
 
     @property
@@ -143,7 +158,7 @@ class Request:
             RequestUnknown: it is forgotten.
             Unavailable: NATS does not answer.
         """
-        if self._state.open:
+        if self._state.open or self._trouble is not None:
             state = await self._requests.wait(self.id, seconds, tenant=self._state.tenant)
             await self._take(state)
         return self
@@ -167,7 +182,7 @@ class Request:
         await self.wait(wait)
         if error := self._problem():
             raise error
-        return self._answers
+        return self.answers
 
     async def progress(self) -> tuple[int, int]:
         """Of what came of it so far, how many messages are done, and how many are not.
@@ -236,8 +251,13 @@ class Request:
 
     async def _take(self, state: State) -> None:
         """What is known of it now."""
-        if not state.open and (self._state.open or not self._answers):
-            self._answers = tuple(map(self._decoded, await self._requests.answers(state)))
+        if not state.open:
+            # What is kept elsewhere may be away; what the request is can be told all the same.
+            self._trouble = self._answers = None
+            try:
+                self._kept = await self._requests.answers(state)
+            except (BlobError, ConfigurationError, Unavailable) as error:
+                self._trouble = error
         self._state = state
 
     def _decoded(self, answer: Answer) -> Message:
