@@ -14,7 +14,7 @@ from mqinfer.completion.progress import CHANGED, COMPLETE, LATE, TOO_MANY
 from mqinfer.completion.record import Payload
 from mqinfer.requests import places
 from mqinfer.requests import state as states
-from mqinfer.requests.requests import end_request
+from mqinfer.requests.kept import end_request
 from mqinfer.requests.state import Answer, Asked, Body, End, Problem, State
 from tests.support.bucket import Memory
 
