@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mqinfer.backoff import Backoff
 from mqinfer.completion import roots
@@ -85,7 +85,7 @@ class Task:
     dead: bool = False
     tracker: bool = False
     deadline: Join | None = None
-    endpoint: Endpoint | None = None
+    endpoint: Endpoint[Any] | None = None
 
     @property
     def declared(self) -> bool:

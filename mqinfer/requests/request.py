@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from mqinfer.errors import (
     BlobError,
@@ -34,8 +34,11 @@ _ERRORS: Mapping[str, type[RequestFailed]] = {
 }
 
 
+A = TypeVar("A", bound="Message")
+
+
 @dataclass(frozen=True, slots=True)
-class RequestEvent:
+class RequestEvent(Generic[A]):
     """Something came of a request.
 
     Attributes:
@@ -50,10 +53,10 @@ class RequestEvent:
     number: int
     settled: int = 0
     open: int = 0
-    answer: Message | None = None
+    answer: A | None = None
 
 
-class Request:
+class Request(Generic[A]):
     """A request; made by `client.request(...)` and `client.get_request(id)`.
 
         request = await client.request(Photo(...), wait=10)
@@ -70,7 +73,7 @@ class Request:
         self._codec = codec
         self._kept: tuple[Answer, ...] = ()
         self._trouble: Exception | None = None  # why the answers cannot be had
-        self._answers: tuple[Message, ...] | None = None
+        self._answers: tuple[A, ...] | None = None
 
     # --- as it was when it was last looked at ---------------------------------------------------
 
@@ -121,7 +124,7 @@ class Request:
         return parse_models(self._state.models)
 
     @property
-    def answers(self) -> tuple[Message, ...]:
+    def answers(self) -> tuple[A, ...]:
         """The answers, in the order of their causes; none while it is open.
 
         Raises:
@@ -142,7 +145,7 @@ class Request:
 
     # --- asking ---------------------------------------------------------------------------------
 
-    async def refresh(self) -> Request:
+    async def refresh(self) -> Request[A]:
         """Look at it again.
 
         Raises:
@@ -151,7 +154,7 @@ class Request:
         """
         return await self.wait(0)
 
-    async def wait(self, seconds: float | None = None) -> Request:
+    async def wait(self, seconds: float | None = None) -> Request[A]:
         """Wait for its end, or for so many seconds; itself.
 
         Raises:
@@ -163,7 +166,7 @@ class Request:
             await self._take(state)
         return self
 
-    async def result(self, wait: float | None = None) -> tuple[Message, ...]:
+    async def result(self, wait: float | None = None) -> tuple[A, ...]:
         """Its answers, in the order of their causes; where something died, see also `errors`.
 
         Args:
@@ -204,11 +207,11 @@ class Request:
         await self._take(await self._requests.cancel(self.id, tenant=self._state.tenant))
         return self.status == "canceled"
 
-    def __aiter__(self) -> AsyncGenerator[RequestEvent]:
+    def __aiter__(self) -> AsyncGenerator[RequestEvent[A]]:
         """Its events from the beginning."""
         return self.events()
 
-    async def events(self, *, after: int = 0) -> AsyncGenerator[RequestEvent]:
+    async def events(self, *, after: int = 0) -> AsyncGenerator[RequestEvent[A]]:
         """What comes of it as it comes, to its end.
 
             async for event in request:
@@ -243,7 +246,7 @@ class Request:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    async def _event(self, one: Followed) -> RequestEvent:
+    async def _event(self, one: Followed) -> RequestEvent[A]:
         if one.state is not None:
             await self._take(one.state)
         answer = None if one.answer is None else self._decoded(one.answer)
@@ -260,7 +263,7 @@ class Request:
                 self._trouble = error
         self._state = state
 
-    def _decoded(self, answer: Answer) -> Message:
+    def _decoded(self, answer: Answer) -> A:
         endpoint = self._requests.app.endpoints[self.endpoint]
         kinds = {kind.__mqinfer__.subject: kind for kind in endpoint.answers}
         kind = kinds.get(answer.type)
@@ -269,7 +272,8 @@ class Request:
                 f"request {self.id}: it has an answer of type {answer.type!r}, which endpoint "
                 f"{self.endpoint} does not answer with any more"
             )
-        return self._codec.decode(kind, answer.body.payload, answer.body.content_type)
+        made: A = self._codec.decode(kind, answer.body.payload, answer.body.content_type)
+        return made
 
     def _problem(self) -> RequestError | None:
         """What `result` raises."""
@@ -295,7 +299,9 @@ def _error(problem: Problem) -> RequestFailed:
     return _ERRORS[problem.kind](problem.reason, letter=problem.letter)
 
 
-async def of(requests: Requests, state: State, codec: Codec, *, replayed: bool = False) -> Request:
+async def of(
+    requests: Requests, state: State, codec: Codec, *, replayed: bool = False
+) -> Request[Any]:
     """A request as a user holds it, with its answers if it has ended.
 
     Args:
@@ -304,6 +310,6 @@ async def of(requests: Requests, state: State, codec: Codec, *, replayed: bool =
         codec: of the answers.
         replayed: whether it was there before.
     """
-    made = Request(requests, state, codec, replayed=replayed)
+    made: Request[Any] = Request(requests, state, codec, replayed=replayed)
     await made._take(state)
     return made

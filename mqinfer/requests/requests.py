@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -181,7 +181,7 @@ class Requests:
 
     def _new(
         self,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         subject: str,
         payload: bytes,
         content_type: str,
@@ -207,7 +207,7 @@ class Requests:
             asked=asked,
         )
 
-    async def _begin(self, state: State, endpoint: Endpoint, wait: float) -> State:
+    async def _begin(self, state: State, endpoint: Endpoint[Any], wait: float) -> State:
         """Publish the message of a request that was accepted, and wait for its end."""
         if wait <= 0:
             await self._publish(state, endpoint)
@@ -217,7 +217,7 @@ class Requests:
             await self._publish(state, endpoint)
             return await self._until_ended(watch, state, wait)
 
-    async def _publish(self, state: State, endpoint: Endpoint) -> None:
+    async def _publish(self, state: State, endpoint: Endpoint[Any]) -> None:
         subject = self.app.subject(endpoint.reads)
         try:
             await publish_root(self._broker, state, subject, PUBLISH_TIMEOUT)
@@ -343,7 +343,7 @@ class Requests:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _endpoint(self, name: str) -> Endpoint:
+    def _endpoint(self, name: str) -> Endpoint[Any]:
         try:
             return self.app.endpoints[name]
         except KeyError:

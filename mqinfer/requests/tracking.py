@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -53,7 +53,7 @@ class Open(Inner):
     def __init__(
         self,
         app: App,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         tracker: Tracker,
         *,
         roots: Bucket,

@@ -83,7 +83,7 @@ async def test_whoever_asks_is_told_what_came_of_it(nats: Settings) -> None:
 
         partial = await client.request(Photo(6), wait=30)
         assert partial.status == "partial"
-        assert [one.i for one in await partial.result()] == [0, 1, 2, 4, 5]  # type: ignore[attr-defined]
+        assert [one.i for one in await partial.result()] == [0, 1, 2, 4, 5]
         assert [(type(one), str(one)) for one in partial.errors] == [(RequestRejected, "too dark")]
 
         rejected = await client.request(Photo(-1), wait=30)
@@ -160,6 +160,8 @@ async def test_joins_answer_too_also_of_the_very_message_that_was_asked(nats: Se
         assert request.status == "partial"
         # In the order of their causes: what the join writes, and what comes of that.
         assert request.answers == (Report(5, 4, ["too dark"]), Summary("4 of 5"))
+        named = await harness.client.request(Photo(1), endpoint=app.endpoints["grade"], wait=30)
+        assert (named.endpoint, named.answers) == ("grade", (Grade(1, 0),))
         with pytest.raises(ConfigurationError, match="grade \\(Photo\\), report \\(Photo\\)"):
             await harness.client.request(Photo(1))
 
@@ -228,8 +230,8 @@ async def test_what_is_no_json_or_too_large_is_not_accepted(nats: Settings) -> N
         requests = await harness.client.requests()
         with pytest.raises(DecodeError, match="this is no JSON"):
             await requests.accept("grade", "plants.photo", b'{"n": ', "application/json")
+        large = b"x" * harness.services.broker.max_payload
         with pytest.raises(PayloadTooLarge, match="carry what is large as a Blob"):
-            large = b"x" * harness.services.broker.max_payload
             await requests.accept("grade", "plants.photo", large, "application/msgpack")
         with pytest.raises(ConfigurationError, match="no endpoint 'other'; it has grade"):
             await requests.accept("other", "plants.photo", b"{}", "application/json")
