@@ -220,9 +220,10 @@ async def test_completion_cancel_and_deadline_race_and_one_is_the_end(nats: Sett
         async with core.listen("requests.plants.push.*.*.state", pushed):
             done = await asyncio.gather(*map(one, range(150)))
             await harness.services.broker.flush()
+        assert len(ends) == 150
         assert all(len(found) == 1 for found in ends.values())
-        statuses = {request.status for request in done}
-        assert {"succeeded", "canceled", "expired"} <= statuses <= {*statuses, "partial"}
+        # How many of each depends on how quick the machine is; that each is one does not.
+        assert {request.status for request in done} <= {"succeeded", "canceled", "expired"}
         for n, request in enumerate(done):
             assert states.decode(next(iter(ends[request.id]))).status == request.status
             again = await harness.client.get_request(request.id)
