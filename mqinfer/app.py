@@ -91,7 +91,7 @@ class App(Clocked, Endpoints):
         self.duplicate_window = min(parse_duration(duplicate_window), self.max_age)
         self.lifespan = lifespan
         self.models: dict[str, Model] = {}
-        self.endpoints: dict[str, Endpoint] = {}
+        self.endpoints: dict[str, Endpoint[Any]] = {}
         self._declared: list[Declared] = []
         self._stages: dict[str, Stage] | None = None
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from mqinfer.codec import CONTENT_TYPES
+from mqinfer.endpoint import Endpoint
 from mqinfer.errors import ConfigurationError
 from mqinfer.requests import request
 from mqinfer.requests.requests import Requests, unknown
@@ -13,10 +14,11 @@ from mqinfer.requests.requests import Requests, unknown
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.codec import Codec
-    from mqinfer.endpoint import Endpoint
     from mqinfer.message import Message, Wire
     from mqinfer.requests.request import Request
     from mqinfer.worker.services import Services
+
+A = TypeVar("A", bound="Message")
 
 
 class ClientRequests:
@@ -33,6 +35,19 @@ class ClientRequests:
     async def _encoded(self, message: Message) -> tuple[bytes, Wire]:
         raise NotImplementedError
 
+    @overload
+    async def request(
+        self,
+        message: Message,
+        *,
+        endpoint: Endpoint[A],
+        wait: float = 0.0,
+        key: str | None = None,
+        tenant: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Request[A]: ...
+
+    @overload
     async def request(
         self,
         message: Message,
@@ -42,7 +57,18 @@ class ClientRequests:
         key: str | None = None,
         tenant: str = "",
         headers: Mapping[str, str] | None = None,
-    ) -> Request:
+    ) -> Request[Any]: ...
+
+    async def request(
+        self,
+        message: Message,
+        *,
+        endpoint: Endpoint[Any] | str | None = None,
+        wait: float = 0.0,
+        key: str | None = None,
+        tenant: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Request[Any]:
         """Ask, and have a `Request` once it is accepted: from then on nothing can lose it.
 
             request = await client.request(Photo(...), wait=10)
@@ -50,7 +76,8 @@ class ClientRequests:
 
         Args:
             message: of the type that the endpoint reads.
-            endpoint: its name; None is the only one that reads this type.
+            endpoint: what `app.endpoint` gave (then type checkers know what its answers are), or
+                its name; None is the only one that reads this type.
             wait: seconds to wait for its end.
             key: what is asked again under the same key (after an error of the connection, say) is
                 the same request, for as long as it is kept. None is a new one.
@@ -80,7 +107,7 @@ class ClientRequests:
         )
         return await request.of(requests, accepted.state, self._codec, replayed=accepted.replayed)
 
-    async def get_request(self, id: str, *, tenant: str = "") -> Request:  # noqa: A002
+    async def get_request(self, id: str, *, tenant: str = "") -> Request[Any]:  # noqa: A002
         """A request by its id, from whatever process it was made.
 
         Raises:
@@ -118,8 +145,9 @@ class ClientRequests:
             self._requests = requests
         return self._requests
 
-    def _asked(self, message: Message, name: str | None) -> Endpoint:
+    def _asked(self, message: Message, given: Endpoint[Any] | str | None) -> Endpoint[Any]:
         endpoints = self.app.endpoints
+        name = given.name if isinstance(given, Endpoint) else given
         kind = type(message)
         if name is not None:
             found = [endpoints[name]] if name in endpoints else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from mqinfer.errors import ConfigurationError, WiringError
 from mqinfer.joinwiring import below
@@ -23,8 +23,11 @@ ROOT: Final = "request.."
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
+A = TypeVar("A", bound=Message)
+
+
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Generic[A]):
     """What may be asked for.
 
     Attributes:
@@ -37,7 +40,7 @@ class Endpoint:
 
     name: str
     reads: type[Message]
-    answers: tuple[type[Message], ...]
+    answers: tuple[type[A], ...]
     deadline: float
     keep: float
 
@@ -54,7 +57,7 @@ class Endpoints:
         endpoints: by name.
     """
 
-    endpoints: dict[str, Endpoint]
+    endpoints: dict[str, Endpoint[Any]]
     max_age: float
 
     def endpoint(
@@ -62,10 +65,10 @@ class Endpoints:
         name: str,
         reads: type[Message],
         *,
-        answers: type[Message] | tuple[type[Message], ...],
+        answers: type[A] | tuple[type[A], ...],
         deadline: float | str = "5m",
         keep: float | str = "24h",
-    ) -> Endpoint:
+    ) -> Endpoint[A]:
         """Declare what may be asked for by `client.request`, and what answers it.
 
             app.endpoint("grade", Photo, answers=Grade, deadline="5m", keep="24h")
@@ -90,7 +93,9 @@ class Endpoints:
             raise WiringError(f"endpoint {name}: declared twice; give one another name")
         given = answers if isinstance(answers, tuple) else (answers,)
         kind = _message(name, reads, "the second argument")
-        kinds = tuple(dict.fromkeys(_message(name, one, "answers=") for one in given))
+        for one in given:
+            _message(name, one, "answers=")
+        kinds = tuple(dict.fromkeys(given))
         if not kinds:
             raise WiringError(f"endpoint {name}: answers= names no type")
         if issubclass(kind, Row):
@@ -112,7 +117,8 @@ class Endpoints:
         kept = _seconds(name, "keep", keep)
         if kept < 1:
             raise WiringError(f"endpoint {name}: keep={keep!r} must be a second at least")
-        made = self.endpoints[name] = Endpoint(name, kind, kinds, seconds, kept)
+        made = Endpoint(name, kind, kinds, seconds, kept)
+        self.endpoints[name] = made
         return made
 
 
@@ -135,7 +141,7 @@ def _seconds(name: str, what: str, given: float | str) -> float:
 
 
 def misanswered(
-    endpoints: Mapping[str, Endpoint], stages: Mapping[str, Stage]
+    endpoints: Mapping[str, Endpoint[Any]], stages: Mapping[str, Stage]
 ) -> Iterator[WiringError]:
     """Endpoints that could never answer."""
     for endpoint in endpoints.values():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mqinfer.backoff import Backoff
 from mqinfer.completion import roots
@@ -53,6 +53,7 @@ TRACKER_LIMITS = Limits(
     batch_size=2000,
     batch_wait=0.02,
 )
+ASKED_WAIT = 0.001  # seconds that it waits for more of them, where there are requests
 DEADLINE_LIMITS = Limits(
     max_in_flight=512, timeout=float("inf"), concurrency=2, batch_size=256, batch_wait=0.0
 )
@@ -84,7 +85,7 @@ class Task:
     dead: bool = False
     tracker: bool = False
     deadline: Join | None = None
-    endpoint: Endpoint | None = None
+    endpoint: Endpoint[Any] | None = None
 
     @property
     def declared(self) -> bool:
@@ -149,7 +150,9 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
         known[DEAD_SINK] = Task(DEAD_SINK, DeadLetterRow, SINK_LIMITS, row=DeadLetterRow, dead=True)
     joins = joins_of(app)
     if waits(app):
-        known[TRACKER] = Task(TRACKER, Settled, TRACKER_LIMITS, tracker=True)
+        # Somebody waits for the answer to a request, and nobody for when a join is called.
+        limits = replace(TRACKER_LIMITS, batch_wait=ASKED_WAIT) if app.endpoints else TRACKER_LIMITS
+        known[TRACKER] = Task(TRACKER, Settled, limits, tracker=True)
     for join in joins.values():
         if join.deadline is not None:
             name = DEADLINE + join.name

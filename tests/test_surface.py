@@ -57,10 +57,10 @@ class App(
         name: str,
         reads: type[Message],
         *,
-        answers: type[Message] | tuple[type[Message], ...],
+        answers: type[A] | tuple[type[A], ...],
         deadline: float | str = '5m',
         keep: float | str = '24h',
-    ) -> Endpoint
+    ) -> Endpoint[A]
     every(
         period: float | str,
         *,
@@ -149,7 +149,7 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
 class Client(app: App, services: Services, inference: Inference | None = None)
     blobs: BlobStore
     async cancel(name: str, *, key: object = None, stage: str | None = None) -> bool
-    async get_request(id: str, *, tenant: str = '') -> Request
+    async get_request(id: str, *, tenant: str = '') -> Request[Any]
     async lag(name: str) -> int
     async later(
         message: Message,
@@ -186,12 +186,21 @@ class Client(app: App, services: Services, inference: Inference | None = None)
     async request(
         message: Message,
         *,
+        endpoint: Endpoint[A],
+        wait: float = 0.0,
+        key: str | None = None,
+        tenant: str = '',
+        headers: Mapping[str, str] | None = None,
+    ) -> Request[A]
+    async request(
+        message: Message,
+        *,
         endpoint: str | None = None,
         wait: float = 0.0,
         key: str | None = None,
         tenant: str = '',
         headers: Mapping[str, str] | None = None,
-    ) -> Request
+    ) -> Request[Any]
     async requests() -> Requests
     async state(stage: str, key: object, *, run: str | None = None) -> State | None
     async state(stage: str, key: object, kind: type[S], *, run: str | None = None) -> S | None
@@ -269,28 +278,29 @@ class MqinferError(Exception)
 class Reject(MqinferError)
 class Rejected(reason: str)
 class Request(requests: Requests, state: State, codec: Codec, *, replayed: bool = False)
-    answers: tuple[Message, ...]
+    answers: tuple[A, ...]
     async cancel() -> bool
     created: float
     deadline: float
     done: bool
     endpoint: str
     errors: tuple[RequestFailed, ...]
-    events(*, after: int = 0) -> AsyncGenerator[RequestEvent]
+    events(*, after: int = 0) -> AsyncGenerator[RequestEvent[A]]
     expires: float
     async facts() -> dict[str, Any]
     id: str
     models: dict[str, str]
-    async refresh() -> Request
-    async result(wait: float | None = None) -> tuple[Message, ...]
+    async progress() -> tuple[int, int]
+    async refresh() -> Request[A]
+    async result(wait: float | None = None) -> tuple[A, ...]
     status: Status
-    async wait(seconds: float | None = None) -> Request
+    async wait(seconds: float | None = None) -> Request[A]
 class RequestEvent(
     kind: Literal['progress', 'answer', 'end'],
     number: int,
     settled: int = 0,
     open: int = 0,
-    answer: Message | None = None,
+    answer: A | None = None,
 )
 class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
 class Row(Message)

@@ -97,6 +97,9 @@ async def told(message: Picture, ctx: Context) -> None:
         raise Retry("not yet", after=5)
     raise Reject("never")
 
+asked = app.endpoint("asked", In, answers=Out, deadline="1m", keep="1h")
+both = app.endpoint("both", In, answers=(Out, Picture))
+
 async def handlers_are_functions(message: In) -> int:
     first: Out | None = await one(message)
     async for out in many(message):
@@ -118,6 +121,14 @@ async def library() -> str:
         print(kept.worst if kept else any_kept.keys())
         identities = await client.publish_all([In("b"), Picture(image=Blob.at("a.png"))])
         await client.blobs.put("a.png", b"png")
+        request = await client.request(In("a"), endpoint=asked, wait=10, key="a")
+        outs: tuple[Out, ...] = await request.result(wait=1)
+        async for event in request:
+            print(event.kind, event.answer.size if event.answer is not None else outs)
+        for answer in (await client.request(In("a"), endpoint=both)).answers:
+            print(answer.name if isinstance(answer, Picture) else answer)
+        named = await client.request(In("a"), endpoint="asked")
+        print(named.status, (await client.get_request(named.id)).errors)
     worker = Worker(app, stages=["one"], drain=True)
     await worker.run()
     return identity + identities[0]
@@ -160,6 +171,8 @@ class Mistyped(Message, ordered="yes"):  # wrong for pyright
 
 app = App("mistakes", replica=3)  # wrong
 app.model("grader", versoin=2)  # wrong
+graded = app.endpoint("grade", In, answers=Out)
+app.endpoint("other", In, answers="Out")  # wrong
 model = app.model("grader")
 
 @app.stage(timout=5)  # wrong
@@ -202,6 +215,8 @@ async def use(message: In) -> None:
         await client.publish_all([{"name": "a"}])  # wrong
         number: int = await client.publish(message)  # wrong
         kept: int = await client.state("remember", "a", Kept)  # wrong
+        request = await client.request(message, endpoint=graded)
+        answers: tuple[In, ...] = await request.result()  # wrong
     await Worker(app, stage=["crop"]).run()  # wrong
     await model(image="a.png")  # wrong
 """

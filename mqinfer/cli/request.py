@@ -58,7 +58,7 @@ def request(
 
 async def _ask(
     app: App, settings: Settings, endpoint: str, payload: bytes, wait: float, key: str | None
-) -> tuple[Request, dict[str, Any]]:
+) -> tuple[Request[Any], dict[str, Any]]:
     import mqinfer
     from mqinfer.codec import Codec
 
@@ -73,7 +73,7 @@ async def _ask(
         return found, await found.facts()
 
 
-def tell(found: Request, facts: dict[str, Any], *, as_json: bool) -> None:
+def tell(found: Request[Any], facts: dict[str, Any], *, as_json: bool) -> None:
     """Print a request, and its answers.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer.completion.record import Kind
 from mqinfer.completion.recorder import Asked, Recorder
@@ -39,7 +39,7 @@ def joins_of(app: App, among: Collection[str] | None = None) -> dict[str, Join]:
     }
 
 
-def endpoints_of(app: App, among: Collection[str] | None = None) -> dict[str, Endpoint]:
+def endpoints_of(app: App, among: Collection[str] | None = None) -> dict[str, Endpoint[Any]]:
     """The endpoints of an app by name; none where a run takes some stages: requests are live."""
     return app.endpoints if among is None else {}
 

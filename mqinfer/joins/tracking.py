@@ -59,7 +59,12 @@ class Inner:
 
     def _again(self, jobs: Sequence[Job], root: Root, error: Exception) -> None:
         known = isinstance(error, MqinferError)
-        log.error("a join waits", root=str(root), reason=str(error), exc_info=not known and error)
+        log.error(
+            "who waits for a root waits on",
+            root=str(root),
+            reason=str(error),
+            exc_info=not known and error,
+        )
         for job in jobs:
             self._settler.hand_back(job, AGAIN)
 

@@ -158,7 +158,8 @@ def requester(
     streams += [timers_stream(app.name)] if plan.uses_timers(app) else []
     for one in streams:  # whether they are there
         publish[f"$JS.API.STREAM.INFO.{one}"] = None
-    publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
+    for one in (bucket, roots.bucket(app)):  # states, and progress
+        publish[f"$JS.API.STREAM.MSG.GET.KV_{one}"] = None
     publish[f"$JS.API.DIRECT.GET.{stream}"] = None
     subscribe = [f"{inbox_prefix}.>"]
     for name in chosen:

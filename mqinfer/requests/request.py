@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from mqinfer.errors import (
+    BlobError,
+    ConfigurationError,
     RequestCanceled,
     RequestError,
     RequestExpired,
@@ -15,6 +17,7 @@ from mqinfer.errors import (
     RequestInvalid,
     RequestPending,
     RequestRejected,
+    Unavailable,
 )
 
 if TYPE_CHECKING:
@@ -31,8 +34,11 @@ _ERRORS: Mapping[str, type[RequestFailed]] = {
 }
 
 
+A = TypeVar("A", bound="Message")
+
+
 @dataclass(frozen=True, slots=True)
-class RequestEvent:
+class RequestEvent(Generic[A]):
     """Something came of a request.
 
     Attributes:
@@ -47,10 +53,10 @@ class RequestEvent:
     number: int
     settled: int = 0
     open: int = 0
-    answer: Message | None = None
+    answer: A | None = None
 
 
-class Request:
+class Request(Generic[A]):
     """A request; made by `client.request(...)` and `client.get_request(id)`.
 
         request = await client.request(Photo(...), wait=10)
@@ -65,7 +71,9 @@ class Request:
         self._requests = requests
         self._state = state
         self._codec = codec
-        self._answers: tuple[Message, ...] = ()
+        self._kept: tuple[Answer, ...] = ()
+        self._trouble: Exception | None = None  # why the answers cannot be had
+        self._answers: tuple[A, ...] | None = None
 
     # --- as it was when it was last looked at ---------------------------------------------------
 
@@ -116,8 +124,18 @@ class Request:
         return parse_models(self._state.models)
 
     @property
-    def answers(self) -> tuple[Message, ...]:
-        """The answers, in the order of their causes; none while it is open."""
+    def answers(self) -> tuple[A, ...]:
+        """The answers, in the order of their causes; none while it is open.
+
+        Raises:
+            BlobError: they are in the blob store, and cannot be read.
+            DecodeError: an answer is not what its type is now.
+            RequestError: one is of a type that the endpoint does not answer with any more.
+        """
+        if self._trouble is not None:
+            raise self._trouble
+        if self._answers is None:
+            self._answers = tuple(map(self._decoded, self._kept))
         return self._answers
 
     @property
@@ -127,7 +145,7 @@ class Request:
 
     # --- asking ---------------------------------------------------------------------------------
 
-    async def refresh(self) -> Request:
+    async def refresh(self) -> Request[A]:
         """Look at it again.
 
         Raises:
@@ -136,19 +154,19 @@ class Request:
         """
         return await self.wait(0)
 
-    async def wait(self, seconds: float | None = None) -> Request:
+    async def wait(self, seconds: float | None = None) -> Request[A]:
         """Wait for its end, or for so many seconds; itself.
 
         Raises:
             RequestUnknown: it is forgotten.
             Unavailable: NATS does not answer.
         """
-        if self._state.open:
+        if self._state.open or self._trouble is not None:
             state = await self._requests.wait(self.id, seconds, tenant=self._state.tenant)
             await self._take(state)
         return self
 
-    async def result(self, wait: float | None = None) -> tuple[Message, ...]:
+    async def result(self, wait: float | None = None) -> tuple[A, ...]:
         """Its answers, in the order of their causes; where something died, see also `errors`.
 
         Args:
@@ -167,10 +185,20 @@ class Request:
         await self.wait(wait)
         if error := self._problem():
             raise error
-        return self._answers
+        return self.answers
+
+    async def progress(self) -> tuple[int, int]:
+        """Of what came of it so far, how many messages are done, and how many are not.
+
+        It says something while the request is open.
+
+        Raises:
+            Unavailable: NATS does not answer.
+        """
+        return await self._requests.progress(self._state)
 
     async def cancel(self) -> bool:
-        """Cancel it; whether it was canceled, and had not ended before.
+        """Cancel it; False if it had ended in another way before.
 
         Raises:
             RequestUnknown: it is forgotten.
@@ -179,11 +207,11 @@ class Request:
         await self._take(await self._requests.cancel(self.id, tenant=self._state.tenant))
         return self.status == "canceled"
 
-    def __aiter__(self) -> AsyncGenerator[RequestEvent]:
+    def __aiter__(self) -> AsyncGenerator[RequestEvent[A]]:
         """Its events from the beginning."""
         return self.events()
 
-    async def events(self, *, after: int = 0) -> AsyncGenerator[RequestEvent]:
+    async def events(self, *, after: int = 0) -> AsyncGenerator[RequestEvent[A]]:
         """What comes of it as it comes, to its end.
 
             async for event in request:
@@ -206,14 +234,19 @@ class Request:
 
         Raises:
             BlobError: its answers cannot be read.
+            Unavailable: NATS does not answer.
         """
         from mqinfer.requests.listing import facts
 
-        return facts(self._state, await self._requests.answers(self._state))
+        found = facts(self._state, await self._requests.answers(self._state))
+        if not self.done:
+            settled, left = await self.progress()
+            found["progress"] = {"settled": settled, "open": left}
+        return found
 
     # --- inside ---------------------------------------------------------------------------------
 
-    async def _event(self, one: Followed) -> RequestEvent:
+    async def _event(self, one: Followed) -> RequestEvent[A]:
         if one.state is not None:
             await self._take(one.state)
         answer = None if one.answer is None else self._decoded(one.answer)
@@ -221,11 +254,16 @@ class Request:
 
     async def _take(self, state: State) -> None:
         """What is known of it now."""
-        if not state.open and (self._state.open or not self._answers):
-            self._answers = tuple(map(self._decoded, await self._requests.answers(state)))
+        if not state.open:
+            # What is kept elsewhere may be away; what the request is can be told all the same.
+            self._trouble = self._answers = None
+            try:
+                self._kept = await self._requests.answers(state)
+            except (BlobError, ConfigurationError, Unavailable) as error:
+                self._trouble = error
         self._state = state
 
-    def _decoded(self, answer: Answer) -> Message:
+    def _decoded(self, answer: Answer) -> A:
         endpoint = self._requests.app.endpoints[self.endpoint]
         kinds = {kind.__mqinfer__.subject: kind for kind in endpoint.answers}
         kind = kinds.get(answer.type)
@@ -234,7 +272,8 @@ class Request:
                 f"request {self.id}: it has an answer of type {answer.type!r}, which endpoint "
                 f"{self.endpoint} does not answer with any more"
             )
-        return self._codec.decode(kind, answer.body.payload, answer.body.content_type)
+        made: A = self._codec.decode(kind, answer.body.payload, answer.body.content_type)
+        return made
 
     def _problem(self) -> RequestError | None:
         """What `result` raises."""
@@ -260,7 +299,9 @@ def _error(problem: Problem) -> RequestFailed:
     return _ERRORS[problem.kind](problem.reason, letter=problem.letter)
 
 
-async def of(requests: Requests, state: State, codec: Codec, *, replayed: bool = False) -> Request:
+async def of(
+    requests: Requests, state: State, codec: Codec, *, replayed: bool = False
+) -> Request[Any]:
     """A request as a user holds it, with its answers if it has ended.
 
     Args:
@@ -269,6 +310,6 @@ async def of(requests: Requests, state: State, codec: Codec, *, replayed: bool =
         codec: of the answers.
         replayed: whether it was there before.
     """
-    made = Request(requests, state, codec, replayed=replayed)
+    made: Request[Any] = Request(requests, state, codec, replayed=replayed)
     await made._take(state)
     return made

@@ -13,13 +13,16 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
-from mqinfer.bucket import change
+from mqinfer.completion import roots
+from mqinfer.completion.progress import decode as decode_progress
 from mqinfer.errors import (
     ConfigurationError,
+    DecodeError,
     PayloadTooLarge,
     PublishError,
     PublishTimeout,
@@ -30,6 +33,7 @@ from mqinfer.errors import (
 from mqinfer.requests import places
 from mqinfer.requests import state as states
 from mqinfer.requests.following import AGAIN, Followed, follow, outlasted
+from mqinfer.requests.kept import bucket_of, end_request, ensure, root_of
 from mqinfer.requests.root import publish as publish_root
 from mqinfer.requests.state import Asked, Body, End, Problem, State
 from mqinfer.requests.watch import HEARTBEAT, Watch
@@ -37,7 +41,6 @@ from mqinfer.requests.watch import HEARTBEAT, Watch
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
-    from mqinfer.bucket import Bucket
     from mqinfer.completion.roots import Root
     from mqinfer.endpoint import Endpoint
     from mqinfer.ports import Broker, Core
@@ -95,6 +98,7 @@ class Requests:
         self._secret = secret
         self._now = now
         self._bucket = bucket_of(app, broker)
+        self._roots = broker.bucket(roots.bucket(app))
 
     async def ensure(self) -> None:
         """Make the bucket of states and the stream of events, where they are not there.
@@ -133,38 +137,59 @@ class Requests:
 
         Raises:
             ConfigurationError: there is no such endpoint.
+            DecodeError: it is said to be JSON, and is none; nothing was accepted.
             PayloadTooLarge: it exceeds the server's limit; nothing was accepted.
             RequestConflict: the key was used for something else.
             PublishError: the stream refuses the message for good; the request has failed.
             Unavailable: NATS does not answer; ask again, under the same key.
         """
         declared = self._endpoint(endpoint)
-        asked = Asked(subject, Body.of(payload, content_type), dict(headers or {}))
-        print_ = states.fingerprint(asked)
+        state = self._new(declared, subject, payload, content_type, key, tenant, headers or {})
+        value = self._checked(state)
         for _ in range(_TRIES):
-            state = self._new(declared, asked, key, tenant, print_)
-            if len(value := states.encode(state)) + 1024 > self._broker.max_payload:
-                raise PayloadTooLarge(
-                    f"endpoint {endpoint}: the request has {len(value):,} bytes, the server takes "
-                    f"{self._broker.max_payload:,}: carry what is large as a Blob with a path"
-                )
             lives = states.lives(state, self._now())
             if await self._bucket.save(places.key_of(state.id), value, 0, ttl=lives):
                 return Accepted(await self._begin(state, declared, wait))
             there = await self.find(state.id, tenant=tenant)
             if there is None:
                 continue  # it was forgotten just now
-            if there.fingerprint != print_:
+            if there.fingerprint != state.fingerprint:
                 raise RequestConflict(
                     f"endpoint {endpoint}: the key {key!r} was used before, and asked for "
                     "something else: a key is for one request"
                 )
-            return Accepted(await self.wait(there.id, wait, tenant=tenant), replayed=True)
+            ours = there.created == state.created  # by an answer that came too late
+            if there.open and self._now() < there.created + self.app.duplicate_window / 2:
+                # Who accepted it may have died before its message was published: the stream knows.
+                return Accepted(await self._begin(there, declared, wait), replayed=not ours)
+            return Accepted(await self.wait(there.id, wait, tenant=tenant), replayed=not ours)
         raise RequestConflict(f"endpoint {endpoint}: the key {key!r} comes and goes: ask again")
 
+    def _checked(self, state: State) -> bytes:
+        """A new request as it is kept."""
+        value = states.encode(state)
+        if len(value) + 1024 > self._broker.max_payload:
+            raise PayloadTooLarge(
+                f"endpoint {state.endpoint}: the request has {len(value):,} bytes, the server "
+                f"takes {self._broker.max_payload:,}: carry what is large as a Blob with a path"
+            )
+        try:
+            states.decode(value)
+        except msgspec.MsgspecError as error:
+            raise DecodeError(f"endpoint {state.endpoint}: this is no JSON: {error}") from None
+        return value
+
     def _new(
-        self, endpoint: Endpoint, asked: Asked, key: str | None, tenant: str, print_: str
+        self,
+        endpoint: Endpoint[Any],
+        subject: str,
+        payload: bytes,
+        content_type: str,
+        key: str | None,
+        tenant: str,
+        headers: Mapping[str, str],
     ) -> State:
+        asked = Asked(subject, Body.of(payload, content_type), dict(headers))
         now = self._now()
         if key is None:
             identity = places.new_id(endpoint.name)
@@ -177,12 +202,12 @@ class Requests:
             deadline=now + endpoint.deadline,
             expires=now + endpoint.deadline + endpoint.keep,
             keep=endpoint.keep,
-            fingerprint=print_,
+            fingerprint=states.fingerprint(asked),
             tenant=tenant,
             asked=asked,
         )
 
-    async def _begin(self, state: State, endpoint: Endpoint, wait: float) -> State:
+    async def _begin(self, state: State, endpoint: Endpoint[Any], wait: float) -> State:
         """Publish the message of a request that was accepted, and wait for its end."""
         if wait <= 0:
             await self._publish(state, endpoint)
@@ -192,7 +217,7 @@ class Requests:
             await self._publish(state, endpoint)
             return await self._until_ended(watch, state, wait)
 
-    async def _publish(self, state: State, endpoint: Endpoint) -> None:
+    async def _publish(self, state: State, endpoint: Endpoint[Any]) -> None:
         subject = self.app.subject(endpoint.reads)
         try:
             await publish_root(self._broker, state, subject, PUBLISH_TIMEOUT)
@@ -239,6 +264,15 @@ class Requests:
             state = _known(await self.find(identity, tenant=tenant), identity)
             return await self._until_ended(watch, state, math.inf if seconds is None else seconds)
 
+    async def progress(self, state: State) -> tuple[int, int]:
+        """Of what came of an open request so far, how many messages are done, and how many not.
+
+        Raises:
+            Unavailable: NATS does not answer.
+        """
+        found = await self._roots.load(root_of(state).token)
+        return decode_progress(found[0]).counts if found is not None and found[0] else (0, 0)
+
     async def answers(self, state: State) -> tuple[states.Answer, ...]:
         """The answers of a request that has ended, also where they are in the blob store.
 
@@ -274,7 +308,7 @@ class Requests:
 
         async with self._watching(identity) as watch:
             state = await look()
-            root = _root(state)
+            root = root_of(state)
 
             def stored(first: int) -> AsyncIterator[tuple[int, bytes]]:
                 return self._events(root, first)
@@ -301,15 +335,15 @@ class Requests:
         state = _known(await self.find(identity, tenant=tenant), identity)
         state = _known(await self._end(state, End("canceled")), identity)
         if state.status == "canceled":
-            self._core.say(places.canceled(self.app, _root(state)))
+            self._core.say(places.canceled(self.app, root_of(state)))
         return state
 
     async def _end(self, state: State, end: End) -> State | None:
-        return await end_request(self._bucket, state.id, _root(state), end, self._now)
+        return await end_request(self._bucket, state.id, root_of(state), end, self._now)
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _endpoint(self, name: str) -> Endpoint:
+    def _endpoint(self, name: str) -> Endpoint[Any]:
         try:
             return self.app.endpoints[name]
         except KeyError:
@@ -345,64 +379,12 @@ class Requests:
         return state
 
 
-def bucket_of(app: App, broker: Broker) -> Bucket:
-    """The bucket of the states of an app's requests."""
-    return broker.bucket(
-        places.bucket(app), replicas=app.replicas, ttls=True, pushed=places.pushed_states(app)
-    )
-
-
-async def ensure(app: App, broker: Broker) -> None:
-    """Make what requests need; see `Requests.ensure`."""
-    await bucket_of(app, broker).ensure()
-    await broker.ensure_stream(places.events_spec(app))
-
-
-async def end_request(
-    bucket: Bucket, identity: str, root: Root, end: End, now: Callable[[], float]
-) -> State | None:
-    """End a request, unless it has ended; as it is then, or None where it is forgotten.
-
-    Args:
-        bucket: of the states.
-        identity: of the request.
-        root: that it is; what began later under the same id is another one, and stays as it is.
-        end: how.
-        now: seconds since the epoch.
-
-    Raises:
-        MqinferError: that is not possible now.
-    """
-
-    def change_one(value: bytes | None) -> bytes | None:
-        if value is None:
-            return None
-        before = states.decode(value)
-        if _root(before) != root:
-            return value
-        after = states.ended(before, end, now())
-        return value if after is before else states.encode(after)
-
-    _, value = await change(
-        bucket,
-        places.key_of(identity),
-        change_one,
-        what=f"request {identity}",
-        ttl=lambda one: states.lives(states.decode(one), now()),
-    )
-    return states.decode(value) if value else None
-
-
 def unknown(identity: str) -> RequestUnknown:
     """What is raised where there is no such request."""
     return RequestUnknown(
         f"there is no request {identity!r}: it is forgotten, since its answer was kept long "
         "enough, or there never was one"
     )
-
-
-def _root(state: State) -> Root:
-    return places.root_of(state.id, state.created)
 
 
 def _known(state: State | None, identity: str) -> State:

@@ -9,14 +9,14 @@ Whoever is first decides: each change is a compare-and-set, and of an ended requ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
 
-from mqinfer.completion.progress import COMPLETE, LATE
+from mqinfer.completion.progress import CHANGED, COMPLETE, LATE, TOO_MANY
 
 if TYPE_CHECKING:
     from mqinfer.completion.assemble import Died, Tale
@@ -26,7 +26,11 @@ Status = Literal["open", "succeeded", "partial", "failed", "canceled", "expired"
 Kind = Literal["rejected", "invalid", "internal"]
 
 INTERNAL = "what came of it could not be handled"
-TOO_MUCH = "more came of it than a request can have"
+# Why a request has not all of its answers, where everything was settled.
+SHORT: Final[Mapping[str, str]] = {
+    TOO_MANY: "more came of it than a request can have",
+    CHANGED: "the endpoint has other answers now than when some of them were written",
+}
 _JSON = "application/json"
 
 
@@ -198,7 +202,7 @@ def end_of(told: Tale) -> End:
         status, answers = "canceled", ()
     elif told.how != COMPLETE:
         status = "partial" if answers else "failed"
-        errors = (*errors, Problem("internal", TOO_MUCH))
+        errors = (*errors, Problem("internal", SHORT[told.how]))
     elif not errors:
         status = "succeeded"
     else:

@@ -15,7 +15,7 @@ from mqinfer.errors import MqinferError
 from mqinfer.requests import events, places
 from mqinfer.requests import state as states
 from mqinfer.requests.events import Event
-from mqinfer.requests.requests import bucket_of, end_request
+from mqinfer.requests.kept import bucket_of, end_request
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -100,6 +100,8 @@ class Telling:
         """
         del name
         identity = places.asked_by(told.id)
+        if places.parts(identity) is None:
+            return  # a stranger's message, which has the headers of a request and is none
         end = await self._small(identity, states.end_of(told))
         await end_request(self._bucket, identity, root, end, self._now)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +19,7 @@ from mqinfer.completion.progress import LATE
 from mqinfer.joins.tracking import AT_ONCE, Inner
 from mqinfer.requests import places, root
 from mqinfer.requests import state as states
+from mqinfer.requests.kept import root_of
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -52,7 +53,7 @@ class Open(Inner):
     def __init__(
         self,
         app: App,
-        endpoint: Endpoint,
+        endpoint: Endpoint[Any],
         tracker: Tracker,
         *,
         roots: Bucket,
@@ -86,7 +87,7 @@ class Open(Inner):
             try:
                 left = await self._look(state)
             except Exception as error:  # noqa: BLE001 - whatever it is, the state comes again
-                self._again([job], places.root_of(state.id, state.created), error)
+                self._again([job], root_of(state), error)
                 return
         if left > 0:
             self._settler.hand_back(job, left)
@@ -96,7 +97,7 @@ class Open(Inner):
     async def _look(self, state: State) -> float:
         """Do what is due; the seconds until there is something again, 0 for never."""
         now = self._now()
-        found = places.root_of(state.id, state.created)
+        found = root_of(state)
         if now >= state.deadline:
             message = places.message_id(state.id, state.created)
             unread = Tale(message, None, None, (), (), LATE, {}, "")  # where no stage has begun

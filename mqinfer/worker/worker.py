@@ -22,7 +22,7 @@ from mqinfer.errors import ConfigurationError, HandlerHangs, Unavailable
 from mqinfer.flow.beat import EVERY, Beat
 from mqinfer.flow.runner import Runner
 from mqinfer.model import inference as current_inference
-from mqinfer.requests.requests import bucket_of
+from mqinfer.requests.kept import bucket_of
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.upkeep import keep_up

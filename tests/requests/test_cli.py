@@ -47,4 +47,12 @@ async def test_ask_list_show_and_cancel(nats: Settings) -> None:
         shown = json.loads(await ask("requests", "show", APP, facts["id"], "--json"))
         assert shown["status"] == "canceled"
         assert "no request" in await ask("requests", "show", APP, "grade-" + "0" * 32, code=1)
+        assert "mqinfer-requests-grade" in await ask("status", APP, "--interval", "0")
+        assert "grade" in await ask("graph", APP)
+        assert "requests.asked.push.grade.*.*" in await ask(
+            "permissions", APP, "--endpoint", "grade"
+        )
+        assert "goes without --stage" in await ask(
+            *("permissions", APP, "--endpoint", "*", "--stage", "cut"), code=2
+        )
         assert "4 consumers" in await ask("check", APP)

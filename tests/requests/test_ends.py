@@ -8,6 +8,8 @@ import pytest
 
 from mqinfer import App, Context, Message
 from mqinfer.errors import RequestCanceled, RequestExpired, RequestUnknown
+from mqinfer.requests import state as states
+from mqinfer.requests.places import TASK
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 
@@ -57,6 +59,13 @@ async def test_a_cancelled_request_is_not_worked_on_any_more(nats: Settings) -> 
         request = await client.request(Photo(2))
         other = await client.get_request(request.id)
         await until(lambda: 1 in slow.seen, "work on it")
+
+        async def graded() -> bool:
+            return await request.progress() == (2, 1)
+
+        await until(graded, "all but one to be done")
+        facts = await request.facts()
+        assert facts["progress"] == {"settled": 2, "open": 1}
         waiting = asyncio.create_task(other.result(wait=60))
         await asyncio.sleep(0)
         assert await request.cancel()
@@ -64,7 +73,7 @@ async def test_a_cancelled_request_is_not_worked_on_any_more(nats: Settings) -> 
             await waiting
         await until(lambda: slow.cancelled == 1, "the coroutine to be cancelled")
         assert not slow.seen[2:]
-        assert not await other.cancel() or other.status == "canceled"
+        assert await other.cancel()  # it is
 
         async def settled() -> bool:
             return await harness.lag("grade") == 0
@@ -108,6 +117,51 @@ async def test_a_request_ends_at_its_deadline_with_what_there_is(nats: Settings)
         # What was published with a deadline that has passed is not handled.
         assert (await harness.client.get_request(request.id)).status == "expired"
         assert len(slow.seen) == seen
+
+
+async def test_a_deadline_needs_no_worker_of_the_stages_and_no_reader(nats: Settings) -> None:
+    slow = Slow(deadline="1s", keep="1h")
+    async with Harness(slow.app, nats) as harness:
+        await harness.client.request(Photo(1))
+        async with harness.worker(TASK + "grade"):
+
+            async def expired() -> bool:
+                (stored,) = await harness.stored("KV_plants-requests")
+                return states.decode(stored.data).status == "expired"
+
+            await until(expired, "its end")
+        assert slow.seen == []
+
+
+async def test_a_join_below_a_canceled_request_is_told_what_it_lacks(nats: Settings) -> None:
+    slow = Slow()
+    told: list[tuple[int, list[str]]] = []
+
+    @slow.app.join(Photo, of=Grade)
+    async def report(photo: Photo, grades: list[Grade], ctx: Context) -> None:
+        told.append((len(grades), [one.kind for one in ctx.died]))
+
+    async with Harness(slow.app, nats) as harness, harness.worker():
+        request = await harness.client.request(Photo(2))
+        await until(lambda: len(slow.seen) == 2, "work on both leaves")
+
+        async def graded() -> bool:
+            return await request.progress() == (2, 2)
+
+        await until(graded, "one grade, beside the leaf and the join")
+        assert await request.cancel()
+        await until(lambda: slow.cancelled == 1, "the coroutine to be cancelled")
+
+        async def settled() -> bool:
+            return await harness.lag("report") == 0 and bool(
+                await harness.stored(subject="plants.joined.report")
+            )
+
+        await until(settled, "the join to be told")
+        assert told == []  # this worker knows that nobody waits
+        (joined,) = await harness.messages(slow.app.stages["report"].reads)
+        assert [one.kind for one in joined.died] == ["canceled"]  # type: ignore[attr-defined]
+        assert len(joined.outputs) == 1  # type: ignore[attr-defined]
 
 
 async def test_whoever_reads_ends_what_no_worker_does(nats: Settings) -> None:

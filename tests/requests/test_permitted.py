@@ -62,6 +62,7 @@ async def test_everybody_runs_under_the_permissions_that_are_printed(tmp_path: P
         await harness.drain()  # makes consumers and buckets
         async with mqinfer.connect(app, of_user(plain, "web")) as client:
             request = await client.request(Photo(3), endpoint="grade")
+            assert await request.progress() == (0, 0)
             async with (
                 Harness(app, of_user(plain, "cut")) as one,
                 Harness(app, of_user(plain, "grade")) as two,

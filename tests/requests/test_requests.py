@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from mqinfer import App, Context, Message, Reject
 from mqinfer.backoff import Backoff
+from mqinfer.completion.waited import TRACKER
 from mqinfer.errors import (
     ConfigurationError,
+    DecodeError,
+    PayloadTooLarge,
     RequestConflict,
     RequestFailed,
+    RequestInvalid,
     RequestPending,
     RequestRejected,
     RequestUnknown,
 )
-from mqinfer.identity import IDENTITY
+from mqinfer.identity import DEADLINE, IDENTITY, MSG_ID, ROOTS
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness
 
@@ -78,7 +83,7 @@ async def test_whoever_asks_is_told_what_came_of_it(nats: Settings) -> None:
 
         partial = await client.request(Photo(6), wait=30)
         assert partial.status == "partial"
-        assert [one.i for one in await partial.result()] == [0, 1, 2, 4, 5]  # type: ignore[attr-defined]
+        assert [one.i for one in await partial.result()] == [0, 1, 2, 4, 5]
         assert [(type(one), str(one)) for one in partial.errors] == [(RequestRejected, "too dark")]
 
         rejected = await client.request(Photo(-1), wait=30)
@@ -155,6 +160,8 @@ async def test_joins_answer_too_also_of_the_very_message_that_was_asked(nats: Se
         assert request.status == "partial"
         # In the order of their causes: what the join writes, and what comes of that.
         assert request.answers == (Report(5, 4, ["too dark"]), Summary("4 of 5"))
+        named = await harness.client.request(Photo(1), endpoint=app.endpoints["grade"], wait=30)
+        assert (named.endpoint, named.answers) == ("grade", (Grade(1, 0),))
         with pytest.raises(ConfigurationError, match="grade \\(Photo\\), report \\(Photo\\)"):
             await harness.client.request(Photo(1))
 
@@ -179,3 +186,59 @@ async def test_large_answers_are_in_the_blob_store(nats: Settings) -> None:
         assert len(state.data) < 1_000
         told = [event.answer async for event in found if event.kind == "answer"]
         assert tuple(told) == request.answers
+
+
+async def test_asked_at_once_under_one_key_it_is_one_request(nats: Settings) -> None:
+    async with Harness(pipeline(), nats) as harness:
+        client = harness.client
+        asked = await asyncio.gather(*(client.request(Photo(2), key="k") for _ in range(20)))
+        assert len({one.id for one in asked}) == 1
+        assert [one.replayed for one in asked].count(False) == 1
+        assert len(await harness.stored(subject="plants.photo")) == 1
+        await harness.drain()
+        found = await asyncio.gather(*(one.result(wait=60) for one in asked))
+        assert found == [(Grade(2, 0), Grade(2, 1))] * 20
+        assert len(await harness.messages(Grade)) == 2
+
+
+async def test_what_comes_of_no_request_has_no_header_and_no_record(nats: Settings) -> None:
+    async with Harness(pipeline(), nats) as harness:
+        await harness.publish(Photo(2))
+        await harness.drain()
+        assert len(await harness.messages(Grade)) == 2
+        assert await harness.stored("plants-settled") == []
+        assert all(ROOTS not in one.headers for one in await harness.stored())
+
+
+async def test_a_strangers_copy_of_the_headers_holds_up_nothing(nats: Settings) -> None:
+    async with Harness(pipeline(), nats) as harness:
+        token = "ab" * 16
+        for identity in (f"nobody {token}", f"grade-{'0' * 32}:{token}@2026-05-27", f"a:{token}"):
+            headers = {ROOTS: f"request..grade/{token}", IDENTITY: identity}
+            headers |= {MSG_ID: identity, DEADLINE: "nan"}
+            await harness.publish_bytes("plants.photo", b'{"n": 2}', headers)
+        await harness.drain()
+        assert await harness.lag(TRACKER) == 0
+        assert await harness.stored("KV_plants-requests") == []
+        async with harness.worker():
+            request = await harness.client.request(Photo(1), wait=60)
+            assert request.answers == (Grade(1, 0),)
+
+
+async def test_what_is_no_json_or_too_large_is_not_accepted(nats: Settings) -> None:
+    async with Harness(pipeline(), nats) as harness:
+        requests = await harness.client.requests()
+        with pytest.raises(DecodeError, match="this is no JSON"):
+            await requests.accept("grade", "plants.photo", b'{"n": ', "application/json")
+        large = b"x" * harness.services.broker.max_payload
+        with pytest.raises(PayloadTooLarge, match="carry what is large as a Blob"):
+            await requests.accept("grade", "plants.photo", large, "application/msgpack")
+        with pytest.raises(ConfigurationError, match="no endpoint 'other'; it has grade"):
+            await requests.accept("other", "plants.photo", b"{}", "application/json")
+        assert await harness.stored("KV_plants-requests") == []
+        # What is no message of its type is accepted, and is an answer of its own.
+        odd = await requests.accept("grade", "plants.photo", b'{"n": "x"}', "application/json")
+        await harness.drain()
+        request = await harness.client.get_request(odd.state.id)
+        with pytest.raises(RequestInvalid, match="Expected `int`, got `str`"):
+            await request.result(wait=60)

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqinfer.completion.assemble import Died, Found, Tale
-from mqinfer.completion.progress import COMPLETE, LATE, TOO_MANY
+from mqinfer.completion.progress import CHANGED, COMPLETE, LATE, TOO_MANY
 from mqinfer.completion.record import Payload
 from mqinfer.requests import places
 from mqinfer.requests import state as states
-from mqinfer.requests.requests import end_request
+from mqinfer.requests.kept import end_request
 from mqinfer.requests.state import Answer, Asked, Body, End, Problem, State
 from tests.support.bucket import Memory
 
@@ -123,9 +123,10 @@ def test_what_came_of_it_says_how_it_ends(
     assert states.end_of(told(LATE)).status == "expired"
     assert states.end_of(told(COMPLETE, "expired")).status == "expired"
     assert states.end_of(told(COMPLETE, "canceled")).status == "canceled"
-    much = states.end_of(told(TOO_MANY))
-    assert much.status == ("partial" if outputs else "failed")
-    assert much.errors[-1].reason == states.TOO_MUCH
+    for how in (TOO_MANY, CHANGED):
+        short = states.end_of(told(how))
+        assert short.status == ("partial" if outputs else "failed")
+        assert short.errors[-1].reason == states.SHORT[how]
 
 
 @given(st.text(), st.text(), st.text(), st.text())

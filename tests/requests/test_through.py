@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import mqinfer
 from mqinfer import App, Message
 from mqinfer.errors import PublishError
 from mqinfer.replay.ranges import Wanted
+from mqinfer.requests import state as states
 from mqinfer.requests.requests import Requests
 from mqinfer.settings import Settings
 from mqinfer.stack import NatsServer
@@ -68,7 +70,7 @@ async def test_a_thousand_wait_on_one_connection(nats: Settings) -> None:
         assert len(states) == 1000
 
 
-async def _kinds(request: mqinfer.Request) -> list[str]:
+async def _kinds(request: mqinfer.Request[Grade]) -> list[str]:
     return [event.kind async for event in request]
 
 
@@ -181,3 +183,79 @@ async def test_a_replay_disturbs_no_request(nats: Settings) -> None:
         assert await request.result(wait=60) == tuple(Grade(3, i) for i in range(3))
         again = await harness.client.get_request(done.id)
         assert again.answers == (Grade(1, 0),)
+
+
+async def test_completion_cancel_and_deadline_race_and_one_is_the_end(nats: Settings) -> None:
+    app = App("plants")
+    pick = random.Random(5)
+
+    @app.stage
+    async def cut(photo: Photo) -> list[Leaf]:
+        return [Leaf(photo.n, i) for i in range(photo.n % 5)]
+
+    @app.stage
+    async def grade(leaf: Leaf) -> Grade:
+        await asyncio.sleep(pick.choice((0.0, 0.0, 0.05, 3600.0)) if leaf.n % 2 else 0.0)
+        return Grade(leaf.n, leaf.i)
+
+    app.endpoint("grade", Photo, answers=Grade, deadline="2s", keep="1h")
+    ends: dict[str, set[bytes]] = {}
+
+    def pushed(_subject: str, data: bytes, _header: bytes) -> None:
+        state = states.decode(data)
+        if not state.open:
+            ends.setdefault(state.id, set()).add(data)
+
+    async with Harness(app, nats) as harness, harness.worker(), harness.worker():
+        core = harness.services.core
+        assert core is not None
+
+        async def one(n: int) -> mqinfer.Request[Grade]:
+            request = await harness.client.request(Photo(n))
+            if n % 3 == 0:
+                await asyncio.sleep(pick.uniform(0.0, 0.1))
+                await request.cancel()
+            return await request.wait()
+
+        async with core.listen("requests.plants.push.*.*.state", pushed):
+            done = await asyncio.gather(*map(one, range(150)))
+            await harness.services.broker.flush()
+        assert len(ends) == 150
+        assert all(len(found) == 1 for found in ends.values())
+        # How many of each depends on how quick the machine is; that each is one does not.
+        assert {request.status for request in done} <= {"succeeded", "canceled", "expired"}
+        for n, request in enumerate(done):
+            assert states.decode(next(iter(ends[request.id]))).status == request.status
+            again = await harness.client.get_request(request.id)
+            assert (again.status, again.answers) == (request.status, request.answers)
+            if request.status == "succeeded":
+                assert request.answers == truth(n)
+            else:  # of what expired there may be some, in their order
+                numbers = [one.i for one in request.answers]
+                assert numbers == sorted(set(numbers))
+
+
+async def test_batches_and_threads_pass_over_what_has_expired(nats: Settings) -> None:
+    app = App("plants")
+    seen: list[int] = []
+
+    @app.stage(batch_size=10)
+    async def cut(photos: list[Photo]) -> list[Leaf]:
+        seen.extend(photo.n for photo in photos)
+        return [Leaf(photo.n, 0) for photo in photos]
+
+    @app.stage
+    def grade(leaf: Leaf) -> Grade:
+        seen.append(leaf.n)
+        return Grade(leaf.n, leaf.i)
+
+    app.endpoint("grade", Photo, answers=Grade, deadline="1s", keep="1h")
+    async with Harness(app, nats) as harness:
+        for n in range(3):
+            assert (await harness.client.request(Photo(n))).status == "open"
+        first = await harness.client.request(Photo(3), wait=60)
+        assert first.status == "expired"
+        await harness.publish(Photo(7))  # of no request
+        await harness.drain()
+        assert seen == [7, 7]
+        assert await harness.dead() == []
