@@ -87,7 +87,8 @@ class Faults:
             while points or running:
                 while points and len(running) < WORKERS:
                     point = points.pop()
-                    passages = self._random.randrange(1, 3 * self._messages // self._kills // 2)
+                    # Few enough: while one starts, the other must not be through with all.
+                    passages = self._random.randrange(1, self._messages // self._kills // 2)
                     running.append((point, await self._start(settings, point, max(1, passages))))
                 ended = [one for one in running if one[1].returncode is not None]
                 for point, worker in ended:
