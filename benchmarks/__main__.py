@@ -25,7 +25,10 @@ from benchmarks.results import Options, Result
 from mqinfer.observe import configure_logging
 
 # What is measured without `--all`: under 20 minutes on 2 cores.
-USUAL = ("stage_loop", "inference", "sink", "latency", "views", "start", "joins", "timers")
+USUAL = (
+    *("stage_loop", "ordered", "inference", "sink", "latency", "views", "start"),
+    *("joins", "timers"),
+)
 FURTHER = ("servers", "replay", "scale", "blobs", "cost", "decoders")
 NAMES = USUAL + FURTHER
 _LIMIT = 1200.0  # seconds for one benchmark

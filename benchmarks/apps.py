@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import os
 
-from mqinfer import App, Blob, Message, Row
+from mqinfer import App, Blob, Message, Row, State
 
 _NAME = os.environ.get("BENCH_APP", "bench")
 _REPLICAS = int(os.environ.get("BENCH_REPLICAS", "1"))
@@ -91,6 +91,50 @@ def parts_of(name: str, *, join: bool) -> App:
 
 parts = parts_of(_NAME, join=False)
 joined = parts_of(_NAME, join=True)
+
+
+class Keyed(Message, subject="keyed", key="k", ordered=True):
+    """Something small, in order by key."""
+
+    k: int
+    n: int
+    text: str
+
+
+class Counted(Message, subject="out"):
+    """What becomes of it."""
+
+    n: int
+    count: int
+    text: str
+
+
+class Count(State):
+    """How many of a key there were."""
+
+    count: int = 0
+
+
+def keyed_of(name: str, *, state: bool) -> App:
+    """One output for each input in order by key; with a state of each key, or without."""
+    app = App(name, replicas=_REPLICAS, partitions=8)
+    if state:
+
+        @app.stage(name="work")
+        async def remember(item: Keyed, count: Count) -> Counted:
+            count.count += 1
+            return Counted(item.n, count.count, item.text)
+    else:
+
+        @app.stage
+        async def work(item: Keyed) -> Counted:
+            return Counted(item.n, 0, item.text)
+
+    return app
+
+
+ordered = keyed_of(_NAME, state=False)
+remembering = keyed_of(_NAME, state=True)
 
 
 class Reading(Row, table="reading", order_by=("station", "time"), shared=True):

@@ -24,6 +24,7 @@ RawHandler = Callable[[bytes, bytes, bytes, bytes | None], None]
 # gathers longer ones, without looking at their first bytes again for every piece.
 _SHORT = 64 * 1024
 _MAX_CONTROL_LINE = 4096
+_PONG = b"PONG\r\n"
 
 
 class SlowParser(Protocol):
@@ -70,7 +71,10 @@ class LeanParser:
         if slow.buf:
             data = bytes(slow.buf) + data
             slow.buf.clear()
-        at = self._dispatch(data)
+        at = self._dispatch(data, 0)
+        while data.startswith(_PONG, at):  # what is behind the answer to a ping is for us again
+            await slow.parse(_PONG)
+            at = self._dispatch(data, at + len(_PONG))
         if at < len(data):
             rest = data[at:]
             if self._incomplete(rest):
@@ -78,9 +82,9 @@ class LeanParser:
             else:
                 await slow.parse(rest)
 
-    def _dispatch(self, data: bytes) -> int:
-        """Where the first thing begins that is not a complete message of a direct subscription."""
-        direct, find, size, at = self._direct, data.find, len(data), 0
+    def _dispatch(self, data: bytes, at: int) -> int:
+        """Where the first thing from `at` on begins that is not a complete message for us."""
+        direct, find, size = self._direct, data.find, len(data)
         while True:
             line = find(b"\r\n", at, at + _MAX_CONTROL_LINE)
             if line < 0:

@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -65,11 +66,18 @@ class _Pending(Struct, eq=False):  # a Struct, which is made in a third of a cla
     placed: Callable[[int], None] | None = None
 
 
+class _Stored(Struct):
+    seq: int
+
+
+_stored = msgspec.json.Decoder(_Stored).decode
+
+
 def _sequence(data: bytes) -> int:
     """The sequence in an acknowledgement; 0 where a stranger has sent something else."""
     try:
-        return int(json.loads(data)["seq"])
-    except (ValueError, TypeError, LookupError, RecursionError):
+        return _stored(data).seq
+    except (msgspec.MsgspecError, RecursionError):
         return 0
 
 

@@ -52,8 +52,18 @@ class Remembers(Protocol):
     def seal(self) -> None:
         """The handler is done; raises what keeps its state from being written."""
 
-    def keep(self, then: Callable[[Exception | None], None]) -> None:
+    @property
+    def void(self) -> bool:
+        """Whether it began from a state that is not to be."""
+
+    def keep(self, then: Callable[[BaseException | None], None]) -> None:
         """Write the state; `then` is called once, when it is written, or with why it is not."""
+
+    def drop(self, error: BaseException, then: Callable[[BaseException | None], None]) -> None:
+        """The message failed; `then` is called once with why, when those before it are written."""
+
+    def leave(self) -> None:
+        """The message is no longer this worker's."""
 
 
 class DeliveryContext(Context):

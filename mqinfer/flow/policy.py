@@ -113,6 +113,14 @@ class Policy:
         """Messages that wait for something else than a handler."""
         return ()
 
+    def passes(self, job: Job, begins: Callable[[Job], None]) -> None:
+        """What a message led to is stored, and the next of its key need not wait for the rest.
+
+        Args:
+            job: the message.
+            begins: is told of the next one before it begins, if it is here.
+        """
+
     def settled(self, job: Job) -> None:
         """A message was acknowledged, or ended with its dead letter; then it leaves."""
 

@@ -213,7 +213,7 @@ class Settler:
         self._metrics.done(now - (job.started or job.received), job.delivery.published)
         self._end(job)
 
-    def _kept(self, job: Job, error: Exception | None) -> None:
+    def _kept(self, job: Job, error: BaseException | None) -> None:
         """The state is written, or is not."""
         job.unpublished -= 1
         if error is None:
@@ -273,6 +273,9 @@ class Settler:
         """Give the message back for another delivery, or dead-letter it; see `outcome`."""
         if not self.holds(job):
             return
+        if job.memory is not None:
+            self._void(job, error)
+            return
         found = outcome(
             error,
             job.past,
@@ -295,6 +298,18 @@ class Settler:
             error=f"{type(error).__name__}: {error}",
         )
         self._give_back(job, found.past, found.delay)
+
+    def _void(self, job: Job, error: BaseException) -> None:
+        """Its state is not to be; the message fails when those before it of its key are done."""
+        assert job.memory is not None
+        memory, job.memory = job.memory, None
+        job.unpublished += 1  # held until then
+
+        def told(problem: BaseException | None) -> None:
+            job.unpublished -= 1
+            self.failed(job, problem or error)
+
+        memory.drop(error, told)
 
     def _give_back(self, job: Job, past: Past, delay: float) -> None:
         """Write down how the delivery ended, then give the message back."""

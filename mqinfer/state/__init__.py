@@ -1,4 +1,4 @@
 """States: what stages remember of each key, changed exactly once by each message.
 
-They are kept in a bucket of the app, by compare-and-set; `memory` has the protocol.
+They are kept in a bucket of the app, by compare-and-set; `states` has the protocol.
 """

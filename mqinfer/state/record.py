@@ -45,7 +45,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     @property
     def empty(self) -> bool:
         """Whether the state was reset."""
-        return bytes(self.data) == bytes(NOTHING)
+        return self.data == NOTHING
 
 
 class _Version(msgspec.Struct, frozen=True, array_like=True):

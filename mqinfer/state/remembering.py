@@ -12,7 +12,7 @@ from mqinfer.flow.job import SETTLED
 
 if TYPE_CHECKING:
     from mqinfer.flow.handling import Handling
-    from mqinfer.flow.job import Job
+    from mqinfer.flow.job import Job, Remembers
     from mqinfer.flow.settler import Settler
     from mqinfer.state.states import States
 
@@ -49,17 +49,12 @@ class Remembering:
             await self._handling.run(ready)
 
     async def _opens(self, job: Job) -> bool:
-        """Read a message's state; False where nothing is left to do with the message."""
-        context = job.context
-        assert context is not None
-        context.pause(time.monotonic())  # an outage is no time of the handler's
+        """Give a message its state; False where nothing is left to do with the message."""
         try:
-            memory = await self._states.open(job)
-        except (StateError, Reject) as error:
+            memory = self._behind(job) or self._states.at_hand(job) or await self._read(job)
+        except (StateError, StateChanged, Reject) as error:
             self._settler.failed(job, error)
             return False
-        finally:
-            context.resume(time.monotonic())
         if job.state is SETTLED:
             return False  # it was let go meanwhile
         if memory is None:
@@ -67,6 +62,27 @@ class Remembering:
             return False
         job.memory = memory
         return True
+
+    def _behind(self, job: Job) -> Remembers | None:
+        """The state of a message that began behind another of its key.
+
+        Raises:
+            StateChanged: the one before has failed since.
+        """
+        if job.memory is not None and job.memory.void:
+            raise StateChanged("the message before it failed")
+        # Never from the bucket, also where the tenure is over: the one before may be on its way.
+        return job.memory
+
+    async def _read(self, job: Job) -> Remembers | None:
+        """Read a message's state; None where that has seen the message."""
+        context = job.context
+        assert context is not None
+        context.pause(time.monotonic())  # an outage is no time of the handler's
+        try:
+            return await self._states.open(job)
+        finally:
+            context.resume(time.monotonic())
 
     def _one_each(self, jobs: Sequence[Job]) -> list[Job]:
         """Those that are the first of their key; by the order of keys there are no others.

@@ -12,13 +12,15 @@ The protocol, which makes each message change the state of its key exactly once:
 5. The message is acknowledged.
 
 Whoever dies after 3 leaves outputs that are repeats when the next one comes to the same state;
-after 4, a message that is seen. Both need what the order by key gives: a message is delivered when
-the one before it is settled, so whoever reads the state then reads what that one has left.
+after 4, a message that is seen. Both need what the order by key gives: whoever owns a partition
+knows that all before a message are settled, or are here. Of those that are here the next may be at
+2 while the one before is at 4 (`memory`): the states of several are then written as one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -37,6 +39,7 @@ from mqinfer.errors import (
 )
 from mqinfer.state import record as records
 from mqinfer.state.cache import Cache, Version, tenure_of
+from mqinfer.state.memory import Line, Memory
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -83,6 +86,7 @@ class States:
         clock: monotonic seconds.
         run: the replay run, or None: it has states of its own, which go when it is discarded.
         cache: of this process.
+        passes: lets the next of a message's key begin beside it, and tells which that is, before.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class States:
         clock: Callable[[], float],
         run: str | None = None,
         cache: Cache | None = None,
+        passes: Callable[[Job, Callable[[Job], None]], None] = lambda _job, _begins: None,
     ):
         self.stage = stage
         self.kind = kind
@@ -112,17 +117,47 @@ class States:
         self._ask_created = created
         self._max_payload = max_payload
         self._clock = clock
+        self._passes = passes
         self._looking: set[asyncio.Task[None]] = set()
+        self._lines: dict[str, Line] = {}  # of keys whose messages are at work, by key
 
     # --- reading --------------------------------------------------------------------------------
+
+    def at_hand(self, job: Job) -> Memory | None:
+        """The state that a message comes to, where nothing need be asked for it; else None.
+
+        Raises:
+            StateError: it cannot be read as its type is now.
+            StateChanged: the message before it of its key is at work.
+        """
+        delivery = job.delivery
+        tenure = tenure_of(delivery)
+        if tenure is None or not self.created:
+            return None
+        token = records.token_of(delivery.subject, self._starts)
+        if UNKNOWN in token:
+            return None
+        key = records.bucket_key(self.stage, self.run, token)
+        line = self._lines.get(key)
+        if line is not None and line.tenure == tenure:
+            raise StateChanged("a message before it changes its state")
+        version = self.cache.get(key, tenure, self._clock())
+        if version is None:
+            return None
+        if version.record is not None and delivery.sequence <= version.record.sequence:
+            return None
+        return self._memory(key, tenure, version, job, token)
 
     async def open(self, job: Job) -> Memory | None:
         """The state that a message comes to; None where the state has seen the message.
 
         Raises:
             StateError: it cannot be read as its type is now.
+            StateChanged: the message before it of its key is at work.
             Reject: the message's subject is no text, so that its key is not known.
         """
+        if (found := self.at_hand(job)) is not None:
+            return found
         delivery = job.delivery
         token = records.token_of(delivery.subject, self._starts)
         if UNKNOWN in token:
@@ -141,7 +176,32 @@ class States:
             self.created = await self._when_created()
             if record.created == self.created:
                 return None
-        return Memory(self, job, token, key, tenure, version)
+        return self._memory(key, tenure, version, job, token)
+
+    def _memory(self, key: str, tenure: object, version: Version, job: Job, token: str) -> Memory:
+        line = Line(self, key, tenure, version)
+        memory = Memory(line, job, token, version)
+        if tenure is not None:
+            self._lines[key] = line
+        return memory
+
+    def passes(self, memory: Memory) -> None:
+        """The next of its key, if it is here, begins with what this message has made of it."""
+
+        def begins(job: Job) -> None:
+            with contextlib.suppress(StateError):  # it comes to that by itself
+                job.memory = memory.behind(job)  # at once: it is told what becomes of this one
+
+        self._passes(memory.job, begins)
+
+    def later(self, line: Line, seconds: float) -> object:
+        """Call `line.overdue` after a while."""
+        return asyncio.get_running_loop().call_later(seconds, line.overdue)
+
+    def empty(self, line: Line) -> None:
+        """Nothing of a line is left."""
+        if self._lines.get(line.key) is line:
+            del self._lines[line.key]
 
     async def read(self, key: str) -> Version:
         """What the bucket holds; outages are waited out.
@@ -208,107 +268,55 @@ class States:
             )
         return record, value
 
-    def write(
-        self,
-        memory: Memory,
-        record: Record,
-        value: bytes,
-        then: Callable[[Exception | None], None],
-    ) -> None:
-        """Write a state, and call `then` when it is written, or with why it is not."""
+    def write(self, line: Line, newest: Memory) -> None:
+        """Write the state of a message; its line is told when it is written, or why it is not."""
+        record = newest.record
+        assert record is not None
         until = float("inf") if self.ttl is None else self._clock() + self.ttl
 
         def done(revision: int | None, error: Exception | None) -> None:
             if revision is not None:
-                self.cache.put(memory.key, memory.tenure, Version(revision, record), until)
-                then(None)
+                version = Version(revision, record)
+                self.cache.put(line.key, line.tenure, version, until)
+                line.written(version)
                 return
-            self.cache.drop(memory.key)
+            self.cache.drop(line.key)
             if error is not None:
-                then(error)
+                line.refused(error)
                 return
-            task = asyncio.create_task(self._look(memory, then), name=f"{self.stage} reads again")
+            task = asyncio.create_task(self._look(line, newest), name=f"{self.stage} reads again")
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
 
-        self._bucket.put(memory.key, value, memory.version.revision, done, ttl=self.ttl)
+        self._bucket.put(line.key, newest.value, line.version.revision, done, ttl=self.ttl)
 
-    async def _look(self, memory: Memory, then: Callable[[Exception | None], None]) -> None:
+    async def _look(self, line: Line, newest: Memory) -> None:
         """Another was quicker, or the answer was lost: see which."""
         try:
-            record = (await self.read(memory.key)).record
+            version = await self.read(line.key)
         except StateError as error:
-            then(error)
+            line.refused(error)
             return
-        sequence = memory.job.delivery.sequence
-        if record is not None and record.sequence >= sequence and record.created == self.created:
-            then(None)
-        else:
-            then(
-                StateChanged(
-                    f"the state of stage {self.stage} was changed while message {sequence} was "
-                    "handled (it was reset, or it expired): the message is handled again"
-                )
+        record = version.record
+        if record is not None and record == newest.record:
+            line.written(version)
+            return
+
+        def seen(one: Memory) -> bool:
+            return (
+                record is not None
+                and record.sequence >= one.job.delivery.sequence
+                and record.created == self.created
             )
+
+        changed = StateChanged(
+            f"the state of stage {self.stage} was changed while message "
+            f"{newest.job.delivery.sequence} was handled (it was reset, or it expired): the "
+            "message is handled again"
+        )
+        line.refused(changed, seen)
 
     def close(self) -> None:
         """Look no further; what that was for is delivered again."""
         for task in self._looking:
             task.cancel()
-
-
-class Memory:
-    """The state beside one message; see `mqinfer.flow.job.Remembers`.
-
-    Args:
-        states: of the stage.
-        job: the message.
-        token: its key in the subject.
-        key: of the bucket.
-        tenure: in which the message was delivered.
-        version: of the state that it comes to.
-
-    Raises:
-        StateError: the state cannot be read as its type is now.
-    """
-
-    __slots__ = (
-        "_begun",
-        "_sealed",
-        "_states",
-        "_value",
-        "job",
-        "key",
-        "tenure",
-        "token",
-        "version",
-    )
-
-    def __init__(
-        self, states: States, job: Job, token: str, key: str, tenure: object, version: Version
-    ):
-        self.job = job
-        self.token = token
-        self.key = key
-        self.tenure = tenure
-        self.version = version
-        self._states = states
-        self._value = states.value(version, token)
-        self._begun = False
-        self._sealed: tuple[Record, bytes] | None = None
-
-    def begin(self) -> State:
-        """The state for a handler that begins, or begins again: whatever an earlier one did."""
-        if self._begun:
-            self._value = self._states.value(self.version, self.token)
-        self._begun = True
-        return self._value
-
-    def seal(self) -> None:
-        """The handler is done: what it made of the state is what will be written."""
-        self._sealed = self._states.sealed(self._value, self.job.delivery.sequence, self.token)
-
-    def keep(self, then: Callable[[Exception | None], None]) -> None:
-        """Write the state; `then` is called when it is written, or with why it is not."""
-        assert self._sealed is not None, "sealed before it is kept"
-        self._states.write(self, *self._sealed, then)

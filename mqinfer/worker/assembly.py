@@ -22,6 +22,7 @@ from mqinfer.flow.intake import Gate, Source
 from mqinfer.flow.job import DeliveryContext, Job, TimedContext
 from mqinfer.flow.lane import Lane
 from mqinfer.flow.ledger import Ledger
+from mqinfer.flow.policy import Policy
 from mqinfer.flow.reader import Reader
 from mqinfer.flow.runner import Runner
 from mqinfer.flow.settler import Settler
@@ -320,6 +321,7 @@ class Assembly:
             max_payload=lambda: broker.max_payload,
             clock=time.monotonic,
             run=binding.run,
+            passes=(binding.policy or Policy()).passes,
         )
         return Remembering(handling, states, settler)
 

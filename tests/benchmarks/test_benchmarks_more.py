@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency, load, replay, scale, servers, sink, start, timers, views
+from benchmarks import latency, load, ordered, replay, scale, servers, sink, start, timers, views
 from benchmarks.results import Options, Result
 from benchmarks.times import quantile
 from benchmarks.torchfile import read_weights
@@ -111,3 +111,12 @@ async def test_timers(tmp_path: Path) -> None:
     (row,) = (await timers.measure(options(tmp_path))).rows
     assert row.figures["set/s"].median > 0
     assert row.figures["late alone, median"].median >= 0
+
+
+async def test_ordered(tmp_path: Path) -> None:
+    result = await ordered.measure(options(tmp_path))
+    assert [row.name for row in result.rows] == [case.name for case in ordered.CASES]
+    for row in result.rows:
+        assert row.figures["messages/s"].median > 0
+        assert row.figures["worker µs"].median > 0
+        assert row.figures["worker, MB"].median > 10

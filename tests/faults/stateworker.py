@@ -17,7 +17,8 @@ from typing import Any
 from mqinfer import Worker
 from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.settings import Settings
-from mqinfer.state.states import Memory, States
+from mqinfer.state.memory import Memory
+from mqinfer.state.states import States
 from tests.support.state_app import app
 
 POINTS = (
@@ -46,11 +47,11 @@ class Fuse:
 
 def install(fuse: Fuse) -> None:
     """Wrap the steps of the protocol."""
-    opened, sealed, kept = States.open, Memory.seal, Memory.keep
+    found, sealed, kept = States.at_hand, Memory.seal, Memory.keep
 
-    async def on_open(self: Any, job: Any) -> Any:
+    def on_find(self: Any, job: Any) -> Any:
         fuse.passes(POINTS[0])
-        return await opened(self, job)
+        return found(self, job)
 
     def on_seal(self: Any) -> None:
         sealed(self)
@@ -66,7 +67,7 @@ def install(fuse: Fuse) -> None:
         kept(self, after)
         asyncio.get_running_loop().call_later(0.0005, fuse.passes, POINTS[3])
 
-    States.open = on_open  # type: ignore[method-assign]
+    States.at_hand = on_find  # type: ignore[method-assign]
     Memory.seal = on_seal  # type: ignore[method-assign]
     Memory.keep = on_keep  # type: ignore[method-assign]
 

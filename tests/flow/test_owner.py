@@ -92,7 +92,7 @@ def reply(number: int) -> bytes:
     return b"$JS.ACK.copy.s-p0.1.%d.%d.1700000000000000000.0" % (number, number)
 
 
-def test_what_comes_again_before_its_end_was_read_is_not_handled_again() -> None:
+async def test_what_comes_again_before_its_end_was_read_is_not_handled_again() -> None:
     """Else it would begin after its successor, or lie here for ever."""
     confirmed: list[Any] = []
     put: list[Any] = []
@@ -110,7 +110,7 @@ def test_what_comes_again_before_its_end_was_read_is_not_handled_again() -> None
         )
         if not leases.admits(held):
             return None
-        job = SimpleNamespace(delivery=held, state=None, pulsed=1.0)
+        job = SimpleNamespace(delivery=held, state=None, pulsed=1.0, memory=None)
         arrived(job)  # type: ignore[arg-type]
         return job
 

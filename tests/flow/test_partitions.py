@@ -140,6 +140,26 @@ async def test_workers_that_come_and_go_share_the_partitions(nats: Settings) -> 
         assert numbers(await harness.messages(Step)) == expected
 
 
+async def test_a_worker_whose_requests_are_lost_counts_once(nats: Settings) -> None:
+    app = App("plants", partitions=8)
+
+    @app.stage
+    async def follow(leaf: Leaf) -> Step:
+        return Step(leaf.position, leaf.number)
+
+    async with Harness(app, nats) as harness, harness.worker() as worker:
+        tokens: Any = owner_of(worker)._tokens
+        spec = tokens._places.present
+        await until(lambda: len(owner_of(worker).owned) == 8, "all partitions")
+        for _ in range(3):
+            before = tokens._present
+            before._pull.reset("a test")  # as where nothing was heard in an election
+            await until(lambda before=before: tokens._present not in (before, None), "another")
+        state = await harness.services.broker.consumer_state(spec.stream, spec.name)
+        assert state is not None
+        assert state.requests == 1
+
+
 async def test_a_tenure_is_another_one_whenever_a_partition_is_owned_anew(nats: Settings) -> None:
     app = App("plants", partitions=1)
     tenures: list[int | None] = []

@@ -8,6 +8,7 @@ connection said them. Another worker, that should not, pulls beside this one, di
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from hypothesis import assume, settings
 from hypothesis import strategies as st
@@ -33,8 +34,9 @@ class Server(RuleBasedStateMachine):
         self.under_way: list[tuple[int, int, bool]] = []  # to this worker: sequence, number, again
         self.said: list[int] = []  # settled here, and the server does not know yet
         self.working: set[int] = set()  # begun here
+        self.storing: set[int] = set()  # handled here, and not settled
         self.resting: set[int] = set()  # of these, those that wait for their time
-        self.infos: list[tuple[int, int]] = []  # answers of the server that are under way
+        self.infos: list[tuple[int, int, int]] = []  # answers of the server that are under way
 
     # --- the server -----------------------------------------------------------------------------
 
@@ -59,6 +61,19 @@ class Server(RuleBasedStateMachine):
         sequence = self.deliver("here")
         if sequence is not None:
             self.under_way.append((sequence, self.deliveries, self.attempts[sequence] > 1))
+
+    @rule(key=st.sampled_from(KEYS))
+    def burst(self, key: str) -> None:
+        """Three of a key come one behind the other, to a worker that knows where it stands."""
+        for _ in range(3):
+            self.publish(key)
+            self.deliver_here()
+        while self.under_way:
+            self.arrive()
+        while self.said:
+            self.hear()
+        self.answer()
+        self.look()
 
     @rule()
     def deliver_there(self) -> None:
@@ -94,7 +109,7 @@ class Server(RuleBasedStateMachine):
 
     @rule()
     def answer(self) -> None:
-        self.infos.append((len(self.unsettled), self.deliveries))
+        self.infos.append((self.turns.lost, len(self.unsettled), self.deliveries))
 
     # --- the worker -----------------------------------------------------------------------------
 
@@ -110,14 +125,33 @@ class Server(RuleBasedStateMachine):
     @precondition(lambda self: self.infos)
     @rule()
     def look(self) -> None:
-        for sequence in self.turns.look(*self.infos.pop(0)):
-            self.begin(sequence)
+        lost, *counts = self.infos.pop(0)
+        if lost == self.turns.lost:  # as an owner does it
+            for sequence in self.turns.look(*counts):
+                self.begin(sequence)
 
     @precondition(lambda self: self.working)
     @rule(data=st.data())
-    def settle(self, data: st.DataObject) -> None:
+    def handle(self, data: st.DataObject) -> None:
+        """Its handler is done: the next of its key may begin beside what it led to."""
         sequence = data.draw(st.sampled_from(sorted(self.working)))
         self.working.discard(sequence)
+        self.storing.add(sequence)
+        following = self.turns.passes(sequence)
+        if following is not None:
+            self.begin(following)
+
+    @precondition(lambda self: self.working or self.storing)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        """In their order: who hands on states sees to that."""
+        may = [one for one in sorted(self.working | self.storing) if self.first(one, self.said)]
+        assume(may)
+        self.say(data.draw(st.sampled_from(may)))
+
+    def say(self, sequence: int) -> None:
+        self.working.discard(sequence)
+        self.storing.discard(sequence)
         self.said.append(sequence)
 
     @precondition(lambda self: self.said)
@@ -132,13 +166,19 @@ class Server(RuleBasedStateMachine):
         if following is not None:
             self.begin(following)
 
-    @precondition(lambda self: self.working)
+    @precondition(lambda self: self.working or self.storing)
     @rule(data=st.data())
     def fail(self, data: st.DataObject) -> None:
-        """It failed, and is to be tried again here: its turn stays."""
-        sequence = data.draw(st.sampled_from(sorted(self.working)))
+        """It failed, and is to be tried again here: its turn stays.
+
+        Those that began beside it fail as well, sooner or later.
+        """
+        self.rest(data.draw(st.sampled_from(sorted(self.working | self.storing))))
+
+    def rest(self, sequence: int) -> None:
         self.turns.rest(sequence, sequence)
         self.working.discard(sequence)
+        self.storing.discard(sequence)
         self.resting.add(sequence)
 
     @precondition(lambda self: self.resting)
@@ -154,8 +194,8 @@ class Server(RuleBasedStateMachine):
         here = sorted(set(self.turns.items()) - set(self.said))
         assume(here)
         sequence = data.draw(st.sampled_from(here))
-        self.working.discard(sequence)
-        self.resting.discard(sequence)
+        for some in (self.working, self.storing, self.resting):
+            some.discard(sequence)
         self.turns.left(sequence)
         self.give_back(sequence)
 
@@ -171,24 +211,26 @@ class Server(RuleBasedStateMachine):
         for sequence in self.turns.items():
             self.turns.left(sequence)
             self.give_back(sequence)
-        self.working.clear()
-        self.resting.clear()
+        for some in (self.working, self.storing, self.resting):
+            some.clear()
         self.turns.doubt()
 
     # --- what must hold -------------------------------------------------------------------------
 
-    def first(self, sequence: int) -> bool:
-        """Whether all of the key before it are settled."""
+    def first(self, sequence: int, but: Iterable[int] = ()) -> bool:
+        """Whether all of the key before it are settled, or are among `but`."""
         key = self.keys[sequence]
         return not any(
-            self.keys[other] == key
+            self.keys[other] == key and other not in but
             for other in (*self.unsettled, *range(self.next, sequence))
             if other < sequence
         )
 
     def begin(self, sequence: int) -> None:
         assert sequence not in self.working
-        assert self.first(sequence), (sequence, self.unsettled)
+        assert sequence not in self.storing
+        beside = {*self.storing, *self.said}  # handled here, and what comes of it is in order
+        assert self.first(sequence, beside), (sequence, self.unsettled)
         self.resting.discard(sequence)
         self.working.add(sequence)
 
@@ -209,12 +251,14 @@ class Server(RuleBasedStateMachine):
             for sequence in sorted(self.resting):
                 if self.turns.due(sequence):
                     self.begin(sequence)
-            for sequence in sorted(self.working):
-                self.working.discard(sequence)
-                self.said.append(sequence)
+            for sequence in sorted(self.working | self.storing):
+                if self.first(sequence, self.said):
+                    self.say(sequence)
+                else:
+                    self.rest(sequence)
             while self.said:
                 self.hear()
-            if not self.working and not self.said:
+            if not self.working and not self.storing and not self.said:
                 self.answer()
                 self.look()
                 if turn % patience == patience - 1 and not self.turns.sure:
@@ -226,3 +270,41 @@ class Server(RuleBasedStateMachine):
 
 TestServer = Server.TestCase
 TestServer.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+
+
+def sure(messages: int) -> Turns[int]:
+    """Messages of one key, and the first has begun."""
+    turns: Turns[int] = Turns()
+    turns.look(0, 0)
+    for number in range(1, messages + 1):
+        turns.delivered(number, "k", number, again=False)
+        assert turns.arrived(number, number) is (number == 1)
+    return turns
+
+
+def test_the_next_begins_beside_one_that_is_handled_and_the_others_when_their_turn_comes() -> None:
+    turns = sure(4)
+    assert turns.passes(1) == 2
+    assert turns.passes(1) is None  # once
+    assert turns.settled(1) is None  # its successor is at work already
+    assert turns.settled(2) == 3
+    assert turns.passes(3) == 4
+    assert turns.passes(4) is None
+    turns.delivered(5, "k", 5, again=False)
+    assert not turns.arrived(5, 5)
+    assert turns.settled(3) is None
+    assert turns.settled(4) == 5
+
+
+def test_what_began_beside_one_that_failed_begins_anew_behind_it() -> None:
+    for first, second in ((1, 2), (2, 1)):  # whichever is told first
+        turns = sure(3)
+        assert turns.passes(1) == 2
+        turns.rest(first, first)
+        assert turns.busy
+        assert not turns.due(first)  # the other is at work
+        assert turns.look(3, 3) == []
+        turns.rest(second, second)
+        assert turns.look(3, 3) == [1]
+        assert turns.settled(1) == 2
+        assert turns.settled(2) == 3

@@ -24,6 +24,7 @@ class Told:
         self.closed = 0
         self.opens: dict[int, Any] = {}
         self.gate: asyncio.Event | None = None
+        self.here: dict[int, Any] = {}
 
     async def run(self, jobs: Any) -> None:
         self.handled.append([job.number for job in jobs])
@@ -37,13 +38,23 @@ class Told:
     async def open(self, job: Any) -> Any:
         if self.gate is not None:
             await self.gate.wait()
-        found = self.opens.get(job.number, SimpleNamespace(key=f"k{job.number}"))
+        found = self.opens.get(job.number, a_memory(f"k{job.number}"))
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def at_hand(self, job: Any) -> Any:
+        found = self.here.get(job.number)
         if isinstance(found, BaseException):
             raise found
         return found
 
     def close(self) -> None:
         self.closed += 1
+
+
+def a_memory(key: str) -> Any:
+    return SimpleNamespace(key=key)
 
 
 class Paused:
@@ -94,7 +105,7 @@ async def test_each_message_gets_its_state_or_what_becomes_of_it() -> None:
 
 async def test_one_behind_another_of_its_key_is_given_back() -> None:
     handling, told = remembering()
-    told.opens = dict.fromkeys((1, 3), SimpleNamespace(key="k"))
+    told.opens = dict.fromkeys((1, 3), a_memory("k"))
     await handling.run(jobs(1, 2, 3))
     assert told.handled == [[1, 2]]
     ((number, error),) = told.failures
@@ -114,3 +125,43 @@ async def test_what_was_let_go_while_its_state_was_read_is_not_handled() -> None
     assert told.handled == []
     assert told.again == []
     assert told.failures == []
+
+
+async def test_what_is_here_is_not_asked_for() -> None:
+    handling, told = remembering()
+    told.gate = asyncio.Event()  # nothing is read
+    told.here = {1: a_memory("k"), 2: a_memory("l")}
+    for number in (1, 2):
+        (job,) = jobs(number)
+        await handling.run([job])
+        assert job.memory is told.here[number]
+        assert job.context.pauses == 0
+    assert told.handled == [[1], [2]]
+    told.gate.set()
+    told.here = {3: StateChanged("the one before is at work")}
+    await handling.run(jobs(3))
+    assert told.handled == [[1], [2]]
+    assert [number for number, _ in told.failures] == [3]
+
+
+async def test_one_that_began_behind_another_goes_with_it() -> None:
+    """With the state of the bucket its outputs would be as if the one before had not been."""
+    handling, told = remembering()
+    told.here = {number: a_memory("k") for number in (1, 2)}
+
+    def behind(number: int, *, void: bool) -> Any:
+        (job,) = jobs(number)
+        # Its partition has no owner for now: somebody else may have messages of it.
+        job.delivery = SimpleNamespace(partition=SimpleNamespace(tenure=None))
+        job.memory = SimpleNamespace(key="k", void=void)
+        return job
+
+    job = behind(1, void=False)
+    memory = job.memory
+    await handling.run([job])
+    assert told.handled == [[1]]
+    assert job.memory is memory
+    await handling.run([behind(2, void=True)])
+    assert told.handled == [[1]]
+    ((number, error),) = told.failures
+    assert (number, type(error)) == (2, StateChanged)

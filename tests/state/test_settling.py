@@ -18,6 +18,7 @@ class Kept:
 
     def __init__(self) -> None:
         self.then: Callable[[Exception | None], None] | None = None
+        self.left = 0
 
     def begin(self) -> object:
         return self
@@ -28,6 +29,12 @@ class Kept:
     def keep(self, then: Callable[[Exception | None], None]) -> None:
         assert self.then is None
         self.then = then
+
+    def drop(self, error: Exception, then: Callable[[Exception | None], None]) -> None:
+        then(error)
+
+    def leave(self) -> None:
+        self.left += 1
 
     def end(self, error: Exception | None = None) -> None:
         assert self.then is not None

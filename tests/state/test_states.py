@@ -414,7 +414,9 @@ async def test_a_reset_beside_a_worker_at_work_begins_anew(nats: Settings) -> No
 
     async with Harness(app, nats) as harness, harness.worker():
         bucket = raw(harness).bucket(plan.memory_bucket(app))
-        await harness.publish(Grade("p", 1), Grade("p", 2))
+        await harness.publish(Grade("p", 1))
+        await until(lambda: harness.state("add", "p"), "the first state")
+        await harness.publish(Grade("p", 2))
         await begun.wait()
         assert await reading.reset(app, "add", "p", bucket)
         assert not await reading.reset(app, "add", "p", bucket)  # it is anew

@@ -72,6 +72,15 @@ class Leases(Policy):
         if held.partition.turns.arrived(held.sequence, job):
             self._put(job)
 
+    def passes(self, job: Job, begins: Callable[[Job], None]) -> None:
+        """The next of its key begins, if it is here, while the end of this one is on its way."""
+        held = job.delivery
+        assert isinstance(held, Held)
+        following = held.partition.turns.passes(held.sequence)
+        if following is not None:
+            begins(following)
+            self._put(following)
+
     def settled(self, job: Job) -> None:
         """The next of its key begins when the server knows: a death in between must not repeat it.
 
@@ -97,6 +106,8 @@ class Leases(Policy):
             timer.cancel()
         if isinstance(held, Held) and not held.settled:
             held.partition.left(held, self._owner.clock())
+        if job.memory is not None:
+            job.memory.leave()
 
     def waiting(self) -> list[Job]:
         """Those that wait for their turn, or for their time."""
@@ -139,7 +150,7 @@ class Leases(Policy):
             if self._put_off.pop(job, None) and turns.due(held.sequence):
                 self._put(job)
 
-        turns.rest(held.sequence, job)
+        held.partition.rest(held, job, self._owner.clock())
         if earlier := self._put_off.get(job):
             earlier.cancel()
         self._put_off[job] = asyncio.get_running_loop().call_later(delay, due)

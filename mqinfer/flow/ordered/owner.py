@@ -69,7 +69,7 @@ class Owner:
         self._beats = (clock(), clock())
         # Two that wait for one another must not let go at once.
         self._patience = PATIENCE * limits.ack_wait * (1 + random.random())
-        self._closing = self._denied = False
+        self._closing = self._denied = self._asking = False
         self._windows: Windows | None = None
 
     def windows(self, largest: int) -> Windows:
@@ -140,7 +140,13 @@ class Owner:
         self.broker.progress(delivery, renewed)
 
     def asks(self) -> None:
-        """Ask for messages, where a place became free."""
+        """Ask for messages, where a place became free: in this turn of the loop, for all of it."""
+        if not self._asking:
+            self._asking = True
+            asyncio.get_running_loop().call_soon(self._asks)
+
+    def _asks(self) -> None:
+        self._asking = False
         self._on_released(0, 0)
 
     def _ask(self) -> None:
@@ -205,8 +211,8 @@ class Owner:
     # --- looks ----------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Look at what is owned, and what may be, for ever."""
-        while True:
+        """Look at what is owned, and what may be, until the end."""
+        while not self._closing:  # nats-py swallows a cancellation, now and then
             self._woken.clear()
             try:
                 await self._round()
@@ -283,10 +289,13 @@ class Owner:
 
     async def _look(self, partition: Partition) -> None:
         spec, token = self._places.partitions[partition.number], partition.token
+        lost = partition.turns.lost
         state = await self.broker.consumer_state(spec.stream, spec.name)
         now = self.clock()
         if state is None or token is None or partition.token is not token or self._closing:
             return
+        if partition.turns.lost != lost:
+            return  # the answer may be of before
         if partition.turns.single and partition.turns.sure:
             if not partition.strangers(state):
                 partition.doubted = now

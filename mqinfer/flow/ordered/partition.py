@@ -247,6 +247,12 @@ class Partition:
             self.narrow()
         return following
 
+    def rest(self, held: Held, job: Job, now: float) -> None:
+        """A message waits for its time."""
+        self.turns.rest(held.sequence, job)
+        if not self.turns.sure:
+            self._doubts(now)
+
     def left(self, held: Held, now: float) -> None:
         """A message left unsettled."""
         if held.sequence in self.turns:

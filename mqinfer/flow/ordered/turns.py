@@ -26,6 +26,8 @@ class _Place(Generic[T]):
         item: the message; None until it has arrived.
         begun: its turn has come.
         resting: it keeps its turn, and nobody works on it.
+        passed: the next of its key has begun beside it.
+        behind: the sequence of the one beside which it has begun itself; 0 is none.
     """
 
     key: str
@@ -33,6 +35,8 @@ class _Place(Generic[T]):
     item: T | None = None
     begun: bool = False
     resting: bool = False
+    passed: bool = False
+    behind: int = 0
 
 
 class Turns(Generic[T]):
@@ -42,11 +46,14 @@ class Turns(Generic[T]):
         sure: all that was not settled before these is here; nothing begins before.
         single: the server gives out one message at a time, and others may ask, so that a gap says
             nothing: what comes may begin.
+        lost: how many left unsettled: what the server was asked before the last did knows nothing
+            of it.
     """
 
     def __init__(self) -> None:
         self.sure = False
         self.single = False
+        self.lost = 0
         self._places: dict[int, _Place[T]] = {}
         # Key of what has begun -> the sequences behind it.
         self._lanes: dict[str, deque[int] | None] = {}
@@ -95,13 +102,34 @@ class Turns(Generic[T]):
         self._begin(place)
         return True
 
+    def passes(self, sequence: int) -> T | None:
+        """A message is as good as settled; gives the next of its key, which begins beside it.
+
+        That may be only where whatever becomes of this one is told to it: see `rest`.
+        """
+        place = self._places.get(sequence)
+        if place is None or not self.sure or self.single or not place.begun or place.passed:
+            return None
+        following = self._next_of(place)
+        if following is None:
+            return None
+        place.passed = True
+        following.behind = sequence
+        return following.item
+
     def rest(self, sequence: int, item: T) -> None:
-        """A message whose turn has come waits for its time, perhaps as another item."""
+        """A message whose turn has come waits for its time, perhaps as another item.
+
+        Where others of its key have begun beside it these are to rest as well, and all begin anew,
+        in their order.
+        """
         place = self._places[sequence]
         place.item = item
         if place.begun and not place.resting:
             place.resting = True
             self._begun -= 1
+        if place.passed or place.behind in self._places:
+            self.doubt()
 
     def due(self, sequence: int) -> bool:
         """The time of a message has come; whether it may begin."""
@@ -120,7 +148,7 @@ class Turns(Generic[T]):
         if place is None:
             return None
         self._begun -= place.begun and not place.resting
-        return self._following(place) if self.sure and place.begun else None
+        return self._following(place) if self.sure and place.begun and not place.passed else None
 
     def left(self, sequence: int) -> None:
         """A message left unsettled: what is here waits until it is settled somewhere."""
@@ -129,6 +157,7 @@ class Turns(Generic[T]):
             self._begun -= place.begun and not place.resting
             if place.begun:
                 self._lanes.pop(place.key, None)
+        self.lost += 1
         if self._places or not self.single:
             self.doubt()
 
@@ -157,7 +186,8 @@ class Turns(Generic[T]):
         heads = []
         for sequence in sorted(self._places):
             place = self._places[sequence]
-            place.begun = place.resting = False
+            place.begun = place.resting = place.passed = False
+            place.behind = 0
             assert place.item is not None
             if self.arrived(sequence, place.item):
                 heads.append(place.item)
@@ -184,14 +214,21 @@ class Turns(Generic[T]):
         self._begun += 1
 
     def _following(self, place: _Place[T]) -> T | None:
+        following = self._next_of(place)
+        if following is not None:
+            return following.item
+        self._lanes.pop(place.key, None)
+        return None
+
+    def _next_of(self, place: _Place[T]) -> _Place[T] | None:
+        """The next of its key begins, if one waits."""
         lane = self._lanes.get(place.key)
         while lane:
             following = self._places.get(lane.popleft())
             if following is not None:
                 following.begun = True
                 self._begun += 1
-                return following.item
-        self._lanes.pop(place.key, None)
+                return following
         return None
 
     # --- looking --------------------------------------------------------------------------------
