@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 PROBE = 32  # messages from outside that go through first: models load, outputs become known
 PROBE_SECONDS = 120.0
 TRIAL = 300  # messages of a stage by which its rate is guessed
+QUICK = 10_000.0  # messages a second of a stage that was done with these before anybody looked
 LEAST, MOST = 50, 100_000  # messages of a measurement
 BYTES = 128 * 1024 * 1024  # of a measurement
 SHARE = 0.25  # of the time that the pipeline as a whole gets
@@ -275,8 +276,8 @@ class _Bench:
         await room.feed(templates, trial)
         async with room.working([name]) as working:
             window = await working.until_done(name, trial, max(seconds, BLOCK if sink else 0.0))
-            if not sink and window.seconds < most / 2 and window.rate(name):
-                count = _fitting(templates, window.rate(name) * most)
+            if not sink and window.seconds < most / 2:
+                count = _fitting(templates, (window.rate(name) or QUICK) * most)
                 feeding = asyncio.create_task(room.feed(templates, count))
                 try:
                     window = await working.until_done(name, trial + count, most)

@@ -98,7 +98,7 @@ class Records(Inner):
             if found is None:
                 self._settler.answered(job, ())  # a stranger's: none of ours has no root
             elif not self._tracker.knows(found):
-                self._leave(job)
+                self._pass(job)
             else:
                 by_root.setdefault(found, []).append(job)
         turns = asyncio.Semaphore(AT_ONCE)
@@ -106,7 +106,7 @@ class Records(Inner):
             for root, ours in by_root.items():
                 group.create_task(self._take(root, ours, turns), name=f"root {root}")
 
-    def _leave(self, job: Job) -> None:
+    def _pass(self, job: Job) -> None:
         """Its join is new, and unknown here; or is no more, and then nobody takes it."""
         if self._now() - job.delivery.published / 1e9 < BESIDE:
             self._settler.hand_back(job, ELSEWHERE)

@@ -33,7 +33,7 @@ async def report(photo: Photo, parts: list[Part], ctx: Context) -> Report:
 
 
 @app.stage
-async def read(report: Report) -> None:
+async def tell(report: Report) -> None:
     """Read a report."""
 
 

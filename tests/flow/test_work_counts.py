@@ -68,7 +68,7 @@ async def test_a_thousand_model_calls_go_in_few_requests(nats: Settings, tmp_pat
     from tests.support.models import save_affine
     from tests.support.triton import serving
 
-    app = App("requests")
+    app = App("calls")
     affine = app.model(pipeline.MODEL)
 
     @app.stage

@@ -312,7 +312,7 @@ async def test_a_worker_that_may_not_write_down_where_it_is_works_and_asks_once(
 ) -> None:
     broker, worker, tries = Consumers(), Worker(), list[str]()
 
-    async def denied(key: str, value: bytes, revision: int) -> bool:
+    async def denied(key: str, value: bytes, revision: int, *, ttl: float | None = None) -> int:
         tries.append(key)
         raise PermissionDenied("NATS: no")
 

@@ -187,6 +187,7 @@ def test_no_other_place_acknowledges_or_ends_a_message() -> None:
     assert callers("ack", "term") == {
         ("settler.py", "_done"),  # its outputs are stored; repeats are counted
         ("settler.py", "skipped"),  # a line and a count
+        ("settler.py", "unwanted"),  # nobody waits for it any more: a count, and who waits is told
         ("settler.py", "passed_over"),  # beyond the end of a run, counted: live work has it
         ("settler.py", "dead"),  # a dead letter; one that cannot be, a line and a count
         ("settler.py", "ended"),
@@ -214,7 +215,7 @@ def test_a_message_that_leaves_without_that_comes_again_and_is_told() -> None:
         ("settler.py", "let_go"),  # a line and a count; the ledger has it
         ("settler.py", "holds"),  # its lease is lost, a line: another worker has it
     }
-    ends = ("_done", "skipped", "dead", "ended")
+    ends = ("_done", "skipped", "unwanted", "dead", "ended")
     assert {found for found in callers("_end") if found[0] == "settler.py"} == {
         ("settler.py", name) for name in ends
     }
