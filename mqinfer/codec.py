@@ -145,7 +145,7 @@ class Codec:
         found = self._decoders.get((kind, wire))
         if found is None:
             make = msgspec.json.Decoder if wire == "json" else msgspec.msgpack.Decoder
-            found = make(kind, dec_hook=self._decode_custom).decode
+            found = make(kind, dec_hook=self.decode_custom).decode
             self._decoders[kind, wire] = found
         return found
 
@@ -190,7 +190,13 @@ class Codec:
             )
         return wire
 
-    def _decode_custom(self, kind: type, value: Any) -> Any:
+    def decode_custom(self, kind: type, value: Any) -> Any:
+        """A blob or an array from its wire form, for msgspec's `dec_hook`.
+
+        Raises:
+            ValueError: it is none.
+            NotImplementedError: the type is neither.
+        """
         if kind is Blob:
             return Blob.from_wire(value).bind(self._store)
         if _is_array(kind):

@@ -27,6 +27,7 @@ LAYERS = (
     "wiring",
     "client clienttimers clientstates clientrequests",
     "fakemodels",
+    "gateway",
     "testing stack packed bench cli __main__ mqinfer",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

@@ -66,11 +66,20 @@ class LeanClient(Client):
         self.socket_writes = 0
         self.first_connected = False
         self.must_encrypt = False
+        # What nats-py would give to a subscription of its own: nobody, who drops what still comes.
+        self._nobody: asyncio.Future[Any] | None = None
+        self._nothing: asyncio.Queue[Any] = asyncio.Queue()
         self._denials: dict[str, set[asyncio.Future[str]]] = {}
 
     async def subscribe_direct(self, subject: str, handler: RawHandler) -> Subscription:
         """Subscribe; `handler` runs on the read loop for every message and must not block."""
-        subscription = await self.subscribe(subject, cb=_unused)
+        # With a callback there would be a task for each, and each has a queue: 5 KB that nobody
+        # uses, and a gateway has two subscriptions for each client that waits.
+        if self._nobody is None:
+            self._nobody = asyncio.get_running_loop().create_future()
+            self._nobody.cancel()
+        subscription = await self.subscribe(subject, future=self._nobody)
+        subscription._pending_queue = self._nothing
         self._direct[subscription._id] = handler
         return subscription
 
@@ -274,10 +283,6 @@ class LeanClient(Client):
         """Host and port of the current server, without credentials."""
         url = self.connected_url
         return f"{url.hostname}:{url.port}" if url else "(not connected)"
-
-
-async def _unused(_message: Any) -> None:
-    """nats-py wants a coroutine; direct subscriptions never reach it."""
 
 
 async def open_client(

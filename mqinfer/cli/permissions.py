@@ -26,6 +26,7 @@ def permissions(
         list[str] | None,
         typer.Option(metavar="E", help="Of a client that asks this endpoint; '*' is all."),
     ] = None,
+    gateway: Annotated[bool, typer.Option("--gateway", help="Of `mqinfer gateway`.")] = False,
     inbox_prefix: Annotated[
         str,
         typer.Option(metavar="P", help="The worker's MQINFER_NATS_INBOX_PREFIX; one a user."),
@@ -43,6 +44,7 @@ def permissions(
       mqinfer permissions plants:app --stage crop --inbox-prefix _INBOX_crop
       mqinfer permissions plants:app --run may --inbox-prefix _INBOX_may
       mqinfer permissions plants:app --endpoint grade --inbox-prefix _INBOX_web
+      mqinfer permissions plants:app --gateway --inbox-prefix _INBOX_gateway
     """
     from mqinfer.operate.permissions import permissions as least
     from mqinfer.operate.permissions import requester
@@ -54,9 +56,13 @@ def permissions(
         bucket = store.removeprefix("nats://").strip("/") or f"{loaded.name}-blobs"
     if endpoint and (stage or run):
         raise ConfigurationError("--endpoint is of a client, and goes without --stage and --run")
-    if endpoint:
-        chosen = None if "*" in endpoint else endpoint
-        found = requester(loaded, chosen, inbox_prefix=inbox_prefix, blob_bucket=bucket)
+    if gateway and (stage or run):
+        raise ConfigurationError("--gateway is of one alone, and goes without --stage and --run")
+    if endpoint or gateway:
+        chosen = None if not endpoint or "*" in endpoint else endpoint
+        found = requester(
+            loaded, chosen, gateway=gateway, inbox_prefix=inbox_prefix, blob_bucket=bucket
+        )
     else:
         found = least(
             loaded,

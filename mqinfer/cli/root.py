@@ -16,6 +16,7 @@ from mqinfer.cli.bundles import unfolded
 _COMMANDS = (
     "up",
     "worker",
+    "gateway",
     "publish",
     "request",
     "status",

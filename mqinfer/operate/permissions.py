@@ -15,8 +15,9 @@ from mqinfer.completion import roots
 from mqinfer.completion.waited import TRACKER, asked_of, joins_of, recorded, waits
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
+from mqinfer.joinwiring import below
 from mqinfer.replay import coverage, runs
-from mqinfer.requests import places
+from mqinfer.requests import ended, places
 from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
 from mqinfer.state import record
 from mqinfer.timers.places import stream_of as timers_stream
@@ -132,6 +133,7 @@ def requester(
     app: App,
     names: Sequence[str] | None = None,
     *,
+    gateway: bool = False,
     inbox_prefix: str = "_INBOX",
     blob_bucket: str | None = None,
 ) -> Permissions:
@@ -140,6 +142,7 @@ def requester(
     Args:
         app: whose.
         names: of endpoints; None is all.
+        gateway: whether it is one, which also asks how much waits behind them.
         inbox_prefix: as of `permissions`, and so is:
         blob_bucket: where blobs are kept, if that is a bucket in NATS.
 
@@ -167,6 +170,11 @@ def requester(
         publish.update(dict.fromkeys(app.filters(app.endpoints[name].reads)))
         publish[f"requests.{app.name}.cancel.{name}.*"] = None
         subscribe.append(f"requests.{app.name}.push.{name}.*.*")
+        if gateway:
+            fed = [stage.name for stage in below(app.stages, app.endpoints[name].reads, own=True)]
+            for task in plan.tasks(app, fed):
+                for spec in plan.consumer_specs(app, task):
+                    publish[f"$JS.API.CONSUMER.INFO.{spec.stream}.{spec.name}"] = None
     if blob_bucket is not None:
         publish.update(dict.fromkeys(_of_blobs(blob_bucket)))
     return Permissions(tuple(publish), tuple(subscribe))
@@ -191,6 +199,8 @@ def _of_requests(app: App, tasks: Sequence[plan.Task]) -> Iterator[str]:
     for task in tasks:
         if task.endpoint is not None:
             yield from app.filters(task.endpoint.reads)
+            if ended.told(app):
+                yield from app.filters(ended.RequestEnded)
 
 
 def _of_partitions(app: App, task: plan.Task) -> Iterator[str]:

@@ -65,6 +65,21 @@ async def end_request(
     return states.decode(value) if value else None
 
 
+async def forget(bucket: Bucket, identity: str, now: Callable[[], float]) -> None:
+    """Let a request that has ended be found no more.
+
+    Raises:
+        MqinferError: that is not possible now.
+    """
+
+    def empty(value: bytes | None) -> bytes | None:
+        # Not deleted: what takes its place is what the server drops in a second, by itself.
+        return states.encode(states.forgotten(states.decode(value), now())) if value else None
+
+    key = places.key_of(identity)
+    await change(bucket, key, empty, what=f"request {identity}", ttl=lambda _: 1.0)
+
+
 def root_of(state: State) -> Root:
     """The request as a root of `completion`."""
     return places.root_of(state.id, state.created)

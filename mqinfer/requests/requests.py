@@ -30,7 +30,7 @@ from mqinfer.errors import (
     RequestUnknown,
     Unavailable,
 )
-from mqinfer.requests import places
+from mqinfer.requests import kept, places
 from mqinfer.requests import state as states
 from mqinfer.requests.following import AGAIN, Followed, follow, outlasted
 from mqinfer.requests.kept import bucket_of, end_request, ensure, root_of
@@ -122,6 +122,7 @@ class Requests:
         tenant: str = "",
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
+        webhook: str = "",
     ) -> Accepted:
         """Accept a request. When this returns nothing that happens can lose it.
 
@@ -134,6 +135,7 @@ class Requests:
             tenant: who asks; keys and requests of one are hidden from others.
             headers: of the message, such as a trace; what mqinfer says itself stands above them.
             wait: seconds to wait for its end.
+            webhook: address to be told of its end, by a stage that reads `ended.RequestEnded`.
 
         Raises:
             ConfigurationError: there is no such endpoint.
@@ -145,6 +147,8 @@ class Requests:
         """
         declared = self._endpoint(endpoint)
         state = self._new(declared, subject, payload, content_type, key, tenant, headers or {})
+        if webhook:
+            state = states.told_at(state, webhook)
         value = self._checked(state)
         for _ in range(_TRIES):
             lives = states.lives(state, self._now())
@@ -337,6 +341,16 @@ class Requests:
         if state.status == "canceled":
             self._core.say(places.canceled(self.app, root_of(state)))
         return state
+
+    async def forget(self, identity: str, *, tenant: str = "") -> None:
+        """Cancel a request that is open, and forget it, with its answers.
+
+        Raises:
+            RequestUnknown: there is none of this id.
+            Unavailable: NATS does not answer.
+        """
+        await self.cancel(identity, tenant=tenant)
+        await kept.forget(self._bucket, identity, self._now)
 
     async def _end(self, state: State, end: End) -> State | None:
         return await end_request(self._bucket, state.id, root_of(state), end, self._now)

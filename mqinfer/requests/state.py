@@ -122,6 +122,7 @@ class State(Struct, frozen=True, omit_defaults=True):
         errors: of what died.
         stored: path of the answers in the blob store, where they are too much for this.
         models: `name=version` of those that answered.
+        webhook: address that is told of the end.
     """
 
     id: str
@@ -139,6 +140,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     errors: tuple[Problem, ...] = ()
     stored: str = ""
     models: str = ""
+    webhook: str = ""
 
     @property
     def open(self) -> bool:
@@ -185,6 +187,12 @@ def ended(before: State, end: End, now: float) -> State:
     )
 
 
+def forgotten(state: State, now: float) -> State:
+    """What is left of a request that nobody wants to find any more."""
+    gone = {"expires": now, "answers": (), "errors": (), "stored": "", "models": "", "webhook": ""}
+    return msgspec.structs.replace(state, **gone)
+
+
 def lives(state: State, now: float) -> float:
     """Seconds after which the server drops a state that is written now."""
     return state.expires - now
@@ -229,10 +237,19 @@ def problem(died: Died) -> Problem:
     return Problem("internal", INTERNAL, f"{died.stage}/{died.id}")
 
 
-def fingerprint(asked: Asked) -> str:
-    """Of what is asked: under one key it must be the same."""
-    parts = (asked.subject, asked.body.payload, asked.body.content_type)
+def fingerprint(asked: Asked, webhook: str = "") -> str:
+    """Of what is asked, and whom to tell: under one key it must be the same."""
+    parts = [asked.subject, asked.body.payload, asked.body.content_type]
+    if webhook:
+        parts.append(webhook)
     return blake2b(msgspec.msgpack.encode(parts), digest_size=16).hexdigest()
+
+
+def told_at(state: State, webhook: str) -> State:
+    """A new request whose end is told at an address as well."""
+    assert state.asked is not None
+    whole = fingerprint(state.asked, webhook)
+    return msgspec.structs.replace(state, webhook=webhook, fingerprint=whole)
 
 
 def size_of(answers: Sequence[Answer]) -> int:

@@ -17,7 +17,7 @@ import msgspec
 from mqinfer.completion.assemble import Tale
 from mqinfer.completion.progress import LATE
 from mqinfer.joins.tracking import AT_ONCE, Inner
-from mqinfer.requests import places, root
+from mqinfer.requests import ended, places, root
 from mqinfer.requests import state as states
 from mqinfer.requests.kept import root_of
 
@@ -80,12 +80,12 @@ class Open(Inner):
 
     async def _one(self, job: Job, turns: asyncio.Semaphore) -> None:
         state = _read(job)
-        if state is None or not state.open:
+        if state is None or not (state.open or state.webhook):
             self._settler.answered(job, ())
             return
         async with turns:
             try:
-                left = await self._look(state)
+                left = await (self._look(state) if state.open else self._tell(state))
             except Exception as error:  # noqa: BLE001 - whatever it is, the state comes again
                 self._again([job], root_of(state), error)
                 return
@@ -110,6 +110,12 @@ class Open(Inner):
         if now < state.created + self._app.duplicate_window or not await self._begun(found.token):
             await root.publish(self._broker, state, self._subject, _TIMEOUT)
         return max(0.01, state.deadline - self._now())
+
+    async def _tell(self, state: State) -> float:
+        """Have an address told of the end."""
+        if state.expires > self._now() and ended.told(self._app):
+            await ended.publish(self._app, self._broker, state, _TIMEOUT)
+        return 0.0
 
     async def _begun(self, token: str) -> bool:
         found = await self._roots.load(token)

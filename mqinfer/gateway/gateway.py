@@ -1,0 +1,197 @@
+"""Gateway: one process that serves an app's endpoints by HTTP until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mqinfer import wiring
+from mqinfer.errors import ConfigurationError, Unavailable
+from mqinfer.gateway.application import Front
+from mqinfer.gateway.bodies import Room
+from mqinfer.gateway.counting import Counting
+from mqinfer.gateway.fetch import Fetch
+from mqinfer.gateway.inputs import Inputs
+from mqinfer.gateway.load import Load
+from mqinfer.gateway.options import Options
+from mqinfer.gateway.server import serve
+from mqinfer.gateway.site import Site
+from mqinfer.gateway.stopping import Stopping
+from mqinfer.gateway.tenants import Tenants
+from mqinfer.gateway.validation import Validation
+from mqinfer.requests import ended
+from mqinfer.requests.requests import Requests
+from mqinfer.settings import Settings
+from mqinfer.starting import Patience, unless
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.ports import Broker
+
+log = structlog.get_logger("mqinfer.gateway")
+
+
+class Gateway:
+    """Serves an app's endpoints.
+
+    Args:
+        app: the app.
+        options: where and how.
+        settings: None reads the environment.
+
+    Raises:
+        ConfigurationError: the app has no endpoint, a file of keys cannot be used, or keys are
+            needed and there is no secret.
+
+    Attributes:
+        url: where it serves, once it does.
+        counting: of what it does.
+        broker: to NATS, once there is one.
+    """
+
+    def __init__(self, app: App, options: Options | None = None, settings: Settings | None = None):
+        self.app = app
+        self.options = options or Options()
+        self.settings = settings or Settings.load()
+        app.stages  # noqa: B018 - a mistake in the wiring is told before anything listens
+        if not app.endpoints:
+            raise ConfigurationError(
+                f"app {app.name} has no endpoint: declare one with app.endpoint(...)"
+            )
+        self._tenants = Tenants(self.options.keys)
+        if self._tenants.needed and not self.settings.request_secret:
+            raise ConfigurationError(
+                "--keys needs MQINFER_REQUEST_SECRET, any long text, the same for all gateways: "
+                "the ids of requests are made with it, and links to their events are signed"
+            )
+        self._validation = Validation(app)
+        self.url: str | None = None
+        self.counting = Counting(app.name)
+        self.broker: Broker | None = None
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin an orderly stop: what is under way is answered, streams are told to reconnect."""
+        self._stop.set()
+
+    async def run(self, started: Callable[[str], None] = lambda _: None) -> None:
+        """Serve until `stop` is called.
+
+        Args:
+            started: called with the address once requests are answered.
+
+        Raises:
+            ConfigurationError: the address or the certificate cannot be used.
+            Unavailable: NATS closed the connection for good.
+        """
+        shared = self.settings.request_secret or ""
+        secret = shared if self._tenants.needed else ""
+        patience = Patience()
+        front = Front(
+            self.app, self.options, self._tenants, self.counting, secret, shared, time.time
+        )
+        front.waiting_for = lambda: patience.reason
+        stopping = Stopping()
+        closed = asyncio.Event()  # the server has answered all that was under way
+
+        def serving(url: str) -> None:
+            self.url = url
+            started(url)
+
+        async def http() -> None:
+            try:
+                await serve(front.asgi(), self.options, self._stop, serving)
+            finally:
+                self._stop.set()
+                closed.set()
+
+        async def end() -> None:
+            await self._stop.wait()
+            stopping.begin()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(end(), name="stopping")
+            group.create_task(http(), name="serve")
+            group.create_task(
+                self._serve_app(front, patience, stopping, closed, secret), name="site"
+            )
+
+    async def _serve_app(
+        self,
+        front: Front,
+        patience: Patience,
+        stopping: Stopping,
+        closed: asyncio.Event,
+        secret: str,
+    ) -> None:
+        """Connect, and let requests in until all that is under way is answered."""
+        async with AsyncExitStack() as stack:
+            async with unless(self._stop):
+                services = await stack.enter_async_context(
+                    wiring.services(self.app, self.settings, "gateway", (), patience)
+                )
+                assert services.core is not None
+                assert services.streams is not None
+                assert services.store is not None
+                broker, store = services.broker, services.store
+                self.broker = broker
+                requests = Requests(
+                    self.app,
+                    broker=broker,
+                    core=services.core,
+                    streams=services.streams,
+                    store=store,
+                    secret=services.request_secret,
+                )
+                await patience.answer(requests.ensure)
+                fetch = None
+                if self.options.fetch_from:
+                    fetch = await stack.enter_async_context(
+                        Fetch.opened(
+                            self.options.fetch_from,
+                            self.options.max_upload,
+                            private=self.options.private,
+                        )
+                    )
+                site = Site(
+                    app=self.app,
+                    options=self.options,
+                    requests=requests,
+                    streams=services.streams,
+                    broker=broker,
+                    store=store,
+                    inputs=Inputs(
+                        self._validation,
+                        store,
+                        fetch,
+                        webhooks=ended.told(self.app),
+                        private=self.options.private,
+                    ),
+                    load=Load(self.app, broker, self.options.max_backlog),
+                    counting=self.counting,
+                    room=Room(),
+                    stopping=stopping,
+                    secret=secret,
+                    inline_limit=services.inline_limit,
+                )
+                front.open(site)
+                log.info("ready", app=self.app.name, endpoints=list(self.app.endpoints))
+            served = asyncio.create_task(closed.wait(), name="closed")
+            lost: asyncio.Task[None] | None = None
+            if self.broker is not None:
+                lost = asyncio.create_task(self.broker.lost(), name="lost")
+            try:
+                waits = {served} if lost is None else {served, lost}
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+                if lost is not None and lost.done():
+                    raise Unavailable("NATS closed the connection for good: start it again")
+            finally:
+                served.cancel()
+                if lost is not None:
+                    lost.cancel()
+        log.info("stopped", app=self.app.name)

@@ -1,0 +1,165 @@
+"""Server: uvicorn on the gateway's own event loop, with patience for no one who never asks.
+
+It is another server than that of a worker's health (`mqinfer.http`), which answers few, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from mqinfer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from mqinfer.gateway.options import Options
+
+HEAD: Final = 15.0  # seconds in which the head of a request must come
+_BACKLOG = 2048
+
+
+async def serve(
+    application: ASGIApp,
+    options: Options,
+    stop: asyncio.Event,
+    started: Callable[[str], None],
+    *,
+    head: float = HEAD,
+) -> None:
+    """Serve until `stop` is set, and what is under way is answered.
+
+    Args:
+        application: that answers.
+        options: where and how.
+        stop: ends it in order.
+        started: called with the address once requests are answered.
+        head: seconds in which the head of a request must come.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on, or the certificate cannot be used.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """uvicorn without its signal handlers."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets=sockets)
+            host = f"[{options.host}]" if ":" in options.host else options.host
+            started(f"{scheme}://{host}:{listener.getsockname()[1]}")
+
+    listener = _listen(options.host, options.port)
+    scheme = "http" if options.tls_cert is None else "https"
+    try:
+        config = uvicorn.Config(
+            application,
+            http=_patient(head),
+            lifespan="off",
+            loop="none",
+            ws="none",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=max(1, int(options.grace)),
+            limit_concurrency=options.max_connections,
+            backlog=_BACKLOG,
+            h11_max_incomplete_event_size=32 * 1024,
+            ssl_certfile=options.tls_cert,
+            ssl_keyfile=options.tls_key,
+        )
+        try:
+            config.load()
+        except OSError as error:  # ssl's own are
+            raise ConfigurationError(f"the certificate cannot be used: {error}") from None
+        server = Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+            await serving
+        finally:
+            stopped.cancel()
+            if not serving.done():
+                server.should_exit = server.force_exit = True
+                await asyncio.wait({serving}, timeout=2.0)
+                serving.cancel()
+    finally:
+        listener.close()
+
+
+def _patient(head: float) -> type[asyncio.Protocol]:
+    """The protocol of uvicorn, which closes a connection on which the head of no request comes.
+
+    It is the one over h11, which bounds heads in bytes.
+    """
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    base: Any = H11Protocol
+
+    class Patient(base):  # type: ignore[misc]
+        """One connection."""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._head: asyncio.TimerHandle | None = None
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._head is not None:
+                self._head.cancel()
+            super().connection_lost(exc)
+
+        @property
+        def _idle(self) -> bool:
+            """Whether no request is under way; where something was read, it is a part of a head."""
+            return self.cycle is None or self.cycle.response_complete
+
+        def _watch(self) -> None:
+            if not self._idle and self._head is not None:
+                self._head.cancel()
+                self._head = None
+            elif self._idle and self._head is None:
+                self._head = asyncio.get_running_loop().call_later(head, self._look)
+
+        def _look(self) -> None:
+            self._head = None
+            if self._idle and not self.transport.is_closing():
+                self.transport.close()
+
+    return Patient
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        ConfigurationError: the port is taken, or the address is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigurationError(
+            f"cannot serve HTTP on {host}:{port}: {reason}; choose another --http port"
+        ) from None
+    # What is accepted has it from here. asyncio sets it only for sockets that say TCP, which these
+    # do not; and head and body, written one by one, would wait for each other: 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

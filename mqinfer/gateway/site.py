@@ -1,0 +1,128 @@
+"""Site: what serves one app: its requests, and all that is needed to take and to tell of them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mqinfer.gateway import signing
+from mqinfer.gateway.bodies import Gone, Room
+from mqinfer.gateway.problems import Problem, not_found
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from mqinfer.app import App
+    from mqinfer.blob import BlobStore
+    from mqinfer.endpoint import Endpoint
+    from mqinfer.gateway.counting import Counting
+    from mqinfer.gateway.inputs import Inputs
+    from mqinfer.gateway.load import Load
+    from mqinfer.gateway.options import Options
+    from mqinfer.gateway.stopping import Stopping
+    from mqinfer.ports import Broker
+    from mqinfer.requests.requests import Requests
+    from mqinfer.requests.state import State
+    from mqinfer.streams import Streams
+
+_TOKEN = 3600.0  # seconds beyond a request's deadline for which the link to its events opens
+
+
+@dataclass(slots=True)
+class Site:
+    """What serves one app.
+
+    Attributes:
+        app: whose endpoints.
+        options: of this gateway.
+        requests: of the app.
+        streams: to read what came of those that are open.
+        broker: to NATS.
+        store: of blobs.
+        inputs: reads bodies.
+        load: of the endpoints.
+        counting: what is done.
+        room: for bodies.
+        stopping: of the gateway.
+        secret: that all replicas share; "" where no keys are needed.
+        inline_limit: bytes of a blob that ride in a message.
+    """
+
+    app: App
+    options: Options
+    requests: Requests
+    streams: Streams
+    broker: Broker
+    store: BlobStore
+    inputs: Inputs
+    load: Load
+    counting: Counting
+    room: Room
+    stopping: Stopping
+    secret: str
+    inline_limit: int
+
+    def endpoint(self, request: Request) -> Endpoint[Any]:
+        """The endpoint that an address names.
+
+        Raises:
+            Problem: there is none.
+        """
+        name = request.path_params["name"]
+        found = self.app.endpoints.get(name)
+        if found is None:
+            known = ", ".join(self.app.endpoints) or "none"
+            detail = f"there is no endpoint {name[:60]!r}; there are: {known}"
+            raise Problem(404, "unknown", detail, headers={"connection": "close"})
+        return found
+
+    def token(self, state: State) -> str:
+        """What opens the events of a request where no header can be sent."""
+        if not self.secret:
+            return ""
+        return signing.sign(self.secret, state.id, state.tenant, state.deadline + _TOKEN)
+
+    async def progress(self, state: State) -> tuple[int, int] | None:
+        """Messages that came of an open request: settled, and open; None: nothing came yet."""
+        if not state.open:
+            return None
+        settled, left = await self.requests.progress(state)
+        return (settled, left) if settled or left else None
+
+    async def until_ended(self, request: Request, state: State, seconds: float) -> State:
+        """A request once it has ended, or as it is after so many seconds, or when we stop.
+
+        Raises:
+            Gone: the client went away.
+            Problem: it was forgotten meanwhile.
+        """
+        self.counting.waiting += 1
+        wait = asyncio.create_task(
+            self.requests.wait(state.id, seconds, tenant=state.tenant), name="wait"
+        )
+        gone = asyncio.create_task(_gone(request), name="gone")
+        try:
+            with self.stopping.told() as stop:
+                waits: set[asyncio.Future[Any]] = {wait, gone, stop}
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if wait.done():
+                return wait.result()
+            if gone.done():
+                raise Gone
+        finally:
+            self.counting.waiting -= 1
+            wait.cancel()
+            gone.cancel()
+            ends: set[asyncio.Future[Any]] = {wait, gone}
+            await asyncio.wait(ends)
+        found = await self.requests.find(state.id, tenant=state.tenant)
+        if found is None:
+            raise not_found()
+        return found
+
+
+async def _gone(request: Request) -> None:
+    """Return when the client went away; its body was read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
