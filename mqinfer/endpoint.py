@@ -20,6 +20,8 @@ from mqinfer.times import parse_duration
 # Before the name of an endpoint, where its requests are roots (`completion.roots`): the subject of
 # no type has two dots in a row.
 ROOT: Final = "request.."
+# And where chunks of its jobs are.
+CHUNK: Final = "job.."
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
@@ -45,6 +47,11 @@ class Endpoint:
     def root(self) -> str:
         """What the roots that are its requests have for a type."""
         return ROOT + self.name
+
+    @property
+    def chunk(self) -> str:
+        """What the roots that are chunks of its jobs have for a type."""
+        return CHUNK + self.name
 
 
 class Endpoints:

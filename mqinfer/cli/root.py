@@ -34,6 +34,7 @@ _COMMANDS = (
     "dead",
     "runs",
     "requests",
+    "job",
 )
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.

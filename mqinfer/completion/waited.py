@@ -96,7 +96,8 @@ def recorder(
         kinds = wanted.setdefault(join.root.__mqinfer__.subject, set())
         kinds |= {kind.__mqinfer__.subject for kind in join.of}
     for endpoint in endpoints.values():
-        wanted[endpoint.root] = {kind.__mqinfer__.subject for kind in endpoint.answers}
+        answers = {kind.__mqinfer__.subject for kind in endpoint.answers}
+        wanted[endpoint.root] = wanted[endpoint.chunk] = answers
     is_root = any(join.root is stage.reads for join in joins.values())
     names = [one.root for one in endpoints.values() if one.reads is stage.reads]
     readers = _readers(stages, stage.reads)
@@ -115,6 +116,11 @@ def recorder(
         codec=codec,
         max_payload=max_payload,
     )
+
+
+def item(app: App, endpoint: Endpoint) -> Kind:
+    """Who waits for the items of a job of an endpoint, which are no answers of their chunk."""
+    return Kind("", _readers(app.stages, endpoint.reads), _joins(joins_of(app), endpoint.reads))
 
 
 def _chosen(app: App, among: Collection[str] | None) -> Mapping[str, Stage]:

@@ -15,6 +15,7 @@ from mqinfer.completion import roots
 from mqinfer.completion.waited import TRACKER, asked_of, joins_of, recorded, waits
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
+from mqinfer.jobs import places as places_of_jobs
 from mqinfer.replay import coverage, runs
 from mqinfer.requests import places
 from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
@@ -152,17 +153,19 @@ def requester(
             f"app {app.name} has no endpoint {', '.join(unknown)}; it has "
             f"{', '.join(app.endpoints) or 'none'}"
         )
-    bucket, stream = places.bucket(app), places.stream(app)
+    bucket, stream, jobs = places.bucket(app), places.stream(app), places_of_jobs.bucket(app)
     publish: dict[str, None] = {}
-    streams = [app.name, f"KV_{bucket}", stream]
+    streams = [app.name, f"KV_{bucket}", stream, f"KV_{jobs}"]
     streams += [timers_stream(app.name)] if plan.uses_timers(app) else []
     for one in streams:  # whether they are there
         publish[f"$JS.API.STREAM.INFO.{one}"] = None
-    publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
+    for one in (bucket, jobs):
+        publish[f"$JS.API.STREAM.MSG.GET.KV_{one}"] = None
     publish[f"$JS.API.DIRECT.GET.{stream}"] = None
     subscribe = [f"{inbox_prefix}.>"]
     for name in chosen:
         publish[f"$KV.{bucket}.{name}.*"] = None
+        publish[f"$KV.{jobs}.{name}.*"] = None
         publish.update(dict.fromkeys(app.filters(app.endpoints[name].reads)))
         publish[f"requests.{app.name}.cancel.{name}.*"] = None
         subscribe.append(f"requests.{app.name}.push.{name}.*.*")
@@ -181,8 +184,13 @@ def _of_blobs(bucket: str) -> Iterator[str]:
 def _of_requests(app: App, tasks: Sequence[plan.Task]) -> Iterator[str]:
     """What tracking requests, and looking after those that are open, takes."""
     bucket = places.bucket(app)
-    for stream in (places.stream(app), f"KV_{bucket}"):  # whether they are there
+    jobs = places_of_jobs.bucket(app)
+    for stream in (places.stream(app), f"KV_{bucket}", f"KV_{jobs}"):  # whether they are there
         yield f"$JS.API.STREAM.INFO.{stream}"
+    if any(task.tracker or task.jobs for task in tasks):
+        yield f"$JS.API.STREAM.MSG.GET.KV_{jobs}"
+        yield f"$KV.{jobs}.>"
+        yield f"requests.{app.name}.cancel.*.*"
     if any(task.tracker or task.endpoint for task in tasks):
         yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
         yield f"$KV.{bucket}.>"
@@ -190,6 +198,10 @@ def _of_requests(app: App, tasks: Sequence[plan.Task]) -> Iterator[str]:
     for task in tasks:
         if task.endpoint is not None:
             yield from app.filters(task.endpoint.reads)
+        if task.jobs:
+            yield roots.subject(app, None)
+            for endpoint in app.endpoints.values():
+                yield from app.filters(endpoint.reads)
 
 
 def _of_partitions(app: App, task: plan.Task) -> Iterator[str]:
@@ -261,7 +273,7 @@ def _of_joins(app: App, tasks: Sequence[plan.Task], run: str | None = None) -> I
     bucket = roots.bucket(app)
     for stream in (roots.stream(app), f"KV_{bucket}"):  # whether they are there
         yield f"$JS.API.STREAM.INFO.{stream}"
-    if any(task.tracker or task.waits for task in tasks):
+    if any(task.tracker or task.waits or task.jobs for task in tasks):
         yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
         yield f"$KV.{bucket}.>"
         yield f"$JS.API.DIRECT.GET.{roots.stream(app)}"

@@ -28,6 +28,8 @@ from mqinfer.flow.settler import Settler
 from mqinfer.flow.slots import Slots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import CONTENT_TYPE
+from mqinfer.jobs.driving import Driving
+from mqinfer.jobs.telling import Telling as TellingJobs
 from mqinfer.joins.handler import as_stage
 from mqinfer.joins.telling import Telling as TellingJoins
 from mqinfer.joins.tracking import Deadlines, Records
@@ -260,6 +262,17 @@ class Assembly:
                 settler=settler,
                 limits=task.limits,
             )
+        if task.jobs:
+            return Driving(
+                self.work.app,
+                self._tracker(binding),
+                roots=self.services.broker.bucket(roots.bucket(self.work.app)),
+                broker=self.services.broker,
+                core=self.services.core,
+                store=self.services.store,
+                settler=settler,
+                limits=task.limits,
+            )
         assert task.stage is not None
         stage = as_stage(task.stage, codec)
         return (InBatches if stage.signature.batch else OneByOne)(stage, settler)
@@ -281,6 +294,7 @@ class Assembly:
         ways: list[Waiting] = [TellingJoins(app, binding.run, joins, broker=broker, store=store)]
         if endpoints_of(app, binding.among):
             ways.append(TellingRequests(app, broker=broker, store=store))
+            ways.append(TellingJobs(app, broker=broker, core=services.core, store=store))
         return Tracker(
             app,
             binding.run,
@@ -341,7 +355,7 @@ class Assembly:
             return lambda delivery: dead_letter_row(name, delivery)
         if task.tracker:
             return record.read
-        if task.waits:  # a root: what is in it is for stages; or a request's state
+        if task.waits or task.jobs:  # a root: what is in it is for stages; or a state
             return lambda delivery: delivery
         if packs:
             row = task.row
