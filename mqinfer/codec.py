@@ -181,7 +181,7 @@ class Codec:
             DecodeError: what is wrong, and in which field.
         """
         try:
-            return msgspec.convert(value, kind, strict=False, dec_hook=self._decode_custom)
+            return msgspec.convert(value, kind, strict=False, dec_hook=self._convert_custom)
         except Exception as error:  # noqa: BLE001 - whatever a value makes a library raise
             raise DecodeError(f"the row is no {kind.__name__}: {error}") from None
 
@@ -200,6 +200,11 @@ class Codec:
                 "(application/json, or no header at all) or application/msgpack"
             )
         return wire
+
+    def _convert_custom(self, kind: type, value: Any) -> Any:
+        if isinstance(value, typing.get_origin(kind) or kind):
+            return value
+        return self._decode_custom(kind, value)
 
     def _decode_custom(self, kind: type, value: Any) -> Any:
         if kind is Blob:

@@ -56,6 +56,9 @@ class Bucket:
         await self.hang.wait()
         return len(self.objects[name]) if name in self.objects else None
 
+    async def names(self):
+        return list(self.objects)
+
     async def version(self, name):
         await self.hang.wait()
         return str(hash(self.objects[name])) if name in self.objects else None
@@ -130,6 +133,18 @@ async def test_any_size(store, size):
     found = await store.get("x")
     assert type(found) is bytes
     assert found == data
+
+
+async def test_what_is_below_a_prefix_is_told(store):
+    names = ["in/a.png", "in/b/c d.png", "in/b/ä.png"]
+    for name in (*names, "inner/x.png", "other/in/y.png"):
+        await store.put(name, b"x")
+    assert [name async for name in store.names("in/")] == names
+    assert [name async for name in store.names("in/b/")] == names[1:]
+    assert [name async for name in store.names("none/")] == []
+    for wrong in ("../", "/etc/", "/"):
+        with pytest.raises(BlobPathError):
+            assert not [name async for name in store.names(wrong)]
 
 
 async def test_nothing_there(store):

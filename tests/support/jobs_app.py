@@ -13,6 +13,7 @@ import os
 from dataclasses import replace
 
 from mqinfer import App, Context, Message, Reject, plan
+from mqinfer.adapters.blobstores.folder import FolderStore
 from mqinfer.backoff import Backoff
 from mqinfer.jobs import state
 from tests.support.deaths import dying
@@ -73,4 +74,12 @@ async def grade(leaf: Leaf) -> Grade:
 app.endpoint("grade", Photo, answers=Grade)
 
 if steps := int(os.environ.get("JOBS_KILL", "0")):
-    dying(steps)
+    step = dying(steps)
+    put = FolderStore.put
+
+    async def put_one(self: FolderStore, path: str, data: bytes) -> None:
+        step()
+        await put(self, path, data)
+        step()
+
+    FolderStore.put = put_one  # type: ignore[method-assign]

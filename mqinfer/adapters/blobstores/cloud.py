@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
 from mqinfer.adapters.blobstores import TIMEOUT, Found, too_large
@@ -109,6 +109,18 @@ class CloudStore:
         except BlobNotFound:
             return False
         return True
+
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        """See `Listed.names`; some hundred at a time."""
+        checked_path(prefix.removesuffix("/"))
+        pages = self._obstore.list(self._store, prefix.removesuffix("/"))
+
+        async def page() -> Any:
+            return await anext(pages, None)
+
+        while found := await self._run(prefix, page()):
+            for one in found:
+                yield one["path"]
 
     async def close(self) -> None:
         """Nothing to do: obstore's connections close when they are idle."""

@@ -8,8 +8,9 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from mqinfer.adapters.blobstores import TIMEOUT, too_large
@@ -58,6 +59,19 @@ class FolderStore:
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""
         return await self._run(checked_path(path), lambda: os.path.isfile(self._inside(path)))  # noqa: PTH113
+
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        """See `Listed.names`; a folder at a time is looked into."""
+        todo = [checked_path(prefix.removesuffix("/"))]
+        while todo:
+            path = todo.pop()
+            folders = []
+            for name, folder in await self._run(path, partial(self._entries, path)):
+                if folder:
+                    folders.append(f"{path}/{name}")
+                else:
+                    yield f"{path}/{name}"
+            todo += reversed(folders)
 
     async def close(self) -> None:
         """Take no more work; calls under way end by themselves."""
@@ -121,6 +135,15 @@ class FolderStore:
             if max_bytes is not None and found.st_size > max_bytes:
                 raise too_large(path, found.st_size, max_bytes)
             return file.readall() or b""
+
+    def _entries(self, path: str) -> list[tuple[str, bool]]:
+        """Names in a folder, in order, and whether each is a folder; what is hidden is left out."""
+        try:
+            with os.scandir(self._inside(path)) as entries:
+                found = [(one.name, one.is_dir()) for one in entries if one.name[0] != "."]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(found)
 
     def _write(self, path: str, data: bytes) -> None:
         folder, _, name = path.rpartition("/")
