@@ -63,6 +63,14 @@ class Listed(Protocol):
         """
 
 
+@runtime_checkable
+class Streamed(Protocol):
+    """A `BlobStore` that need not hold all of a large blob in memory."""
+
+    def stream(self, path: str) -> AsyncIterator[bytes]:
+        """What is under `path`, some of it at a time; errors as of `BlobStore.get`."""
+
+
 # Of the clients that are open.
 stores: Opened[BlobStore] = Opened()
 

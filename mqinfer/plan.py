@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from mqinfer.backoff import Backoff
 from mqinfer.completion import roots
-from mqinfer.completion.waited import DEADLINE, TRACKER, Settled, joins_of, recorded, waits
+from mqinfer.completion.waited import (
+    DEADLINE,
+    TRACKER,
+    Settled,
+    bulk_kinds,
+    joins_of,
+    recorded,
+    waits,
+)
 from mqinfer.errors import ConfigurationError
 from mqinfer.flow.ordered.places import WINDOW, Places
 from mqinfer.jobs import places as places_of_jobs
@@ -53,6 +61,8 @@ TRACKER_LIMITS = Limits(
     batch_size=2000,
     batch_wait=0.02,
 )
+# A chunk has many more records than a request, and nobody waits for it.
+BULK_WAIT = 0.1
 DEADLINE_LIMITS = Limits(
     max_in_flight=512, timeout=float("inf"), concurrency=2, batch_size=256, batch_wait=0.0
 )
@@ -335,7 +345,8 @@ def stream_of(app: App, task: Task) -> str:
 def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
     """The durable consumers of a task: one, or one a partition named `<stage>-p<number>`.
 
-    The sink of a table has one more, for rows that come packed: `sink-<table>-packs`.
+    The sink of a table has one more, for rows that come packed: `sink-<table>-packs`; and a stage
+    below an endpoint, and the tracker, for what comes of jobs: `<stage>=bulk`.
 
     A partition gives out a window of messages to the worker that owns it (`flow.ordered`). Workers
     of versions without owners set the window to one message, and the owner follows.
@@ -367,7 +378,23 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
     if task.packs:
         packs = (pack_subject(app, task.reads),)
         specs.append(replace(specs[0], name=pack_consumer(task.name), filters=packs))
+    if bulk := bulk_consumer(app, task):
+        filters = app.filters(task.reads, bulk=True)
+        if task.tracker:
+            filters = (roots.subject(app, None, bulk=True),)
+        specs.append(replace(specs[0], name=bulk, filters=filters))
     return specs
+
+
+def bulk_consumer(app: App, task: Task) -> str | None:
+    """What a task reads of what comes of jobs by, so that nothing live waits behind it.
+
+    None where it reads all by one consumer.
+    """
+    reads = task.stage is not None and app.endpoints and task.reads in bulk_kinds(app)
+    if not reads and not (task.tracker and app.endpoints):
+        return None
+    return f"{task.name}=bulk"  # no stage is called like that
 
 
 def _remembered(task: Task) -> int:
@@ -383,4 +410,6 @@ def _filters(app: App, task: Task) -> tuple[str, ...]:
         return (f"$KV.{places_of_requests.bucket(app)}.{task.endpoint.name}.*",)
     if task.jobs:
         return (f"$KV.{places_of_jobs.bucket(app)}.*.*",)
+    if task.deadline is not None and task.reads in bulk_kinds(app):
+        return (*app.filters(task.reads), *app.filters(task.reads, bulk=True))
     return (f"dead.{app.name}.>",) if task.dead else app.filters(task.reads)

@@ -70,7 +70,12 @@ class App(
         tolerance: float | str = 60.0,
         **stage: Unpack[StageKeywords],
     ) -> Callable[[Handler], Handler]
-    filters(kind: type[Message], run: str | None = None) -> tuple[str, ...]
+    filters(
+        kind: type[Message],
+        run: str | None = None,
+        *,
+        bulk: bool = False,
+    ) -> tuple[str, ...]
     join(
         root: type[Message],
         *,
@@ -118,7 +123,7 @@ class App(
         max_downstream: int | None = 1000000,
     ) -> Callable[[Handler], Handler]
     stages: dict[str, Stage]
-    subject(kind: type[Message], run: str | None = None) -> str
+    subject(kind: type[Message], run: str | None = None, *, bulk: bool = False) -> str
 class Backoff(
     *,
     initial: float = 0.5,

@@ -58,6 +58,9 @@ def submit(
     keep: Annotated[
         str, typer.Option(metavar="TIME", help="How long it is kept after that.")
     ] = "7d",
+    chunk: Annotated[
+        int | None, typer.Option(metavar="N", help="Rows that are handled together, at most.")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for its end, and show it.")] = False,
     tenant: Tenant = "",
     nats_url: options.NatsUrl = None,
@@ -87,6 +90,7 @@ def submit(
                 max_failures=max_failures,
                 deadline=deadline,
                 keep=keep,
+                chunk=chunk,
             )
             if not as_json:
                 print(job.id)

@@ -115,6 +115,20 @@ def recorder(
         wanted=wanted,
         codec=codec,
         max_payload=max_payload,
+        bulk_kinds=bulk_kinds(app),
+    )
+
+
+def bulk_kinds(app: App) -> frozenset[type[Message]]:
+    """The types whose messages, where they come of jobs, have a subject and consumers of their own.
+
+    So live ones never wait behind them. Rows go with all others: tables take them in blocks; and
+    so does what has an order, in which all of a key are.
+    """
+    return frozenset(
+        stage.reads
+        for stage in asked_of(app).values()
+        if not stage.reads.__mqinfer__.ordered and stage.reads.__mqinfer__.table is None
     )
 
 

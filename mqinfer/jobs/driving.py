@@ -23,7 +23,7 @@ from mqinfer.completion import progress, record, roots
 from mqinfer.completion.assemble import Tale
 from mqinfer.completion.progress import LATE, NOTHING
 from mqinfer.completion.record import First, Output, Record
-from mqinfer.completion.waited import item
+from mqinfer.completion.waited import bulk_kinds, item
 from mqinfer.errors import MqinferError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import CONTENT_TYPE, DEADLINE, MSG_ID, ROOTS, given_id, header_block
@@ -182,7 +182,7 @@ class Driving(Inner):
         endpoint = self._app.endpoints[state.endpoint]
         kind = item(self._app, endpoint)
         settled = await self._settled(root)
-        subject = self._app.subject(endpoint.reads)
+        bulk = endpoint.reads in bulk_kinds(self._app)
         outputs = []
         turns = asyncio.Semaphore(_AT_ONCE)
         async with asyncio.TaskGroup() as group:
@@ -196,8 +196,8 @@ class Driving(Inner):
                 if all(progress.node(*node) in settled for node in nodes):
                     continue  # it was published before, and is done
                 await turns.acquire()
-                message = self._message(state, one, identity, root, subject)
-                publishing = group.create_task(message, name=identity)
+                storing = self._put(state, one, identity, root, bulk)
+                publishing = group.create_task(storing, name=identity)
                 publishing.add_done_callback(lambda _: turns.release())
         made = Record(
             id=places.chunk_id(state.id, number, state.round),
@@ -209,22 +209,24 @@ class Driving(Inner):
         )
         data = record.together([record.encode(made)])
         headers = {MSG_ID: f"{made.id}/{root.token}", ROOTS: str(root)}
-        where = roots.subject(self._app, None, root.token)
+        where = roots.subject_of(self._app, root)
         await publish_stored(self._broker, where, header_block(headers), data, timeout=_TIMEOUT)
 
-    async def _message(
-        self, state: State, one: Item, identity: str, root: roots.Root, subject: str
+    async def _put(
+        self, state: State, one: Item, identity: str, root: roots.Root, bulk: bool
     ) -> None:
+        """Publish an item, and return when it is stored."""
         assert one.body is not None
+        reads = self._app.endpoints[state.endpoint].reads
         headers = {
             CONTENT_TYPE: one.body.content_type,
-            **given_id(subject, identity),
+            **given_id(self._app.subject(reads), identity),
             ROOTS: str(root),
             DEADLINE: repr(state.deadline),
         }
         if self._broker.full:
             await self._broker.room()
-        where = f"{subject}.{one.key}" if one.key else subject
+        where = self._app.subject(reads, bulk=bulk) + (f".{one.key}" if one.key else "")
         block = header_block(headers)
         await publish_stored(self._broker, where, block, one.body.payload, timeout=_TIMEOUT)
 

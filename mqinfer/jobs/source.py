@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mqinfer.blob import Listed
+from mqinfer.blob import Listed, Streamed
 from mqinfer.errors import ConfigurationError
 from mqinfer.jobs.sources import InThread, Read, Source, csvfile, lines, parquet, pictures
 from mqinfer.jobs.sources.given import Given, GivenRows
@@ -67,7 +67,7 @@ async def opened(
             return
         with tempfile.TemporaryDirectory(prefix="mqinfer-job-") as folder:
             copy = Path(folder) / "rows"
-            await asyncio.to_thread(copy.write_bytes, await store.get(path))
+            await _copied(store, path, copy)
             yield _file(copy, path, kind, form)
         return
     path_here = Path(text)
@@ -79,6 +79,16 @@ async def opened(
         raise ConfigurationError(
             f"there is no file or folder {text!r}; what is in the blob store is blob:PATH"
         )
+
+
+async def _copied(store: BlobStore, path: str, to: Path) -> None:
+    """Write a blob into a file."""
+    if not isinstance(store, Streamed):
+        await asyncio.to_thread(to.write_bytes, await store.get(path))
+        return
+    with await asyncio.to_thread(to.open, "wb") as file:
+        async for data in store.stream(path):
+            await asyncio.to_thread(file.write, data)
 
 
 def _file(path: Path, name: str, kind: type[Message], form: str | None) -> Source:

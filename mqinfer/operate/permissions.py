@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mqinfer import plan
 from mqinfer.completion import roots
-from mqinfer.completion.waited import TRACKER, asked_of, joins_of, recorded, waits
+from mqinfer.completion.waited import TRACKER, asked_of, bulk_kinds, joins_of, recorded, waits
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
 from mqinfer.jobs import places as places_of_jobs
@@ -199,9 +199,9 @@ def _of_requests(app: App, tasks: Sequence[plan.Task]) -> Iterator[str]:
         if task.endpoint is not None:
             yield from app.filters(task.endpoint.reads)
         if task.jobs:
-            yield roots.subject(app, None)
+            yield roots.subject(app, None, bulk=True)
             for endpoint in app.endpoints.values():
-                yield from app.filters(endpoint.reads)
+                yield from _subjects(app, endpoint.reads)
 
 
 def _of_partitions(app: App, task: plan.Task) -> Iterator[str]:
@@ -268,6 +268,8 @@ def _of_joins(app: App, tasks: Sequence[plan.Task], run: str | None = None) -> I
     under = recorded(app)
     if any(task.name in under for task in tasks):
         yield roots.subject(app, run)
+        if run is None and app.endpoints:
+            yield roots.subject(app, None, bulk=True)
     if not waits(app):
         return
     bucket = roots.bucket(app)
@@ -278,12 +280,14 @@ def _of_joins(app: App, tasks: Sequence[plan.Task], run: str | None = None) -> I
         yield f"$KV.{bucket}.>"
         yield f"$JS.API.DIRECT.GET.{roots.stream(app)}"
         for join in joins_of(app).values():
-            yield app.subject(join.joined, run)
+            yield from _subjects(app, join.joined, run)
 
 
 def _subjects(app: App, kind: type[Message], run: str | None = None) -> list[str]:
     """Where messages of a type are published, and packs of its rows."""
     found = list(app.filters(kind, run))
+    if run is None and kind in bulk_kinds(app):
+        found += app.filters(kind, bulk=True)
     if packed(app, kind):  # a row that is too large for a pack goes alone
         found.append(pack_subject(app, kind, run))
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,10 +17,11 @@ from mqinfer.completion.tracker import Tracker, Waiting
 from mqinfer.completion.waited import asked_of, endpoints_of, joins_of, recorder
 from mqinfer.flow.beat import Beat
 from mqinfer.flow.emitter import Emitter
-from mqinfer.flow.handling import Handling, InBatches, OneByOne
+from mqinfer.flow.handling import Handling, InBatches, OneByOne, concurrency_of
 from mqinfer.flow.intake import Gate, Source
 from mqinfer.flow.job import DeliveryContext, Job, TimedContext
 from mqinfer.flow.lane import Lane
+from mqinfer.flow.lanes import InLane, Places
 from mqinfer.flow.ledger import Ledger
 from mqinfer.flow.reader import Reader
 from mqinfer.flow.runner import Runner
@@ -56,6 +57,8 @@ HEADERS_ROOM = 64 * 1024  # what subject and headers may add to the largest payl
 # Messages that may wait for handlers, or be in them. What waits here could be another worker's: no
 # more than hides the way to the server, whatever may be in flight while outputs are being stored.
 WAITING = 512
+# What comes of jobs takes this part of a stage's limits, beside what is live.
+BULK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,36 +98,48 @@ class Assembly:
     canceled: Canceled = field(default_factory=Canceled)
 
     def runners(self, task: plan.Task, sink: Sink | None, state: object) -> list[Runner]:
-        """The runners of one task: a sink has one for single rows, and one for packs of them.
+        """The runners of one task.
+
+        A sink has one for single rows and one for packs of them, a stage below an endpoint one for
+        live messages and one for those of jobs.
 
         Args:
             task: the stage or sink.
             sink: its table; None for a stage.
             state: what the stage's lifespan yielded.
         """
-        plain = self.runner(task, sink, state)
-        if not task.packs:
+        # Not the loop's own time, which stands still together with it in uvloop.
+        binding = self.work.binding(task, time.monotonic)
+        places = _places(task) if binding.bulk and task.stage is not None else None
+        plain = self._runner(task, binding, sink, state, places=places)
+        if not task.packs and not binding.bulk:
             return [plain]
-        packs = self.runner(task, sink, state, packs=True)
+        packs, bulk = task.packs, binding.bulk is not None
+        beside = self._runner(task, binding, sink, state, packs=packs, bulk=bulk, places=places)
         self.services.metrics.stage(task.name).watch(
-            _Both(plain.slots, packs.slots),
+            _Both(plain.slots, beside.slots),
             lambda: self.work.waiting.get(task.name),
-            lambda: plain.blocked or packs.blocked,
+            lambda: plain.blocked or beside.blocked,
         )
-        return [plain, packs]
+        return [plain, beside]
 
-    def runner(
-        self, task: plan.Task, sink: Sink | None, state: object, *, packs: bool = False
+    def _runner(
+        self,
+        task: plan.Task,
+        binding: Binding,
+        sink: Sink | None,
+        state: object,
+        *,
+        packs: bool = False,
+        bulk: bool = False,
+        places: Places | None = None,
     ) -> Runner:
-        """The runner of one task's messages, or of the packs of rows that a sink has beside them.
+        """The runner of one task's messages, or of what it has a further consumer for.
 
         They share all that has a name: dead letters, the ledger, metrics. Arguments as of
-        `runners`.
+        `runners`, and places for handlers that two of them share.
         """
-        app, services = self.work.app, self.services
-        # Not the loop's own time, which stands still together with it in uvloop.
-        clock = time.monotonic
-        binding = self.work.binding(task, clock)
+        app, services, clock = self.work.app, self.services, time.monotonic
         metrics = services.metrics.stage(task.name)
         codec = Codec(services.store)
 
@@ -165,19 +180,25 @@ class Assembly:
             policy=binding.policy,
             timers=setter,
         )
+        if bulk and task.tracker:
+            task = replace(task, limits=replace(task.limits, batch_wait=plan.BULK_WAIT))
         handling = self._handling(task, settler, sink, packs, binding, codec)
         handling = self._with_states(task, handling, settler, codec, binding)
+        if places is not None:
+            handling = InLane(handling, places, bulk=bulk)
         handling = self._for_requests(task, handling, settler, binding)
-        slots = self._slots(task, handling, binding.slots)
+        slots = self._slots(task, handling, binding.slots, bulk=bulk)
         runner = Runner(
             task.name,
             source=Source(
                 binding.stream,
-                (binding.packs if packs else None) or binding.consumer,
+                (binding.packs if packs else None)
+                or (binding.bulk if bulk else None)
+                or binding.consumer,
                 binding.feed,
                 recreate=lambda: self.work.recreate(task),
                 gates=self._gates(task, handling, emitter),
-                told=not packs,
+                told=not (packs or bulk),
             ),
             reader=Reader(
                 task.name,
@@ -338,7 +359,12 @@ class Assembly:
         return Remembering(handling, states, settler)
 
     def _slots(
-        self, task: plan.Task, handling: Handling, make: Callable[[int, int], Slots] | None
+        self,
+        task: plan.Task,
+        handling: Handling,
+        make: Callable[[int, int], Slots] | None,
+        *,
+        bulk: bool,
     ) -> Slots:
         largest = self.services.broker.max_payload + HEADERS_ROOM
         waiting = max(WAITING, handling.concurrency * handling.batch_size)
@@ -347,7 +373,9 @@ class Assembly:
         limits = task.limits
         # What single rows and packs of them take together is the sink's.
         size = limits.max_bytes // 2 if task.packs else limits.max_bytes
-        return Slots(limits.max_in_flight, size, largest, max_unhandled=waiting)
+        part = BULK if bulk else 1
+        count = max(1, limits.max_in_flight // part)
+        return Slots(count, size // part, largest, max_unhandled=waiting)
 
     def _decoder(self, task: plan.Task, codec: Codec, packs: bool) -> Callable[[Delivery], Any]:
         if task.dead:
@@ -393,3 +421,9 @@ class Assembly:
 
             gates.append(behind)
         return gates
+
+
+def _places(task: plan.Task) -> Places | None:
+    """Places for the handlers of a stage that bounds them, which live messages and jobs share."""
+    assert task.stage is not None
+    return None if task.limits.concurrency is None else Places(concurrency_of(task.stage))

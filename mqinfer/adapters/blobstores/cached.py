@@ -22,7 +22,7 @@ import structlog
 
 from mqinfer.adapters.blobstores import Found, VersionedStore, too_large
 from mqinfer.adapters.blobstores.diskcache import BUSY, DiskCache, Entry
-from mqinfer.blob import Listed, checked_path, digest_of
+from mqinfer.blob import Listed, Streamed, checked_path, digest_of
 from mqinfer.errors import BlobError, BlobNotFound
 
 if TYPE_CHECKING:
@@ -84,6 +84,14 @@ class CachedStore:
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""
         return await self._store.exists(path)
+
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """See `Streamed.stream`; past the cache, where the store can do that."""
+        if not isinstance(self._store, Streamed):
+            yield await self.get(path)
+            return
+        async for data in self._store.stream(path):
+            yield data
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """See `Listed.names`.

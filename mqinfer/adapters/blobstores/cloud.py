@@ -110,6 +110,17 @@ class CloudStore:
             return False
         return True
 
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """See `Streamed.stream`; the timeout is that of each piece."""
+        found = await self._run(checked_path(path), self._obstore.get_async(self._store, path))
+        pieces = aiter(found.stream())
+
+        async def piece() -> Any:
+            return await anext(pieces, None)
+
+        while (data := await self._run(path, piece())) is not None:
+            yield bytes(data)
+
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """See `Listed.names`; some hundred at a time."""
         checked_path(prefix.removesuffix("/"))
