@@ -62,7 +62,7 @@ TRACKER_LIMITS = Limits(
     batch_wait=0.02,
 )
 # A chunk has many more records than a request, and nobody waits for it.
-BULK_WAIT = 0.1
+BULK_WAIT, BULK_BATCH = 0.1, 256
 DEADLINE_LIMITS = Limits(
     max_in_flight=512, timeout=float("inf"), concurrency=2, batch_size=256, batch_wait=0.0
 )

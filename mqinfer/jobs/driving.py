@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.jobs")
 
 _TIMEOUT = 30.0
-_AT_ONCE = 256  # items that are being stored
+_AT_ONCE = 32  # items that are being stored: no more than keeps turns of the loop short
 _SOON = 0.1  # seconds after which a state comes again that is looked at just now
 _LATER = 60.0  # seconds between looks at a job that only waits
 

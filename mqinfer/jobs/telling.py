@@ -5,6 +5,7 @@ The part is stored first, under the name of its round; whoever stores it again s
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
@@ -88,8 +89,13 @@ class Telling:
             raise MqinferError("no blob store is configured: set MQINFER_BLOBS")
         before = await before_of(self._store, state, number)
         items = part.due(chunk.decode(await self._read(state, number)), before)
-        lines = part.merged(before or (), part.lines_of(items, told, state))
-        await self._store.put(places.part(state.folder, number, turn), part.encode(lines))
+
+        def made() -> tuple[list[Line], bytes]:
+            found = part.merged(before or (), part.lines_of(items, told, state))
+            return found, part.encode(found)
+
+        lines, data = await asyncio.to_thread(made)  # of a thousand rows; the loop goes on
+        await self._store.put(places.part(state.folder, number, turn), data)
         change = part.counts_of(lines).plus(part.counts_of(before or ()), -1)
         again = any(line.again for line in lines)
         stopping = state.stopping
