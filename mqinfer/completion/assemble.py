@@ -222,6 +222,7 @@ class _Walk:
         self._bytes += len(payload.data)
         if len(self.outputs) >= LIMIT or self._bytes > MAX_BYTES:
             self.over = True
+            self.left.add(cause)
             return
         self.outputs.append(Found(output.id, subject, payload))
         self.causes.append(cause)

@@ -14,7 +14,7 @@ from msgspec import Struct
 from mqinfer.requests.state import Body
 
 MOST: Final = 1_000  # rows of a chunk
-FANS: Final = 100  # rows of one, where several messages may come of each
+FANS: Final = 50  # rows of one, where several messages may come of each
 # Chunks are small at first, so that a short job can be told how far it is, and has its first
 # results soon. Of a long one they become few: so many of a size, then twice as many rows.
 FIRST: Final = 16

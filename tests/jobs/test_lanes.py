@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections import Counter
 
 from hypothesis import given
@@ -12,6 +13,8 @@ from mqinfer import App, Context, Message
 from mqinfer.completion import roots
 from mqinfer.errors import WiringError
 from mqinfer.flow.lanes import BULK_EVERY, Places
+from mqinfer.replay.run import Run
+from mqinfer.replay.runs import filters
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 
@@ -109,6 +112,13 @@ async def test_where_a_stage_bounds_its_handlers_a_live_message_has_the_next_pla
             gated.may.release()
         assert (await job.wait()).status == "completed"
         assert await harness.dead() == []
+
+
+def test_a_replay_takes_what_came_of_jobs_along() -> None:
+    app = Gated(None).app
+    now = datetime.datetime.now(datetime.UTC)
+    run = Run(name="again", stage="grade", start=1, end=9, total=9, created=now)
+    assert filters(app, run) == ("plants.leaf", "plants.bulk.leaf")
 
 
 def test_bulk_belongs_to_jobs() -> None:
