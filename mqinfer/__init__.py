@@ -2,7 +2,7 @@
 
 Declare:   App, Message, Row, State, Blob, Column, Tensor
 Handle:    Context, Died, Tick, Retry, Snooze, Reject, Rejected, Backoff
-Run:       Worker, connect, Client, Request, Settings
+Run:       Worker, connect, Client, Request, Job, Settings
 Errors:    mqinfer.errors
 """
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from mqinfer.client import Client, Worker
+    from mqinfer.jobs.job import Job, JobRow, JobStatus
     from mqinfer.requests.request import Request, RequestEvent
     from mqinfer.settings import Settings
 
@@ -41,6 +42,9 @@ __all__ = [
     "Column",
     "Context",
     "Died",
+    "Job",
+    "JobRow",
+    "JobStatus",
     "Message",
     "Model",
     "MqinferError",
@@ -63,6 +67,9 @@ __all__ = [
 _LAZY = {
     "Client": "mqinfer.client",
     "Worker": "mqinfer.client",
+    "Job": "mqinfer.jobs.job",
+    "JobRow": "mqinfer.jobs.job",
+    "JobStatus": "mqinfer.jobs.job",
     "Request": "mqinfer.requests.request",
     "RequestEvent": "mqinfer.requests.request",
     "Settings": "mqinfer.settings",

@@ -17,7 +17,7 @@ from mqinfer.backoff import Backoff
 from mqinfer.clocked import Clocked, StageKeywords
 from mqinfer.collisions import collisions
 from mqinfer.declared import Declared, declared_in, stage_of, unreadables
-from mqinfer.endpoint import Endpoint, Endpoints, misanswered
+from mqinfer.endpoint import BULK, Endpoint, Endpoints, misanswered
 from mqinfer.errors import WiringError
 from mqinfer.joinwiring import misjoined
 from mqinfer.message import Message, Row
@@ -384,18 +384,28 @@ class App(Clocked, Endpoints):
 
     # --- names ----------------------------------------------------------------------------------
 
-    def subject(self, kind: type[Message], run: str | None = None) -> str:
-        """The subject of a message type, without its key."""
-        base = self.name if run is None else f"{self.name}.run.{run}"
-        return f"{base}.{kind.__mqinfer__.subject}"
+    def subject(self, kind: type[Message], run: str | None = None, *, bulk: bool = False) -> str:
+        """The subject of a message type, without its key.
 
-    def filters(self, kind: type[Message], run: str | None = None) -> tuple[str, ...]:
-        """The subjects a consumer of `kind` filters by."""
-        subject = self.subject(kind, run)
+        Args:
+            kind: the type.
+            run: a replay run, or None.
+            bulk: of what comes of jobs, where that has consumers of its own.
+        """
+        base = self.name if run is None else f"{self.name}.run.{run}"
+        return f"{base}.{BULK if bulk else ''}{kind.__mqinfer__.subject}"
+
+    def filters(
+        self, kind: type[Message], run: str | None = None, *, bulk: bool = False
+    ) -> tuple[str, ...]:
+        """The subjects a consumer of `kind` filters by; arguments as of `subject`."""
+        subject = self.subject(kind, run, bulk=bulk)
         return (subject, f"{subject}.>") if kind.__mqinfer__.key else (subject,)
 
     def kind_of(self, subject: str) -> type[Message] | None:
         """The message type that a full subject, with a key or without, belongs to."""
+        own = f"{self.name}."
+        subject = own + subject.removeprefix(own).removeprefix(BULK)
         for kind in self.messages:
             base = self.subject(kind)
             if subject == base or (kind.__mqinfer__.key and subject.startswith(base + ".")):

@@ -15,7 +15,8 @@ import base64
 import binascii
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from mqinfer.errors import BlobError, BlobPathError, NotConnected
 from mqinfer.opened import Opened
@@ -46,6 +47,28 @@ class BlobStore(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A `BlobStore` that can tell what it has."""
+
+    def names(self, prefix: str) -> AsyncIterator[str]:
+        """The paths that begin with `prefix`, which ends in `/`, in an order that stays the same.
+
+        Raises:
+            BlobPathError: the prefix leaves the store's root.
+            BlobError: the store refuses.
+            Unavailable: it does not answer.
+        """
+
+
+@runtime_checkable
+class Streamed(Protocol):
+    """A `BlobStore` that need not hold all of a large blob in memory."""
+
+    def stream(self, path: str) -> AsyncIterator[bytes]:
+        """What is under `path`, some of it at a time; errors as of `BlobStore.get`."""
 
 
 # Of the clients that are open.

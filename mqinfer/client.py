@@ -19,6 +19,7 @@ import structlog
 from mqinfer import blob, plan, wiring
 from mqinfer.birth import new_id
 from mqinfer.blobfields import can_hold_blobs
+from mqinfer.clientjobs import ClientJobs
 from mqinfer.clientrequests import ClientRequests
 from mqinfer.clientstates import ClientStates
 from mqinfer.clienttimers import ClientTimers
@@ -48,7 +49,7 @@ log = structlog.get_logger("mqinfer.worker")
 PUBLISH_TIMEOUT = 30.0
 
 
-class Client(ClientTimers, ClientStates, ClientRequests):
+class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs):
     """Publishes messages of one app, and calls its models; made by `mqinfer.connect(app)`.
 
     A message that is refused leaves the client usable. Models may be called in any task, event loop

@@ -174,6 +174,17 @@ class Codec:
                 + (_not_json(data, error) if wire == "json" else "")
             ) from None
 
+    def convert(self, kind: type[M], value: dict[str, Any]) -> M:
+        """The message that a row of a table says; texts may stand for numbers and the like.
+
+        Raises:
+            DecodeError: what is wrong, and in which field.
+        """
+        try:
+            return msgspec.convert(value, kind, strict=False, dec_hook=self._convert_custom)
+        except Exception as error:  # noqa: BLE001 - whatever a value makes a library raise
+            raise DecodeError(f"the row is no {kind.__name__}: {error}") from None
+
     def wire(self, kind: type[M], data: bytes, content_type: str | None) -> Wire:
         """The format that a payload is in; arguments and errors as in `decode`."""
         if not content_type:
@@ -189,6 +200,11 @@ class Codec:
                 "(application/json, or no header at all) or application/msgpack"
             )
         return wire
+
+    def _convert_custom(self, kind: type, value: Any) -> Any:
+        if isinstance(value, typing.get_origin(kind) or kind):
+            return value
+        return self.decode_custom(kind, value)
 
     def decode_custom(self, kind: type, value: Any) -> Any:
         """A blob or an array from its wire form, for msgspec's `dec_hook`.

@@ -20,6 +20,10 @@ from mqinfer.times import parse_duration
 # Before the name of an endpoint, where its requests are roots (`completion.roots`): the subject of
 # no type has two dots in a row.
 ROOT: Final = "request.."
+# And where chunks of its jobs are.
+CHUNK: Final = "job.."
+# Before the subject of a type, where messages come of a job, which have consumers of their own.
+BULK: Final = "bulk."
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 
@@ -48,6 +52,11 @@ class Endpoint(Generic[A]):
     def root(self) -> str:
         """What the roots that are its requests have for a type."""
         return ROOT + self.name
+
+    @property
+    def chunk(self) -> str:
+        """What the roots that are chunks of its jobs have for a type."""
+        return CHUNK + self.name
 
 
 class Endpoints:
@@ -143,7 +152,15 @@ def _seconds(name: str, what: str, given: float | str) -> float:
 def misanswered(
     endpoints: Mapping[str, Endpoint[Any]], stages: Mapping[str, Stage]
 ) -> Iterator[WiringError]:
-    """Endpoints that could never answer."""
+    """Endpoints that could never answer, and types that are in the way of their jobs."""
+    for stage in stages.values() if endpoints else ():
+        for kind in (stage.reads, *stage.writes):
+            if f"{kind.__mqinfer__.subject}.".startswith(BULK):
+                yield WiringError(
+                    f"stage {stage.name}: {kind.__name__} has subject "
+                    f"{kind.__mqinfer__.subject!r}; in an app with endpoints {BULK[:-1]!r} belongs "
+                    "to jobs"
+                )
     for endpoint in endpoints.values():
         name = endpoint.reads.__name__
         if not any(stage.reads is endpoint.reads for stage in stages.values()):

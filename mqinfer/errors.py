@@ -206,6 +206,10 @@ class RequestExpired(RequestError):
     """The deadline of the request came before its end."""
 
 
+class JobUnknown(RequestError):
+    """There is no job of this id: there never was, or its end was kept long enough."""
+
+
 class PermissionDenied(MqinferError):
     """The server denies this subject or table to these credentials."""
 

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from mqinfer.backoff import Backoff
 from mqinfer.completion import roots
-from mqinfer.completion.waited import DEADLINE, TRACKER, Settled, joins_of, recorded, waits
+from mqinfer.completion.waited import (
+    DEADLINE,
+    TRACKER,
+    Settled,
+    bulk_kinds,
+    joins_of,
+    recorded,
+    waits,
+)
 from mqinfer.errors import ConfigurationError
 from mqinfer.flow.ordered.places import WINDOW, Places
-from mqinfer.message import Message, Row
+from mqinfer.jobs import places as places_of_jobs
+from mqinfer.jobs.places import Driven
+from mqinfer.message import Message
 from mqinfer.ports import ConsumerSpec, CopyOf, StreamSpec
 from mqinfer.requests import places as places_of_requests
 from mqinfer.requests.places import Open
-from mqinfer.rowpacks.which import may_come_packed, pack_consumer, pack_subject
+from mqinfer.rowpacks.which import pack_consumer, pack_subject
 from mqinfer.schedule import Schedule
-from mqinfer.stage import Limits, Stage, Start
+from mqinfer.stage import Limits
 from mqinfer.tables.tables import DeadLetterRow
+from mqinfer.task import Task as Task
 from mqinfer.timers.places import stream_of as timers_stream
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.endpoint import Endpoint
-    from mqinfer.join import Join
-    from mqinfer.statetype import State
 
 DEAD_SINK = "sink-mqinfer_dead_letters"
 COPY_WINDOW = 0.1  # seconds; the least that JetStream takes
@@ -54,80 +62,21 @@ TRACKER_LIMITS = Limits(
     batch_wait=0.02,
 )
 ASKED_WAIT = 0.001  # seconds that it waits for more of them, where there are requests
+# A chunk has many more records than a request, and nobody waits for it.
+BULK_WAIT, BULK_BATCH = 0.1, 256
 DEADLINE_LIMITS = Limits(
     max_in_flight=512, timeout=float("inf"), concurrency=2, batch_size=256, batch_wait=0.0
 )
+JOBS_LIMITS = Limits(
+    max_in_flight=512,
+    timeout=float("inf"),
+    ack_wait=10.0,
+    concurrency=4,
+    batch_size=64,
+    batch_wait=0.0,
+)
 # Open requests of an endpoint that the server remembers for a task, which was given each once.
 OPEN = 50_000
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One consumer to run: a stage, or the sink of a table.
-
-    Attributes:
-        name: of the stage, or `sink-<table>`.
-        reads: the type of its messages.
-        limits: what bounds it.
-        stage: None for a sink.
-        row: the row type of a sink.
-        dead: it stores the app's dead letters.
-        tracker: it is the tracker of the app's joins.
-        deadline: the join whose roots it looks at when their deadline is due.
-        endpoint: whose requests it looks after.
-    """
-
-    name: str
-    reads: type[Message]
-    limits: Limits
-    stage: Stage | None = None
-    row: type[Row] | None = None
-    dead: bool = False
-    tracker: bool = False
-    deadline: Join | None = None
-    endpoint: Endpoint[Any] | None = None
-
-    @property
-    def declared(self) -> bool:
-        """Whether it is a stage, a join or a table of the app's; the others look after those."""
-        return not (self.dead or self.tracker or self.waits)
-
-    @property
-    def waits(self) -> bool:
-        """Whether its messages wait for a deadline: one that has not come is nothing left to do."""
-        return self.deadline is not None or self.endpoint is not None
-
-    @property
-    def ordered(self) -> bool:
-        """Whether it handles messages in order by key, from partitions."""
-        return self.stage is not None and self.reads.__mqinfer__.ordered
-
-    @property
-    def remembers(self) -> type[State] | None:
-        """The type of its states, if it has any."""
-        return self.stage.signature.state if self.stage else None
-
-    @property
-    def start(self) -> Start | None:
-        """Where it begins when it never ran, if its declaration says so."""
-        if self.deadline is not None:  # what came of older roots was not recorded
-            return "new"
-        return self.stage.start if self.stage else None
-
-    @property
-    def packs(self) -> bool:
-        """Whether its messages may come packed, which a consumer of its own reads."""
-        return self.row is not None and not self.dead and may_come_packed(self.row)
-
-    @property
-    def clock(self) -> Schedule | None:
-        """When the clock feeds it; None where messages do."""
-        return self.stage.clock if self.stage else None
-
-    @property
-    def writes(self) -> tuple[type[Message], ...]:
-        """The types it may write."""
-        return self.stage.writes if self.stage else ()
 
 
 def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
@@ -160,6 +109,8 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
     for endpoint in app.endpoints.values():
         name = places_of_requests.TASK + endpoint.name
         known[name] = Task(name, Open, DEADLINE_LIMITS, endpoint=endpoint)
+    if app.endpoints:
+        known[places_of_jobs.TASK] = Task(places_of_jobs.TASK, Driven, JOBS_LIMITS, jobs=True)
     if not known:
         raise ConfigurationError(f"app {app.name} has no stages: declare one with @app.stage")
     if names is None:
@@ -389,13 +340,16 @@ def stream_of(app: App, task: Task) -> str:
         return roots.stream(app)
     if task.endpoint is not None:
         return f"KV_{places_of_requests.bucket(app)}"
+    if task.jobs:
+        return f"KV_{places_of_jobs.bucket(app)}"
     return f"{app.name}-dead" if task.dead else app.name
 
 
 def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
     """The durable consumers of a task: one, or one a partition named `<stage>-p<number>`.
 
-    The sink of a table has one more, for rows that come packed: `sink-<table>-packs`.
+    The sink of a table has one more, for rows that come packed: `sink-<table>-packs`; and a stage
+    below an endpoint, and the tracker, for what comes of jobs: `<stage>=bulk`.
 
     A partition gives out a window of messages to the worker that owns it (`flow.ordered`). Workers
     of versions without owners set the window to one message, and the owner follows.
@@ -427,7 +381,23 @@ def consumer_specs(app: App, task: Task) -> list[ConsumerSpec]:
     if task.packs:
         packs = (pack_subject(app, task.reads),)
         specs.append(replace(specs[0], name=pack_consumer(task.name), filters=packs))
+    if bulk := bulk_consumer(app, task):
+        filters = app.filters(task.reads, bulk=True)
+        if task.tracker:
+            filters = (roots.subject(app, None, bulk=True),)
+        specs.append(replace(specs[0], name=bulk, filters=filters))
     return specs
+
+
+def bulk_consumer(app: App, task: Task) -> str | None:
+    """What a task reads of what comes of jobs by, so that nothing live waits behind it.
+
+    None where it reads all by one consumer.
+    """
+    reads = task.stage is not None and app.endpoints and task.reads in bulk_kinds(app)
+    if not reads and not (task.tracker and app.endpoints):
+        return None
+    return f"{task.name}=bulk"  # no stage is called like that
 
 
 def _remembered(task: Task) -> int:
@@ -441,4 +411,8 @@ def _filters(app: App, task: Task) -> tuple[str, ...]:
         return (roots.subject(app, None),)
     if task.endpoint is not None:
         return (f"$KV.{places_of_requests.bucket(app)}.{task.endpoint.name}.*",)
+    if task.jobs:
+        return (f"$KV.{places_of_jobs.bucket(app)}.*.*",)
+    if task.deadline is not None and task.reads in bulk_kinds(app):
+        return (*app.filters(task.reads), *app.filters(task.reads, bulk=True))
     return (f"dead.{app.name}.>",) if task.dead else app.filters(task.reads)

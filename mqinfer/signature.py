@@ -11,7 +11,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mqinfer.beside import holds_state, read_beside
@@ -45,6 +45,7 @@ class Signature:
         kind: how it is called.
         state: the type of what it remembers of each key, if it does.
         state_first: whether the state stands before the context, where it takes both.
+        many: whether it may write several messages for one.
     """
 
     reads: type[Message]
@@ -54,6 +55,7 @@ class Signature:
     kind: Literal["coroutine", "async_generator", "function", "generator"]
     state: type[State] | None = None
     state_first: bool = True
+    many: bool = field(default=False, compare=False)
 
     def with_state(self, message: object, context: object, state: object) -> tuple[object, ...]:
         """The arguments of a handler that takes a state."""
@@ -109,7 +111,16 @@ def read_signature(
         kind=kind,
         state=state,
         state_first=state_first,
+        many=not batch and _many(hints["return"]),
     )
+
+
+def _many(hint: Any) -> bool:
+    """Whether an annotation of what is returned has a list, or the like, in it."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(map(_many, typing.get_args(hint)))
+    return origin in _STREAMS
 
 
 def read_hints(

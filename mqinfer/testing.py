@@ -206,13 +206,13 @@ class Harness:
     async def messages(self, kind: type[_M]) -> list[_M]:
         """The messages of a type in the app's stream, in order, rows of packs among them."""
         codec = Codec(self.services.store)
-        subject = self.app.subject(kind)
+        subject, bulk = self.app.subject(kind), self.app.subject(kind, bulk=True)
         found: list[_M] = []
         for raw in await self.stored():
             payloads = [raw.data]
             if row_subject(raw.subject) == subject:
                 payloads = raw_rows(raw.data)
-            elif raw.subject != subject and not raw.subject.startswith(subject + "."):
+            elif not f"{raw.subject}.".startswith((f"{subject}.", f"{bulk}.")):
                 continue
             content_type = raw.headers.get(CONTENT_TYPE)
             found += [codec.decode(kind, payload, content_type) for payload in payloads]

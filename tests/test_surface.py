@@ -70,7 +70,12 @@ class App(
         tolerance: float | str = 60.0,
         **stage: Unpack[StageKeywords],
     ) -> Callable[[Handler], Handler]
-    filters(kind: type[Message], run: str | None = None) -> tuple[str, ...]
+    filters(
+        kind: type[Message],
+        run: str | None = None,
+        *,
+        bulk: bool = False,
+    ) -> tuple[str, ...]
     join(
         root: type[Message],
         *,
@@ -118,7 +123,7 @@ class App(
         max_downstream: int | None = 1000000,
     ) -> Callable[[Handler], Handler]
     stages: dict[str, Stage]
-    subject(kind: type[Message], run: str | None = None) -> str
+    subject(kind: type[Message], run: str | None = None, *, bulk: bool = False) -> str
 class Backoff(
     *,
     initial: float = 0.5,
@@ -245,6 +250,34 @@ class Context(
     take_progress(now: float) -> bool
     waited_by(now: float) -> float
 class Died(stage: str, id: str, kind: str, reason: str)
+class Job(jobs: Jobs, state: State, codec: Codec, *, replayed: bool = False)
+    async cancel() -> JobStatus
+    endpoint: str
+    errors() -> AsyncIterator[JobRow]
+    facts() -> dict[str, Any]
+    id: str
+    lines() -> AsyncIterator[dict[str, Any]]
+    progress: JobStatus
+    results() -> AsyncIterator[JobRow]
+    async retry_failed() -> JobStatus
+    async status() -> JobStatus
+    async wait() -> JobStatus
+class JobRow(
+    row: int,
+    custom_id: str,
+    status: Literal['succeeded', 'partial', 'failed'],
+    answers: tuple[Message, ...],
+    errors: tuple[Failure, ...],
+)
+class JobStatus(
+    status: Status,
+    stopping: Stop | None,
+    rows: int,
+    succeeded: int,
+    partial: int,
+    failed: int,
+)
+    done: int
 class Message, keywords of the class: (
     *,
     subject: str | None = None,
@@ -387,6 +420,7 @@ class DecodeError(Reject)
 class EncodeError(MqinferError)
 class HandlerHangs(MqinferError)
 class HandlerTimeout(MqinferError)
+class JobUnknown(RequestError)
 class ModelError(MqinferError)
 class ModelTimeout(MqinferError)
 class ModelUnavailable(Unavailable)

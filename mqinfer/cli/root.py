@@ -35,6 +35,7 @@ _COMMANDS = (
     "dead",
     "runs",
     "requests",
+    "job",
 )
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.

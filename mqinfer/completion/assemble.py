@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable
 from operator import itemgetter
+from typing import Final
 
 import msgspec
 
@@ -67,6 +68,9 @@ class Tale(msgspec.Struct, frozen=True):
         how: COMPLETE, or why it is not.
         missing: by stage, how many messages it has not settled.
         models: `name=version` of those that answered.
+        causes: of each of the outputs, the number of the root's output that it came of, or is.
+        died_of: the same of what died.
+        left: of which of the root's outputs something is missing.
     """
 
     id: str
@@ -77,6 +81,9 @@ class Tale(msgspec.Struct, frozen=True):
     how: str
     missing: dict[str, int]
     models: str
+    causes: tuple[int, ...] = ()
+    died_of: tuple[int, ...] = ()
+    left: frozenset[int] = frozenset()
 
 
 def tale(records: Iterable[Record], wanted: Collection[str], decision: Decision) -> Tale:
@@ -108,10 +115,15 @@ def tale(records: Iterable[Record], wanted: Collection[str], decision: Decision)
         how=how,
         missing=dict(walk.missing),
         models=format_models(walk.models),
+        causes=tuple(walk.causes),
+        died_of=tuple(walk.died_of),
+        left=frozenset(walk.left),
     )
 
 
-_Step = tuple[str, str] | tuple[Output, Record, tuple[Payload, ...] | None]
+_Step = tuple[str, str, int] | tuple[Output, Record, tuple[Payload, ...] | None, int]
+# Of what is before the root's outputs: a stage that reads it.
+ROOT: Final = -1
 
 
 class _Walk:
@@ -128,6 +140,9 @@ class _Walk:
         self.root: Payload | None = None
         self.outputs: list[Found] = []
         self.died: list[Died] = []
+        self.causes: list[int] = []
+        self.died_of: list[int] = []
+        self.left: set[int] = set()
         self.missing: Counter[str] = Counter()
         self.models: dict[str, str] = {}
         self.over = False  # there are more outputs than are told
@@ -150,15 +165,15 @@ class _Walk:
                 self.root = data[record.first.payload] if record.first.payload >= 0 else None
             readers |= {reader: identity for identity, reader in firsts(record)}
         # By a stack, not by calls: a chain may be as long as a root may have messages.
-        todo: list[_Step] = [(readers[name], name) for name in sorted(readers, reverse=True)]
+        todo: list[_Step] = [(readers[name], name, ROOT) for name in sorted(readers, reverse=True)]
         while todo:
             step = todo.pop()
-            if len(step) == 2:
+            if len(step) == 3:
                 todo += reversed(self._visit(*step))
             else:
                 self._take(*step)
 
-    def _visit(self, identity: str, reader: str) -> list[_Step]:
+    def _visit(self, identity: str, reader: str, cause: int) -> list[_Step]:
         """Take in what became of a message at a reader; what is next, in its order."""
         one = identity, reader
         if one in self._visited:
@@ -167,6 +182,7 @@ class _Walk:
         records = self._records.get(one)
         if records is None:
             self.missing[reader] += 1
+            self.left.add(cause)
             return []
         found: dict[str, tuple[Output, Record, tuple[Payload, ...] | None]] = {}
         for record in records:  # of several attempts what the stream took first
@@ -174,20 +190,25 @@ class _Walk:
             data = self._data(record)
             if data is None:
                 self.missing[reader] += 1
+                self.left.add(cause)
             for output in record.outputs:
                 found.setdefault(output.id, (output, record, data))
         ends = [record for record in records if record.outcome != "failed"]
         if ends and all(record.error for record in ends):
             kind, reason = ends[0].error or ("", "")
             self.died.append(Died(reader, identity, kind, reason))
+            self.died_of.append(cause)
         steps: list[_Step] = []
         for output, record, data in sorted(found.values(), key=lambda one: one[0].index):
-            steps.append((output, record, data))
+            of = output.index if cause == ROOT else cause
+            steps.append((output, record, data, of))
             nodes = nodes_of(output, record.kinds[output.kind], record.run)
-            steps += sorted(nodes, key=itemgetter(1))
+            steps += [(*one, of) for one in sorted(nodes, key=itemgetter(1))]
         return steps
 
-    def _take(self, output: Output, record: Record, data: tuple[Payload, ...] | None) -> None:
+    def _take(
+        self, output: Output, record: Record, data: tuple[Payload, ...] | None, cause: int
+    ) -> None:
         subject = record.kinds[output.kind].subject
         if subject not in self._wanted or data is None:
             return
@@ -201,8 +222,10 @@ class _Walk:
         self._bytes += len(payload.data)
         if len(self.outputs) >= LIMIT or self._bytes > MAX_BYTES:
             self.over = True
+            self.left.add(cause)
             return
         self.outputs.append(Found(output.id, subject, payload))
+        self.causes.append(cause)
 
     def _data(self, record: Record) -> tuple[Payload, ...] | None:
         """The payloads that a record holds, or its pieces; None where one of these is missing."""

@@ -110,6 +110,7 @@ class Recorder:
         max_payload: of the server, once there is one.
         soon: makes a call at the end of this turn of the loop: what ends in one turn and came of
             one root leaves in one message.
+        bulk_kinds: types that have a subject of their own where they come of a job.
     """
 
     def __init__(
@@ -126,7 +127,9 @@ class Recorder:
         codec: Codec,
         max_payload: Callable[[], int] = lambda: 2 * PIECE,
         soon: Callable[[Callable[[], None]], object] | None = None,
+        bulk_kinds: frozenset[type[Message]] = frozenset(),
     ):
+        self.bulk_kinds = bulk_kinds
         self.soon = soon or _at_the_end
         self._max_payload = max_payload
         self._app = app
@@ -210,7 +213,7 @@ class Recorder:
         # own, for the outputs of both are on the stream.
         digest = blake2b(str(root).encode(), digest_size=16)
         digest.update(payload)
-        subject = roots.subject(self._app, self._run, root.token)
+        subject = roots.subject_of(self._app, root)
         return (
             subject.encode(),
             header_block({MSG_ID: digest.hexdigest(), ROOTS: str(root)}),

@@ -7,11 +7,15 @@ below a root. An item is `<subject of the root's type>/<32 hexadecimal digits>[/
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
+
+from mqinfer.endpoint import CHUNK
+from mqinfer.identity import ROOTS
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -77,6 +81,11 @@ def text(roots: tuple[Root, ...]) -> str:
     return " ".join(map(str, roots))
 
 
+def bulk(headers: Mapping[str, str] | None) -> bool:
+    """Whether a message came of a job, by its headers: live ones go before it."""
+    return headers is not None and CHUNK in headers.get(ROOTS, "")
+
+
 def stream(app: App) -> str:
     """The stream of records."""
     return f"{app.name}-settled"
@@ -87,7 +96,12 @@ def bucket(app: App) -> str:
     return f"{app.name}-roots"
 
 
-def subject(app: App, run: str | None, token: str = "*") -> str:
-    """Where the records of one root go, or of all."""
-    place = f"run.{run}" if run else "live"
+def subject(app: App, run: str | None, token: str = "*", *, bulk: bool = False) -> str:
+    """Where the records of one root go, or of all; `bulk` of those that are chunks of jobs."""
+    place = f"run.{run}" if run else "bulk" if bulk else "live"
     return f"settled.{app.name}.{place}.{token}"
+
+
+def subject_of(app: App, root: Root) -> str:
+    """Where the records of a root go."""
+    return subject(app, root.run or None, root.token, bulk=root.kind.startswith(CHUNK))

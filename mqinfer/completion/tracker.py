@@ -205,7 +205,7 @@ class Tracker:
 
     async def _stored(self, root: Root) -> list[Record]:
         """The records of a root in their stream; what a stranger put there is passed over."""
-        subject = roots.subject(self._app, self._run, root.token)
+        subject = roots.subject_of(self._app, root)
         stored = self._streams.messages(roots.stream(self._app), subject)
         return _decoded([one.data async for one in stored])
 

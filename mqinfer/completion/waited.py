@@ -96,7 +96,8 @@ def recorder(
         kinds = wanted.setdefault(join.root.__mqinfer__.subject, set())
         kinds |= {kind.__mqinfer__.subject for kind in join.of}
     for endpoint in endpoints.values():
-        wanted[endpoint.root] = {kind.__mqinfer__.subject for kind in endpoint.answers}
+        answers = {kind.__mqinfer__.subject for kind in endpoint.answers}
+        wanted[endpoint.root] = wanted[endpoint.chunk] = answers
     is_root = any(join.root is stage.reads for join in joins.values())
     names = [one.root for one in endpoints.values() if one.reads is stage.reads]
     readers = _readers(stages, stage.reads)
@@ -114,7 +115,26 @@ def recorder(
         wanted=wanted,
         codec=codec,
         max_payload=max_payload,
+        bulk_kinds=bulk_kinds(app),
     )
+
+
+def bulk_kinds(app: App) -> frozenset[type[Message]]:
+    """The types whose messages, where they come of jobs, have a subject and consumers of their own.
+
+    So live ones never wait behind them. Rows go with all others: tables take them in blocks; and
+    so does what has an order, in which all of a key are.
+    """
+    return frozenset(
+        stage.reads
+        for stage in asked_of(app).values()
+        if not stage.reads.__mqinfer__.ordered and stage.reads.__mqinfer__.table is None
+    )
+
+
+def item(app: App, endpoint: Endpoint[Any]) -> Kind:
+    """Who waits for the items of a job of an endpoint, which are no answers of their chunk."""
+    return Kind("", _readers(app.stages, endpoint.reads), _joins(joins_of(app), endpoint.reads))
 
 
 def _chosen(app: App, among: Collection[str] | None) -> Mapping[str, Stage]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqinfer.blobfields import can_hold_blobs
 from mqinfer.codec import CONTENT_TYPES, Codec
+from mqinfer.completion import roots
 from mqinfer.context import current
 from mqinfer.flow.job import Job
 from mqinfer.flow.saveblobs import save_blobs
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
 class Outlet:
     """What is the same for every message of one type from one stage, made once."""
 
-    __slots__ = ("heads", "key", "may_hold_blobs", "packs", "subject")
+    __slots__ = ("bulk", "heads", "key", "may_hold_blobs", "packs", "subject")
 
     def __init__(self, app: App, kind: type[Message], stage: str, run: str | None):
         info = kind.__mqinfer__
-        self.subject = app.subject(kind, run).encode()
+        self.subject = self.bulk = app.subject(kind, run).encode()
         self.key = info.key
         self.may_hold_blobs = can_hold_blobs(kind)
         rest = header_line(STAGE, stage) if stage else ""
@@ -57,11 +58,12 @@ class Outlet:
 
         self.packs: Gatherer | None = None  # of rows that travel packed
 
-    def subject_of(self, message: Message) -> bytes:
-        """The subject, with the key's value if the type has one."""
+    def subject_of(self, message: Message, *, bulk: bool) -> bytes:
+        """The subject, with the key's value if the type has one; `bulk` where it comes of a job."""
+        subject = self.bulk if bulk else self.subject
         if self.key is None:
-            return self.subject
-        return b"%b.%b" % (self.subject, key_token(getattr(message, self.key)).encode())
+            return subject
+        return b"%b.%b" % (subject, key_token(getattr(message, self.key)).encode())
 
 
 class Emitter:
@@ -110,6 +112,9 @@ class Emitter:
             if pack and packed(app, kind):
                 subject = pack_subject(app, kind, run).encode()
                 outlet.packs = Gatherer(subject, outlet.heads, broker)
+        if recorder is not None and run is None:
+            for kind in recorder.bulk_kinds & self._outlets.keys():
+                self._outlets[kind].bulk = app.subject(kind, bulk=True).encode()
         self.packs = any(outlet.packs for outlet in self._outlets.values())
         self._plain = not any(outlet.may_hold_blobs for outlet in self._outlets.values())
 
@@ -198,13 +203,14 @@ class Emitter:
         context = job.context
         assert context is not None
         tail = self._tail(job)
+        bulk = self.recorder is not None and roots.bulk(context.headers)
         made = []
         for index, output in enumerate(outputs, first):
             outlet = self._outlets[type(output)]
             identity = output_id(context.id, self._stage, self._run, index)
             payload, wire = self._codec.write(output)
             block = output_block(outlet.heads[wire], identity, tail)
-            made.append((outlet.subject_of(output), block, payload))
+            made.append((outlet.subject_of(output, bulk=bulk), block, payload))
         return made
 
     def make_packed(
@@ -221,6 +227,7 @@ class Emitter:
         context = job.context
         assert context is not None
         tail = self._tail(job)
+        bulk = self.recorder is not None and roots.bulk(context.headers)
         made: list[tuple[bytes, bytes, bytes]] = []
         groups: dict[tuple[type[Message], Wire], tuple[Gatherer, Wire, Group]] = {}
         for index, output in enumerate(outputs, first):
@@ -231,7 +238,7 @@ class Emitter:
             packs = outlet.packs
             if packs is None or len(payload) + len(tail) > packs.largest:
                 block = output_block(outlet.heads[wire], identity, tail)
-                made.append((outlet.subject_of(output), block, payload))
+                made.append((outlet.subject_of(output, bulk=bulk), block, payload))
                 continue
             found = groups.get((kind, wire))
             if found is None:

@@ -71,7 +71,7 @@ class OneByOne:
         self._may_be_early = self._wants_context or self._kind != "coroutine"
         self._size = 1 if stage.early else CHUNK
         self._threads = _threads(stage)
-        self.concurrency = _concurrency(stage)
+        self.concurrency = concurrency_of(stage)
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Handle the one job."""
@@ -132,7 +132,7 @@ class InBatches:
         self._stage = stage
         self._settler = settler
         self._threads = _threads(stage)
-        self.concurrency = stage.limits.concurrency or 2
+        self.concurrency = concurrency_of(stage)
         self.batch_size = stage.limits.batch_size
         self.batch_wait = stage.limits.batch_wait
 
@@ -218,7 +218,10 @@ def _forget_timers(jobs: Sequence[Job]) -> None:
             job.context.timers = None
 
 
-def _concurrency(stage: Stage) -> int:
+def concurrency_of(stage: Stage) -> int:
+    """How many handlers of a stage are at work at once."""
+    if stage.signature.batch:
+        return stage.limits.concurrency or 2
     if stage.limits.concurrency is not None:
         return min(stage.limits.concurrency, stage.limits.max_in_flight)
     if stage.signature.kind in ("function", "generator"):
@@ -228,5 +231,4 @@ def _concurrency(stage: Stage) -> int:
 
 def _threads(stage: Stage) -> Threads:
     """The threads of a plain `def`; none is started before it is needed."""
-    size = (stage.limits.concurrency or 2) if stage.signature.batch else _concurrency(stage)
-    return Threads(size, f"stage-{stage.name}")
+    return Threads(concurrency_of(stage), f"stage-{stage.name}")

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from mqinfer.completion import roots
 from mqinfer.context import current
 from mqinfer.inference.aliases import FollowedAliases
 from mqinfer.inference.batcher import MIB, Batcher
@@ -148,7 +149,7 @@ class Inference:
         """Run one item, in a request with others; waits while the model is unavailable.
 
         In a handler its stage takes turns with other stages, and bounds the time; elsewhere the
-        handle does. Live calls go before those of a bulk handle, and before those of a replay.
+        handle does. Live calls go before those of a bulk handle, of a replay, and of jobs.
 
         Args:
             model: a handle.
@@ -164,7 +165,7 @@ class Inference:
         bulk = model.priority == "bulk"
         context = current.get()
         if context is not None:
-            bulk = bulk or context.run is not None
+            bulk = bulk or context.run is not None or roots.bulk(context.headers)
             return await queue.call(inputs, context, bulk, context.stage)
         seconds = self._seconds(model)
         if queue.followed.info is not None:
@@ -191,7 +192,8 @@ class Inference:
         bulk, caller = model.priority == "bulk", model.caller
         context = current.get()
         if context is not None:
-            bulk, caller = bulk or context.run is not None, context.stage
+            bulk = bulk or context.run is not None or roots.bulk(context.headers)
+            caller = context.stage
         async with aclosing(queue.stream(inputs, context, bulk, caller)) as parts:
             while True:
                 following = anext(parts, None)

@@ -18,7 +18,7 @@ from mqinfer.completion import roots
 from mqinfer.completion.assemble import Died, Found, Tale
 from mqinfer.completion.progress import COMPLETE
 from mqinfer.completion.record import Payload, joined_id
-from mqinfer.completion.waited import TRACKER
+from mqinfer.completion.waited import TRACKER, bulk_kinds
 from mqinfer.errors import MqinferError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import (
@@ -76,6 +76,7 @@ class Telling:
         self._broker = broker
         self._store = store
         self._codec = Codec(store)
+        self._bulk = bulk_kinds(app) if run is None else frozenset()
         self._names: dict[str, list[str]] = {}
         for name, join in joins.items():
             self._names.setdefault(join.root.__mqinfer__.subject, []).append(name)
@@ -124,7 +125,8 @@ class Telling:
         headers[ANCESTORS] = " ".join(extend_ancestors(ancestors, told.id))
         if told.first is not None and (outer := roots.parse(told.first.outer, self._run)):
             headers[ROOTS] = roots.text(outer)
-        subject = self._app.subject(join.joined, self._run)
+        bulk = join.joined in self._bulk and roots.bulk(headers)
+        subject = self._app.subject(join.joined, self._run, bulk=bulk)
         await publish_stored(self._broker, subject, header_block(headers), payload)
 
     async def _keep(self, identity: str, what: Stored) -> Blob:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from mqinfer import plan
 from mqinfer.completion import roots
-from mqinfer.completion.waited import TRACKER, asked_of, joins_of, recorded, waits
+from mqinfer.completion.waited import TRACKER, asked_of, bulk_kinds, joins_of, recorded, waits
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
+from mqinfer.jobs import places as places_of_jobs
 from mqinfer.joinwiring import below
 from mqinfer.replay import coverage, runs
 from mqinfer.requests import ended, places
@@ -155,18 +156,19 @@ def requester(
             f"app {app.name} has no endpoint {', '.join(unknown)}; it has "
             f"{', '.join(app.endpoints) or 'none'}"
         )
-    bucket, stream = places.bucket(app), places.stream(app)
+    bucket, stream, jobs = places.bucket(app), places.stream(app), places_of_jobs.bucket(app)
     publish: dict[str, None] = {}
-    streams = [app.name, f"KV_{bucket}", stream]
+    streams = [app.name, f"KV_{bucket}", stream, f"KV_{jobs}"]
     streams += [timers_stream(app.name)] if plan.uses_timers(app) else []
     for one in streams:  # whether they are there
         publish[f"$JS.API.STREAM.INFO.{one}"] = None
-    for one in (bucket, roots.bucket(app)):  # states, and progress
+    for one in (bucket, roots.bucket(app), jobs):  # states, and progress
         publish[f"$JS.API.STREAM.MSG.GET.KV_{one}"] = None
     publish[f"$JS.API.DIRECT.GET.{stream}"] = None
     subscribe = [f"{inbox_prefix}.>"]
     for name in chosen:
         publish[f"$KV.{bucket}.{name}.*"] = None
+        publish[f"$KV.{jobs}.{name}.*"] = None
         publish.update(dict.fromkeys(app.filters(app.endpoints[name].reads)))
         publish[f"requests.{app.name}.cancel.{name}.*"] = None
         subscribe.append(f"requests.{app.name}.push.{name}.*.*")
@@ -190,8 +192,13 @@ def _of_blobs(bucket: str) -> Iterator[str]:
 def _of_requests(app: App, tasks: Sequence[plan.Task]) -> Iterator[str]:
     """What tracking requests, and looking after those that are open, takes."""
     bucket = places.bucket(app)
-    for stream in (places.stream(app), f"KV_{bucket}"):  # whether they are there
+    jobs = places_of_jobs.bucket(app)
+    for stream in (places.stream(app), f"KV_{bucket}", f"KV_{jobs}"):  # whether they are there
         yield f"$JS.API.STREAM.INFO.{stream}"
+    if any(task.tracker or task.jobs for task in tasks):
+        yield f"$JS.API.STREAM.MSG.GET.KV_{jobs}"
+        yield f"$KV.{jobs}.>"
+        yield f"requests.{app.name}.cancel.*.*"
     if any(task.tracker or task.endpoint for task in tasks):
         yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
         yield f"$KV.{bucket}.>"
@@ -201,6 +208,10 @@ def _of_requests(app: App, tasks: Sequence[plan.Task]) -> Iterator[str]:
             yield from app.filters(task.endpoint.reads)
             if ended.told(app):
                 yield from app.filters(ended.RequestEnded)
+        if task.jobs:
+            yield roots.subject(app, None, bulk=True)
+            for endpoint in app.endpoints.values():
+                yield from _subjects(app, endpoint.reads)
 
 
 def _of_partitions(app: App, task: plan.Task) -> Iterator[str]:
@@ -267,22 +278,26 @@ def _of_joins(app: App, tasks: Sequence[plan.Task], run: str | None = None) -> I
     under = recorded(app)
     if any(task.name in under for task in tasks):
         yield roots.subject(app, run)
+        if run is None and app.endpoints:
+            yield roots.subject(app, None, bulk=True)
     if not waits(app):
         return
     bucket = roots.bucket(app)
     for stream in (roots.stream(app), f"KV_{bucket}"):  # whether they are there
         yield f"$JS.API.STREAM.INFO.{stream}"
-    if any(task.tracker or task.waits for task in tasks):
+    if any(task.tracker or task.waits or task.jobs for task in tasks):
         yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
         yield f"$KV.{bucket}.>"
         yield f"$JS.API.DIRECT.GET.{roots.stream(app)}"
         for join in joins_of(app).values():
-            yield app.subject(join.joined, run)
+            yield from _subjects(app, join.joined, run)
 
 
 def _subjects(app: App, kind: type[Message], run: str | None = None) -> list[str]:
     """Where messages of a type are published, and packs of its rows."""
     found = list(app.filters(kind, run))
+    if run is None and kind in bulk_kinds(app):
+        found += app.filters(kind, bulk=True)
     if packed(app, kind):  # a row that is too large for a pack goes alone
         found.append(pack_subject(app, kind, run))
     return found

@@ -79,10 +79,14 @@ async def rename(app: App, old: str, new: str, server: Renamer) -> Renamed:
     if any(old == other.name for other in plan.tasks(app)):
         raise ConfigurationError(f"{old} is a stage of app {app.name}: take it out, or rename it")
     specs = plan.consumer_specs(app, task)
-    if task.packs and not await server.consumer_info(
-        specs[1].stream, specs[1].name.replace(new, old, 1)
+    # Of an earlier version, which had no packs, and none for what comes of jobs: those there are
+    # begin anew.
+    if (
+        len(specs) == 2
+        and not task.ordered
+        and not await server.consumer_info(specs[1].stream, specs[1].name.replace(new, old, 1))
     ):
-        del specs[1]  # of an earlier version, which had no packs: those there are begin anew
+        del specs[1]
     moves = [await _move(server, old, new, spec.name.replace(new, old, 1), spec) for spec in specs]
     if task.remembers is not None:
         memory = server.bucket(plan.memory_bucket(app))

@@ -64,7 +64,7 @@ def consumers(app: App, run: Run) -> list[RunConsumer]:
 def _tracker(app: App, run: Run) -> RunConsumer:
     """The tracker of the run's own joins."""
     (task,) = plan.tasks(app, [TRACKER])
-    (spec,) = plan.consumer_specs(app, task)
+    spec = plan.consumer_specs(app, task)[0]
     filters = (roots.subject(app, run.name),)
     return RunConsumer(task, replace(spec, name=consumer_prefix(run) + TRACKER, filters=filters))
 

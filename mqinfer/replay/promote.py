@@ -314,9 +314,11 @@ async def late(app: App, run: Run, broker: Broker) -> str | None:
     (task,) = plan.tasks(app, [run.stage])
     if task.ordered:
         return None  # its consumers count in another stream
-    (spec,) = plan.consumer_specs(app, task)
-    state = await broker.consumer_state(spec.stream, spec.name)
-    if state is not None and (not state.lag or state.acknowledged_floor >= run.end):
+    for spec in plan.consumer_specs(app, task):
+        state = await broker.consumer_state(spec.stream, spec.name)
+        if state is None or (state.lag and state.acknowledged_floor < run.end):
+            break
+    else:
         return None
     return (
         f"the live stage {run.stage} has not answered all of the range yet: promote the run again "

@@ -20,6 +20,7 @@ import msgspec
 
 from mqinfer import plan
 from mqinfer.bucket import Bucket, change
+from mqinfer.completion.waited import bulk_kinds
 from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.joinwiring import below
 from mqinfer.message import key_token
@@ -89,9 +90,11 @@ def filters(app: App, run: Run) -> tuple[str, ...]:
     if run.retries:
         return (retry_subject(app, run.name, ">"),)
     reads = app.stages[run.stage].reads
+    lanes = (False, True) if reads in bulk_kinds(app) else (False,)
     if run.key is None:
-        return app.filters(reads)
-    return (f"{app.subject(reads)}.{key_token(run.key)}",)
+        return tuple(one for bulk in lanes for one in app.filters(reads, bulk=bulk))
+    key = key_token(run.key)
+    return tuple(f"{app.subject(reads, bulk=bulk)}.{key}" for bulk in lanes)
 
 
 class Runs:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from mqinfer.completion import roots
-from mqinfer.endpoint import ROOT
+from mqinfer.endpoint import CHUNK, ROOT
 from mqinfer.flow.job import Interruption
 from mqinfer.identity import DEADLINE, ROOTS
 from mqinfer.requests import places
@@ -153,9 +153,9 @@ class Passing:
 
 
 def request_of(job: Job) -> roots.Root | None:
-    """The request that a message came of, or None."""
+    """The request, or the chunk of a job, that a message came of, or None."""
     found = roots.parse(job.delivery.headers.get(ROOTS), None)
-    return next((root for root in found if root.kind.startswith(ROOT)), None)
+    return next((root for root in found if root.kind.startswith((ROOT, CHUNK))), None)
 
 
 def _deadline(job: Job) -> float | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from mqinfer.completion.roots import Root
-from mqinfer.endpoint import ROOT
+from mqinfer.endpoint import CHUNK, ROOT
 from mqinfer.message import Message
 from mqinfer.specs import StreamSpec
 
@@ -106,7 +106,9 @@ def canceled(app: App, root: Root | None = None) -> str:
 
 
 def _tokens(root: Root | None) -> str:
-    return "*.*" if root is None else f"{root.kind.removeprefix(ROOT)}.{root.token}"
+    if root is None:
+        return "*.*"
+    return f"{root.kind.removeprefix(ROOT).removeprefix(CHUNK)}.{root.token}"
 
 
 def pushed_states(app: App) -> str:

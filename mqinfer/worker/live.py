@@ -205,6 +205,8 @@ class LiveWork:
             return replace(plain, policy=OnTime(self.app.name, task.clock))
         if task.packs:
             return replace(plain, packs=pack_consumer(task.name))
+        if bulk := plan.bulk_consumer(self.app, task):
+            return replace(plain, bulk=bulk)
         if not task.ordered:
             return plain
         owner = Owner(self._broker, plan.places(self.app, task), task.limits, clock)
@@ -264,7 +266,9 @@ class LiveWork:
         for state in states:
             floor = max(self.floors.get(state.name, 0), state.acknowledged_floor)
             self.floors[state.name] = floor
-        self.waiting[task.name] = sum(state.waiting for state in states)
+        # What comes of jobs is bounded by itself, and holds up nothing live.
+        bulk = plan.bulk_consumer(self.app, task)
+        self.waiting[task.name] = sum(state.waiting for state in states if state.name != bulk)
         if task.packs:
             name = pack_consumer(task.name)
             self.packs[task.name] = sum(one.waiting for one in states if one.name == name)

@@ -206,8 +206,8 @@ async def _beginning(
     if place is not None and place.floors:
         floors = [place.floors.get(spec.name) for spec in specs]
         there = place.created == await server.stream_created(specs[0].stream)
-        # An earlier version knew of no packs: there were none, and all there are count.
-        if there and None not in (floors[:1] if task.packs else floors):
+        # An earlier version knew of no packs and no jobs: there were none, and all there are count.
+        if there and None not in (floors if task.ordered else floors[:1]):
             specs = [
                 replace(spec, start=None, start_sequence=(floor or 0) + 1)
                 for spec, floor in zip(specs, floors, strict=True)

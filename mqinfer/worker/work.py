@@ -32,6 +32,7 @@ class Binding:
             and the messages that may wait for handlers or be in them; None is the plain one.
         pack: whether rows that only a sink reads go many in one message.
         packs: the consumer of such messages, of a sink; None where there is none.
+        bulk: the consumer of what comes of jobs, of a stage; None where there is none.
         among: names of the stages that the run takes; None is all of the app.
         subjects: that its messages may have, without a key; none is that of their type.
     """
@@ -46,6 +47,7 @@ class Binding:
     slots: Callable[[int, int], Slots] | None = None
     pack: bool = True
     packs: str | None = None
+    bulk: str | None = None
     among: frozenset[str] | None = None
     subjects: tuple[str, ...] = ()
 

@@ -21,6 +21,7 @@ from mqinfer.completion.waited import asked_of, waits
 from mqinfer.errors import ConfigurationError, HandlerHangs, Unavailable
 from mqinfer.flow.beat import EVERY, Beat
 from mqinfer.flow.runner import Runner
+from mqinfer.jobs.jobs import bucket_of as bucket_of_jobs
 from mqinfer.model import inference as current_inference
 from mqinfer.requests.kept import bucket_of
 from mqinfer.starting import unless
@@ -185,6 +186,7 @@ class Worker:
             ).ensure()
         if self.app.endpoints:
             await bucket_of(self.app, broker).ensure()
+            await bucket_of_jobs(self.app, broker).ensure()
         await broker.bucket(
             plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
         ).ensure()

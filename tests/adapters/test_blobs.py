@@ -26,7 +26,7 @@ from mqinfer.adapters.blobstores.folder import FolderStore
 from mqinfer.adapters.blobstores.memory import MemoryStore
 from mqinfer.adapters.blobstores.natsobjects import NatsObjects
 from mqinfer.adapters.blobstores.objects import ObjectStore
-from mqinfer.blob import Blob
+from mqinfer.blob import Blob, Streamed
 from mqinfer.counts import BlobCacheMetrics
 from mqinfer.errors import (
     BlobError,
@@ -55,6 +55,9 @@ class Bucket:
     async def size(self, name):
         await self.hang.wait()
         return len(self.objects[name]) if name in self.objects else None
+
+    async def names(self):
+        return list(self.objects)
 
     async def version(self, name):
         await self.hang.wait()
@@ -130,6 +133,32 @@ async def test_any_size(store, size):
     found = await store.get("x")
     assert type(found) is bytes
     assert found == data
+
+
+async def test_what_is_below_a_prefix_is_told(store):
+    names = ["in/a.png", "in/b/c d.png", "in/b/ä.png"]
+    for name in (*names, "inner/x.png", "other/in/y.png"):
+        await store.put(name, b"x")
+    assert [name async for name in store.names("in/")] == names
+    assert [name async for name in store.names("in/b/")] == names[1:]
+    assert [name async for name in store.names("none/")] == []
+    for wrong in ("../", "/etc/", "/"):
+        with pytest.raises(BlobPathError):
+            assert not [name async for name in store.names(wrong)]
+
+
+async def test_a_large_blob_can_be_read_in_pieces(store):
+    if not isinstance(store, Streamed):
+        pytest.skip("it gives a blob as a whole")
+    data = os.urandom(24_000_000)  # obstore gives 10 MiB at least
+    await store.put("a/large", data)
+    pieces = [piece async for piece in store.stream("a/large")]
+    assert b"".join(pieces) == data
+    assert len(pieces) > 1
+    await store.put("a/empty", b"")
+    assert b"".join([piece async for piece in store.stream("a/empty")]) == b""
+    with pytest.raises(BlobNotFound):
+        assert not [piece async for piece in store.stream("a/none")]
 
 
 async def test_nothing_there(store):

@@ -21,6 +21,7 @@ from mqinfer.errors import (
     ModelTimeout,
     MqinferError,
 )
+from mqinfer.identity import ROOTS
 from mqinfer.inference.inference import Inference
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.model import Answer, Model
@@ -457,21 +458,26 @@ async def test_bulk_calls_leave_room_for_live_ones(server: Server) -> None:
     assert sorted(itertools.chain(*server.values[2:])) == list(range(100, 120))
 
 
-async def test_calls_of_a_replay_and_of_a_bulk_handle_are_bulk(
+async def test_calls_of_a_replay_of_a_job_and_of_a_bulk_handle_are_bulk(
     server: Server, inference: Inference
 ) -> None:
     first = await hold(server, inference)
     token = current.set(Context(id="1", stage="s", sequence=1, run="again"))
     replayed = ask(inference, 101)
     current.reset(token)
+    headers = {ROOTS: f"job..grade/{'0' * 32}"}
+    token = current.set(Context(id="1", stage="s", sequence=1, headers=headers))
+    of_job = ask(inference, 103)
+    current.reset(token)
     current_inference.set(inference)
     handle = asyncio.create_task(Model("double", priority="bulk")(x=x(102)))
-    await until(lambda: inference.statistics().queues[0].batcher.waiting == 2)
-    live = ask(inference, 1)
     await until(lambda: inference.statistics().queues[0].batcher.waiting == 3)
+    live = ask(inference, 1)
+    await until(lambda: inference.statistics().queues[0].batcher.waiting == 4)
     server.gate.set()
-    await asyncio.gather(first, handle, *replayed, *live)
-    assert server.values == [[0], [1], [101, 102]]
+    await asyncio.gather(first, handle, *replayed, *of_job, *live)
+    assert server.values[:2] == [[0], [1]]
+    assert sorted(server.values[2]) == [101, 102, 103]
 
 
 # --- newer versions ----------------------------------------------------------------------------

@@ -55,4 +55,4 @@ async def test_ask_list_show_and_cancel(nats: Settings) -> None:
         assert "goes without --stage" in await ask(
             *("permissions", APP, "--endpoint", "*", "--stage", "cut"), code=2
         )
-        assert "4 consumers" in await ask("check", APP)
+        assert "5 consumers" in await ask("check", APP)

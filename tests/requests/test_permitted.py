@@ -10,6 +10,7 @@ import mqinfer
 from mqinfer import App, Message
 from mqinfer.completion.waited import TRACKER
 from mqinfer.errors import ConfigurationError
+from mqinfer.jobs.places import TASK as JOBS
 from mqinfer.operate.permissions import permissions, requester
 from mqinfer.requests.places import TASK
 from mqinfer.testing import Harness, nats_only, until
@@ -45,7 +46,7 @@ app.endpoint("grade", Photo, answers=Grade, deadline="1h")
 app.endpoint("other", Photo, answers=Grade, deadline="1h")
 STAGES = {
     "cut": "cut", "grade": "grade", "tracker": TRACKER,
-    "open": TASK + "grade",
+    "open": TASK + "grade", "jobs": JOBS,
 }  # fmt: skip
 
 
@@ -68,14 +69,21 @@ async def test_everybody_runs_under_the_permissions_that_are_printed(tmp_path: P
                 Harness(app, of_user(plain, "grade")) as two,
                 Harness(app, of_user(plain, "tracker")) as three,
                 Harness(app, of_user(plain, "open")) as four,
+                Harness(app, of_user(plain, "jobs")) as five,
                 one.worker("cut"), two.worker("grade"), three.worker(TRACKER),
-                four.worker(TASK + "grade"),
+                four.worker(TASK + "grade"), five.worker(JOBS),
             ):  # fmt: skip
                 assert await request.result(wait=60) == (Grade(0), Grade(1), Grade(2))
                 told = [event.answer async for event in request if event.kind == "answer"]
                 assert told == [Grade(0), Grade(1), Grade(2)]
-                broker = four.services.broker
-                assert not broker.denied  # type: ignore[attr-defined]
+                job = await client.submit("grade", [Photo(2)] * 20)
+                assert (await job.wait()).status == "completed"
+                stopped = await client.submit("grade", [Photo(2)] * 20)
+                assert (await stopped.cancel()).rows == 20
+                await stopped.wait()
+                for harness_of in (one, two, three, four, five):
+                    broker = harness_of.services.broker
+                    assert not broker.denied  # type: ignore[attr-defined]
             another = await client.request(Photo(1), endpoint="grade", key="k")
             assert await another.cancel()
             assert (await client.request(Photo(1), endpoint="grade", key="k")).replayed

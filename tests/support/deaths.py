@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from mqinfer.adapters.jetstream import JetStream
 
 
-def dying(steps: int) -> None:
-    """This process dies at its step number `steps`."""
+def dying(steps: int) -> Callable[[], None]:
+    """This process dies at its step number `steps`; what is returned takes one more."""
     left = steps
 
     def step() -> None:
@@ -38,3 +39,4 @@ def dying(steps: int) -> None:
         ack(self, delivery)
 
     JetStream.publish, JetStream.ack = publish_one, ack_one  # type: ignore[method-assign]
+    return step

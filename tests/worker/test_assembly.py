@@ -81,7 +81,7 @@ class Assembled:
 
     def runner(self, name: str = "s") -> Any:
         task = self.task(name)
-        return self.assembly.runner(task, None if task.stage else self.sink, None)
+        return self.assembly.runners(task, None if task.stage else self.sink, None)[0]
 
     def reason(self, runner: Any) -> str | None:
         return next((reason for gate in runner.source.gates if (reason := gate())), None)

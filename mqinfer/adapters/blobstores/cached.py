@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,8 +22,8 @@ import structlog
 
 from mqinfer.adapters.blobstores import Found, VersionedStore, too_large
 from mqinfer.adapters.blobstores.diskcache import BUSY, DiskCache, Entry
-from mqinfer.blob import checked_path, digest_of
-from mqinfer.errors import BlobNotFound
+from mqinfer.blob import Listed, Streamed, checked_path, digest_of
+from mqinfer.errors import BlobError, BlobNotFound
 
 if TYPE_CHECKING:
     from mqinfer.counts import BlobCacheMetrics
@@ -84,6 +84,25 @@ class CachedStore:
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""
         return await self._store.exists(path)
+
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """See `Streamed.stream`; past the cache, where the store can do that."""
+        if not isinstance(self._store, Streamed):
+            yield await self.get(path)
+            return
+        async for data in self._store.stream(path):
+            yield data
+
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        """See `Listed.names`.
+
+        Raises:
+            BlobError: the store cannot tell what it has.
+        """
+        if not isinstance(self._store, Listed):
+            raise BlobError(f"{self._store!r} cannot tell what it has")
+        async for path in self._store.names(prefix):
+            yield path
 
     async def close(self) -> None:
         """Take no more work, and close the store."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, TypeVar
 
 from mqinfer.adapters.blobstores import TIMEOUT, Found, too_large
@@ -109,6 +109,29 @@ class CloudStore:
         except BlobNotFound:
             return False
         return True
+
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """See `Streamed.stream`; the timeout is that of each piece."""
+        found = await self._run(checked_path(path), self._obstore.get_async(self._store, path))
+        pieces = aiter(found.stream())
+
+        async def piece() -> Any:
+            return await anext(pieces, None)
+
+        while (data := await self._run(path, piece())) is not None:
+            yield bytes(data)
+
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        """See `Listed.names`; some hundred at a time."""
+        checked_path(prefix.removesuffix("/"))
+        pages = self._obstore.list(self._store, prefix.removesuffix("/"))
+
+        async def page() -> Any:
+            return await anext(pages, None)
+
+        while found := await self._run(prefix, page()):
+            for one in found:
+                yield one["path"]
 
     async def close(self) -> None:
         """Nothing to do: obstore's connections close when they are idle."""

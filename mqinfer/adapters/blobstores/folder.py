@@ -8,8 +8,10 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import FileIO
 from typing import TypeVar
 
 from mqinfer.adapters.blobstores import TIMEOUT, too_large
@@ -19,6 +21,7 @@ from mqinfer.errors import BlobError, BlobNotFound, BlobPathError, Unavailable
 T = TypeVar("T")
 THREADS = 16  # of one folder store; they wait for a disk or network, not for a processor
 _CHUNK = 64 * 1024 * 1024
+_PIECE = 1024 * 1024
 
 # A network folder that is away for now; everything else does not pass by itself.
 _PASSING = {errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT}
@@ -58,6 +61,26 @@ class FolderStore:
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""
         return await self._run(checked_path(path), lambda: os.path.isfile(self._inside(path)))  # noqa: PTH113
+
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """See `Streamed.stream`."""
+        file = await self._run(checked_path(path), partial(self._open, path))
+        with file:
+            while data := await self._run(path, partial(file.read, _PIECE)):
+                yield data
+
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        """See `Listed.names`; a folder at a time is looked into."""
+        todo = [checked_path(prefix.removesuffix("/"))]
+        while todo:
+            path = todo.pop()
+            folders = []
+            for name, folder in await self._run(path, partial(self._entries, path)):
+                if folder:
+                    folders.append(f"{path}/{name}")
+                else:
+                    yield f"{path}/{name}"
+            todo += reversed(folders)
 
     async def close(self) -> None:
         """Take no more work; calls under way end by themselves."""
@@ -112,15 +135,29 @@ class FolderStore:
         return real
 
     def _read(self, path: str, max_bytes: int | None) -> bytes:
+        with self._open(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if max_bytes is not None and size > max_bytes:
+                raise too_large(path, size, max_bytes)
+            return file.readall() or b""
+
+    def _open(self, path: str) -> FileIO:
         # Without O_NONBLOCK a named pipe would hold the thread for good.
         handle = os.open(self._inside(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise BlobNotFound(f"{path!r} in {self.root} is no file")
-            if max_bytes is not None and found.st_size > max_bytes:
-                raise too_large(path, found.st_size, max_bytes)
-            return file.readall() or b""
+        file = FileIO(handle)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            file.close()
+            raise BlobNotFound(f"{path!r} in {self.root} is no file")
+        return file
+
+    def _entries(self, path: str) -> list[tuple[str, bool]]:
+        """Names in a folder, in order, and whether each is a folder; what is hidden is left out."""
+        try:
+            with os.scandir(self._inside(path)) as entries:
+                found = [(one.name, one.is_dir()) for one in entries if one.name[0] != "."]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(found)
 
     def _write(self, path: str, data: bytes) -> None:
         folder, _, name = path.rpartition("/")

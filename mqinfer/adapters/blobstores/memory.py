@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from mqinfer.adapters.blobstores import too_large
 from mqinfer.blob import checked_path
 from mqinfer.errors import BlobNotFound
@@ -29,6 +31,13 @@ class MemoryStore:
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""
         return checked_path(path) in self._blobs
+
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        """See `Listed.names`."""
+        checked_path(prefix.removesuffix("/"))
+        for path in sorted(self._blobs):
+            if path.startswith(prefix):
+                yield path
 
     async def close(self) -> None:
         """Forget nothing: a test may look at what was stored."""

@@ -32,6 +32,7 @@ from mqinfer.adapters.admin import (
     JetStreamError,
     ask,
     stream_info,
+    subjects,
 )
 from mqinfer.errors import (
     BlobError,
@@ -154,6 +155,19 @@ class NatsObjects:
             raise BlobError(f"blob {name!r} in bucket {self.bucket}: {error}") from None
         if before is not None:
             await self._purge(before)
+
+    async def names(self) -> list[str]:
+        """The names of all objects, also of those that other clients have deleted.
+
+        Raises:
+            Unavailable: NATS does not answer.
+        """
+        start = f"$O.{self.bucket}.M."
+        found = await subjects(self._connection.client, self.stream, f"{start}*")
+        return [
+            base64.urlsafe_b64decode(one.removeprefix(start)).decode(errors="replace")
+            for one in found
+        ]
 
     async def close(self) -> None:
         """Nothing to do: the connection is the worker's."""

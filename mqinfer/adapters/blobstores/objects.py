@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Protocol, TypeVar
 
 from mqinfer.adapters.blobstores import TIMEOUT, Found, too_large
@@ -30,6 +30,9 @@ class ObjectBucket(Protocol):
 
     async def put(self, name: str, data: bytes) -> None:
         """Store an object, whole or not at all."""
+
+    async def names(self) -> list[str]:
+        """The names of all objects."""
 
     async def close(self) -> None:
         """Release what the bucket holds."""
@@ -81,6 +84,13 @@ class ObjectStore:
         """See `BlobStore.exists`."""
         checked_path(path)
         return await self._run(self._bucket.size(path)) is not None
+
+    async def names(self, prefix: str) -> AsyncIterator[str]:
+        """See `Listed.names`; the names of all objects are held at once."""
+        checked_path(prefix.removesuffix("/"))
+        for name in sorted(await self._run(self._bucket.names())):
+            if name.startswith(prefix):
+                yield name
 
     async def close(self) -> None:
         """Close the bucket."""

@@ -1,0 +1,380 @@
+"""Jobs: what may be done with the jobs of an app: submit, find, wait, read, cancel, try again.
+
+All that is known of a job is one value in a bucket, and blobs that never change; so any process may
+answer for it. To accept is one write, once all rows are stored. Workers drive it (`driving`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mqinfer.bucket import change
+from mqinfer.errors import ConfigurationError, JobUnknown, MqinferError, RequestConflict
+from mqinfer.jobs import chunk, part, places, planning, source
+from mqinfer.jobs import state as states
+from mqinfer.jobs.checking import Checker, Encode
+from mqinfer.jobs.state import State
+from mqinfer.joinwiring import below
+from mqinfer.requests.places import canceled
+from mqinfer.requests.watch import HEARTBEAT
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.blob import BlobStore
+    from mqinfer.bucket import Bucket
+    from mqinfer.codec import Codec
+    from mqinfer.endpoint import Endpoint
+    from mqinfer.jobs.part import Line
+    from mqinfer.ports import Broker, Core
+    from mqinfer.streams import Streams
+
+LASTS = 24 * 3600.0  # seconds that a job may take
+KEEP = 7 * 24 * 3600.0  # seconds for which its end is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a job is to be done.
+
+    Attributes:
+        max_failures: how many rows may fail before it is stopped; None is any number.
+        lasts: seconds after which it ends, whatever came of it.
+        keep: seconds for which it is kept after that.
+        most: rows of a chunk; None is as many as what may come of them allows.
+    """
+
+    max_failures: int | None = None
+    lasts: float = LASTS
+    keep: float = KEEP
+    most: int | None = None
+
+
+class Jobs:
+    """The jobs of an app.
+
+    Args:
+        app: whose.
+        broker: for the bucket.
+        core: to hear what is pushed.
+        streams: to list them.
+        store: of blobs.
+        codec: to decode rows.
+        encode: of messages.
+        secret: that ids of jobs with a key are made with.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        broker: Broker,
+        core: Core,
+        streams: Streams,
+        store: BlobStore,
+        codec: Codec,
+        encode: Encode,
+        secret: str = "",
+        now: Callable[[], float] = time.time,
+    ):
+        self.app = app
+        self._broker = broker
+        self._core = core
+        self._streams = streams
+        self._store = store
+        self._codec = codec
+        self._encode = encode
+        self._secret = secret
+        self._now = now
+        self._bucket = bucket_of(app, broker)
+
+    async def ensure(self) -> None:
+        """Make the bucket of states, where it is not there.
+
+        Raises:
+            ConflictError: it exists with settings that do not fit.
+            Unavailable: NATS does not answer.
+        """
+        await self._bucket.ensure()
+
+    # --- submitting -----------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        endpoint: str,
+        rows: source.Named,
+        *,
+        form: str | None = None,
+        key: str | None = None,
+        tenant: str = "",
+        terms: Terms | None = None,
+    ) -> tuple[State, bool]:
+        """Store the rows, and accept the job; with it, whether it was there under its key.
+
+        Args:
+            endpoint: its name.
+            rows: a file, a folder, or rows; see `jobs.source`.
+            form: of a file; None is what its name ends in.
+            key: submitted again under the same, it is the same job; None is a new one.
+            tenant: who submits; keys and jobs of one are hidden from others.
+            terms: how it is to be done.
+
+        Raises:
+            ConfigurationError: there is no such endpoint, or the source cannot be read.
+            RequestConflict: the key was used for something else.
+            BlobError: the store refuses.
+            Unavailable: it, or NATS, does not answer; submit again, under the same key.
+        """
+        declared = self._endpoint(endpoint)
+        given = terms or Terms()
+        # The record of a chunk names its items, in one message.
+        most = min(given.most or _most(self.app, declared), self._broker.max_payload // 256)
+        if key is None:
+            identity = places.new_id(endpoint)
+        else:
+            identity = places.keyed_id(endpoint, key, tenant, self._secret)
+        folder = places.new_folder(identity)
+        checker = Checker(declared.reads, self._codec, self._encode, self._broker.max_payload)
+        async with source.opened(rows, declared.reads, self._store, form) as opened:
+            planned = await planning.plan(opened, checker, self._store, folder, most)
+        now = self._now()
+        parts, again = states.blank(len(planned.first))
+        state = State(
+            id=identity,
+            endpoint=endpoint,
+            created=now,
+            deadline=now + given.lasts,
+            expires=now + given.lasts + given.keep,
+            keep=given.keep,
+            lasts=given.lasts,
+            fingerprint=planned.fingerprint,
+            folder=folder,
+            rows=planned.rows,
+            chunks=len(planned.first),
+            tenant=tenant,
+            max_failures=-1 if given.max_failures is None else given.max_failures,
+            parts=parts,
+            again=again,
+        )
+        value, lives = states.encode(state), states.lives(state, now)
+        if await self._bucket.save(places.key_of(identity), value, 0, ttl=lives):
+            return state, False
+        there = await self.find(identity, tenant=tenant)
+        if there is None or there.fingerprint != state.fingerprint:
+            raise RequestConflict(
+                f"endpoint {endpoint}: the key {key!r} was used before, for a job of other rows: a "
+                "key is for one job"
+            )
+        return there, True
+
+    def _endpoint(self, name: str) -> Endpoint[Any]:
+        try:
+            return self.app.endpoints[name]
+        except KeyError:
+            raise ConfigurationError(
+                f"app {self.app.name} has no endpoint {name!r}; it has "
+                f"{', '.join(self.app.endpoints) or 'none: declare one with app.endpoint(...)'}"
+            ) from None
+
+    # --- looking --------------------------------------------------------------------------------
+
+    async def find(self, identity: str, *, tenant: str = "") -> State | None:
+        """A job; None where there is none of this id, or not of this tenant.
+
+        One that should have ended long ago is ended by this.
+
+        Raises:
+            Unavailable: NATS does not answer.
+        """
+        if places.endpoint_of(identity) is None:
+            return None
+        found = await self._bucket.load(places.key_of(identity))
+        state = states.decode(found[0]) if found is not None and found[0] else None
+        if state is None or state.tenant != tenant or state.expires <= self._now():
+            return None
+        if states.overdue(state, self._now()):
+            return await self._change(
+                identity,
+                lambda one: states.ended(states.stopped(one, "expired", self._now()), self._now()),
+            )
+        return state
+
+    async def get(self, identity: str, *, tenant: str = "") -> State:
+        """A job.
+
+        Raises:
+            JobUnknown: there is none of this id.
+            Unavailable: NATS does not answer.
+        """
+        state = await self.find(identity, tenant=tenant)
+        if state is None:
+            raise JobUnknown(
+                f"there is no job {identity!r}: it is forgotten, or there never was one"
+            )
+        return state
+
+    async def follow(self, identity: str, *, tenant: str = "") -> AsyncIterator[State]:
+        """A job as it is now, and then each time that it has changed, to its end.
+
+        Raises:
+            JobUnknown: there is none of this id.
+            Unavailable: NATS does not answer.
+        """
+        changed = asyncio.Event()
+        if places.endpoint_of(identity) is None:
+            await self.get(identity, tenant=tenant)
+
+        def heard(_subject: str, _data: bytes, _header: bytes) -> None:
+            changed.set()
+
+        async with self._core.listen(places.pushed_state(self.app, identity), heard):
+            before = None
+            while True:
+                changed.clear()
+                state = await self.get(identity, tenant=tenant)
+                if state != before:
+                    yield state
+                if not state.open:
+                    return
+                before = state
+                try:
+                    async with asyncio.timeout(HEARTBEAT):
+                        await changed.wait()
+                except TimeoutError:
+                    pass
+
+    async def lines(self, state: State) -> AsyncIterator[Line]:
+        """What came of the rows so far, in their order; of those that are not done, nothing.
+
+        Raises:
+            BlobError: a part cannot be read.
+            Unavailable: the store does not answer.
+        """
+        for number in range(state.chunks):
+            turn = states.part_of(state, number)
+            if turn is not None:
+                data = await self._store.get(places.part(state.folder, number, turn))
+                for line in part.decode(data):
+                    yield line
+
+    async def listed(self, endpoint: str | None = None, *, tenant: str = "") -> list[State]:
+        """The jobs that are kept, those that changed last at the end.
+
+        Raises:
+            Unavailable: NATS does not answer.
+        """
+        bucket = places.bucket(self.app)
+        found = []
+        async for stored in self._streams.messages(
+            f"KV_{bucket}", f"$KV.{bucket}.{endpoint or '*'}.*"
+        ):
+            try:
+                state = states.decode(stored.data)
+            except msgspec.MsgspecError:
+                continue  # a stranger's
+            if state.expires > self._now() and state.tenant == tenant:
+                found.append(state)
+        return found
+
+    # --- changing -------------------------------------------------------------------------------
+
+    async def cancel(self, identity: str, *, tenant: str = "") -> State:
+        """Cancel a job: nothing more is begun, and what is under way is stopped.
+
+        It ends once that has ended; one that has ended stays as it is.
+
+        Raises:
+            JobUnknown: there is none of this id.
+            Unavailable: NATS does not answer.
+        """
+        await self.get(identity, tenant=tenant)
+
+        def cancel(before: State) -> State:
+            after = states.stopped(before, "canceled", self._now())
+            return states.ended(after, self._now()) if states.complete(after) else after
+
+        state = await self._change(identity, cancel)
+        if state.stopping == "canceled":
+            say_stopped(self.app, self._core, state)
+        return state
+
+    async def retry(self, identity: str, *, tenant: str = "") -> State:
+        """Open a job that has ended for what failed, and for what never ran.
+
+        Raises:
+            JobUnknown: there is none of this id.
+            MqinferError: it has not ended, or there is nothing that can be tried again.
+            Unavailable: NATS does not answer.
+        """
+        before = await self.get(identity, tenant=tenant)
+        if before.open:
+            raise MqinferError(f"job {identity} has not ended yet")
+        if not states.can_retry(before):
+            raise MqinferError(f"job {identity}: nothing in it can be tried again")
+        return await self._change(
+            identity,
+            lambda one: states.retried(one, self._now()) if one.round == before.round else one,
+        )
+
+    async def _change(self, identity: str, function: Callable[[State], State]) -> State:
+        state = await change_job(self._bucket, identity, function, self._now)
+        if state is None:
+            raise JobUnknown(f"there is no job {identity!r} any more")
+        return state
+
+
+def bucket_of(app: App, broker: Broker) -> Bucket:
+    """The bucket of the states of an app's jobs."""
+    return broker.bucket(
+        places.bucket(app), replicas=app.replicas, ttls=True, pushed=places.pushed_states(app)
+    )
+
+
+async def change_job(
+    bucket: Bucket, identity: str, function: Callable[[State], State], now: Callable[[], float]
+) -> State | None:
+    """Change a job; as it is then, or None where it is forgotten.
+
+    Args:
+        bucket: of the states.
+        identity: of the job.
+        function: gives the new state; called anew for every attempt.
+        now: seconds since the epoch.
+
+    Raises:
+        MqinferError: that is not possible now.
+    """
+
+    def change_one(value: bytes | None) -> bytes | None:
+        if value is None:
+            return None
+        before = states.decode(value)
+        after = function(before)
+        return value if after is before else states.encode(after)
+
+    _, value = await change(
+        bucket,
+        places.key_of(identity),
+        change_one,
+        what=f"job {identity}",
+        ttl=lambda one: states.lives(states.decode(one), now()),
+    )
+    return states.decode(value) if value else None
+
+
+def say_stopped(app: App, core: Core, state: State) -> None:
+    """Tell workers that nobody wants what is under way; who misses it works for nothing."""
+    for one in state.flight:
+        core.say(canceled(app, places.root_of(state, one.number)))
+
+
+def _most(app: App, endpoint: Endpoint[Any]) -> int:
+    """Rows of a chunk: of one root, so many messages may come."""
+    under = below(app.stages, endpoint.reads, own=True)
+    return chunk.FANS if any(stage.signature.many for stage in under) else chunk.MOST
