@@ -246,7 +246,7 @@ class Driving(Inner):
             unread = Tale(chunk_id, None, None, (), (), LATE, {}, "")
             await self._tracker.late(root, root.kind, unread)
         # Told now, or before by somebody who died: nothing more comes of these.
-        await self._change(state, lambda one: states.let_go(one, state.round, state.flight))
+        await self._change(state, lambda one: states.put_back(one, state.round, state.flight))
 
     async def _end(self, state: State) -> None:
         """End a job of which nothing is left; first it is said beside its parts that all are."""

@@ -218,7 +218,7 @@ def stopped(state: State, why: Stop, now: float) -> State:
     return _replace(state, stopping=why, stopped=now)
 
 
-def let_go(state: State, turn: int, flight: Iterable[Flight]) -> State:
+def put_back(state: State, turn: int, flight: Iterable[Flight]) -> State:
     """Nothing more comes of these chunks of a round."""
     if state.round != turn:
         return state

@@ -101,7 +101,7 @@ class Driven(RuleBasedStateMachine):
     @rule()
     def break_off(self) -> None:
         if self.state.stopping is not None and self.now >= self.state.stopped + GRACE:
-            self.become(states.let_go(self.state, self.state.round, self.state.flight))
+            self.become(states.put_back(self.state, self.state.round, self.state.flight))
 
     @rule()
     def end(self) -> None:
