@@ -26,6 +26,7 @@ CatchUp = Literal["all", "last", "none"]
 DAY = 86_400
 # Days until a 29th of February that is looked for must have come: eight years, around 2100.
 FAR = 8 * 366 + 1
+KNOWN = 8  # days that are remembered from one tick to the next
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
 _ONE = datetime.timedelta(days=1)
@@ -63,15 +64,29 @@ class Schedule:
 
     def after(self, moment: datetime.datetime) -> datetime.datetime:
         """The first tick later than a time with a zone, in UTC."""
+        return self._after(moment, {})
+
+    def _after(
+        self, moment: datetime.datetime, known: dict[datetime.date, list[datetime.datetime]]
+    ) -> datetime.datetime:
+        """The same; `known` are days that were looked at, which the next tick needs as well."""
+
+        def on(day: datetime.date) -> list[datetime.datetime]:
+            if day not in known:
+                if len(known) >= KNOWN:
+                    del known[next(iter(known))]
+                known[day] = self._on(day)
+            return known[day]
+
         moment = moment.astimezone(datetime.UTC)
         if self.seconds:
             step = datetime.timedelta(seconds=self.seconds)
             return _EPOCH + ((moment - _EPOCH) // step + 1) * step
         day = moment.astimezone(self.zone).date() - _ONE
         for _ in range(FAR):
-            if any(tick > moment for tick in self._on(day)):
+            if any(tick > moment for tick in on(day)):
                 # A skipped time of this day may be later than one of the next.
-                later = (tick for n in range(3) for tick in self._on(day + n * _ONE))
+                later = (tick for n in range(3) for tick in on(day + n * _ONE))
                 return min(tick for tick in later if tick > moment)
             day += _ONE
         raise WiringError(f"there is no time that {self.text} names")
@@ -80,10 +95,11 @@ class Schedule:
         self, after: datetime.datetime, until: datetime.datetime
     ) -> Iterator[datetime.datetime]:
         """The ticks later than `after`, up to `until`."""
-        tick = self.after(after)
+        known: dict[datetime.date, list[datetime.datetime]] = {}
+        tick = self._after(after, known)
         while tick <= until:
             yield tick
-            tick = self.after(tick)
+            tick = self._after(tick, known)
 
     def last(self, after: datetime.datetime, until: datetime.datetime) -> datetime.datetime | None:
         """The newest tick later than `after`, up to `until`."""
