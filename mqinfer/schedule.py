@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo
@@ -26,7 +27,8 @@ CatchUp = Literal["all", "last", "none"]
 DAY = 86_400
 # Days until a 29th of February that is looked for must have come: eight years, around 2100.
 FAR = 8 * 366 + 1
-KNOWN = 8  # days that are remembered from one tick to the next
+# Days that are remembered: the ticks of one are asked for again and again, up to 1,440 of them.
+KNOWN_DAYS = 16
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
 _ONE = datetime.timedelta(days=1)
@@ -64,29 +66,15 @@ class Schedule:
 
     def after(self, moment: datetime.datetime) -> datetime.datetime:
         """The first tick later than a time with a zone, in UTC."""
-        return self._after(moment, {})
-
-    def _after(
-        self, moment: datetime.datetime, known: dict[datetime.date, list[datetime.datetime]]
-    ) -> datetime.datetime:
-        """The same; `known` are days that were looked at, which the next tick needs as well."""
-
-        def on(day: datetime.date) -> list[datetime.datetime]:
-            if day not in known:
-                if len(known) >= KNOWN:
-                    del known[next(iter(known))]
-                known[day] = self._on(day)
-            return known[day]
-
         moment = moment.astimezone(datetime.UTC)
         if self.seconds:
             step = datetime.timedelta(seconds=self.seconds)
             return _EPOCH + ((moment - _EPOCH) // step + 1) * step
         day = moment.astimezone(self.zone).date() - _ONE
         for _ in range(FAR):
-            if any(tick > moment for tick in on(day)):
+            if any(tick > moment for tick in _on(self, day)):
                 # A skipped time of this day may be later than one of the next.
-                later = (tick for n in range(3) for tick in on(day + n * _ONE))
+                later = (tick for n in range(3) for tick in _on(self, day + n * _ONE))
                 return min(tick for tick in later if tick > moment)
             day += _ONE
         raise WiringError(f"there is no time that {self.text} names")
@@ -95,11 +83,10 @@ class Schedule:
         self, after: datetime.datetime, until: datetime.datetime
     ) -> Iterator[datetime.datetime]:
         """The ticks later than `after`, up to `until`."""
-        known: dict[datetime.date, list[datetime.datetime]] = {}
-        tick = self._after(after, known)
+        tick = self.after(after)
         while tick <= until:
             yield tick
-            tick = self._after(tick, known)
+            tick = self.after(tick)
 
     def last(self, after: datetime.datetime, until: datetime.datetime) -> datetime.datetime | None:
         """The newest tick later than `after`, up to `until`."""
@@ -122,23 +109,25 @@ class Schedule:
             return (now - tick).total_seconds() <= self.tolerance
         return True
 
-    def _on(self, day: datetime.date) -> list[datetime.datetime]:
-        """The ticks of a local day; not in order where clocks change."""
-        if self.cron is not None:
-            if not self.cron.on(day):
-                return []
-        elif day.toordinal() % self.days:
+
+@lru_cache(maxsize=KNOWN_DAYS)
+def _on(schedule: Schedule, day: datetime.date) -> Sequence[datetime.datetime]:
+    """The ticks of a local day; not in order where clocks change."""
+    if schedule.cron is not None:
+        if not schedule.cron.on(day):
             return []
-        ticks = []
-        for time in self.times:
-            local = datetime.datetime.combine(day, time, tzinfo=self.zone)
-            ticks.append(local.astimezone(datetime.UTC))
-            if self.cron is not None and self.cron.every_hour:
-                again = local.replace(fold=1).astimezone(datetime.UTC)
-                # In a gap the second reading is the earlier one, and no time of its own.
-                if again > ticks[-1]:
-                    ticks.append(again)
-        return ticks
+    elif day.toordinal() % schedule.days:
+        return []
+    ticks = []
+    for time in schedule.times:
+        local = datetime.datetime.combine(day, time, tzinfo=schedule.zone)
+        ticks.append(local.astimezone(datetime.UTC))
+        if schedule.cron is not None and schedule.cron.every_hour:
+            again = local.replace(fold=1).astimezone(datetime.UTC)
+            # In a gap the second reading is the earlier one, and no time of its own.
+            if again > ticks[-1]:
+                ticks.append(again)
+    return ticks
 
 
 def every(

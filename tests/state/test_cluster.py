@@ -7,14 +7,15 @@ from collections import defaultdict
 from pathlib import Path
 
 from mqinfer import App, Message, State, plan
-from mqinfer.adapters.jetstream import JetStream
 from mqinfer.errors import MqinferError
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 from tests.faults.servers import nats_servers
+from tests.support.cluster import has_leader, leader
 
 KEYS, EACH = 20, 30
 app = App("kept", replicas=3, partitions=4)
+BUCKET = f"KV_{plan.memory_bucket(app)}"
 
 
 class Step(Message, key="who", ordered=True):
@@ -57,7 +58,7 @@ async def test_each_message_counts_once_though_leaders_are_killed(tmp_path: Path
                 done = part * EACH * KEYS + EACH * KEYS // 3
                 await until(lambda done=done: answered(harness, done), "answers", timeout=180)
                 if part < 2:  # in the middle of the work
-                    killed = servers[int((await leader(harness)).removeprefix("n"))]
+                    killed = servers[int((await leader(harness, BUCKET)).removeprefix("n"))]
                     killed.kill()
                     await killed.wait()
                     await killed.start()
@@ -77,15 +78,6 @@ async def test_each_message_counts_once_though_leaders_are_killed(tmp_path: Path
         await asyncio.gather(*(server.stop() for server in servers))
 
 
-async def has_leader(settings: Settings) -> bool:
-    async with JetStream(settings, name="test") as broker:
-        try:
-            await broker.stream_info("none")
-        except MqinferError:
-            return False
-        return True
-
-
 async def answered(harness: Harness, count: int) -> bool:
     try:
         return len(await harness.stored(subject="kept.sum.>")) >= count
@@ -98,19 +90,3 @@ async def settled(harness: Harness) -> bool:
         return await harness.lag("add") == 0
     except MqinferError:
         return False
-
-
-async def leader(harness: Harness) -> str:
-    """The server that leads the bucket of states."""
-    broker = harness.services.broker
-    assert isinstance(broker, JetStream)
-
-    async def known() -> str:
-        try:
-            info = await broker.stream_info(f"KV_{plan.memory_bucket(app)}")
-        except MqinferError:
-            return ""
-        assert info is None or info["config"]["num_replicas"] == 3
-        return str((info or {}).get("cluster", {}).get("leader") or "")
-
-    return str(await until(known, "a leader", timeout=60))

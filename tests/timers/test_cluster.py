@@ -8,12 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 from mqinfer import App, Context, Message, Tick
-from mqinfer.adapters.jetstream import JetStream
 from mqinfer.errors import Unavailable
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 from mqinfer.timers import places
 from tests.faults.servers import nats_servers
+from tests.support.cluster import has_leader, leader
 
 app = App("three", replicas=3)
 COUNT = 60
@@ -59,7 +59,7 @@ async def test_the_leader_is_killed_around_the_times(tmp_path: Path) -> None:
             await harness.publish(*(Ask(number) for number in range(COUNT)))
             for part in (5, 25):
                 await until(lambda part=part: come(harness, part), f"{part} timers", timeout=120)
-                killed = servers[int((await leader(harness)).removeprefix("n"))]
+                killed = servers[int((await leader(harness, "three=timers")).removeprefix("n"))]
                 killed.kill()
                 await killed.wait()
                 await killed.start()
@@ -73,34 +73,11 @@ async def test_the_leader_is_killed_around_the_times(tmp_path: Path) -> None:
         await asyncio.gather(*(server.stop() for server in servers))
 
 
-async def has_leader(settings: Settings) -> bool:
-    async with JetStream(settings, name="test") as broker:
-        try:
-            await broker.stream_info("none")
-        except Unavailable:
-            return False
-        return True
-
-
 async def come(harness: Harness, count: int) -> bool:
     try:
         return len(await harness.stored(subject="three.due")) >= count
     except Unavailable:
         return False  # an election
-
-
-async def leader(harness: Harness, stream: str = "three=timers") -> str:
-    broker = harness.services.broker
-    assert isinstance(broker, JetStream)
-
-    async def known() -> str:
-        try:
-            info = await broker.stream_info(stream)
-        except Unavailable:
-            return ""
-        return str((info or {}).get("cluster", {}).get("leader") or "")
-
-    return str(await until(known, "a leader", timeout=60))
 
 
 async def settled(harness: Harness) -> bool:
