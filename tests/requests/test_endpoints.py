@@ -90,7 +90,7 @@ def test_an_app_without_endpoints_has_nothing_of_them() -> None:
     assert [task.name for task in plan.tasks(app) if task.name.startswith("mqinfer-")] == []
     app.endpoint("grade", Photo, answers=Grade)
     names = [task.name for task in plan.tasks(app) if task.name.startswith("mqinfer-")]
-    assert names == ["mqinfer-tracker", "mqinfer-requests-grade"]
+    assert names == ["mqinfer-tracker", "mqinfer-requests-grade", "mqinfer-jobs"]
     streams = [spec.name for spec in plan.stream_specs(app)]
     assert streams[2:] == ["plants-settled", "plants-requests"]
     for name in ("requests", "plants-requests"):

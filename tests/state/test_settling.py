@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from mqinfer.errors import PublishError, StateChanged
+from mqinfer.message import Message
 from tests.support.flow import Double, Flow, Number, Owned, turns
 
 
@@ -61,6 +62,7 @@ class Records:
     """A recorder whose record is one message, which leaves at once."""
 
     largest = 1000
+    bulk_kinds: ClassVar[frozenset[type[Message]]] = frozenset()
 
     def header(self, _job: object) -> str:
         return ""
