@@ -70,6 +70,30 @@ class Streamed(Protocol):
     def stream(self, path: str) -> AsyncIterator[bytes]:
         """What is under `path`, some of it at a time; errors as of `BlobStore.get`."""
 
+    async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
+        """Store what `pieces` gives under `path`, as `BlobStore.put` does; its errors are raised.
+
+        The timeout is that of each piece.
+        """
+
+
+async def put_pieces(store: BlobStore, path: str, pieces: AsyncIterator[bytes]) -> None:
+    """Store a blob that is made as it is stored; a store that is not `Streamed` is given it whole.
+
+    Args:
+        store: where it goes.
+        path: under which.
+        pieces: of the blob.
+
+    Raises:
+        BlobError: the store refuses.
+        Unavailable: it does not answer.
+    """
+    if isinstance(store, Streamed):
+        await store.put_pieces(path, pieces)
+    else:
+        await store.put(path, b"".join([piece async for piece in pieces]))
+
 
 # Of the clients that are open.
 stores: Opened[BlobStore] = Opened()

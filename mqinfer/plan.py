@@ -71,7 +71,7 @@ JOBS_LIMITS = Limits(
     max_in_flight=512,
     timeout=float("inf"),
     ack_wait=10.0,
-    concurrency=4,
+    concurrency=16,  # one that writes the files of a large job must not hold up others
     batch_size=64,
     batch_wait=0.0,
 )

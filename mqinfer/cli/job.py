@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -207,9 +208,8 @@ def results(
     """
 
     async def call(job: Job) -> None:
-        async for line in job.lines():
-            if line["errors"] or not errors:
-                print_json(line, line=True)
+        async for data in job.text(errors=errors):
+            await asyncio.to_thread(typer.echo, data, nl=False)
 
     _one(app, _settings(nats_url, blobs), identity, tenant, call)
 

@@ -27,7 +27,7 @@ from mqinfer.completion.waited import bulk_kinds, item
 from mqinfer.errors import MqinferError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import CONTENT_TYPE, DEADLINE, MSG_ID, ROOTS, given_id, header_block
-from mqinfer.jobs import chunk, part, places
+from mqinfer.jobs import chunk, output, part, places
 from mqinfer.jobs import state as states
 from mqinfer.jobs.jobs import bucket_of, change_job, say_stopped
 from mqinfer.jobs.state import State
@@ -131,10 +131,10 @@ class Driving(Inner):
             if state is None or not state.open:
                 return 0.0
             now = self._now()
-            if state.deadline <= now and state.stopping is None:
-                await self._expire(state)
-            elif states.complete(state):
+            if states.complete(state):
                 await self._end(state)
+            elif state.deadline <= now and state.stopping is None:
+                await self._expire(state)
             elif state.stopping is not None:
                 due = state.stopped + states.GRACE
                 if now < due:
@@ -249,18 +249,31 @@ class Driving(Inner):
         await self._change(state, lambda one: states.put_back(one, state.round, state.flight))
 
     async def _end(self, state: State) -> None:
-        """End a job of which nothing is left; first it is said beside its parts that all are."""
+        """End a job of which nothing is left; what came of it is written into files first."""
+        written = await self._write(state)
         now = self._now()
         if state.stopping is None:
-            ended = states.encode(states.ended(state, now))
+            ended = states.encode(states.ended(state, now, written=written))
             await self._needed().put(places.success(state.folder), ended)
         before = state.stopping
 
         def end(one: State) -> State:
             same = states.complete(one) and one.stopping == before
-            return states.ended(one, now) if same else one
+            return states.ended(one, now, written=written) if same else one
 
         await self._change(state, end)
+
+    async def _write(self, state: State) -> bool:
+        """Write the files of a job that ends; False where one that was stopped cannot have any."""
+        try:
+            await output.write(self._needed(), state)
+        except MqinferError as error:
+            if state.stopping is None:
+                raise
+            # Nobody waits for a store to stop a job; its parts say the same.
+            log.warning("a job ends without files", id=state.id, reason=str(error))
+            return False
+        return True
 
     # --- inside ---------------------------------------------------------------------------------
 

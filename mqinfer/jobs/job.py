@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from mqinfer.errors import RequestError
 
 if TYPE_CHECKING:
@@ -116,14 +118,20 @@ class Job:
         return self.progress
 
     async def wait(self) -> JobStatus:
-        """Its end, once it has come; errors as of `status`."""
+        """Its end, once it has come; an outage of NATS is waited out.
+
+        Raises:
+            JobUnknown: it is forgotten.
+            Unavailable: NATS does not answer, for longer than anybody would wait for the job.
+        """
         async for _ in self:
             pass
         return self.progress
 
     async def __aiter__(self) -> AsyncGenerator[JobStatus]:
-        """How far it is, now and whenever it is further, to its end; errors as of `status`."""
-        async for state in self._jobs.follow(self.id, tenant=self._state.tenant):
+        """How far it is, now and whenever it is further, to its end; errors as of `wait`."""
+        known = self._state
+        async for state in self._jobs.follow(self.id, tenant=known.tenant, known=known):
             self._state = state
             yield self.progress
 
@@ -133,9 +141,9 @@ class Job:
         Raises:
             JobUnknown: it is forgotten.
             BlobError: its results cannot be read.
-            Unavailable: NATS or the blob store does not answer.
+            Unavailable: NATS or the blob store does not answer, for longer than anybody would wait.
         """
-        await self.status()
+        await self._look()
         async for line in self._jobs.lines(self._state):
             yield self._row(line)
 
@@ -171,13 +179,34 @@ class Job:
 
         return facts(self._state)
 
+    async def text(self, *, errors: bool = False, after: int = 0) -> AsyncIterator[bytes]:
+        """Its results as lines of JSON, some bytes at a time, for a file or another program.
+
+        Once it has ended they lie in the blob store, at the path which `facts` tells.
+
+        Args:
+            errors: only those that have errors.
+            after: only those of rows behind this one.
+
+        Raises:
+            JobUnknown: it is forgotten.
+            BlobError: its results cannot be read.
+            Unavailable: NATS or the blob store does not answer, for longer than anybody would wait.
+        """
+        await self._look()
+        async for data in self._jobs.text(self._state, errors=errors, after=after):
+            yield data
+
     async def lines(self) -> AsyncIterator[dict[str, Any]]:
         """Its results as `results` gives them, of plain types."""
-        from mqinfer.jobs.listing import plain_line
+        left = b""
+        async for data in self.text():
+            *whole, left = (left + data).split(b"\n")
+            for line in whole:
+                yield msgspec.json.decode(line)
 
-        await self.status()
-        async for line in self._jobs.lines(self._state):
-            yield plain_line(line)
+    async def _look(self) -> None:
+        self._state = await self._jobs.look(self._state)
 
     def _row(self, line: Line) -> JobRow:
         answers = tuple(map(self._decoded, line.answers))

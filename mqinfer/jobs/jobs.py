@@ -6,19 +6,20 @@ answer for it. To accept is one write, once all rows are stored. Workers drive i
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mqinfer.bucket import change
 from mqinfer.errors import ConfigurationError, JobUnknown, MqinferError, RequestConflict
-from mqinfer.jobs import chunk, part, places, planning, source
+from mqinfer.jobs import chunk, places, planning, results, source
 from mqinfer.jobs import state as states
 from mqinfer.jobs.checking import Checker, Encode
+from mqinfer.jobs.following import Numbered, Pushed, follow
 from mqinfer.jobs.state import State
 from mqinfer.joinwiring import below
 from mqinfer.requests.places import canceled
@@ -192,18 +193,23 @@ class Jobs:
         Raises:
             Unavailable: NATS does not answer.
         """
+        found = await self._find(identity, tenant)
+        return None if found is None else found[0]
+
+    async def _find(self, identity: str, tenant: str) -> Numbered | None:
+        """The same, with its revision."""
         if places.endpoint_of(identity) is None:
             return None
-        found = await self._bucket.load(places.key_of(identity))
-        state = states.decode(found[0]) if found is not None and found[0] else None
-        if state is None or state.tenant != tenant or state.expires <= self._now():
-            return None
-        if states.overdue(state, self._now()):
-            return await self._change(
-                identity,
-                lambda one: states.ended(states.stopped(one, "expired", self._now()), self._now()),
-            )
-        return state
+        while True:
+            found = await self._bucket.load(places.key_of(identity))
+            state = states.decode(found[0]) if found is not None and found[0] else None
+            if found is None or state is None:
+                return None
+            if state.tenant != tenant or state.expires <= self._now():
+                return None
+            if not states.overdue(state, self._now()):
+                return state, found[1]
+            await self._change(identity, lambda one: states.given_up(one, self._now()))
 
     async def get(self, identity: str, *, tenant: str = "") -> State:
         """A job.
@@ -212,56 +218,68 @@ class Jobs:
             JobUnknown: there is none of this id.
             Unavailable: NATS does not answer.
         """
-        state = await self.find(identity, tenant=tenant)
-        if state is None:
+        return (await self._get(identity, tenant))[0]
+
+    async def _get(self, identity: str, tenant: str) -> Numbered:
+        found = await self._find(identity, tenant)
+        if found is None:
             raise JobUnknown(
                 f"there is no job {identity!r}: it is forgotten, or there never was one"
             )
-        return state
+        return found
 
-    async def follow(self, identity: str, *, tenant: str = "") -> AsyncIterator[State]:
+    async def follow(
+        self, identity: str, *, tenant: str = "", known: State | None = None
+    ) -> AsyncIterator[State]:
         """A job as it is now, and then each time that it has changed, to its end.
+
+        An outage of NATS is waited out once something is known of the job, for as long as anybody
+        would wait for it.
+
+        Args:
+            identity: of the job.
+            tenant: who asks.
+            known: how it was when it was last looked at; None: it never was.
 
         Raises:
             JobUnknown: there is none of this id.
             Unavailable: NATS does not answer.
         """
-        changed = asyncio.Event()
         if places.endpoint_of(identity) is None:
             await self.get(identity, tenant=tenant)
+        patience = None if known is None else results.Patience(known, self._now)
 
-        def heard(_subject: str, _data: bytes, _header: bytes) -> None:
-            changed.set()
+        async def look() -> Numbered:
+            nonlocal patience
+            read = partial(self._get, identity, tenant)
+            found = await (read() if patience is None else patience.ask(read))
+            patience = results.Patience(found[0], self._now)
+            return found
 
-        async with self._core.listen(places.pushed_state(self.app, identity), heard):
-            before = None
-            while True:
-                changed.clear()
-                state = await self.get(identity, tenant=tenant)
-                if state != before:
-                    yield state
-                if not state.open:
-                    return
-                before = state
-                try:
-                    async with asyncio.timeout(HEARTBEAT):
-                        await changed.wait()
-                except TimeoutError:
-                    pass
+        pushed = Pushed()
+        async with self._core.listen(places.pushed_state(self.app, identity), pushed.heard):
+            async for state in follow(pushed, look, HEARTBEAT):
+                yield state
+
+    async def look(self, state: State) -> State:
+        """A job that is known as it is now, through an outage of NATS; errors as of `get`."""
+        get = partial(self.get, state.id, tenant=state.tenant)
+        return await results.Patience(state, self._now).ask(get)
 
     async def lines(self, state: State) -> AsyncIterator[Line]:
         """What came of the rows so far, in their order; of those that are not done, nothing.
 
         Raises:
             BlobError: a part cannot be read.
-            Unavailable: the store does not answer.
+            Unavailable: the store does not answer, for longer than anybody would wait.
         """
-        for number in range(state.chunks):
-            turn = states.part_of(state, number)
-            if turn is not None:
-                data = await self._store.get(places.part(state.folder, number, turn))
-                for line in part.decode(data):
-                    yield line
+        async for _, lines in results.parts(results.patient(self._store, state), state):
+            for line in lines:
+                yield line
+
+    def text(self, state: State, *, errors: bool = False, after: int = 0) -> AsyncIterator[bytes]:
+        """The same as lines of JSON, some at a time; see `results.text`."""
+        return results.text(self._store, state, errors=errors, after=after)
 
     async def listed(self, endpoint: str | None = None, *, tenant: str = "") -> list[State]:
         """The jobs that are kept, those that changed last at the end.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -79,9 +80,14 @@ def root_of(state: State, number: int) -> Root:
 
 def item_id(state: State, row: int) -> str:
     """The identity of an item's message; its day says where rows that come of it are (`birth`)."""
-    turn = blake2b(f"{state.created!r}\x1f{state.round}".encode(), digest_size=6).hexdigest()
-    day = time.strftime("%Y-%m-%d", time.gmtime(state.created))
-    return f"{state.id}:{row}:{turn}@{day}"
+    return f"{state.id}:{row}:{_round(state.created, state.round)}"
+
+
+@lru_cache(maxsize=256)
+def _round(created: float, number: int) -> str:
+    """What ids of one round of one job end in; all of its rows ask for the same."""
+    turn = blake2b(f"{created!r}\x1f{number}".encode(), digest_size=6).hexdigest()
+    return f"{turn}@{time.strftime('%Y-%m-%d', time.gmtime(created))}"
 
 
 def bucket(app: App) -> str:
@@ -117,3 +123,22 @@ def part(folder: str, number: int, turn: int) -> str:
 def success(folder: str) -> str:
     """The path of what is there once all parts of a job are, in any of its rounds."""
     return f"{folder}/_SUCCESS"
+
+
+def manifest(folder: str) -> str:
+    """The path of what is known of all chunks; see `planning.Planned`."""
+    return f"{folder}/manifest.json"
+
+
+def results(state: State) -> str:
+    """The path of what came of all rows, once a job has ended; each round has one of its own."""
+    return f"{state.folder}/results{_turn(state)}.jsonl"
+
+
+def errors(state: State) -> str:
+    """The path of those of the results that have errors."""
+    return f"{state.folder}/errors{_turn(state)}.jsonl"
+
+
+def _turn(state: State) -> str:
+    return f".{state.round}" if state.round else ""

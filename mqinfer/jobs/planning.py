@@ -103,5 +103,5 @@ class _Writing:
             await self._flush()
         digest = self._hash.hexdigest()
         made = Planned(self._folder, self.rows, self._invalid, tuple(self._first), digest)
-        await self._store.put(f"{self._folder}/manifest.json", msgspec.json.encode(made))
+        await self._store.put(places.manifest(self._folder), msgspec.json.encode(made))
         return made

@@ -95,6 +95,7 @@ class State(Struct, frozen=True, omit_defaults=True):
         parts: a byte a chunk: one more than the round that its newest part is of; 0 for none.
         again: a bit a chunk: whether something in that part can be tried again.
         counts: of rows in parts.
+        written: whether its results and errors, as of this end, are a file each.
     """
 
     id: str
@@ -121,6 +122,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     parts: bytes = b""
     again: bytes = b""
     counts: Counts = Counts()
+    written: bool = False
 
     @property
     def open(self) -> bool:
@@ -232,8 +234,14 @@ def complete(state: State) -> bool:
     return state.open and not state.flight and (state.stopping is not None or not _left(state))
 
 
-def ended(state: State, now: float) -> State:
-    """A job at its end, which is left open until then; what is still under way counts no more."""
+def ended(state: State, now: float, *, written: bool = False) -> State:
+    """A job at its end, which is left open until then; what is still under way counts no more.
+
+    Args:
+        state: as it is kept.
+        now: seconds since the epoch.
+        written: whether its results and errors are a file each.
+    """
     if not state.open:
         return state
     counts = state.counts
@@ -244,13 +252,19 @@ def ended(state: State, now: float) -> State:
         status = "completed"
     else:
         status = "partial" if counts.succeeded or counts.partial else "failed"
-    return _replace(state, status=status, flight=(), ended=now, expires=now + state.keep)
+    expires = now + state.keep
+    return _replace(state, status=status, flight=(), ended=now, expires=expires, written=written)
 
 
 def overdue(state: State, now: float) -> bool:
     """Whether whoever looks ends it, since no worker does."""
     since = state.stopped if state.stopping is not None else state.deadline
     return state.open and since + LONG <= now
+
+
+def given_up(state: State, now: float) -> State:
+    """A job that is overdue, at its end: of one of which nothing is left that is what it was."""
+    return ended(state if complete(state) else stopped(state, "expired", now), now)
 
 
 def can_retry(state: State) -> bool:
@@ -270,6 +284,7 @@ def retried(state: State, now: float) -> State:
         stopping=None,
         stopped=0.0,
         ended=0.0,
+        written=False,
         round=state.round + 1,
         failures=state.counts.failed,
         cursor=0,

@@ -88,9 +88,10 @@ class Telling:
         if self._store is None:
             raise MqinferError("no blob store is configured: set MQINFER_BLOBS")
         before = await before_of(self._store, state, number)
-        items = part.due(chunk.decode(await self._read(state, number)), before)
+        stored = await self._read(state, number)
 
         def made() -> tuple[list[Line], bytes]:
+            items = part.due(chunk.decode(stored), before)
             found = part.merged(before or (), part.lines_of(items, told, state))
             return found, part.encode(found)
 

@@ -56,6 +56,15 @@ class Bucket:
         await self.hang.wait()
         return len(self.objects[name]) if name in self.objects else None
 
+    async def pieces(self, name):
+        if name not in self.objects:
+            raise BlobNotFound(f"nothing is stored under {name!r}")
+        for start in range(0, len(self.objects[name]), 1_000_000):
+            yield self.objects[name][start : start + 1_000_000]
+
+    async def put_pieces(self, name, pieces):
+        self.objects[name] = b"".join([piece async for piece in pieces])
+
     async def names(self):
         return list(self.objects)
 
@@ -159,6 +168,27 @@ async def test_a_large_blob_can_be_read_in_pieces(store):
     assert b"".join([piece async for piece in store.stream("a/empty")]) == b""
     with pytest.raises(BlobNotFound):
         assert not [piece async for piece in store.stream("a/none")]
+
+
+@pytest.mark.parametrize("sizes", [(), (0, 1), (3, 0, 700_000), (9_000_000, 8_000_000, 5)])
+async def test_a_blob_can_be_written_in_pieces(store, sizes):
+    pieces = [os.urandom(size) for size in sizes]
+    await store.put("a/x", b"before")
+
+    async def given(error=None):
+        for piece in pieces:
+            yield piece
+        if error is not None:
+            raise error
+
+    await store.put_pieces("a/x", given())
+    assert await store.get("a/x") == b"".join(pieces)
+    # What breaks off leaves what was there, and says what it was.
+    for error in (BlobError("gone"), Unavailable("away"), ZeroDivisionError("no")):
+        with pytest.raises(type(error), match=str(error)):
+            await store.put_pieces("a/x", given(error))
+    assert await store.get("a/x") == b"".join(pieces)
+    assert [name async for name in store.names("a/")] == ["a/x"]
 
 
 async def test_nothing_there(store):
@@ -299,6 +329,24 @@ async def test_a_full_disk_is_an_error_and_leaves_nothing(folder, monkeypatch, c
     monkeypatch.undo()
     assert await folder.get("a/x") == b"before"
     assert os.listdir(f"{folder.root}/a") == ["x"]  # noqa: PTH208
+
+
+async def test_pieces_that_find_the_disk_full_leave_nothing(folder, monkeypatch):
+    write = os.write
+
+    def full(handle, data):
+        if bytes(data) == b"too much":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, data)
+
+    async def pieces():
+        yield b"first"
+        yield b"too much"
+
+    monkeypatch.setattr(files.os, "write", full)
+    with pytest.raises(BlobError, match=r"'a/x'.*No space"):
+        await folder.put_pieces("a/x", pieces())
+    assert os.listdir(f"{folder.root}/a") == []  # noqa: PTH208
 
 
 @pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mqinfer.blob import BlobStore
 from mqinfer.jobs.job import Job
 from mqinfer.settings import Settings
 from mqinfer.stack import NatsServer
@@ -90,14 +91,14 @@ async def _through(
                 await server.wait_ready(60)
             await until(all_ended, "the end of each job", timeout)
             for job, one in zip(jobs, numbers, strict=True):
-                await _compare(job, one)
+                await _compare(harness.client.blobs, job, one)
             # What failed fails again; what has succeeded is not touched.
             again = [job for job in jobs if job.progress.status != "completed"]
             for job in again:
                 await job.retry_failed()
             await until(all_ended, "the end of each job's second round", timeout)
             for job, one in zip(jobs, numbers, strict=True):
-                await _compare(job, one)
+                await _compare(harness.client.blobs, job, one)
         finally:
             fleet.stop()
     assert {letter.kind for letter in await harness.dead()} <= {"rejected"}
@@ -111,7 +112,7 @@ async def _through(
     }
 
 
-async def _compare(job: Job, numbers: range) -> None:
+async def _compare(store: BlobStore, job: Job, numbers: range) -> None:
     rows = [row async for row in job.results()]
     assert [row.row for row in rows] == list(range(1, len(numbers) + 1))
     for n, row in zip(numbers, rows, strict=True):
@@ -123,6 +124,20 @@ async def _compare(job: Job, numbers: range) -> None:
     counts = (found.succeeded, found.partial, found.failed)
     assert counts == tuple(ends.count(end) for end in ("succeeded", "partial", "failed"))
     assert found.status == ("completed" if set(ends) == {"succeeded"} else "partial")
+    await compare_files(store, job, numbers)
+
+
+async def compare_files(store: BlobStore, job: Job, numbers: range) -> None:
+    """What lies in the blob store of a job that has ended is the truth, too."""
+    files = job.facts()["files"]
+    lines = [json.loads(line) for line in (await store.get(files["results"])).splitlines()]
+    assert [one["row"] for one in lines] == list(range(1, len(numbers) + 1))
+    for n, line in zip(numbers, lines, strict=True):
+        status, answers, errors = truth(n)
+        assert [one["data"] for one in line["answers"]] == answers, (n, line)
+        assert (line["status"], len(line["errors"])) == (status, errors), (n, line)
+    wrong = [json.loads(line) for line in (await store.get(files["errors"])).splitlines()]
+    assert wrong == [line for line in lines if line["errors"]]
 
 
 def main() -> None:

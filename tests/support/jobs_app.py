@@ -10,6 +10,7 @@ follows from its number.
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from mqinfer import App, Context, Message, Reject, plan
@@ -75,11 +76,22 @@ app.endpoint("grade", Photo, answers=Grade)
 
 if steps := int(os.environ.get("JOBS_KILL", "0")):
     step = dying(steps)
-    put = FolderStore.put
+    put, put_pieces = FolderStore.put, FolderStore.put_pieces
 
     async def put_one(self: FolderStore, path: str, data: bytes) -> None:
         step()
         await put(self, path, data)
         step()
 
+    async def put_some(self: FolderStore, path: str, pieces: AsyncIterator[bytes]) -> None:
+        async def each() -> AsyncIterator[bytes]:
+            async for piece in pieces:
+                step()
+                yield piece
+
+        step()
+        await put_pieces(self, path, each())
+        step()
+
     FolderStore.put = put_one  # type: ignore[method-assign]
+    FolderStore.put_pieces = put_some  # type: ignore[method-assign]

@@ -93,6 +93,13 @@ class CachedStore:
         async for data in self._store.stream(path):
             yield data
 
+    async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
+        """See `Streamed.put_pieces`; past the cache, too."""
+        if isinstance(self._store, Streamed):
+            await self._store.put_pieces(path, pieces)
+        else:
+            await self._store.put(path, b"".join([piece async for piece in pieces]))
+
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """See `Listed.names`.
 

@@ -14,6 +14,9 @@ from mqinfer.errors import BlobError, BlobNotFound, ConfigurationError, Unavaila
 
 T = TypeVar("T")
 
+# Of an upload in parts, of which there may be 10,000.
+PART = 8 * 1024 * 1024  # bytes
+AT_ONCE = 2  # that are on their way
 _RETRIES = 2  # by obstore itself; who waits out an outage is the caller
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _AGAIN = ("5", "429", "408")  # how the status of an answer begins that may be another one soon
@@ -121,6 +124,40 @@ class CloudStore:
         while (data := await self._run(path, piece())) is not None:
             yield bytes(data)
 
+    async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
+        """See `Streamed.put_pieces`; what is large goes in parts, each with a timeout of its own.
+
+        An upload that is broken off may leave parts that nobody sees, and that the bucket should
+        drop by a rule for uploads that are not complete.
+        """
+        checked_path(path)
+        failed: list[Exception] = []
+        first = await _filled(pieces, PART)
+        if len(first) < PART:
+            await self.put(path, first)
+            return
+
+        async def rest() -> AsyncIterator[bytes]:
+            yield first
+            try:
+                while data := await _filled(pieces, PART):
+                    yield data
+            except Exception as error:
+                failed.append(error)
+                raise
+
+        put = self._obstore.put_async(
+            self._store, path, rest(), use_multipart=True, chunk_size=PART, max_concurrency=AT_ONCE
+        )
+        try:
+            await put
+        except Exception as error:
+            if failed:
+                raise failed[0] from None
+            if not isinstance(error, (self._known, OSError, ValueError)):
+                raise
+            raise self._trouble(path, error) from None
+
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """See `Listed.names`; some hundred at a time."""
         checked_path(prefix.removesuffix("/"))
@@ -159,6 +196,14 @@ class CloudStore:
 
     def __repr__(self) -> str:
         return f"CloudStore({self.url!r})"
+
+
+async def _filled(pieces: AsyncIterator[bytes], size: int) -> bytes:
+    """So many bytes at least, unless it is the end."""
+    found = bytearray()
+    while len(found) < size and (data := await anext(pieces, None)) is not None:
+        found += data
+    return bytes(found)
 
 
 def _first_line(error: Exception) -> str:

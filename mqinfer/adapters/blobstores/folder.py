@@ -8,8 +8,9 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from io import FileIO
 from typing import TypeVar
@@ -22,9 +23,29 @@ T = TypeVar("T")
 THREADS = 16  # of one folder store; they wait for a disk or network, not for a processor
 _CHUNK = 64 * 1024 * 1024
 _PIECE = 1024 * 1024
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 # A network folder that is away for now; everything else does not pass by itself.
 _PASSING = {errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT}
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a blob goes.
+
+    Attributes:
+        path: of the blob.
+        home: the folder.
+        place: of the file.
+        passing: of the file until it is whole.
+        made: folders that got a new entry.
+    """
+
+    path: str
+    home: str
+    place: str
+    passing: str
+    made: list[str]
 
 
 class FolderStore:
@@ -68,6 +89,18 @@ class FolderStore:
         with file:
             while data := await self._run(path, partial(file.read, _PIECE)):
                 yield data
+
+    async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
+        """See `Streamed.put_pieces`."""
+        to = await self._run(checked_path(path), lambda: self._begin(path))
+        try:
+            async for data in pieces:
+                await self._run(path, partial(self._append, to, data))
+            await self._run(path, partial(self._keep, to))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(to.passing)  # noqa: PTH108
+            raise
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """See `Listed.names`; a folder at a time is looked into."""
@@ -160,6 +193,50 @@ class FolderStore:
         return sorted(found)
 
     def _write(self, path: str, data: bytes) -> None:
+        to = self._target(path)
+        try:
+            with _still_there(to):
+                handle = os.open(to.passing, _NEW, 0o666)
+                try:
+                    _write_all(handle, data)
+                    if self._durable:
+                        os.fsync(handle)
+                finally:
+                    os.close(handle)
+                os.replace(to.passing, to.place)  # noqa: PTH105
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(to.passing)  # noqa: PTH108
+            raise
+        self._sync_folders(to)
+
+    def _begin(self, path: str) -> _Target:
+        to = self._target(path)
+        with _still_there(to):
+            os.close(os.open(to.passing, _NEW, 0o666))
+        return to
+
+    def _append(self, to: _Target, data: bytes) -> None:
+        # By its name: no handle outlives a call that was given up while it was in a thread.
+        with _still_there(to):
+            handle = os.open(to.passing, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                _write_all(handle, data)
+            finally:
+                os.close(handle)
+
+    def _keep(self, to: _Target) -> None:
+        with _still_there(to):
+            if self._durable:
+                handle = os.open(to.passing, os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+            os.replace(to.passing, to.place)  # noqa: PTH105
+        self._sync_folders(to)
+
+    def _target(self, path: str) -> _Target:
         folder, _, name = path.rpartition("/")
         # The last part may be a link: renaming replaces it, so only the folder must be inside.
         home = self._inside(folder) if folder else self.root
@@ -167,26 +244,11 @@ class FolderStore:
         place = f"{home}/{name}"
         if os.path.isdir(place):  # noqa: PTH112
             raise BlobError(f"blob {path!r} in {self.root}: a folder has this name")
-        passing = f"{home}/.{uuid.uuid4().hex}.tmp"
-        try:
-            handle = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            try:
-                left = memoryview(data)
-                while left:
-                    left = left[os.write(handle, left[:_CHUNK]) :]
-                if self._durable:
-                    os.fsync(handle)
-            finally:
-                os.close(handle)
-            os.replace(passing, place)  # noqa: PTH105
-        except BaseException as error:
-            with contextlib.suppress(OSError):
-                os.unlink(passing)  # noqa: PTH108
-            if isinstance(error, FileNotFoundError):  # the folder was removed under us
-                raise BlobError(f"blob {path!r}: the folder {home} went away") from None
-            raise
+        return _Target(path, home, place, f"{home}/.{uuid.uuid4().hex}.tmp", made)
+
+    def _sync_folders(self, to: _Target) -> None:
         if self._durable:
-            for changed in (home, *made):
+            for changed in (to.home, *to.made):
                 _sync_folder(changed)
 
     def _make(self, home: str) -> list[str]:
@@ -205,6 +267,20 @@ class FolderStore:
 
     def __repr__(self) -> str:
         return f"FolderStore({self.root!r})"
+
+
+def _write_all(handle: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left[:_CHUNK]) :]
+
+
+@contextlib.contextmanager
+def _still_there(to: _Target) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:  # the folder was removed under us
+        raise BlobError(f"blob {to.path!r}: the folder {to.home} went away") from None
 
 
 def _sync_folder(path: str) -> None:

@@ -8,6 +8,8 @@ from mqinfer.adapters.blobstores import too_large
 from mqinfer.blob import checked_path
 from mqinfer.errors import BlobNotFound
 
+PIECE = 1024 * 1024  # bytes
+
 
 class MemoryStore:
     """Blobs in this process, for tests."""
@@ -31,6 +33,16 @@ class MemoryStore:
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""
         return checked_path(path) in self._blobs
+
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """See `Streamed.stream`."""
+        data = await self.get(path)
+        for start in range(0, len(data), PIECE):
+            yield data[start : start + PIECE]
+
+    async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
+        """See `Streamed.put_pieces`."""
+        await self.put(path, b"".join([piece async for piece in pieces]))
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """See `Listed.names`."""

@@ -21,6 +21,7 @@ import hashlib
 import json
 import re
 import uuid
+from collections.abc import AsyncIterator
 from typing import Any
 
 import structlog
@@ -36,6 +37,7 @@ from mqinfer.adapters.admin import (
 )
 from mqinfer.errors import (
     BlobError,
+    BlobNotFound,
     BlobPathError,
     ConfigurationError,
     MqinferError,
@@ -112,10 +114,30 @@ class NatsObjects:
                 break
             seen = info["nuid"]
             data = await self._chunks(info)
-            problem = _difference(info, data)
+            digest = await asyncio.to_thread(hashlib.sha256, data)
+            problem = _difference(info, len(data), _told(digest.digest()))
             if not problem:
                 return data
         raise BlobError(f"blob {name!r} in bucket {self.bucket}: {problem}")
+
+    async def pieces(self, name: str) -> AsyncIterator[bytes]:
+        """An object, a chunk at a time; at its end it is checked against its digest.
+
+        Raises:
+            BlobNotFound: there is none.
+            BlobError: its chunks are not there, or not what was written.
+            Unavailable: NATS does not answer.
+        """
+        info = await self._info(name)
+        if info is None:
+            raise BlobNotFound(f"nothing is stored under {name!r}")
+        digest, size = hashlib.sha256(), 0
+        async for data in self._each(info):
+            size += len(data)
+            await asyncio.to_thread(digest.update, data)
+            yield data
+        if problem := _difference(info, size, _told(digest.digest())):
+            raise BlobError(f"blob {name!r} in bucket {self.bucket}: {problem}")
 
     async def put(self, name: str, data: bytes) -> None:
         """Store an object, whole or not at all, and purge what it replaces.
@@ -124,35 +146,44 @@ class NatsObjects:
             BlobError: the stream refuses it.
             Unavailable: NATS does not answer.
         """
+
+        async def whole() -> AsyncIterator[bytes]:
+            yield data
+
+        await self.put_pieces(name, whole())
+
+    async def put_pieces(self, name: str, pieces: AsyncIterator[bytes]) -> None:
+        """Store an object that is made as it is stored; errors as of `put`, and of `pieces`."""
         before = await self._info(name)
         nuid = uuid.uuid4().hex
         chunk = min(CHUNK, self._connection.max_payload - HEADERS)
-        digest = await asyncio.to_thread(_digest, data)
+        digest, size, count = hashlib.sha256(), 0, 0
         try:
-            count = 0
             # One after the other: a chunk that has to be sent again must not change the order.
-            for start in range(0, len(data), chunk):
-                part = data[start : start + chunk]
-                await self._publish(f"$O.{self.bucket}.C.{nuid}", part, f"{nuid}:{count}")
+            async for part in _sized(pieces, chunk):
+                await asyncio.to_thread(digest.update, part)
+                await self._publish(name, f"$O.{self.bucket}.C.{nuid}", part, f"{nuid}:{count}")
+                size += len(part)
                 count += 1
-            info = {
-                "name": name,
-                "bucket": self.bucket,
-                "nuid": nuid,
-                "size": len(data),
-                "chunks": count,
-                "digest": digest,
-                "mtime": datetime.datetime.now(datetime.UTC).isoformat(),
-                "options": {"max_chunk_size": chunk},
-            }
-            rollup = {"Nats-Rollup": "sub"}
-            body = json.dumps(info).encode()
-            await self._publish(self._meta(name), body, f"{nuid}:meta", rollup)
-        except PublishTimeout as error:
-            # Whether the last one was stored is not known, so nothing is purged.
-            raise Unavailable(f"bucket {self.bucket}: {error}") from None
-        except PublishError as error:
-            raise BlobError(f"blob {name!r} in bucket {self.bucket}: {error}") from None
+        except Exception:
+            if count:
+                await self._purge({"nuid": nuid})
+            raise
+        info = {
+            "name": name,
+            "bucket": self.bucket,
+            "nuid": nuid,
+            "size": size,
+            "chunks": count,
+            "digest": _told(digest.digest()),
+            "mtime": datetime.datetime.now(datetime.UTC).isoformat(),
+            "options": {"max_chunk_size": chunk},
+        }
+        rollup = {"Nats-Rollup": "sub"}
+        # Where it is not known whether this was stored nothing is purged.
+        await self._publish(
+            name, self._meta(name), json.dumps(info).encode(), f"{nuid}:meta", rollup
+        )
         if before is not None:
             await self._purge(before)
 
@@ -209,16 +240,18 @@ class NatsObjects:
 
     async def _chunks(self, info: dict[str, Any]) -> bytes:
         """All the chunks there are of an object."""
+        return b"".join([data async for data in self._each(info)])
+
+    async def _each(self, info: dict[str, Any]) -> AsyncIterator[bytes]:
+        """One after the other."""
         subject = f"$O.{self.bucket}.C.{info['nuid']}"
-        parts: list[bytes] = []
         sequence = 0
-        while len(parts) < info["chunks"]:
+        for _ in range(info["chunks"]):
             message = await self._message({"seq": sequence + 1, "next_by_subj": subject})
             if message is None:
-                break
-            sequence = message[0]
-            parts.append(message[1])
-        return b"".join(parts)
+                return
+            sequence, data = message
+            yield data
 
     async def _message(self, question: dict[str, Any]) -> tuple[int, bytes] | None:
         # From the stream's leader: a replica may not yet have what was stored just now.
@@ -238,10 +271,20 @@ class NatsObjects:
         return int(message["seq"]), base64.b64decode(message.get("data") or b"")
 
     async def _publish(
-        self, subject: str, data: bytes, identity: str, headers: dict[str, str] | None = None
+        self,
+        name: str,
+        subject: str,
+        data: bytes,
+        identity: str,
+        headers: dict[str, str] | None = None,
     ) -> None:
         block = header_block({MSG_ID: identity, **(headers or {})})
-        await publish_stored(self._connection, subject, block, data, timeout=self._timeout)
+        try:
+            await publish_stored(self._connection, subject, block, data, timeout=self._timeout)
+        except PublishTimeout as error:
+            raise Unavailable(f"bucket {self.bucket}: {error}") from None
+        except PublishError as error:
+            raise BlobError(f"blob {name!r} in bucket {self.bucket}: {error}") from None
 
     async def _purge(self, info: dict[str, Any]) -> None:
         """Free the chunks of an object that was replaced; failing costs space, nothing else."""
@@ -288,17 +331,30 @@ class NatsObjects:
         return f"NatsObjects({self.bucket!r})"
 
 
-def _digest(data: bytes) -> str:
-    return "SHA-256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
+async def _sized(pieces: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of so many, but for the last."""
+    left = b""
+    async for piece in pieces:
+        left = left + piece if left else piece
+        full = len(left) - len(left) % size
+        for start in range(0, full, size):
+            yield left[start : start + size]
+        left = left[full:]
+    if left:
+        yield left
 
 
-def _difference(info: dict[str, Any], data: bytes) -> str:
+def _told(digest: bytes) -> str:
+    return "SHA-256=" + base64.urlsafe_b64encode(digest).decode()
+
+
+def _difference(info: dict[str, Any], size: int, digest: str) -> str:
     """What is wrong with an object's bytes, or ""."""
-    if len(data) != info["size"]:
-        return f"{len(data)} of {info['size']} bytes are there"
+    if size != info["size"]:
+        return f"{size} of {info['size']} bytes are there"
     expected = info["digest"]
     known = expected.upper().startswith("SHA-256=")
     # Some clients leave the padding of base64 out.
-    if known and _digest(data)[8:].rstrip("=") != expected[8:].rstrip("="):
+    if known and digest[8:].rstrip("=") != expected[8:].rstrip("="):
         return "its bytes do not fit its digest"
     return ""

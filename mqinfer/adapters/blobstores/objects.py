@@ -31,6 +31,16 @@ class ObjectBucket(Protocol):
     async def put(self, name: str, data: bytes) -> None:
         """Store an object, whole or not at all."""
 
+    def pieces(self, name: str) -> AsyncIterator[bytes]:
+        """An object, some of it at a time.
+
+        Raises:
+            BlobNotFound: there is none.
+        """
+
+    async def put_pieces(self, name: str, pieces: AsyncIterator[bytes]) -> None:
+        """Store an object that is made as it is stored, whole or not at all."""
+
     async def names(self) -> list[str]:
         """The names of all objects."""
 
@@ -84,6 +94,15 @@ class ObjectStore:
         """See `BlobStore.exists`."""
         checked_path(path)
         return await self._run(self._bucket.size(path)) is not None
+
+    async def stream(self, path: str) -> AsyncIterator[bytes]:
+        """See `Streamed.stream`."""
+        async for data in self._bucket.pieces(checked_path(path)):
+            yield data
+
+    async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
+        """See `Streamed.put_pieces`."""
+        await self._bucket.put_pieces(checked_path(path), pieces)
 
     async def names(self, prefix: str) -> AsyncIterator[str]:
         """See `Listed.names`; the names of all objects are held at once."""
