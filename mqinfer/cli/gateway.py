@@ -25,6 +25,10 @@ def gateway(
     http_host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Where to listen; 0.0.0.0 lets others in.")
     ] = "127.0.0.1",
+    site: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Pages of your own to serve beside the API."),
+    ] = None,
     keys: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Hashed keys of tenants.", rich_help_panel=_SAFETY),
@@ -82,6 +86,7 @@ def gateway(
 
     \b
       mqinfer gateway plants:app                          http://127.0.0.1:8080/docs
+      mqinfer gateway plants:app --site web               web/index.html at /
       mqinfer gateway plants:app --new-key                a key for a tenant
       mqinfer gateway plants:app --keys keys.toml --http-host 0.0.0.0
       curl -d '{"input": {...}}' -H 'content-type: application/json' \
@@ -116,6 +121,7 @@ def gateway(
         port=http,
         keys=keys,
         origins=tuple(cors_origin or ()),
+        site=site,
         tls_cert=tls_cert,
         tls_key=tls_key,
         max_body=parse_size(max_body),

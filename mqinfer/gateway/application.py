@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from mqinfer.errors import BlobError, RequestUnknown, Unavailable
 from mqinfer.gateway import answers, openapi, page, schemas, signing, views, webhooks
@@ -21,6 +21,7 @@ from mqinfer.gateway.asking import Asking
 from mqinfer.gateway.bodies import Gone
 from mqinfer.gateway.problems import Problem, away, not_found
 from mqinfer.gateway.showing import Showing
+from mqinfer.gateway.static import Pages
 from mqinfer.gateway.tenants import Tenant
 from mqinfer.http import METRICS_TYPE
 from mqinfer.origin import own_pages_only
@@ -103,7 +104,7 @@ class Front:
             return lambda request, tenant: call(self._opened(self._showing), request, tenant)
 
         one = "/v1/requests/{id}"
-        routes = [
+        routes: list[BaseRoute] = [
             self._route("/v1/endpoints", self._endpoints),
             self._route("/v1/endpoints/{name}", self._endpoint),
             self._route("/v1/endpoints/{name}/requests", POST=asking(Asking.ask)),
@@ -120,6 +121,8 @@ class Front:
             self._route("/healthz", self._healthz, keys=False),
             self._route("/readyz", self._readyz, keys=False),
         ]
+        if self._options.site is not None:
+            routes.append(Pages(self._options.site))
         middleware = []
         if self._options.origins:
             middleware.append(

@@ -17,6 +17,7 @@ class Options:
         port: to listen on; 0 takes a free one.
         keys: file of the tenants' hashed keys; None lets everybody ask.
         origins: of pages that may use this server, such as https://example.org.
+        site: folder of pages to serve beside the API, without a key; None serves none.
         tls_cert: certificate chain (PEM); None serves without TLS.
         tls_key: its key (PEM).
         max_body: bytes of a JSON body.
@@ -36,6 +37,7 @@ class Options:
     port: int = 8080
     keys: Path | None = None
     origins: tuple[str, ...] = ()
+    site: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
     max_body: int = 1024 * 1024
@@ -54,6 +56,8 @@ class Options:
         for file in (self.tls_cert, self.tls_key, self.keys):
             if file is not None and not file.is_file():
                 raise ConfigurationError(f"{file}: there is no such file")
+        if self.site is not None and not self.site.is_dir():
+            raise ConfigurationError(f"--site {self.site}: there is no such folder")
         for origin in self.origins:
             scheme, mark, host = origin.partition("://")
             if scheme not in ("http", "https") or not mark or not host or "/" in host:
