@@ -13,10 +13,10 @@ JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 8 ? n + 1 : 8)))
 # Of the whole suite alone: a part of it covers a part.
 COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-covered)
 
-.PHONY: help setup demo demo-replay test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all clean
+.PHONY: help setup demo demo-replay demo-taskqueue test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed  ## a virtual environment with everything but the benchmarks' rivals
 
@@ -31,6 +31,9 @@ demo: setup  ## the plant pipeline on the embedded stack, with its report and ch
 
 demo-replay: setup  ## a model upgrade: 10,000 leaves replayed beside live ones, compared, promoted
 	$(BIN)/python -m examples.plants.demo_replay
+
+demo-taskqueue: setup  ## model classes from a file, asked in Python, JavaScript, a browser, and by 100,000 rows
+	$(BIN)/python -m examples.taskqueue.demo
 
 test: setup  ## the tests, against the real servers; a part of them: TESTS=tests/flow
 	$(BIN)/python -m pytest $(TESTS) -n $(JOBS) --dist loadfile --no-loadscope-reorder $(COVER)

@@ -144,6 +144,10 @@ class ModelError(MqinferError):
     """The inference server answered a model call with an error about this item."""
 
 
+class ModelRejected(ModelError, Reject):
+    """The model itself said of this item that it can never be answered; the text is the model's."""
+
+
 class ModelTimeout(MqinferError):
     """A model call outside of a handler was not answered within the `timeout` of its handle."""
 

@@ -27,10 +27,25 @@ class Tensor(Struct, frozen=True):
     """What a handler says it sends as one input: dtype and the shape of one item.
 
     -1 in the shape is any size. `mqinfer check` compares it with what the server wants.
+
+    The rest is for model classes of a `models.toml` (see `mqinfer.catalog`), whose messages are
+    held against it before a model sees them.
+
+    Attributes:
+        dtype: NumPy's name, "string" or "bytes".
+        shape: of one item; () is one value.
+        ge: the least that a number may be.
+        le: the most.
+        one_of: all that a text or an integer may be.
+        description: for people, such as the unit.
     """
 
     dtype: str
     shape: tuple[int, ...]
+    ge: float | None = None
+    le: float | None = None
+    one_of: tuple[str | int, ...] = ()
+    description: str = ""
 
 
 class Answer(dict[str, "Array"]):

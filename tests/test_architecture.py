@@ -28,7 +28,7 @@ LAYERS = (
     "client clienttimers clientstates clientrequests clientjobs",
     "fakemodels",
     "gateway",
-    "testing stack packed bench cli __main__ mqinfer",
+    "testing stack packed catalog bench cli __main__ mqinfer",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 # The one file, or folder, that may import each client of a server; a server of the same protocol

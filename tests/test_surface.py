@@ -24,7 +24,7 @@ from mqinfer.endpoint import Endpoints
 from mqinfer.message import Message, MessageMeta, Row
 from mqinfer.statetype import State, StateMeta
 
-MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack")
+MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack", "mqinfer.catalog")
 # Classes of which a part lies in a file of its own.
 WHOLES, PARTS = (App, Client), (Clocked, Endpoints, ClientTimers, ClientStates, ClientRequests)
 KINDS = tuple(type(inspect.Parameter.KEYWORD_ONLY))
@@ -384,7 +384,14 @@ class State, keywords of the class: (
     ttl: float | str | None = None,
     **config: Unpack[StructKeywords],
 )
-class Tensor(dtype: str, shape: tuple[int, ...])
+class Tensor(
+    dtype: str,
+    shape: tuple[int, ...],
+    ge: float | None = None,
+    le: float | None = None,
+    one_of: tuple[str | int, ...] = (),
+    description: str = '',
+)
 class Tick(at: datetime.datetime)
     late: float
 class Worker(
@@ -422,6 +429,7 @@ class HandlerHangs(MqinferError)
 class HandlerTimeout(MqinferError)
 class JobUnknown(RequestError)
 class ModelError(MqinferError)
+class ModelRejected(ModelError, Reject)
 class ModelTimeout(MqinferError)
 class ModelUnavailable(Unavailable)
 class MqinferError(Exception)
@@ -635,6 +643,10 @@ class TritonServer(
     async stop(timeout: float = 10.0) -> None
     url: str
 async run_up(settings: StackSettings, *, out: Callable[[str], None]) -> int
+
+mqinfer.catalog
+
+app_of(path: Path | str) -> App
 """
 
 

@@ -9,6 +9,7 @@ import grpc  # type: ignore[import-untyped]
 from mqinfer.errors import (
     ConfigurationError,
     ModelError,
+    ModelRejected,
     ModelUnavailable,
     MqinferError,
     Unavailable,
@@ -42,6 +43,9 @@ _NO_CONTROL = re.compile(
 # A process of the Python backend died. Triton calls the model ready all the same, and does not
 # start the process again before the model is loaded anew.
 _MODEL_DIED = re.compile(r"stub process .* is not healthy", re.IGNORECASE)
+# A model says of an item that it can never be answered (`packed.runtime.process`); mqinfer's own
+# server has the model's name before it. What a model says by accident begins otherwise.
+_REJECTED = re.compile(r"(?:[\w.-]+: )?rejected by the model: (.*)", re.DOTALL)
 
 
 def meaning_in_stream(text: str, model: str, url: str, *, said_by_model: bool) -> MqinferError:
@@ -53,6 +57,8 @@ def meaning_in_stream(text: str, model: str, url: str, *, said_by_model: bool) -
         url: of the server.
         said_by_model: whether the request had reached the model, whose words mean nothing.
     """
+    if rejected := _REJECTED.fullmatch(text):
+        return ModelRejected(rejected[1])
     if _MODEL_DIED.search(text):
         return ModelDied(f"model {model} at {url}: {text}")
     if not said_by_model and _MODEL_NOT_READY.search(text):
@@ -69,6 +75,8 @@ def meaning(error: grpc.aio.AioRpcError, model: str | None, url: str) -> Mqinfer
         url: of the server.
     """
     code, text = error.code(), (error.details() or "no details").strip()
+    if model is not None and (rejected := _REJECTED.fullmatch(text)):
+        return ModelRejected(rejected[1])
     if _NO_CONTROL.search(text):
         return ConfigurationError(
             f"triton at {url} does not let clients load models ({text}): start it with "

@@ -1,4 +1,4 @@
-"""`APP` on the command line: `module:attribute`, as with uvicorn."""
+"""`APP` on the command line: `module:attribute`, as with uvicorn; or a `models.toml`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ def load_app(name: str) -> App:
     """Import the app that `name` names; the current directory is searched first.
 
     Args:
-        name: `module:attribute`.
+        name: `module:attribute`, or the path of a file of model classes (see `mqinfer.catalog`).
 
     Raises:
-        ConfigurationError: what is wrong with the name or with the module.
+        ConfigurationError: what is wrong with the name, with the module or in the file.
     """
+    if name.endswith(".toml"):
+        from mqinfer.catalog import app_of
+
+        return app_of(name)
     module_name, colon, attribute = name.partition(":")
     if not module_name or (colon and not attribute):
         raise ConfigurationError(f"APP is module:attribute, such as {_EXAMPLE}, not {name!r}")

@@ -14,7 +14,11 @@ from mqinfer.times import TIME_HELP
 _SERVERS = "Servers (else MQINFER_* variables)"
 
 AppName = Annotated[
-    str, typer.Argument(metavar="APP", help="module:attribute, such as examples.plants.app:app.")
+    str,
+    typer.Argument(
+        metavar="APP",
+        help="module:attribute, such as examples.plants.app:app; or a models.toml of classes.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="As `runs list` shows.")]

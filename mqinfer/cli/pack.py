@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,14 +24,15 @@ def pack(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="module:Class, file.py:Class, an .onnx file, a TorchScript file, or a folder of "
-            "MLflow.",
+            help="module:Class, file.py:Class, an .onnx file, a TorchScript file, a folder of "
+            "MLflow; or a models.toml, which lists classes and says all else.",
         ),
     ],
     *,
     to: Annotated[
-        Path, typer.Option(metavar="FOLDER", help="The model's folder, such as triton_models/iris.")
-    ],
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The model's folder, such as triton_models/iris."),
+    ] = None,
     requirements: Annotated[
         list[str] | None,
         typer.Option(
@@ -53,6 +55,14 @@ def pack(
         typer.Option(metavar="NAME:DTYPE:SIDES", help="Of one item; repeatable, with --output."),
     ] = None,
     output: Annotated[list[str] | None, typer.Option(metavar="NAME:DTYPE:SIDES")] = None,
+    rejects: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="An exception by which, as by Reject, a class says that an item can never be "
+            "answered; repeatable.",
+        ),
+    ] = None,
     python: Annotated[
         str | None,
         typer.Option(
@@ -61,8 +71,9 @@ def pack(
         ),
     ] = None,
     max_batch: Annotated[
-        int, typer.Option(min=1, metavar="N", help="The most items of one run.")
-    ] = 32,
+        int | None,
+        typer.Option(min=1, metavar="N", help="The most items of one run [default: 32]."),
+    ] = None,
     version: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Of the model [default: the next].")
     ] = None,
@@ -87,23 +98,34 @@ def pack(
           def load(self, folder): ...                     what --file named lies there
           def predict(self, x): ...                       x has the batch before it: (items, 4)
 
+    Of a models.toml each model is packed that is not there as the file has it, with what runs it.
+
     \b
       mqinfer models pack iris:Iris --to triton_models/iris -r scikit-learn==1.4.2 --file m.joblib
       mqinfer models pack model.onnx --to triton_models/leaves
       mqinfer models pack model.pt --to triton_models/net --input x:float32:4 --output y:float32:3
       mqinfer models pack mlruns/0/.../artifacts/model --to triton_models/wine
+      mqinfer models pack models.toml
     """
+    if model.endswith(".toml"):
+        told_here = (to, requirements, file, source, input, output, rejects, python, version, force)
+        if any(told_here) or max_batch is not None:
+            raise ConfigurationError(f"{model} says all of that itself: change it there")
+        _pack_all(model, environment=not no_env, as_json=as_json)
+        return
+    if to is None:
+        raise ConfigurationError("--to is missing: the model's folder, such as triton_models/iris")
     from mqinfer.packed.pack import Place
     from mqinfer.packed.pack import pack as put
     from mqinfer.packed.schema import told
 
     schema = told(input or (), output or ())
-    found = _kind(model, schema, tuple(file or ()), tuple(source or ()))
+    found = _kind(model, schema, tuple(file or ()), tuple(source or ()), tuple(rejects or ()))
     place = Place(
         to=to,
         version=version,
         force=force,
-        max_batch=max_batch,
+        max_batch=max_batch or 32,
         requirements=_lines(requirements or ()),
         python=python,
         environment=not no_env,
@@ -122,14 +144,43 @@ def pack(
         print(f"packed {packed.name} version {packed.version}: {packed.folder}")
 
 
+def _pack_all(path: str, *, environment: bool, as_json: bool) -> None:
+    from mqinfer.catalog.packing import pack_all
+    from mqinfer.catalog.reading import read
+
+    say: Callable[[str], None] = (lambda _: None) if as_json else print
+    done = pack_all(read(path), environment=environment, say=say)
+    if as_json:
+        print_json(
+            [
+                {
+                    "model": one.model,
+                    "version": one.folder.name,
+                    "folder": str(one.folder),
+                    "written": one.written,
+                }
+                for one in done
+            ]
+        )
+        return
+    for one in done:
+        what = "packed" if one.written else "unchanged:"
+        print(f"{what} {one.model} version {one.folder.name}: {one.folder}")
+
+
 def _kind(
-    model: str, schema: Schema | None, files: tuple[Path, ...], sources: tuple[Path, ...]
+    model: str,
+    schema: Schema | None,
+    files: tuple[Path, ...],
+    sources: tuple[Path, ...],
+    rejects: tuple[str, ...],
 ) -> Kind | Onnx:
     from mqinfer.packed import kinds, mlflow
 
     path = Path(model)
-    if sources and ":" not in model:
-        raise ConfigurationError("--source goes with a class: module:Class")
+    for option, given in (("--source", sources), ("--rejects", rejects)):
+        if given and ":" not in model:
+            raise ConfigurationError(f"{option} goes with a class: module:Class")
     if path.suffix == ".onnx" and path.is_file():
         if schema is not None:
             raise ConfigurationError("an ONNX file says its inputs and outputs itself")
@@ -141,7 +192,7 @@ def _kind(
             raise ConfigurationError(f"{model} is a folder without MLmodel, so none of MLflow")
         return mlflow.read(path, schema)
     if ":" in model:
-        return kinds.PythonClass(model, schema, files, sources)
+        return kinds.PythonClass(model, schema, files, sources, rejects=rejects)
     raise ConfigurationError(
         f"{model!r} is no module:Class, file.py:Class, .onnx file, TorchScript file "
         f"({', '.join(_TORCH)}) or folder of MLflow that is there"

@@ -9,6 +9,11 @@ its parent's side, the environment, the side of Triton's Python backend.
 `PackedProcess` serves the version in a folder, from any server: see `runtime/process.py`.
 """
 
-from mqinfer.packed.runtime.process import PackedDied, PackedError, PackedProcess
+from mqinfer.packed.runtime.process import (
+    PackedDied,
+    PackedError,
+    PackedProcess,
+    PackedRejected,
+)
 
-__all__ = ["PackedDied", "PackedError", "PackedProcess"]
+__all__ = ["PackedDied", "PackedError", "PackedProcess", "PackedRejected"]

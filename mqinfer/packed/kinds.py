@@ -44,6 +44,9 @@ class PythonClass:
         schema: instead of what the class says.
         files: what `load` finds in its folder.
         sources: more modules and packages that it imports.
+        rejects: names of exceptions, beside `Reject`, by which it says that an item can never be
+            answered; see `runtime.child.rejected`.
+        folder: where the module is searched first; None is the current one.
     """
 
     name: str
@@ -52,16 +55,19 @@ class PythonClass:
     sources: tuple[Path, ...] = ()
     requirements: Sequence[str] = ()
     python: str | None = None
+    rejects: tuple[str, ...] = ()
+    folder: Path | None = None
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Copy the module, or the whole package that it is in, and the files."""
         module, _, name = self.name.rpartition(":")
-        source, dotted = _source(module)
+        source, dotted = _source(module, self.folder or Path.cwd())
         for path in (source, *self.sources):
             _copy(path, folder / "source")
         for path in self.files:
             _copy(path, folder / "files")
-        return {"kind": "class", "class": f"{dotted}:{name}"}
+        said = {"rejects": list(self.rejects)} if self.rejects else {}
+        return {"kind": "class", "class": f"{dotted}:{name}", **said}
 
 
 @dataclass(frozen=True)
@@ -124,21 +130,21 @@ class Onnx:
         return entries, batch
 
 
-def _source(module: str) -> tuple[Path, str]:
+def _source(module: str, folder: Path) -> tuple[Path, str]:
     """The file or folder to copy so that a module can be imported, and the name to import then."""
     if module.endswith(".py") or "/" in module:
-        path = Path(module)
+        path = folder / module
         if not path.is_file():
-            raise ConfigurationError(f"there is no file {path}")
+            raise ConfigurationError(f"there is no file {module} in {folder}")
         return path, path.stem
     parts = module.split(".")
-    for root in [Path.cwd(), *(Path(one or ".") for one in sys.path)]:
+    for root in [folder, *(Path(one or ".") for one in sys.path)]:
         place = root.joinpath(*parts)
         if place.with_suffix(".py").is_file() or (place / "__init__.py").is_file():
             top = root / parts[0]
             return (top if top.is_dir() else top.with_suffix(".py")), module
     raise ConfigurationError(
-        f"there is no module {module!r} in this folder or on the path; MODEL is module:Class, "
+        f"there is no module {module!r} in {folder} or on the path; MODEL is module:Class, "
         "file.py:Class, an .onnx file, a TorchScript file or a folder of MLflow"
     )
 

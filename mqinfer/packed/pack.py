@@ -6,6 +6,7 @@ unasked.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -108,6 +109,37 @@ def pack(model: Kind | Onnx, place: Place, say: Callable[[str], None] = lambda _
     return Packed(folder / version, schema)
 
 
+def newest(folder: Path) -> Path | None:
+    """The latest version that was packed into a model's folder; None where there is none."""
+    found = [path.parent for path in folder.glob("*/packed.json") if path.parent.name.isdigit()]
+    return max(found, key=lambda path: int(path.name), default=None)
+
+
+def facts_of(version: Path) -> dict[str, Any]:
+    """What a version's packed.json says.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+    """
+    file = version / "packed.json"
+    try:
+        found: dict[str, Any] = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from error
+    return found
+
+
+def digest_of(model: Kind, place: Place) -> str:
+    """The `digest` of the version that `pack` would write: the same for the same, whenever it is.
+
+    Raises:
+        ConfigurationError: it cannot be packed as it was said.
+    """
+    with tempfile.TemporaryDirectory(prefix="mqinfer-pack-") as folder:
+        digest: str = _fill(model, Path(folder), place)["digest"]
+    return digest
+
+
 def _version(folder: Path, place: Place) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", folder.name):
         raise ConfigurationError(
@@ -124,6 +156,28 @@ def _version(folder: Path, place: Place) -> str:
 
 def _write(model: Kind, made: Path, place: Place, say: Callable[[str], None]) -> Schema:
     """Fill a version's folder, and load the model once in its environment."""
+    facts = _fill(model, made, place)
+    requirements = facts["requirements"]
+    if place.environment:
+        what = f" and {', '.join(requirements)}" if requirements else ""
+        say(f"loading {made.parent.name} with Python {facts['python']}{what}")
+        _load(made, facts, facts)
+    elif "schema" not in facts:
+        # What the class says can be read here, if all that it imports is here, too.
+        _load(made, {**facts, "python": sys.executable, "requirements": []}, facts)
+    _save(made, facts)
+    shutil.copyfile(_RUNTIME / "model.py", made / "model.py")
+    target = made / "packed_runtime"
+    target.mkdir()
+    for path in _runtime():
+        if path.name != "model.py":
+            shutil.copyfile(path, target / path.name)
+    schema: Schema = facts["schema"]
+    return schema
+
+
+def _fill(model: Kind, made: Path, place: Place) -> dict[str, Any]:
+    """Copy what a model consists of; gives all of packed.json that is known before it is loaded."""
     (made / "source").mkdir()
     (made / "files").mkdir()
     requirements = list(place.requirements)
@@ -144,27 +198,30 @@ def _write(model: Kind, made: Path, place: Place, say: Callable[[str], None]) ->
     }
     if model.schema is not None:
         facts["schema"] = model.schema
-    if place.environment:
-        what = f" and {', '.join(requirements)}" if requirements else ""
-        say(f"loading {made.parent.name} with Python {facts['python']}{what}")
-        facts["schema"] = _loaded(made, facts)
-    elif "schema" not in facts:
-        # What the class says can be read here, if all that it imports is here, too.
-        facts["schema"] = _loaded(made, {**facts, "python": sys.executable, "requirements": []})
-    _save(made, facts)
-    shutil.copyfile(_RUNTIME / "model.py", made / "model.py")
-    target = made / "packed_runtime"
-    target.mkdir()
-    for path in _RUNTIME.glob("*.py"):
-        if path.name != "model.py":
-            shutil.copyfile(path, target / path.name)
-    schema: Schema = facts["schema"]
-    return schema
+    facts["digest"] = _digest(made, facts)
+    return facts
 
 
-def _loaded(made: Path, facts: dict[str, Any]) -> Schema:
-    """Load the model as a server would; gives what it takes and gives."""
-    _save(made, facts)
+def _digest(made: Path, facts: dict[str, Any]) -> str:
+    """Of all that a version consists of, and of what runs it."""
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    files = [path for path in sorted(made.rglob("*")) if path.is_file()]
+    for path in (*files, *_runtime()):
+        name = path.relative_to(made) if path in files else path.name
+        found.update(f"\n{name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                found.update(part)
+    return found.hexdigest()[:32]
+
+
+def _runtime() -> list[Path]:
+    return sorted(_RUNTIME.glob("*.py"))
+
+
+def _load(made: Path, how: dict[str, Any], facts: dict[str, Any]) -> None:
+    """Load the model as a server would; what it says of itself becomes a part of `facts`."""
+    _save(made, how)
     running = PackedProcess(made, name=made.parent.name)
     try:
         running.start()
@@ -174,7 +231,9 @@ def _loaded(made: Path, facts: dict[str, Any]) -> Schema:
         running.stop()
     for path in made.rglob("__pycache__"):
         shutil.rmtree(path)
-    return running.schema
+    facts["schema"] = running.schema
+    if running.about:
+        facts["about"] = running.about
 
 
 def _save(made: Path, facts: dict[str, Any]) -> None:

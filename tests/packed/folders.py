@@ -27,7 +27,7 @@ import sklearn
 from sklearn.datasets import load_iris
 from sklearn.naive_bayes import GaussianNB
 
-from mqinfer import Tensor
+from mqinfer import Reject, Tensor
 
 class Iris:
     """The same flowers learned with whatever scikit-learn there is."""
@@ -45,6 +45,8 @@ class Iris:
     def predict(self, x):
         if (x < 0).any():
             raise ValueError("no flower is smaller than nothing")
+        if (x > 99).any():
+            raise Reject("socket closed: no flower is so large")
         scores = self.model.predict_proba(x)
         by = f"{sklearn.__version__} {numpy.__version__}"
         return {"label": scores.argmax(1), "scores": scores, "by": [by] * len(x)}

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from mqinfer.adapters.tritonerrors import meaning_in_stream
+from mqinfer.errors import ModelRejected
 from mqinfer.inference.calls import ModelDied
-from mqinfer.packed import PackedDied, PackedError, PackedProcess
+from mqinfer.packed import PackedDied, PackedError, PackedProcess, PackedRejected
 
 ECHO = """
 import os, subprocess, sys, time
@@ -114,6 +115,59 @@ def test_a_batch_is_answered_as_the_class_says(make: Make) -> None:
     # One value an item has a side of its own, as config.pbtxt says.
     assert [one.decode() for one in answer["who"].ravel()] == ["ü"] * 3
     assert answer["who"].shape == (3, 1)
+
+
+REFUSING = """
+from mqinfer import Reject, Tensor
+
+class TooLarge(Reject):
+    pass
+
+class Model:
+    inputs = {"x": Tensor("float32", (), ge=0, description="of it")}
+    outputs = {"y": Tensor("float32", ())}
+
+    def predict(self, x):
+        what = x[0]
+        if what == 1:
+            raise Reject("too small\\nreally")
+        if what == 2:
+            raise TooLarge("2 m")
+        if what == 3:
+            raise KeyError("x")
+        if what == 4:
+            raise LookupError
+        if what == 5:
+            raise ValueError("Reject: no")
+        return x
+"""
+
+
+def test_what_it_raises_on_purpose_is_told_apart(make: Make) -> None:
+    process = make(REFUSING, rejects=["LookupError"])
+    process.start()
+    assert process.about == {
+        "doc": "", "inputs": {"x": {"ge": 0, "description": "of it"}}, "outputs": {},
+    }  # fmt: skip
+    said = {}
+    for what in (1, 2, 3, 4):
+        with pytest.raises(PackedRejected) as rejected:
+            process.run({"x": np.array([what], np.float32)})
+        said[what] = meaning_in_stream(str(rejected.value), "m", "there", said_by_model=True)
+        assert isinstance(said[what], ModelRejected)
+        # Our own server has the model's name before it.
+        again = meaning_in_stream(f"m: {rejected.value}", "m", "there", said_by_model=True)
+        assert (type(again), str(again)) == (ModelRejected, str(said[what]))
+    assert [str(one) for one in said.values()] == [
+        "too small\nreally", "TooLarge: 2 m", "KeyError: 'x'", "LookupError",
+    ]  # fmt: skip
+    with pytest.raises(PackedError) as failed:
+        process.run({"x": np.array([5], np.float32)})
+    assert not isinstance(failed.value, PackedRejected)
+    assert "ValueError: Reject: no (own.py, line 22)" in str(failed.value)
+    meant = meaning_in_stream(str(failed.value), "m", "there", said_by_model=True)
+    assert not isinstance(meant, ModelRejected)
+    assert process.run({"x": np.array([9], np.float32)})["y"].tolist() == [[9]]
 
 
 def test_annotations_say_it_too(make: Make) -> None:

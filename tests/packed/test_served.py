@@ -21,7 +21,7 @@ import pytest_asyncio
 
 from mqinfer import App, Message
 from mqinfer.adapters.triton import TritonClient
-from mqinfer.errors import ModelError
+from mqinfer.errors import ModelError, ModelRejected
 from mqinfer.inference.calls import ModelDied
 from mqinfer.packed import mlflow
 from mqinfer.packed.kinds import PythonClass
@@ -137,12 +137,19 @@ async def test_stages_ask_both_and_what_they_refuse_is_dead_alone(url: str, nats
     flowers = [Flower(sides=tuple(map(float, sides))) for sides in FLOWERS]
     async with Harness(app, settings) as harness:
         await harness.publish(*flowers * 5, Flower(sides=(-1.0, 0.0, 0.0, 0.0)))
+        await harness.publish(Flower(sides=(100.0, 1.0, 1.0, 1.0)))
         await harness.drain()
         verdicts = await harness.messages(Verdict)
         assert sorted(one.old for one in verdicts) == sorted(LABELS * 5)
         assert all(one.old == one.new for one in verdicts)
-        (letter,) = await harness.dead()
-        assert "no flower is smaller than nothing (iris.py, line 24)" in letter.reason
+        failed, rejected = sorted(await harness.dead(), key=lambda one: one.kind)
+        assert failed.kind == "failed"
+        assert "no flower is smaller than nothing (iris.py, line 24)" in failed.reason
+        # What the model says of an item is for whoever sent it, in its own words.
+        assert (rejected.kind, rejected.reason) == (
+            "rejected",
+            "socket closed: no flower is so large",
+        )
 
 
 async def test_a_bad_request_does_not_fail_its_neighbours(url: str) -> None:
@@ -151,6 +158,7 @@ async def test_a_bad_request_does_not_fail_its_neighbours(url: str) -> None:
         bad = client.infer(NEW, None, {"x": -FLOWERS}, timeout=60)
         *answers, refused = await asyncio.gather(*good, bad, return_exceptions=True)
     assert isinstance(refused, ModelError)
+    assert not isinstance(refused, ModelRejected)
     assert "no flower is smaller" in str(refused)
     for answer in answers:
         assert answer.outputs["label"].ravel().tolist() == LABELS  # type: ignore[union-attr]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import json
 import os
 import signal
@@ -103,6 +104,14 @@ class Tensor(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...]
+    ge: Any = None
+    le: Any = None
+    one_of: tuple[Any, ...] = ()
+    description: str = ""
+
+
+class Reject(Exception):
+    """An item can never be answered, and its sender is to know why; as `mqinfer.Reject`."""
 
 
 class Refused(Exception):
@@ -115,6 +124,27 @@ def declared(model: type) -> dict[str, Any]:
     Raises:
         Refused: they are not declared.
     """
+    return {
+        way: {name: _plain(way, name, one) for name, one in tensors.items()}
+        for way, tensors in _tensors(model).items()
+    }
+
+
+def about(model: type) -> dict[str, Any]:
+    """What a class says to people: its docstring, and of each tensor bounds and a description."""
+    words = (("ge", None), ("le", None), ("one_of", ()), ("description", ""))
+    found: dict[str, Any] = {"doc": inspect.cleandoc(model.__doc__ or "")}
+    for way, tensors in _tensors(model).items():
+        found[way] = {}
+        for name, one in tensors.items():
+            said = {word: getattr(one, word, none) for word, none in words}
+            told = {word: said[word] for word, none in words if said[word] != none}
+            if told:
+                found[way][name] = told
+    return found
+
+
+def _tensors(model: type) -> dict[str, Any]:
     predict = getattr(model, "predict", None)
     if not callable(predict):
         raise Refused(f"class {model.__name__} has no method `predict`")
@@ -132,10 +162,7 @@ def declared(model: type) -> dict[str, Any]:
                 f"class {model.__name__} does not say its {way}: "
                 f'{way} = {{"x": Tensor("float32", (4,))}}, by name, the shape that of one item'
             )
-    return {
-        way: {name: _plain(way, name, one) for name, one in tensors.items()}
-        for way, tensors in found.items()
-    }
+    return found
 
 
 def _annotated(hint: Any) -> Any:
@@ -146,7 +173,7 @@ def _annotated(hint: Any) -> Any:
 
 def _plain(way: str, name: str, one: Any) -> list[Any]:
     try:
-        dtype, shape = one if isinstance(one, (tuple, list)) else (one.dtype, one.shape)
+        dtype, shape = (one.dtype, one.shape) if hasattr(one, "dtype") else one
         if dtype not in ("string", "bytes"):
             dtype = np.dtype(dtype).name
         return [dtype, [int(side) for side in shape]]
@@ -166,7 +193,10 @@ class _Class:
         kind: Any = importlib.import_module(module)
         for part in name.split("."):
             kind = getattr(kind, part)
-        self.schema = told.get("schema") or declared(kind)
+        if "schema" in told:
+            self.schema, self.about = told["schema"], told.get("about", {})
+        else:
+            self.schema, self.about = declared(kind), about(kind)
         self.model = kind()
         if hasattr(self.model, "load"):
             self.model.load(folder / "files")
@@ -306,6 +336,19 @@ def told(error: BaseException) -> str:
     )
 
 
+def rejected(error: BaseException, names: frozenset[str]) -> str | None:
+    """What the sender of an item is told, if the model raised this to say that; else None.
+
+    It did if the error is of a class of one of these names, or derived from one. The text has the
+    name of the class before it, by which callers tell errors apart, but for a plain `Reject`.
+    """
+    kind = type(error)
+    if not any(base.__name__ in names for base in kind.__mro__):
+        return None
+    text = str(error)
+    return text if text and kind.__name__ == "Reject" else f"{kind.__name__}: {text}".rstrip(": ")
+
+
 def _exactly(of: socket.socket, count: int) -> bytearray:
     content = bytearray(count)
     view, position = memoryview(content), 0
@@ -328,9 +371,9 @@ def main(folder: Path, connection: socket.socket, life: int) -> None:
     threading.Thread(target=_end_with, args=(life,), name="life", daemon=True).start()
     os.dup2(2, 1)  # what a model prints is for the log
     if "mqinfer" not in sys.modules and importlib.util.find_spec("mqinfer") is None:
-        # So that a class may say `from mqinfer import Tensor`.
-        stand_in = types.ModuleType("mqinfer")
-        stand_in.Tensor = Tensor  # type: ignore[attr-defined]
+        # So that a class may say `from mqinfer import Reject, Tensor`.
+        stand_in: Any = types.ModuleType("mqinfer")
+        stand_in.Tensor, stand_in.Reject = Tensor, Reject
         sys.modules["mqinfer"] = stand_in
     try:
         facts = json.loads((folder / "packed.json").read_text())
@@ -339,14 +382,16 @@ def main(folder: Path, connection: socket.socket, life: int) -> None:
         traceback.print_exc()
         send(connection, {"error": told(error)})
         return
-    send(connection, {"schema": model.schema})
+    send(connection, {"schema": model.schema, "about": getattr(model, "about", {})})
+    rejects = frozenset(("Reject", *facts.get("rejects", ())))
     try:
         while True:
             _, inputs = receive(lambda count: _exactly(connection, count))
             try:
                 outputs = run(model, inputs)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the parent
-                send(connection, {"error": told(error)})
+                words = rejected(error, rejects)
+                send(connection, {"error": told(error)} if words is None else {"rejected": words})
             else:
                 send(connection, {}, outputs)
     except (EOFError, ConnectionError):

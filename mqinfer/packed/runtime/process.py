@@ -33,12 +33,21 @@ Arrays = dict[str, Any]
 # Seconds between two looks whether the process lives, while it is waited for: one that it started
 # may hold its end of the socket open.
 _LOOKS = 0.5
+# How the text of a `PackedRejected` begins; `mqinfer.adapters.tritonerrors` knows it.
+_REJECTED = "rejected by the model: "
 # Left out of the model's environment: they are about the Python and the libraries of the server.
 _NOT_ITS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
 class PackedError(Exception):
     """The model cannot be loaded, or refused what it was given; the process stays usable then."""
+
+
+class PackedRejected(PackedError):
+    """The model said of what it was given that it can never be answered.
+
+    Clients of a server know it by how its text begins, and take the rest for the model's words.
+    """
 
 
 class PackedDied(Exception):
@@ -59,12 +68,14 @@ class PackedProcess:
     Attributes:
         schema: `{"inputs": {name: [dtype, shape]}, "outputs": ...}`, shapes of one item; it is
             known when the process has started.
+        about: what the model's class says of itself to people, see `child.about`; so is this.
     """
 
     def __init__(self, folder: Path, *, name: str | None = None, start_timeout: float = 600.0):
         self.folder = Path(folder)
         self.name = name or f"{self.folder.parent.name} {self.folder.name}"
         self.schema: dict[str, Any] = {}
+        self.about: dict[str, Any] = {}
         self._start_timeout = start_timeout
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,7 +124,7 @@ class PackedProcess:
             if "error" in head:
                 self._end()
                 raise PackedError(f"model {self.name} cannot be loaded: {head['error']}")
-            self.schema = head["schema"]
+            self.schema, self.about = head["schema"], head["about"]
 
     def run(self, inputs: Mapping[str, Any]) -> Arrays:
         """Have a batch predicted, which may take any time.
@@ -127,7 +138,8 @@ class PackedProcess:
             Arrays by name, with as many items; those of texts hold str or bytes.
 
         Raises:
-            PackedError: the model refused the batch, or answered what it does not declare.
+            PackedRejected: the model says that something in the batch can never be answered.
+            PackedError: the model failed, or answered what it does not declare.
             PackedDied: the process is gone, or died of it.
         """
         with self._lock:
@@ -139,6 +151,8 @@ class PackedProcess:
             except OSError:
                 raise self._died() from None
             head, outputs = self._receive(None)
+        if "rejected" in head:
+            raise PackedRejected(_REJECTED + head["rejected"])
         if "error" in head:
             raise PackedError(f"model {self.name}: {head['error']}")
         return outputs
