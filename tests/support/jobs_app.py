@@ -2,9 +2,7 @@
 
     JOBS_KILL=25 python -m mqinfer worker tests.support.jobs_app:app
 
-dies at its 25th step: the moment before something is published, before it is known that it is
-stored, before a message is acknowledged, or before and after a blob is stored. What comes of a row
-follows from its number.
+dies at its 25th step; see `deaths`. What comes of a row follows from its number.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import os
 from dataclasses import replace
 
 from mqinfer import App, Context, Message, Reject, plan
-from mqinfer.adapters.blobstores.folder import FolderStore
 from mqinfer.backoff import Backoff
 from mqinfer.jobs import state
 from tests.support.deaths import dying
@@ -74,12 +71,4 @@ async def grade(leaf: Leaf) -> Grade:
 app.endpoint("grade", Photo, answers=Grade)
 
 if steps := int(os.environ.get("JOBS_KILL", "0")):
-    step = dying(steps)
-    put = FolderStore.put
-
-    async def put_one(self: FolderStore, path: str, data: bytes) -> None:
-        step()
-        await put(self, path, data)
-        step()
-
-    FolderStore.put = put_one  # type: ignore[method-assign]
+    dying(steps)

@@ -1,0 +1,60 @@
+"""Following, without a server: each answer is told once, wherever it is gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from mqinfer.requests import events
+from mqinfer.requests.events import Event
+from mqinfer.requests.following import follow
+from mqinfer.requests.state import Answer, Body, State
+from mqinfer.requests.watch import Watch
+
+A, B, C = (Answer(name, "grade", Body.of(b"{}", "")) for name in "ABC")
+ENDED = State("grade-1", "grade", 1.0, 2.0, 3.0, 1.0, "", status="succeeded", answers=(A, B, C))
+
+
+async def told(
+    stream: list[tuple[int, Event]], after: int = 0, behind: str | None = None
+) -> list[tuple[str, int, str]]:
+    """Kind, number and answer of what is told of the request, with this in the stream."""
+
+    async def look() -> State:
+        return ENDED
+
+    async def stored(first: int) -> AsyncIterator[tuple[int, bytes]]:
+        for number, event in stream:
+            if number >= first:
+                yield number, events.encode(event)
+
+    async def answers(state: State) -> tuple[Answer, ...]:
+        return state.answers
+
+    followed = follow(Watch(), ENDED, look, stored, answers, after, behind, lambda: 1.5)
+    return [(one.event, one.number, one.answer.id if one.answer else "") async for one in followed]
+
+
+async def test_what_the_stream_does_not_have_is_told_at_the_end() -> None:
+    stream = [(3, Event("answer", answer=B)), (4, Event("progress", 1, 2))]
+    whole = [("answer", 3, "B"), ("progress", 4, ""), ("answer", 4, "A"), ("answer", 4, "C")]
+    assert await told(stream) == [*whole, ("end", 4, "")]
+    assert await told(stream, 3) == [*whole[1:], ("end", 4, "")]
+    assert await told(stream, 4) == [*whole[2:], ("end", 4, "")]
+    assert await told(stream, 4, "A") == [*whole[3:], ("end", 4, "")]
+    assert await told(stream, 4, "C") == [("end", 4, "")]
+
+
+async def test_what_comes_behind_the_end_is_not_told_again() -> None:
+    """A tracker that stood still for a while has its events stored when all is told."""
+    stream = [(4, Event("progress", 1, 2))]
+    late = [(5, Event("answer", answer=A)), (6, Event("answer", answer=C))]
+    assert (await told(stream))[1:] == [("answer", 4, name) for name in "ABC"] + [("end", 4, "")]
+    for known, rest in (("A", "BC"), ("B", "C"), ("C", "")):
+        for behind in (late[:1], late[1:], late):
+            found = await told([*stream, *behind], 4, known)
+            assert found == [("answer", 4, name) for name in rest] + [("end", 4, "")]
+
+
+async def test_an_answer_that_nobody_gave_is_no_place() -> None:
+    stream = [(4, Event("progress", 1, 2))]
+    assert [one[2] for one in await told(stream, 4, "Z")] == ["A", "B", "C", ""]
