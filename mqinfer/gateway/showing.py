@@ -135,21 +135,18 @@ class Showing:
         followed = self._site.requests.follow(
             state.id, after=after, behind=answer, tenant=state.tenant
         )
-        last = after
         async with aclosing(followed):
             try:
                 async for one in followed:
-                    rest = one.answer is not None and one.number <= last
-                    last = max(last, one.number)
-                    yield _frame(one, rest)
+                    yield _frame(one)
             except RequestUnknown:
                 return  # it was forgotten: whoever comes again is told
 
 
-def _frame(one: Followed, rest: bool) -> Frame:
+def _frame(one: Followed) -> Frame:
     number = str(one.number)
     if one.answer is not None:
-        place = f"{number}+{one.answer.id}" if rest else number
+        place = f"{number}+{one.answer.id}" if one.rest else number
         return Frame("answer", views.encode(views.answer(one.answer)), place)
     if one.state is not None:
         told = views.summary(one.state, None)

@@ -33,6 +33,8 @@ class Followed:
         open: of progress, those that are not.
         answer: of an answer.
         state: of the end.
+        rest: of an answer that is told at the end, since the stream did not have it: it has the
+            number of the last event there, as all that are told with it.
     """
 
     event: Literal["progress", "answer", "end"]
@@ -41,6 +43,7 @@ class Followed:
     open: int = 0
     answer: Answer | None = None
     state: State | None = None
+    rest: bool = False
 
 
 class _Told:
@@ -79,7 +82,7 @@ class _Told:
         left = [answer for answer in answers if answer.id not in self._answers]
         known = [place for place, answer in enumerate(left, 1) if answer.id == self._behind]
         left = left[known[0] :] if known else left
-        return [Followed("answer", self.number, answer=answer) for answer in left]
+        return [Followed("answer", self.number, answer=answer, rest=True) for answer in left]
 
 
 async def follow(
