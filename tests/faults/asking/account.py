@@ -160,7 +160,8 @@ class Account:
             if ours:
                 self._offence("wrong", f"what is malformed became a request ({wish})", ours)
             return
-        if not told.ids or (_waits(told) and not told.status):
+        waits_on = not told.ids or (_waits(told) and not told.status)
+        if waits_on and not told.odd:  # else it gave up
             self._offence("forgotten", f"its client waits on ({wish})", ours)
         for identity in told.ids:
             if identity not in by_id:
