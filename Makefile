@@ -44,14 +44,17 @@ lint: setup  ## ruff, mypy and vulture
 	$(BIN)/mypy
 	$(BIN)/vulture
 
-faults: setup  ## 50,000 inputs under 100 faults, then a cluster losing leaders: 10 to 30 minutes
-	$(BIN)/python -m tests.faults --inputs 50000 --faults 100 --json .cache/faults.json --charts .cache
+ASKING := $(BIN)/python -m tests.faults.asking --requests 20000 --jobs 20 --faults 100 --json .cache/faults-requests.json
+
+faults: setup  ## 50,000 inputs under 100 faults, a cluster losing leaders, then 20,000 requests: half an hour
+	$(BIN)/python -m tests.faults --inputs 50000 --faults 100 --json .cache/faults.json --charts .cache; \
+		code=$$?; $(ASKING) && exit $$code
 
 faults-joins: setup  ## 2,500 roots of a join, 60,000 messages, under 50 kills and 5 of the server
 	$(BIN)/python -m tests.joins.kills --roots 2500 --kills 50 --server-kills 5
 
-faults-requests: setup  ## 2,000 requests under 40 kills of workers, 20 of who asks and 5 of the server
-	$(BIN)/python -m tests.requests.kills --requests 2000 --kills 40 --askers 20 --server-kills 5
+faults-requests: setup  ## its second half: 20,000 requests to gateways and 20 jobs under 100 faults
+	$(ASKING)
 
 faults-long: setup  ## 300,000 inputs under 500 faults, with the memory of every process: an hour or two
 	$(BIN)/python -m tests.faults --inputs 300000 --faults 500 --cluster-inputs 20000 --cluster-faults 60 --json .cache/faults-long.json --charts .cache

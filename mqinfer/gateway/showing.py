@@ -132,33 +132,21 @@ class Showing:
 
     async def _frames(self, state: State, after: int, answer: str | None) -> AsyncIterator[Frame]:
         """What comes of a request behind an event, and behind an answer with the same number."""
-        followed = self._site.requests.follow(state.id, after=after, tenant=state.tenant)
-        last, known = after, answer
-        held: list[Frame] = []  # not known to be new yet
+        followed = self._site.requests.follow(
+            state.id, after=after, behind=answer, tenant=state.tenant
+        )
         async with aclosing(followed):
             try:
                 async for one in followed:
-                    rest = one.answer is not None and one.number <= last
-                    last = max(last, one.number)
-                    frame = _frame(one, rest)
-                    if known is None:
-                        yield frame
-                    elif rest and one.answer is not None:
-                        held.append(frame)
-                        if one.answer.id == known:
-                            held, known = [], None
-                    else:
-                        for waiting in (*held, frame):
-                            yield waiting
-                        held, known = [], None if one.state is not None else known
+                    yield _frame(one)
             except RequestUnknown:
                 return  # it was forgotten: whoever comes again is told
 
 
-def _frame(one: Followed, rest: bool) -> Frame:
+def _frame(one: Followed) -> Frame:
     number = str(one.number)
     if one.answer is not None:
-        place = f"{number}+{one.answer.id}" if rest else number
+        place = f"{number}+{one.answer.id}" if one.rest else number
         return Frame("answer", views.encode(views.answer(one.answer)), place)
     if one.state is not None:
         told = views.summary(one.state, None)

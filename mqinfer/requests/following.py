@@ -33,6 +33,8 @@ class Followed:
         open: of progress, those that are not.
         answer: of an answer.
         state: of the end.
+        rest: of an answer that is told at the end, since the stream did not have it: it has the
+            number of the last event there, as all that are told with it.
     """
 
     event: Literal["progress", "answer", "end"]
@@ -41,20 +43,28 @@ class Followed:
     open: int = 0
     answer: Answer | None = None
     state: State | None = None
+    rest: bool = False
 
 
 class _Told:
-    """What was told, so that nothing is told twice, and progress never goes backwards."""
+    """What was told, so that nothing is told twice, and progress never goes backwards.
 
-    def __init__(self, after: int):
+    Args:
+        after: number of the last event that is known.
+        behind: id of the last answer that is known, of those that were told at the end.
+    """
+
+    def __init__(self, after: int, behind: str | None):
         self.number = 0
         self._after = after
+        self._behind = behind
         self._answers: set[str] = set()
         self._settled = -1
 
     def take(self, number: int, event: Event) -> Followed | None:
         """An event to be told, or None."""
-        if number <= self.number:
+        late = self._behind is not None and number > self._after  # it was told at the end
+        if number <= self.number or late:
             return None
         self.number = number
         if event.answer is not None:
@@ -69,11 +79,10 @@ class _Told:
 
     def rest(self, answers: tuple[Answer, ...]) -> list[Followed]:
         """Answers that were not told."""
-        return [
-            Followed("answer", self.number, answer=answer)
-            for answer in answers
-            if answer.id not in self._answers
-        ]
+        left = [answer for answer in answers if answer.id not in self._answers]
+        known = [place for place, answer in enumerate(left, 1) if answer.id == self._behind]
+        left = left[known[0] :] if known else left
+        return [Followed("answer", self.number, answer=answer, rest=True) for answer in left]
 
 
 async def follow(
@@ -83,6 +92,7 @@ async def follow(
     stored: Callable[[int], AsyncIterator[tuple[int, bytes]]],
     answers: Callable[[State], Awaitable[tuple[Answer, ...]]],
     after: int,
+    behind: str | None,
     now: Callable[[], float],
 ) -> AsyncGenerator[Followed]:
     """The events of a request; see `Requests.follow`.
@@ -94,9 +104,12 @@ async def follow(
         stored: numbers and data of the events of the stream, from one number on.
         answers: of a request that has ended.
         after: the last event that is known.
+        behind: the last answer that is known, of those that have the number of that event: it was
+            told at the end, where all were that the stream did not have then. What a slow tracker
+            has put there since is passed over.
         now: seconds since the epoch.
     """
-    told = _Told(after)
+    told = _Told(after, None if state.open else behind)
     read = True  # the stream, for what was before, or is missing
     while True:
         try:

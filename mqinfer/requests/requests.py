@@ -291,13 +291,15 @@ class Requests:
         return states.decode_answers(await self._store.get(state.stored))
 
     async def follow(
-        self, identity: str, *, after: int = 0, tenant: str = ""
+        self, identity: str, *, after: int = 0, behind: str | None = None, tenant: str = ""
     ) -> AsyncGenerator[Followed]:
         """What comes of a request, as it comes: progress, every answer once, and at last its end.
 
         Args:
             identity: of the request.
             after: go on behind the event with this number; 0 is from the beginning.
+            behind: and behind the answer with this id, of those told at the end, which all have the
+                same number.
             tenant: who asks.
 
         Raises:
@@ -319,7 +321,10 @@ class Requests:
 
             where = places.pushed_event(self.app, root)
             async with self._core.listen(where, watch.heard_event):
-                async for one in follow(watch, state, look, stored, self.answers, after, self._now):
+                followed = follow(
+                    *(watch, state, look, stored, self.answers, after, behind), self._now
+                )
+                async for one in followed:
                     yield one
 
     async def _events(self, root: Root, first: int) -> AsyncIterator[tuple[int, bytes]]:

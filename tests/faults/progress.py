@@ -15,14 +15,15 @@ class Progress:
     Args:
         inputs: of the run.
         faults: of the run.
+        what: the inputs are called.
     """
 
-    def __init__(self, inputs: int, faults: int):
+    def __init__(self, inputs: int, faults: int, what: str = "inputs"):
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        self._inputs, self._faults = inputs, faults
+        self._inputs, self._faults, self._what = inputs, faults, what
         self._began = time.monotonic()
         self._next = self._began + LINE
         self._bar: Bar | None = None
@@ -54,9 +55,8 @@ class Progress:
             faults: that have happened.
             doing: what goes on now.
         """
-        text = (
-            f"{published:,} of {self._inputs:,} inputs, {faults} of {self._faults} faults: {doing}"
-        )
+        far = f"{published:,} of {self._inputs:,} {self._what}"
+        text = f"{far}, {faults} of {self._faults} faults: {doing}"
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=published, description=text)

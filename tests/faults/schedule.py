@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 from collections import Counter
@@ -15,10 +14,9 @@ import structlog
 from mqinfer import plan
 from mqinfer.errors import Unavailable
 
-from . import model
+from . import blows, model
 from .ordinary import ACK_WAIT
 from .pipeline import PATIENCE, app
-from .processes import until
 from .worker import HANDLERS, POINTS, SINKS
 
 if TYPE_CHECKING:
@@ -124,46 +122,23 @@ class Faults:
 
     async def _at_point(self, point: str) -> bool:
         slot = await self._worker(POINTS[point])
-        async with slot.held:
-            return await self._armed(slot, point)
-
-    async def _armed(self, slot: Slot, point: str) -> bool:
-        pid = slot.pid
         # Few batches hold what many single messages do.
         batches = "of a batch" in point or "insert" in point
-        slot.arm(point, self._rng.randint(1, 3 if batches else 40))
-        for _ in range(60):
-            try:
-                await until(lambda: slot.pid != pid, 0.5)
-            except TimeoutError:
-                self._run.release()  # it had nothing to do
-            else:
-                return True
-        return False  # still armed: it dies there when it passes
+        passage = self._rng.randint(1, 3 if batches else 40)
+        return await blows.die_at(slot, point, passage, self._run.release)
 
     async def _kill(self) -> bool:
         return (await self._worker()).signal(signal.SIGKILL)
 
     async def _terminate(self) -> bool:
-        slot = await self._worker()
-        async with slot.held:
-            pid = slot.pid
-            slot.signal(signal.SIGTERM)
-            await until(lambda: slot.pid != pid, 120)
-        return True
+        return await blows.terminate(await self._worker())
 
     async def _freeze(self) -> bool:
-        return await self._stand_still(ACK_WAIT * self._rng.uniform(1.3, 2.0))
+        slot = await self._worker()
+        return await blows.stand_still(slot, ACK_WAIT * self._rng.uniform(1.3, 2.0))
 
     async def _hesitate(self) -> bool:
-        return await self._stand_still(self._rng.uniform(0.1, 1.0))
-
-    async def _stand_still(self, seconds: float) -> bool:
-        slot = await self._worker()
-        async with slot.held:
-            slot.signal(signal.SIGSTOP)
-            await asyncio.sleep(seconds)
-            return slot.signal(signal.SIGCONT)
+        return await blows.stand_still(await self._worker(), self._rng.uniform(0.1, 1.0))
 
     async def _kill_producer(self) -> bool:
         return self._run.producer.signal(signal.SIGKILL)
@@ -172,16 +147,15 @@ class Faults:
 
     async def _kill_nats(self) -> bool:
         servers = self._run.servers
-        await servers.restart(self._rng.choice(servers.nats), self._rng.uniform(0.0, 4.0))
+        await blows.restart(self._rng.choice(servers.nats), self._rng.uniform(0.0, 4.0))
         return True
 
     async def _kill_triton(self) -> bool:
-        await self._run.servers.restart(self._run.servers.triton, self._rng.uniform(0.0, 3.0))
+        await blows.restart(self._run.servers.triton, self._rng.uniform(0.0, 3.0))
         return True
 
     async def _kill_clickhouse(self) -> bool:
-        servers = self._run.servers
-        await servers.restart(servers.clickhouse, self._rng.uniform(0.0, 3.0))
+        await blows.restart(self._run.servers.clickhouse, self._rng.uniform(0.0, 3.0))
         return True
 
     async def _kill_leader(self) -> bool:
@@ -197,19 +171,12 @@ class Faults:
         server = next((s for s in run.servers.nats if s.server_name == name), None)
         if server is None:
             return False
-        await run.servers.restart(server, self._rng.uniform(2.0, 8.0))
+        await blows.restart(server, self._rng.uniform(2.0, 8.0))
         return True
 
     async def _freeze_server(self) -> bool:
         server = self._rng.choice(self._run.servers.every)
-        if server.pid is None:
-            return False
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
-            await asyncio.sleep(ACK_WAIT * self._rng.uniform(1.3, 2.5))
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
-        return True
+        return await blows.freeze(server, ACK_WAIT * self._rng.uniform(1.3, 2.5))
 
     # --- a model ------------------------------------------------------------------------------
 
@@ -245,10 +212,7 @@ class Faults:
         proxy = self._run.proxy
         if proxy is None:
             return False
-        hanging = proxy.hang()
-        await asyncio.sleep(ACK_WAIT * self._rng.uniform(1.5, 2.5))
-        proxy.drop()
-        return hanging > 0
+        return await blows.half_open(proxy, ACK_WAIT * self._rng.uniform(1.5, 2.5))
 
     async def _fill_stream(self) -> bool:
         observer = self._run.observer

@@ -97,13 +97,6 @@ class Servers:
             "MQINFER_LOG_FORMAT": "console",
         }
 
-    async def restart(self, server: Server, away: float) -> None:
-        """Kill a server; `away` seconds later start it on the same port with the same data."""
-        server.kill()
-        await asyncio.sleep(away)
-        await server.start()
-        await server.wait_ready(120)
-
 
 class Observer:
     """A connection of the harness itself, to ask and to meddle as an operator would.

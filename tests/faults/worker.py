@@ -27,6 +27,7 @@ from mqinfer.tables import intotable, packsintotable
 
 from . import pipeline
 from .counters import Counters
+from .fuse import Fuse
 from .ordinary import ACK_WAIT
 
 SINKS = ("sink-answer", "sink-oddity", "sink-word")
@@ -40,40 +41,6 @@ POINTS = {
     "between insert and ack": SINKS,
     "in the middle of the acks of an insert": SINKS,
 }
-
-
-class Fuse:
-    """Kills this process at the n-th passage of one point."""
-
-    def __init__(self, counters: Counters):
-        self._counters = counters
-        self._point: str | None = None
-        self._left = 0
-
-    def arm(self, text: str) -> None:
-        """From now on the `n`-th passage of the point is the last ("n point")."""
-        left, _, point = text.partition(" ")
-        self._left, self._point = int(left), point
-
-    def passes(self, point: str) -> None:
-        """The process is at a point."""
-        if point != self._point:
-            return
-        self._left -= 1
-        if self._left <= 0:
-            self.burn()
-
-    def reached(self, point: str) -> bool:
-        """Like `passes`, for a point whose death comes a little later."""
-        if point != self._point:
-            return False
-        self._left -= 1
-        return self._left <= 0
-
-    def burn(self) -> None:
-        """Die here."""
-        self._counters.add("reached")
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def install(fuse: Fuse, counters: Counters) -> None:
@@ -149,7 +116,7 @@ def install(fuse: Fuse, counters: Counters) -> None:
 
 async def _run(stages: list[str], folder: Path, slot: str) -> None:
     counters = Counters(folder / f"{slot}.counters")
-    fuse = Fuse(counters)
+    fuse = Fuse(lambda: counters.add("reached"))
     install(fuse, counters)
     # The sink's own limits are for production; here a message comes back within seconds.
     plan.SINK_LIMITS = dataclasses.replace(plan.SINK_LIMITS, ack_wait=ACK_WAIT, batch_wait=0.2)

@@ -8,47 +8,30 @@ Every row is to end once, with exactly what the truth says, in the order of the 
 
 from __future__ import annotations
 
-import argparse
-import asyncio
 import json
-import random
-import signal
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mqinfer.blob import BlobStore
 from mqinfer.jobs.job import Job
-from mqinfer.settings import Settings
-from mqinfer.stack import NatsServer
-from mqinfer.testing import Harness, until
-from tests.joins.kills import Fleet
+from mqinfer.testing import until
+from tests.support import kills
 from tests.support.jobs_app import Grade, Photo, app, truth
+from tests.support.kills import Deaths
 
 
 @dataclass
-class Plan:
+class Plan(Deaths):
     """What is done.
 
     Attributes:
         jobs: that are submitted.
         rows: of each.
-        kills: of workers, each between two steps.
-        server_kills: of NATS.
-        steps: the least and the most that a worker takes before it dies.
-        workers: at once.
-        seed: of what is random.
     """
 
     jobs: int
     rows: int
-    kills: int
-    server_kills: int = 0
-    steps: tuple[int, int] = (1, 40)
-    workers: int = 2
-    seed: int = 0
 
 
 async def through(plan: Plan, folder: Path, timeout: float) -> dict[str, Any]:
@@ -57,38 +40,17 @@ async def through(plan: Plan, folder: Path, timeout: float) -> dict[str, Any]:
     Raises:
         AssertionError: a job has not ended, or a row not with the truth, or not once.
     """
-    server = NatsServer(folder / "nats", log=folder / "nats.log")
-    await server.start()
-    try:
-        await server.wait_ready(60)
-        settings = Settings.load({}, nats_url=server.url, blobs=str(folder / "blobs"), grace=5.0)
-        async with Harness(app, settings) as harness:
-            return await _through(plan, harness, server, timeout)
-    finally:
-        await server.stop()
+    async with kills.grounds(plan, app, folder) as grounds:
+        harness = grounds.harness
+        numbers = [range(at * plan.rows, (at + 1) * plan.rows) for at in range(plan.jobs)]
+        jobs = [await harness.client.submit("grade", [Photo(n) for n in one]) for one in numbers]
+        async with grounds.fleet("jobs") as fleet:
 
+            async def all_ended() -> bool:
+                ended = [(await job.status()).status != "open" for job in jobs]
+                return all(ended) and fleet.deaths >= plan.kills
 
-async def _through(
-    plan: Plan, harness: Harness, server: NatsServer, timeout: float
-) -> dict[str, Any]:
-    began = time.monotonic()
-    fleet = Fleet(plan, harness.settings, "jobs")
-    pick = random.Random(plan.seed + 1)
-    numbers = [range(at * plan.rows, (at + 1) * plan.rows) for at in range(plan.jobs)]
-    jobs = [await harness.client.submit("grade", [Photo(n) for n in one]) for one in numbers]
-    async with asyncio.TaskGroup() as group:
-        group.create_task(fleet.run())
-
-        async def all_ended() -> bool:
-            ended = [(await job.status()).status != "open" for job in jobs]
-            return all(ended) and fleet.deaths >= plan.kills
-
-        try:
-            for _ in range(plan.server_kills):
-                await asyncio.sleep(pick.uniform(1.0, 4.0))
-                server.kill()
-                await server.start()
-                await server.wait_ready(60)
+            await grounds.kill_server()
             await until(all_ended, "the end of each job", timeout)
             for job, one in zip(jobs, numbers, strict=True):
                 await _compare(harness.client.blobs, job, one)
@@ -99,17 +61,13 @@ async def _through(
             await until(all_ended, "the end of each job's second round", timeout)
             for job, one in zip(jobs, numbers, strict=True):
                 await _compare(harness.client.blobs, job, one)
-        finally:
-            fleet.stop()
-    assert {letter.kind for letter in await harness.dead()} <= {"rejected"}
-    return {
-        "jobs": plan.jobs,
-        "rows": plan.jobs * plan.rows,
-        "kills": fleet.ends[-signal.SIGKILL],
-        "server kills": plan.server_kills,
-        "tried again": len(again),
-        "seconds": round(time.monotonic() - began, 1),
-    }
+        assert {letter.kind for letter in await harness.dead()} <= {"rejected"}
+        return {
+            "jobs": plan.jobs,
+            "rows": plan.jobs * plan.rows,
+            "tried again": len(again),
+            **grounds.facts(fleet),
+        }
 
 
 async def _compare(store: BlobStore, job: Job, numbers: range) -> None:
@@ -142,23 +100,15 @@ async def compare_files(store: BlobStore, job: Job, numbers: range) -> None:
 
 def main() -> None:
     """From the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=4)
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--server-kills", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--timeout", type=float, default=3600)
-    asked = parser.parse_args()
-    most = max(40, 20 * asked.jobs * asked.rows // max(1, asked.kills))
+    asked = kills.arguments(__doc__, jobs=4, rows=2000, kills=40).parse_args()
     plan = Plan(
-        *(asked.jobs, asked.rows, asked.kills, asked.server_kills),
-        steps=(1, most),
+        *(asked.jobs, asked.rows),
+        kills=asked.kills,
+        server_kills=asked.server_kills,
+        steps=(1, max(40, 20 * asked.jobs * asked.rows // max(1, asked.kills))),
         seed=asked.seed,
     )
-    print(f"seed {plan.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(asyncio.run(through(plan, Path(folder), asked.timeout))), flush=True)
+    kills.run(through, plan, asked.timeout)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,11 @@ Every request is to end once, with exactly what the truth says.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import os
 import random
 import signal
 import sys
-import tempfile
-import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,35 +21,25 @@ from mqinfer.requests import state as states
 from mqinfer.requests.listing import listed
 from mqinfer.requests.state import State
 from mqinfer.settings import Settings
-from mqinfer.stack import NatsServer
-from mqinfer.testing import Harness, until
-from tests.joins.kills import ROOT, Fleet
+from mqinfer.testing import until
+from tests.support import kills
+from tests.support.kills import Deaths
 from tests.support.requests_app import Grade, app, truth
 
 
 @dataclass
-class Plan:
+class Plan(Deaths):
     """What is done.
 
     Attributes:
         requests: that are asked.
-        kills: of workers, each between two steps.
-        askers: of who asks, each between two steps.
-        server_kills: of NATS.
-        steps: the least and the most that a worker takes before it dies.
-        asker_steps: so for who asks.
-        workers: at once.
-        seed: of what is random.
+        askers: kills of who asks, each between two steps.
+        asker_steps: the least and the most that one takes before it dies.
     """
 
     requests: int
-    kills: int
     askers: int
-    server_kills: int = 0
-    steps: tuple[int, int] = (1, 40)
     asker_steps: tuple[int, int] = (1, 12)
-    workers: int = 2
-    seed: int = 0
 
 
 async def through(plan: Plan, folder: Path, timeout: float) -> dict[str, Any]:
@@ -62,23 +48,6 @@ async def through(plan: Plan, folder: Path, timeout: float) -> dict[str, Any]:
     Raises:
         AssertionError: a request has not ended, or not with the truth, or ended twice.
     """
-    server = NatsServer(folder / "nats", log=folder / "nats.log")
-    await server.start()
-    try:
-        await server.wait_ready(60)
-        settings = Settings.load({}, nats_url=server.url, blobs=str(folder / "blobs"), grace=5.0)
-        async with Harness(app, settings) as harness:
-            return await _through(plan, harness, server, timeout)
-    finally:
-        await server.stop()
-
-
-async def _through(
-    plan: Plan, harness: Harness, server: NatsServer, timeout: float
-) -> dict[str, Any]:
-    began = time.monotonic()
-    fleet = Fleet(plan, harness.settings, "requests")
-    pick = random.Random(plan.seed + 1)
     ends: dict[str, set[bytes]] = {}
 
     def pushed(_subject: str, data: bytes, _header: bytes) -> None:
@@ -86,47 +55,40 @@ async def _through(
         if not state.open:
             ends.setdefault(state.id, set()).add(data)
 
-    core, streams = harness.services.core, harness.services.streams
-    assert core is not None
-    assert streams is not None
-    async with (
-        core.listen(f"requests.{app.name}.push.*.*.state", pushed),
-        asyncio.TaskGroup() as group,
-    ):
-        group.create_task(fleet.run())
-        asking = group.create_task(_ask(plan, harness.settings))
+    async with kills.grounds(plan, app, folder) as grounds:
+        harness = grounds.harness
+        core, streams = harness.services.core, harness.services.streams
+        assert core is not None
+        assert streams is not None
+        async with (
+            core.listen(f"requests.{app.name}.push.*.*.state", pushed),
+            grounds.fleet("requests") as fleet,
+            asyncio.TaskGroup() as group,
+        ):
+            asking = group.create_task(_ask(plan, harness.settings))
 
-        async def all_ended() -> bool:
-            found = [one async for one in listed(app, streams)]
-            done = len(found) == plan.requests and not any(one.open for one in found)
-            return done and asking.done() and fleet.deaths >= plan.kills
+            async def all_ended() -> bool:
+                found = [one async for one in listed(app, streams)]
+                done = len(found) == plan.requests and not any(one.open for one in found)
+                return done and asking.done() and fleet.deaths >= plan.kills
 
-        try:
-            for _ in range(plan.server_kills):
-                await asyncio.sleep(pick.uniform(1.0, 4.0))
-                server.kill()
-                await server.start()
-                await server.wait_ready(60)
+            await grounds.kill_server()
             await until(all_ended, "the end of each request", timeout)
-        finally:
-            fleet.stop()
-    await harness.drain()  # nothing is left that could lead to another end
-    found = {one.id: one async for one in listed(app, streams)}
-    ids, deaths = asking.result()
-    for n, identity in ids.items():
-        _compare(n, found[identity])
-        assert len(ends.get(identity, ())) <= 1, f"request {n} has ended twice"
-        assert ends.get(identity, set()) <= {states.encode(found[identity])}
-    assert len(ids) == len(found) == plan.requests
-    assert {letter.kind for letter in await harness.dead()} <= {"rejected"}
-    return {
-        "requests": plan.requests,
-        "ends": dict(Counter(one.status for one in found.values())),
-        "kills": fleet.ends[-signal.SIGKILL],
-        "askers killed": deaths,
-        "server kills": plan.server_kills,
-        "seconds": round(time.monotonic() - began, 1),
-    }
+        await harness.drain()  # nothing is left that could lead to another end
+        found = {one.id: one async for one in listed(app, streams)}
+        ids, deaths = asking.result()
+        for n, identity in ids.items():
+            _compare(n, found[identity])
+            assert len(ends.get(identity, ())) <= 1, f"request {n} has ended twice"
+            assert ends.get(identity, set()) <= {states.encode(found[identity])}
+        assert len(ids) == len(found) == plan.requests
+        assert {letter.kind for letter in await harness.dead()} <= {"rejected"}
+        return {
+            "requests": plan.requests,
+            "ends": dict(Counter(one.status for one in found.values())),
+            "askers killed": deaths,
+            **grounds.facts(fleet),
+        }
 
 
 def _compare(n: int, state: State) -> None:
@@ -142,7 +104,7 @@ async def _ask(plan: Plan, settings: Settings) -> tuple[dict[int, str], int]:
     pick = random.Random(plan.seed + 2)
     ids: dict[int, str] = {}
     left, deaths = plan.askers, 0
-    environ = {**os.environ, "MQINFER_NATS_URL": settings.nats_url, "MQINFER_BLOBS": settings.blobs}
+    environ = kills.environ(settings)
     while len(ids) < plan.requests:
         # One that died asks its last one again, and goes on.
         first = max(0, len(ids) - 1)
@@ -150,7 +112,7 @@ async def _ask(plan: Plan, settings: Settings) -> tuple[dict[int, str], int]:
         left -= bool(steps)
         asker = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.support.asker", str(first), str(plan.requests)),
-            cwd=ROOT,
+            cwd=kills.ROOT,
             env={**environ, "REQUESTS_KILL": str(steps)},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -171,23 +133,15 @@ async def _ask(plan: Plan, settings: Settings) -> tuple[dict[int, str], int]:
 
 def main() -> None:
     """From the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--askers", type=int, default=20)
-    parser.add_argument("--server-kills", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--timeout", type=float, default=3600)
-    asked = parser.parse_args()
+    asked = kills.arguments(__doc__, requests=2000, kills=40, askers=20).parse_args()
     plan = Plan(
-        *(asked.requests, asked.kills, asked.askers, asked.server_kills),
+        *(asked.requests, asked.askers, (1, max(12, 4 * asked.requests // max(1, asked.askers)))),
+        kills=asked.kills,
+        server_kills=asked.server_kills,
         steps=(1, max(40, 400 * asked.requests // max(1, asked.kills))),
-        asker_steps=(1, max(12, 4 * asked.requests // max(1, asked.askers))),
         seed=asked.seed,
     )
-    print(f"seed {plan.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(asyncio.run(through(plan, Path(folder), asked.timeout))), flush=True)
+    kills.run(through, plan, asked.timeout)
 
 
 if __name__ == "__main__":

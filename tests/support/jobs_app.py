@@ -2,19 +2,15 @@
 
     JOBS_KILL=25 python -m mqinfer worker tests.support.jobs_app:app
 
-dies at its 25th step: the moment before something is published, before it is known that it is
-stored, before a message is acknowledged, or before and after a blob is stored. What comes of a row
-follows from its number.
+dies at its 25th step; see `deaths`. What comes of a row follows from its number.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 from mqinfer import App, Context, Message, Reject, plan
-from mqinfer.adapters.blobstores.folder import FolderStore
 from mqinfer.backoff import Backoff
 from mqinfer.jobs import state
 from tests.support.deaths import dying
@@ -75,23 +71,4 @@ async def grade(leaf: Leaf) -> Grade:
 app.endpoint("grade", Photo, answers=Grade)
 
 if steps := int(os.environ.get("JOBS_KILL", "0")):
-    step = dying(steps)
-    put, put_pieces = FolderStore.put, FolderStore.put_pieces
-
-    async def put_one(self: FolderStore, path: str, data: bytes) -> None:
-        step()
-        await put(self, path, data)
-        step()
-
-    async def put_some(self: FolderStore, path: str, pieces: AsyncIterator[bytes]) -> None:
-        async def each() -> AsyncIterator[bytes]:
-            async for piece in pieces:
-                step()
-                yield piece
-
-        step()
-        await put_pieces(self, path, each())
-        step()
-
-    FolderStore.put = put_one  # type: ignore[method-assign]
-    FolderStore.put_pieces = put_some  # type: ignore[method-assign]
+    dying(steps)
