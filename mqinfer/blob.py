@@ -95,6 +95,14 @@ async def put_pieces(store: BlobStore, path: str, pieces: AsyncIterator[bytes]) 
         await store.put(path, b"".join([piece async for piece in pieces]))
 
 
+@runtime_checkable
+class Dropping(Protocol):
+    """A `BlobStore` that can drop what it has."""
+
+    async def drop(self, path: str) -> None:
+        """Drop what is under `path`; where nothing is, nothing happens; errors as of `put`."""
+
+
 # Of the clients that are open.
 stores: Opened[BlobStore] = Opened()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mqinfer.errors import ConfigurationError
+from mqinfer.jobs.accepting import KEEP, LASTS, Terms
 from mqinfer.jobs.job import Job
-from mqinfer.jobs.jobs import KEEP, LASTS, Jobs, Terms
+from mqinfer.jobs.jobs import Jobs
 from mqinfer.times import parse_duration
 
 if TYPE_CHECKING:

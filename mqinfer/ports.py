@@ -415,12 +415,15 @@ Heard = Callable[[str, bytes, bytes], None]
 class Core(Protocol):
     """What NATS does without a stream: whoever listens hears it, and nobody else ever does."""
 
-    def listen(self, subject: str, heard: Heard) -> AbstractAsyncContextManager[None]:
+    def listen(
+        self, subject: str, heard: Heard, again: Callable[[], None] | None = None
+    ) -> AbstractAsyncContextManager[None]:
         """Listen while inside; also again after a reconnection, without what came meanwhile.
 
         Args:
             subject: with wildcards.
             heard: called on the event loop; must not raise or block.
+            again: called after a reconnection, in the same way.
 
         Raises:
             Unavailable: the connection is closed.

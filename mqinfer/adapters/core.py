@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,9 @@ class CoreNats:
         self._client = client
 
     @asynccontextmanager
-    async def listen(self, subject: str, heard: Heard) -> AsyncIterator[None]:
+    async def listen(
+        self, subject: str, heard: Heard, again: Callable[[], None] | None = None
+    ) -> AsyncIterator[None]:
         """Listen while inside; see `Core.listen`."""
 
         def raw(where: bytes, _reply: bytes, data: bytes, header: bytes | None) -> None:
@@ -33,9 +35,13 @@ class CoreNats:
         if self._client.is_closed:
             raise Unavailable("the connection to NATS is closed for good")
         subscription = await self._client.subscribe_direct(subject, raw)
+        if again is not None:
+            self._client.renewed.add(again)
         try:
             yield
         finally:
+            if again is not None:
+                self._client.renewed.discard(again)
             await self._client.unsubscribe_direct(subscription)
 
     def say(self, subject: str, payload: bytes = b"") -> None:

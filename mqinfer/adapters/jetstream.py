@@ -151,6 +151,8 @@ class JetStream:
         for pull in self._pulls:
             pull.reset("reconnected")
         self.publisher.on_reconnect()
+        for again in tuple(self._client.renewed):
+            again()
 
     def _on_closed(self) -> None:
         self._closed.set()

@@ -70,6 +70,7 @@ class LeanClient(Client):
         self._nobody: asyncio.Future[Any] | None = None
         self._nothing: asyncio.Queue[Any] = asyncio.Queue()
         self._denials: dict[str, set[asyncio.Future[str]]] = {}
+        self.renewed: set[Callable[[], None]] = set()  # who is told of a reconnection
 
     async def subscribe_direct(self, subject: str, handler: RawHandler) -> Subscription:
         """Subscribe; `handler` runs on the read loop for every message and must not block."""

@@ -15,10 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mqinfer.errors import BlobError, RequestUnknown, Unavailable
-from mqinfer.gateway import answers, openapi, page, schemas, signing, views, webhooks
+from mqinfer.errors import BlobError, JobUnknown, RequestUnknown, Unavailable
+from mqinfer.gateway import answers, expecting, openapi, page, schemas, signing, views, webhooks
 from mqinfer.gateway.asking import Asking
 from mqinfer.gateway.bodies import Gone
+from mqinfer.gateway.files import Files
+from mqinfer.gateway.jobs.showing import ShowingJobs
+from mqinfer.gateway.jobs.submitting import Submitting
 from mqinfer.gateway.problems import Problem, away, not_found
 from mqinfer.gateway.showing import Showing
 from mqinfer.gateway.static import Pages
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.gateway")
 
 _Handler = Callable[[Request, Tenant], Awaitable[Any]]
-_Part = TypeVar("_Part", Asking, Showing)
+_Part = TypeVar("_Part", Asking, Showing, Files, Submitting, ShowingJobs)
 _ALLOWED = (
     "Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID",
     "Prefer", "X-API-Key",
@@ -76,8 +79,7 @@ class Front:
         now: Callable[[], float],
     ):
         self._site: Site | None = None
-        self._asking: Asking | None = None
-        self._showing: Showing | None = None
+        self._parts: dict[type, Any] = {}  # what answers, once NATS was reached
         self.waiting_for: Callable[[], str | None] = lambda: None
         self._app = app
         self._options = options
@@ -92,27 +94,42 @@ class Front:
     def open(self, site: Site) -> None:
         """Let requests in: NATS was reached."""
         self._site = site
-        self._asking, self._showing = Asking(site), Showing(site)
+        parts = (Asking(site), Showing(site), Files(site), Submitting(site), ShowingJobs(site))
+        self._parts = {type(part): part for part in parts}
 
     def asgi(self) -> ASGIApp:
         """The application."""
 
-        def asking(call: Callable[[Asking, Request, Tenant], Awaitable[Any]]) -> _Handler:
-            return lambda request, tenant: call(self._opened(self._asking), request, tenant)
+        def by(
+            kind: type[_Part], call: Callable[[_Part, Request, Tenant], Awaitable[Any]]
+        ) -> _Handler:
+            return lambda request, tenant: call(self._opened(kind), request, tenant)
 
-        def showing(call: Callable[[Showing, Request, Tenant], Awaitable[Any]]) -> _Handler:
-            return lambda request, tenant: call(self._opened(self._showing), request, tenant)
-
-        one = "/v1/requests/{id}"
+        one, job = "/v1/requests/{id}", "/v1/jobs/{id}"
         routes: list[BaseRoute] = [
             self._route("/v1/endpoints", self._endpoints),
             self._route("/v1/endpoints/{name}", self._endpoint),
-            self._route("/v1/endpoints/{name}/requests", POST=asking(Asking.ask)),
-            self._route("/v1/files", POST=asking(Asking.upload)),
-            self._route(one, showing(Showing.show), DELETE=showing(Showing.forget)),
-            self._route(f"{one}/result", showing(Showing.result)),
-            self._route(f"{one}/events", showing(Showing.events)),
-            self._route(f"{one}/cancel", POST=showing(Showing.cancel)),
+            self._route("/v1/endpoints/{name}/requests", POST=by(Asking, Asking.ask)),
+            self._route("/v1/files", POST=by(Files, Files.upload)),
+            self._route(one, by(Showing, Showing.show), DELETE=by(Showing, Showing.forget)),
+            self._route(f"{one}/result", by(Showing, Showing.result)),
+            self._route(f"{one}/events", by(Showing, Showing.events)),
+            self._route(f"{one}/cancel", POST=by(Showing, Showing.cancel)),
+            self._route(
+                "/v1/jobs",
+                by(ShowingJobs, ShowingJobs.listed),
+                POST=by(Submitting, Submitting.submit),
+            ),
+            self._route(
+                job,
+                by(ShowingJobs, ShowingJobs.show),
+                DELETE=by(ShowingJobs, ShowingJobs.forget),
+            ),
+            self._route(f"{job}/events", by(ShowingJobs, ShowingJobs.events)),
+            self._route(f"{job}/results", by(ShowingJobs, ShowingJobs.results)),
+            self._route(f"{job}/errors", by(ShowingJobs, ShowingJobs.errors)),
+            self._route(f"{job}/cancel", POST=by(ShowingJobs, ShowingJobs.cancel)),
+            self._route(f"{job}/retry-failed", POST=by(ShowingJobs, ShowingJobs.retry)),
             self._route("/v1/webhook-secret", self._webhook_secret),
             self._route("/metrics", self._metrics),
             self._route("/openapi.json", self._openapi, keys=False),
@@ -141,7 +158,7 @@ class Front:
             exception_handlers={HTTPException: _no_route},
         )
         served.router.redirect_slashes = False
-        return self._from_allowed_pages(served)
+        return expecting.closing(self._from_allowed_pages(served))
 
     # --- around every request -------------------------------------------------------------------
 
@@ -182,15 +199,16 @@ class Front:
             raise Problem(401, "key", detail, headers=headers)
         return found
 
-    def _opened(self, part: _Part | None) -> _Part:
+    def _opened(self, kind: type[_Part]) -> _Part:
         """What answers.
 
         Raises:
             Problem: NATS was not reached yet.
         """
-        if part is None:
+        found: _Part | None = self._parts.get(kind)
+        if found is None:
             raise away(f"the gateway waits for NATS: {self.waiting_for() or 'connecting'}")
-        return part
+        return found
 
     def _from_allowed_pages(self, served: ASGIApp) -> ASGIApp:
         """Turn away what pages of other origins send, unless they are allowed."""
@@ -283,8 +301,9 @@ def _failed(request: Request, error: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it
     if isinstance(error, Problem):
         return answers.Refused(error)
-    if isinstance(error, RequestUnknown):
-        return answers.Refused(not_found())
+    if isinstance(error, (RequestUnknown, JobUnknown)):
+        what = "job" if isinstance(error, JobUnknown) else "request"
+        return answers.Refused(not_found(what))
     if isinstance(error, (Unavailable, BlobError)):
         return answers.Refused(away(str(error)))
     log.error("a request failed", path=request.url.path, exc_info=error)

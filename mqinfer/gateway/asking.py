@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.errors import BlobError, EncodeError, PayloadTooLarge, PublishError, RequestConflict
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mqinfer.message import Message
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_FORM = "multipart/form-data"
+FORM: Final = "multipart/form-data"
 _SUBJECT = 1024  # bytes of a subject that NATS takes well, with what stands beside it in a line
 
 
@@ -42,7 +42,7 @@ class Asking:
         """`POST /v1/endpoints/{name}/requests`."""
         site, begun = self._site, time.perf_counter()
         endpoint = site.endpoint(request)
-        key = _key(request)
+        key = key_of(request)
         wait = answers.asked_to_wait(request, site.options.max_wait)
         await site.load.check(endpoint.name)
         with site.room.share() as take:
@@ -80,39 +80,18 @@ class Asking:
         result = views.result(state, await site.requests.answers(state), progress)
         return answers.state(request, views.encode({**summary, **result}), 200, headers)
 
-    async def upload(self, request: Request, tenant: Tenant) -> Response:
-        """`POST /v1/files`."""
-        from hashlib import sha256
-
-        site = self._site
-        if not _is(request, _FORM):
-            raise _unknown_type("this takes multipart/form-data")
-        found = {}
-        with site.room.share() as take:
-            for part in await self._parts(request, take):
-                if not part.file:
-                    continue
-                data = bytes(part.data)
-                digest = sha256(data).hexdigest()
-                path = f"{tenant.prefix}{digest[:2]}/{digest}"
-                await site.store.put(path, data)
-                found[part.name] = {"path": path, "size": len(data)}
-        if not found:
-            raise Problem(400, "malformed", "the body has no file: a part with a filename")
-        return answers.json(views.encode({"files": found}), 201)
-
     # --- inside -----------------------------------------------------------------------------------
 
     async def _message(
         self, request: Request, endpoint: Endpoint[Any], tenant: Tenant, take: bodies.Take
     ) -> tuple[Message, str]:
         parts: dict[str, bytes] = {}
-        if _is(request, _FORM):
+        if is_of(request, FORM):
             body, parts = forms.asked(await self._parts(request, take), endpoint.reads)
-        elif _is(request, answers.JSON):
+        elif is_of(request, answers.JSON):
             body = await bodies.whole(request, self._site.options.max_body, take)
         else:
-            raise _unknown_type("this takes application/json or multipart/form-data")
+            raise unknown_type("this takes application/json or multipart/form-data")
         return await self._site.inputs.read(endpoint, tenant, body, parts)
 
     async def _parts(self, request: Request, take: bodies.Take) -> list[forms.Part]:
@@ -147,16 +126,18 @@ class Asking:
         return subject, payload, CONTENT_TYPES[wire]
 
 
-def _is(request: Request, wanted: str) -> bool:
+def is_of(request: Request, wanted: str) -> bool:
+    """Whether a body is said to be of a media type."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     return given == wanted
 
 
-def _unknown_type(detail: str) -> Problem:
+def unknown_type(detail: str) -> Problem:
+    """A body of another media type."""
     return Problem(415, "content-type", detail, headers={"connection": "close"})
 
 
-def _key(request: Request) -> str | None:
+def key_of(request: Request) -> str | None:
     """The client's key for this request.
 
     Raises:

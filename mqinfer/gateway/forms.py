@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mqinfer.message import Message
 
 PARTS: Final = 64  # of one body
+NAME: Final = 100  # characters of the name of one
 HEADER: Final = 8192  # bytes of the headers of one part
 _BOUNDARY: Final = 200
 
@@ -26,11 +27,13 @@ class Part:
     Attributes:
         name: of the field.
         file: whether it is a file.
+        filename: that it has at the client's.
         data: its content.
     """
 
     name: str = ""
     file: bool = False
+    filename: str = ""
     data: bytearray = field(default_factory=bytearray)
 
 
@@ -72,10 +75,13 @@ class _Reader:
         name = options.get(b"name", b"").decode(errors="replace")
         if kind != b"form-data" or not name:
             raise _malformed("a part of it has no name")
+        if len(name) > NAME:
+            raise _malformed(f"the name of a part has more than {NAME} characters")
         part = self.parts[-1]
         if any(one.name == name for one in self.parts[:-1]):
             raise _malformed(f"two of its parts are called {name[:100]!r}")
         part.name, part.file = name, b"filename" in options
+        part.filename = options.get(b"filename", b"").decode(errors="replace")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         self.parts[-1].data += data[start:end]
@@ -104,8 +110,18 @@ def boundary(content_type: str) -> bytes:
     return found
 
 
-async def parts(content_type: str, chunks: AsyncIterator[bytes]) -> list[Part]:
+async def parts(
+    content_type: str,
+    chunks: AsyncIterator[bytes],
+    drained: Callable[[Sequence[Part]], Awaitable[None]] | None = None,
+) -> list[Part]:
     """The parts of a body.
+
+    Args:
+        content_type: of the body.
+        chunks: of the body, as it comes.
+        drained: takes what came of the parts after each chunk, so that it need not be held; None
+            has all of it stay in them.
 
     Raises:
         Problem: it is no such body.
@@ -123,6 +139,8 @@ async def parts(content_type: str, chunks: AsyncIterator[bytes]) -> list[Part]:
     try:
         async for chunk in chunks:
             parser.write(chunk)
+            if drained is not None:
+                await drained(reader.parts)
         parser.finalize()
     except FormParserError as error:
         raise _malformed(str(error)[:200]) from None

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import wiring
+from mqinfer.codec import Codec
 from mqinfer.errors import ConfigurationError, Unavailable
 from mqinfer.gateway.application import Front
 from mqinfer.gateway.bodies import Room
 from mqinfer.gateway.counting import Counting
 from mqinfer.gateway.fetch import Fetch
+from mqinfer.gateway.files import SPOOL
 from mqinfer.gateway.inputs import Inputs
 from mqinfer.gateway.load import Load
 from mqinfer.gateway.options import Options
@@ -24,6 +26,8 @@ from mqinfer.gateway.site import Site
 from mqinfer.gateway.stopping import Stopping
 from mqinfer.gateway.tenants import Tenants
 from mqinfer.gateway.validation import Validation
+from mqinfer.jobs.checking import encoder
+from mqinfer.jobs.jobs import Jobs
 from mqinfer.requests import ended
 from mqinfer.requests.requests import Requests
 from mqinfer.settings import Settings
@@ -149,6 +153,18 @@ class Gateway:
                     secret=services.request_secret,
                 )
                 await patience.answer(requests.ensure)
+                codec = Codec(store)
+                jobs = Jobs(
+                    self.app,
+                    broker=broker,
+                    core=services.core,
+                    streams=services.streams,
+                    store=store,
+                    codec=codec,
+                    encode=encoder(codec, store, services.inline_limit, broker),
+                    secret=services.request_secret,
+                )
+                await patience.answer(jobs.ensure)
                 fetch = None
                 if self.options.fetch_from:
                     fetch = await stack.enter_async_context(
@@ -162,6 +178,7 @@ class Gateway:
                     app=self.app,
                     options=self.options,
                     requests=requests,
+                    jobs=jobs,
                     streams=services.streams,
                     broker=broker,
                     store=store,
@@ -175,6 +192,7 @@ class Gateway:
                     load=Load(self.app, broker, self.options.max_backlog),
                     counting=self.counting,
                     room=Room(),
+                    spool=Room(max(SPOOL, 2 * self.options.max_upload)),
                     stopping=stopping,
                     secret=secret,
                     inline_limit=services.inline_limit,

@@ -1,8 +1,9 @@
 """Load: whether an endpoint can take more, and if not, when to ask again.
 
-The backlog is what waits, or is at work, before the stages that an endpoint feeds. It is looked at
-four times a second at most, whoever asks. When it is too large, the time until there is room
-follows from it and from how fast it was worked off lately.
+The backlog is what waits, or is at work, before the stages that an endpoint feeds; what comes of
+jobs is none of it, since nothing live waits behind that. It is looked at four times a second at
+most, whoever asks. When it is too large, the time until there is room follows from it and from how
+fast it was worked off lately.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ class Load:
         for name, endpoint in app.endpoints.items():
             fed = [stage.name for stage in below(app.stages, endpoint.reads, own=True)]
             specs = [
-                spec for task in plan.tasks(app, fed) for spec in plan.consumer_specs(app, task)
+                spec
+                for task in plan.tasks(app, fed)
+                for spec in plan.consumer_specs(app, task)
+                if spec.name != plan.bulk_consumer(app, task)
             ]
             self._watched[name] = _Watched(specs)
 

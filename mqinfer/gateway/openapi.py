@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mqinfer.gateway import schemas
+from mqinfer.gateway.jobs import describing
+from mqinfer.gateway.parts import (
+    COUNT,
+    KEY,
+    MOMENT,
+    TELLS,
+    TEXT,
+    accepted,
+    answer,
+    events,
+    files,
+    form,
+    header,
+    json,
+    last_event,
+    links,
+    parameter,
+    problems,
+    wait,
+)
 from mqinfer.gateway.problems import MEDIA_TYPE
 from mqinfer.gateway.schemas import Schema, ref
+from mqinfer.requests import ended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,28 +38,11 @@ if TYPE_CHECKING:
     from mqinfer.endpoint import Endpoint
     from mqinfer.message import Message
 
-_TEXT: Schema = {"type": "string"}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_MOMENT: Schema = {"type": "string", "format": "date-time"}
-_KEY: Schema = {"type": "string", "minLength": 1, "maxLength": 255}
 _STATUS: Schema = {
     "type": "string",
     "enum": ["queued", "running", "succeeded", "partial", "failed", "canceled", "expired"],
     "description": "The first two are of a request that has not ended. partial: some of what came "
     "of it died, and there are answers. expired: its deadline came first.",
-}
-_TELLS = {
-    400: "The request is malformed.",
-    401: "The key is missing, or nobody's.",
-    404: "There is none such: it never was, its answer is kept no more, or it is somebody else's.",
-    408: "The body came too slowly.",
-    409: "It has ended, and does not change any more.",
-    413: "The body is too large.",
-    415: "The body is neither JSON nor multipart/form-data.",
-    422: "The body is not what the endpoint wants; every error has a pointer. Or the "
-    "Idempotency-Key was used for something else.",
-    429: "Too much is under way; Retry-After says when there will be room.",
-    503: "What is needed does not answer; Retry-After says when to ask again.",
 }
 
 
@@ -59,18 +65,18 @@ def document(app: App, *, keys: bool = False) -> dict[str, Any]:
             "answers by it. Every answer is kept for a while; nothing that was accepted is lost.",
         },
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
-        "paths": {**_asking(app, refs), **_telling(), **_others()},
+        "paths": {**_asking(app, refs), **_telling(), **describing.paths(), **_others()},
         "components": {
-            "schemas": {**named, **_ours()},
+            "schemas": {**named, **_ours(), **describing.schemas(app)},
             "responses": {
                 str(status): {
                     "description": text,
-                    "headers": {"Retry-After": _header(_COUNT, "Seconds.")}
+                    "headers": {"Retry-After": header(COUNT, "Seconds.")}
                     if status in (429, 503)
                     else {},
                     "content": {MEDIA_TYPE: {"schema": ref("mqinfer.Problem")}},
                 }
-                for status, text in _TELLS.items()
+                for status, text in TELLS.items()
             },
         },
     }
@@ -98,8 +104,11 @@ def of_endpoint(endpoint: Endpoint[Any], refs: Mapping[type[Message], Schema]) -
 
 def _asking(app: App, refs: Mapping[type, Schema]) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    next_ = links("show", "result", "events", "cancel", "forget")
     for name, endpoint in app.endpoints.items():
         told = (endpoint.reads.__doc__ or "").strip().partition("\n")[0]
+        needed = any(field.required for field in msgspec.structs.fields(endpoint.reads))
+        body = schemas.asked(endpoint, refs, webhooks=ended.told(app))
         endpoint_answers = [kind.__name__ for kind in endpoint.answers]
         found[f"/v1/endpoints/{name}/requests"] = {
             "post": {
@@ -108,21 +117,27 @@ def _asking(app: App, refs: Mapping[type, Schema]) -> dict[str, Any]:
                 "description": told or f"Answers: {', '.join(endpoint_answers)}.",
                 "tags": ["endpoints"],
                 "parameters": [
-                    _parameter("Idempotency-Key", "header", _KEY,
+                    parameter("Idempotency-Key", "header", KEY,
                                "Asked again under the same key, it is the same request."),
-                    _wait(),
+                    wait(),
                 ],
                 "requestBody": {
                     "required": True,
                     "content": {
-                        "application/json": {"schema": schemas.asked(endpoint, refs)},
-                        "multipart/form-data": {"schema": _form()},
+                        "application/json": {"schema": body},
+                        "multipart/form-data": form(refs[endpoint.reads], needed=needed),
                     },
                 },
                 "responses": {
-                    "200": _answer("mqinfer.Result", "It ended in time.", _accepted()),
-                    "202": _answer("mqinfer.Request", "It is accepted.", _accepted()),
-                    **_problems(400, 401, 404, 408, 413, 415, 422, 429, 503),
+                    "200": {
+                        **answer("mqinfer.Result", "It ended in time.", accepted()),
+                        "links": next_,
+                    },
+                    "202": {
+                        **answer("mqinfer.Request", "It is accepted.", accepted()),
+                        "links": next_,
+                    },
+                    **problems(400, 401, 404, 408, 413, 415, 422, 429, 503),
                 },
             }
         }  # fmt: skip
@@ -130,11 +145,11 @@ def _asking(app: App, refs: Mapping[type, Schema]) -> dict[str, Any]:
 
 
 def _telling() -> dict[str, Any]:
-    identity = _parameter("id", "path", _TEXT, "Of the request.", required=True)
-    known = _parameter("If-None-Match", "header", _TEXT, "The ETag of what is known already.")
-    last = _parameter("Last-Event-ID", "header", _TEXT, "Go on behind this event.")
-    token = _parameter("token", "query", _TEXT, "Of the link in the request; stands for the key.")
-    tag = {"ETag": _header(_TEXT, "Of this state.")}
+    identity = parameter("id", "path", TEXT, "Of the request.", required=True)
+    known = parameter("If-None-Match", "header", TEXT, "The ETag of what is known already.")
+    last = last_event(r"[0-9]{1,18}(\.end|\+[!-~]{1,200})?")
+    token = parameter("token", "query", TEXT, "Of the link in the request; stands for the key.")
+    tag = {"ETag": header(TEXT, "Of this state.")}
     same = {"304": {"description": "It is as it was."}}
     return {
         "/v1/requests/{id}": {
@@ -143,18 +158,18 @@ def _telling() -> dict[str, Any]:
                 "operationId": "show",
                 "summary": "How a request stands",
                 "tags": ["requests"],
-                "parameters": [known, _wait()],
+                "parameters": [known, wait()],
                 "responses": {
-                    "200": _answer("mqinfer.Request", "As it is.", tag),
+                    "200": answer("mqinfer.Request", "As it is.", tag),
                     **same,
-                    **_problems(401, 404, 503),
+                    **problems(401, 404, 503),
                 },
             },
             "delete": {
                 "operationId": "forget",
                 "summary": "Cancel a request that is open, and forget it",
                 "tags": ["requests"],
-                "responses": {"204": {"description": "It is gone."}, **_problems(401, 404, 503)},
+                "responses": {"204": {"description": "It is gone."}, **problems(401, 404, 503)},
             },
         },
         "/v1/requests/{id}/result": {
@@ -163,14 +178,14 @@ def _telling() -> dict[str, Any]:
                 "operationId": "result",
                 "summary": "The answers of a request: all, or those that came so far",
                 "tags": ["requests"],
-                "parameters": [known, _wait()],
+                "parameters": [known, wait()],
                 "responses": {
-                    "200": _answer("mqinfer.Result", "It has ended.", tag),
-                    "202": _answer(
+                    "200": answer("mqinfer.Result", "It has ended.", tag),
+                    "202": answer(
                         "mqinfer.Result", "It has not: these are the answers so far.", tag
                     ),
                     **same,
-                    **_problems(401, 404, 503),
+                    **problems(401, 404, 503),
                 },
             },
         },
@@ -182,13 +197,12 @@ def _telling() -> dict[str, Any]:
                 "tags": ["requests"],
                 "parameters": [last, token],
                 "responses": {
-                    "200": {
-                        "description": "Server-sent events. `reconnect` is told when this server "
-                        "stops: come again, with the id of the last event.",
-                        "content": {"text/event-stream": {"schema": _TEXT}},
-                    },
+                    "200": events(
+                        "Server-sent events. `reconnect` is told when this server stops: come "
+                        "again, with the id of the last event."
+                    ),
                     "204": {"description": "The last event was known: do not come again."},
-                    **_problems(400, 401, 404, 503),
+                    **problems(400, 401, 404, 503),
                 },
             },
         },
@@ -199,8 +213,8 @@ def _telling() -> dict[str, Any]:
                 "summary": "Cancel a request: the work on it stops",
                 "tags": ["requests"],
                 "responses": {
-                    "200": _answer("mqinfer.Request", "It is canceled.", {}),
-                    **_problems(401, 404, 409, 503),
+                    "200": answer("mqinfer.Request", "It is canceled.", {}),
+                    **problems(401, 404, 409, 503),
                 },
             },
         },
@@ -208,10 +222,10 @@ def _telling() -> dict[str, Any]:
 
 
 def _others() -> dict[str, Any]:
-    name = _parameter("name", "path", _TEXT, "Of the endpoint.", required=True)
+    name = parameter("name", "path", TEXT, "Of the endpoint.", required=True)
     file: Schema = {
         "type": "object",
-        "properties": {"path": _TEXT, "size": _COUNT},
+        "properties": {"path": TEXT, "size": COUNT},
         "required": ["path", "size"],
     }
     return {
@@ -221,8 +235,8 @@ def _others() -> dict[str, Any]:
                 "summary": "What may be asked",
                 "tags": ["endpoints"],
                 "responses": {
-                    "200": _json("All endpoints.", {"type": "object"}),
-                    **_problems(401),
+                    "200": json("All endpoints.", {"type": "object"}),
+                    **problems(401),
                 },
             }
         },
@@ -233,8 +247,8 @@ def _others() -> dict[str, Any]:
                 "summary": "One endpoint, with its schemas",
                 "tags": ["endpoints"],
                 "responses": {
-                    "200": _json("The endpoint.", {"type": "object"}),
-                    **_problems(401, 404),
+                    "200": json("The endpoint.", {"type": "object"}),
+                    **problems(401, 404),
                 },
             },
         },
@@ -244,11 +258,11 @@ def _others() -> dict[str, Any]:
                 "summary": "What the signatures of webhooks are checked with",
                 "tags": ["requests"],
                 "responses": {
-                    "200": _json(
+                    "200": json(
                         "The secret, as libraries of Standard Webhooks take it.",
-                        {"type": "object", "properties": {"secret": _TEXT}, "required": ["secret"]},
+                        {"type": "object", "properties": {"secret": TEXT}, "required": ["secret"]},
                     ),
-                    **_problems(401, 404),
+                    **problems(401, 404),
                 },
             }
         },
@@ -259,10 +273,10 @@ def _others() -> dict[str, Any]:
                 "tags": ["files"],
                 "requestBody": {
                     "required": True,
-                    "content": {"multipart/form-data": {"schema": _form()}},
+                    "content": {"multipart/form-data": files()},
                 },
                 "responses": {
-                    "201": _json(
+                    "201": json(
                         "Their paths, by the names of the parts.",
                         {
                             "type": "object",
@@ -272,7 +286,7 @@ def _others() -> dict[str, Any]:
                             "required": ["files"],
                         },
                     ),
-                    **_problems(400, 401, 408, 413, 415, 503),
+                    **problems(400, 401, 408, 413, 415, 503),
                 },
             }
         },
@@ -280,11 +294,11 @@ def _others() -> dict[str, Any]:
 
 
 def _ours() -> dict[str, Schema]:
-    links: Schema = {"type": "object", "additionalProperties": _TEXT}
+    links: Schema = {"type": "object", "additionalProperties": TEXT}
     progress: Schema = {
         "type": "object",
         "description": "Messages that came of it so far, by whether they are done.",
-        "properties": {"settled": _COUNT, "open": _COUNT},
+        "properties": {"settled": COUNT, "open": COUNT},
         "required": ["settled", "open"],
     }
     return {
@@ -292,8 +306,8 @@ def _ours() -> dict[str, Schema]:
             "title": "Request",
             "type": "object",
             "properties": {
-                "id": _TEXT, "endpoint": _TEXT, "status": _STATUS, "progress": progress,
-                "created": _MOMENT, "deadline": _MOMENT, "ended": _MOMENT, "expires": _MOMENT,
+                "id": TEXT, "endpoint": TEXT, "status": _STATUS, "progress": progress,
+                "created": MOMENT, "deadline": MOMENT, "ended": MOMENT, "expires": MOMENT,
                 "links": links,
             },
             "required": ["id", "endpoint", "status", "created", "deadline", "expires", "links"],
@@ -302,14 +316,14 @@ def _ours() -> dict[str, Schema]:
             "title": "Result",
             "type": "object",
             "properties": {
-                "id": _TEXT,
-                "endpoint": _TEXT,
+                "id": TEXT,
+                "endpoint": TEXT,
                 "status": _STATUS,
                 "answers": {
                     "type": "array",
                     "items": {
                         "type": "object",
-                        "properties": {"id": _TEXT, "type": _TEXT, "data": {}},
+                        "properties": {"id": TEXT, "type": TEXT, "data": {}},
                         "required": ["id", "type", "data"],
                     },
                 },
@@ -319,13 +333,13 @@ def _ours() -> dict[str, Schema]:
                         "type": "object",
                         "properties": {
                             "kind": {"type": "string", "enum": ["rejected", "invalid", "internal"]},
-                            "reason": _TEXT,
-                            "letter": _TEXT,
+                            "reason": TEXT,
+                            "letter": TEXT,
                         },
                         "required": ["kind", "reason"],
                     },
                 },
-                "models": {"type": "object", "additionalProperties": _TEXT},
+                "models": {"type": "object", "additionalProperties": TEXT},
                 "links": links,
             },
             "required": ["id", "endpoint", "status", "answers", "errors"],
@@ -335,12 +349,12 @@ def _ours() -> dict[str, Schema]:
             "description": "RFC 9457.",
             "type": "object",
             "properties": {
-                "type": _TEXT, "title": _TEXT, "status": {"type": "integer"}, "detail": _TEXT,
+                "type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT,
                 "errors": {
                     "type": "array",
                     "items": {
                         "type": "object",
-                        "properties": {"pointer": _TEXT, "detail": _TEXT},
+                        "properties": {"pointer": TEXT, "detail": TEXT},
                         "required": ["pointer", "detail"],
                     },
                 },
@@ -348,48 +362,3 @@ def _ours() -> dict[str, Schema]:
             "required": ["type", "title", "status", "detail"],
         },
     }  # fmt: skip
-
-
-def _form() -> Schema:
-    return {
-        "type": "object",
-        "description": "`input` is JSON; each file is the field of its part's name, or where the "
-        'input says {"part": name}.',
-        "properties": {"input": {"type": "string", "contentMediaType": "application/json"}},
-        "additionalProperties": {"type": "string", "contentMediaType": "application/octet-stream"},
-    }
-
-
-def _parameter(
-    name: str, place: str, schema: Schema, text: str, *, required: bool = False
-) -> dict[str, Any]:
-    return {"name": name, "in": place, "schema": schema, "description": text, "required": required}
-
-
-def _wait() -> dict[str, Any]:
-    schema = {**_TEXT, "examples": ["wait=10"]}
-    return _parameter("Prefer", "header", schema, "`wait=SECONDS`: wait so long for the end.")
-
-
-def _accepted() -> dict[str, Any]:
-    return {
-        "Location": _header(_TEXT, "Of the request."),
-        "ETag": _header(_TEXT, "Of this state."),
-        "Idempotent-Replayed": _header(_TEXT, "`true`: its key was used before, for the same."),
-    }
-
-
-def _header(schema: Schema, text: str) -> dict[str, Any]:
-    return {"schema": schema, "description": text}
-
-
-def _answer(name: str, text: str, headers: dict[str, Any]) -> dict[str, Any]:
-    return {**_json(text, ref(name)), "headers": headers}
-
-
-def _json(text: str, schema: Schema) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
-
-
-def _problems(*statuses: int) -> dict[str, Any]:
-    return {str(one): {"$ref": f"#/components/responses/{one}"} for one in statuses}

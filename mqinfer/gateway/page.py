@@ -85,6 +85,7 @@ def _schema(found: dict[str, Any]) -> dict[str, Any]:
         if name in found and not isinstance(found[name], bool):
             found[name.replace("exclusiveM", "m")] = found[name]
             found[name] = True
+    found.pop("propertyNames", None)
     if found.pop("contentEncoding", None) == "base64":
         found["format"] = "byte"
     if found.pop("contentMediaType", "") == "application/octet-stream":

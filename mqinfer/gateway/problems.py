@@ -69,9 +69,9 @@ def invalid(errors: Sequence[Fault]) -> Problem:
     return Problem(422, "validation", f"{many} wrong with the body", errors=errors)
 
 
-def not_found() -> Problem:
+def not_found(what: str = "request") -> Problem:
     """Whether it never was, is forgotten, or is another's: nobody learns which."""
-    return Problem(404, "unknown", "there is no such request, or its answer is not kept any more")
+    return Problem(404, "unknown", f"there is no such {what}, or what came of it is kept no more")
 
 
 def too_large(limit: int) -> Problem:

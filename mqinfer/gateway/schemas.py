@@ -85,14 +85,18 @@ def components(app: App) -> tuple[dict[type, Schema], dict[str, Schema]]:
     return dict(zip(kinds, found, strict=True)), {**named, **OURS}
 
 
-def asked(endpoint: Endpoint[Any], refs: Mapping[type, Schema]) -> Schema:
-    """The schema of the body that asks an endpoint."""
+def asked(endpoint: Endpoint[Any], refs: Mapping[type, Schema], *, webhooks: bool = True) -> Schema:
+    """The schema of the body that asks an endpoint.
+
+    Args:
+        endpoint: that is asked.
+        refs: of `components`.
+        webhooks: whether addresses are told of the end.
+    """
+    webhook = {"webhook": {"anyOf": [ref("mqinfer.Webhook"), {"type": "null"}]}}
     return {
         "type": "object",
-        "properties": {
-            "input": refs[endpoint.reads],
-            "webhook": {"anyOf": [ref("mqinfer.Webhook"), {"type": "null"}]},
-        },
+        "properties": {"input": refs[endpoint.reads], **(webhook if webhooks else {})},
         "required": ["input"],
         "additionalProperties": False,
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 HEAD: Final = 15.0  # seconds in which the head of a request must come
 _BACKLOG = 2048
+_OTHERS = 200  # files of a process that are no connections of clients
 
 
 async def serve(
@@ -56,6 +58,7 @@ async def serve(
             host = f"[{options.host}]" if ":" in options.host else options.host
             started(f"{scheme}://{host}:{listener.getsockname()[1]}")
 
+    _allow_files(options.max_connections)
     listener = _listen(options.host, options.port)
     scheme = "http" if options.tls_cert is None else "https"
     try:
@@ -143,6 +146,16 @@ def _patient(head: float) -> type[asyncio.Protocol]:
                 self.transport.close()
 
     return Patient
+
+
+def _allow_files(connections: int) -> None:
+    """Let this process open as many files as connections, where it may: each is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHERS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:

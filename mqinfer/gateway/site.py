@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mqinfer.gateway import signing
 from mqinfer.gateway.bodies import Gone, Room
@@ -21,12 +22,24 @@ if TYPE_CHECKING:
     from mqinfer.gateway.load import Load
     from mqinfer.gateway.options import Options
     from mqinfer.gateway.stopping import Stopping
+    from mqinfer.jobs.jobs import Jobs
     from mqinfer.ports import Broker
     from mqinfer.requests.requests import Requests
     from mqinfer.requests.state import State
     from mqinfer.streams import Streams
 
 _TOKEN = 3600.0  # seconds beyond a request's deadline for which the link to its events opens
+
+_T = TypeVar("_T")
+
+
+class _Followed(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+    @property
+    def deadline(self) -> float: ...
 
 
 @dataclass(slots=True)
@@ -37,6 +50,7 @@ class Site:
         app: whose endpoints.
         options: of this gateway.
         requests: of the app.
+        jobs: of the app.
         streams: to read what came of those that are open.
         broker: to NATS.
         store: of blobs.
@@ -44,6 +58,7 @@ class Site:
         load: of the endpoints.
         counting: what is done.
         room: for bodies.
+        spool: for uploads, on the disk here.
         stopping: of the gateway.
         secret: that all replicas share; "" where no keys are needed.
         inline_limit: bytes of a blob that ride in a message.
@@ -52,6 +67,7 @@ class Site:
     app: App
     options: Options
     requests: Requests
+    jobs: Jobs
     streams: Streams
     broker: Broker
     store: BlobStore
@@ -59,6 +75,7 @@ class Site:
     load: Load
     counting: Counting
     room: Room
+    spool: Room
     stopping: Stopping
     secret: str
     inline_limit: int
@@ -77,8 +94,8 @@ class Site:
             raise Problem(404, "unknown", detail, headers={"connection": "close"})
         return found
 
-    def token(self, state: State) -> str:
-        """What opens the events of a request where no header can be sent."""
+    def token(self, state: _Followed) -> str:
+        """What opens the events of a request, or a job, where no header can be sent."""
         if not self.secret:
             return ""
         return signing.sign(self.secret, state.id, state.tenant, state.deadline + _TOKEN)
@@ -120,6 +137,33 @@ class Site:
         if found is None:
             raise not_found()
         return found
+
+    async def meanwhile(
+        self, request: Request, work: Coroutine[Any, Any, _T], seconds: float | None = None
+    ) -> _T | None:
+        """What some work gives; None where it takes so many seconds, or until we stop.
+
+        Raises:
+            Gone: the client went away.
+        """
+        self.counting.waiting += 1
+        wait = asyncio.create_task(work, name="wait")
+        gone = asyncio.create_task(_gone(request), name="gone")
+        try:
+            with self.stopping.told() as stop:
+                waits: set[asyncio.Future[Any]] = {wait, gone, stop}
+                await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            if wait.done():
+                return wait.result()
+            if gone.done():
+                raise Gone
+            return None
+        finally:
+            self.counting.waiting -= 1
+            wait.cancel()
+            gone.cancel()
+            ends: set[asyncio.Future[Any]] = {wait, gone}
+            await asyncio.wait(ends)
 
 
 async def _gone(request: Request) -> None:

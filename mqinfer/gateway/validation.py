@@ -51,17 +51,22 @@ class Validation:
             error: of the decoder.
             where: the pointer to what was decoded.
         """
-        found = self.faults(endpoint, data)
+        faults = self.faults(endpoint, data)
         # What no schema can say: a blob's base64 that is broken, a check of the type's own.
-        return invalid(found or [of_decoder(error, where)])
+        return invalid(faults or [of_decoder(error, where)])
 
     def faults(self, endpoint: str, data: object) -> list[Fault]:
         """All that is wrong with a body, as JSON has it."""
-        try:
-            found = list(_told(self._validators[endpoint].iter_errors(data)))
-        except (RecursionError, ValueError):  # nested more deeply than anything is meant to be
-            return []
-        return list(dict.fromkeys(found))[:MOST]
+        return found(self._validators[endpoint], data)
+
+
+def found(validator: Draft202012Validator, data: object) -> list[Fault]:
+    """All that is wrong with a body by a schema."""
+    try:
+        faults = list(_told(validator.iter_errors(data)))
+    except (RecursionError, ValueError):  # nested more deeply than anything is meant to be
+        return []
+    return list(dict.fromkeys(faults))[:MOST]
 
 
 def of_decoder(error: Exception, where: str = "") -> Fault:

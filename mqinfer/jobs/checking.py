@@ -7,17 +7,20 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mqinfer.codec import CONTENT_TYPES
+from mqinfer.blobfields import can_hold_blobs
+from mqinfer.codec import CONTENT_TYPES, blobs_in
 from mqinfer.errors import BlobPathError, DecodeError, EncodeError
-from mqinfer.flow.saveblobs import HEADERS
+from mqinfer.flow.saveblobs import HEADERS, save_blobs
 from mqinfer.jobs.chunk import Failure, Item
 from mqinfer.message import key_token
 from mqinfer.requests.state import Body
 
 if TYPE_CHECKING:
+    from mqinfer.blob import BlobStore
     from mqinfer.codec import Codec
     from mqinfer.jobs.sources import Read
     from mqinfer.message import Message, Wire
+    from mqinfer.ports import Broker
 
 CUSTOM = "custom_id"
 _LONGEST = 200  # characters of one
@@ -25,6 +28,25 @@ _REASON = 1_000  # characters
 
 # The payload of a message whose blobs are stored, and its format.
 Encode = Callable[["Message"], Awaitable[tuple[bytes, "Wire"]]]
+
+
+def encoder(codec: Codec, store: BlobStore, inline_limit: int, broker: Broker) -> Encode:
+    """What stores the blobs of a message, and encodes it.
+
+    Args:
+        codec: that encodes.
+        store: of blobs.
+        inline_limit: bytes of a blob that ride in a message.
+        broker: that carries it.
+    """
+
+    async def encode(message: Message) -> tuple[bytes, Wire]:
+        if can_hold_blobs(type(message)):
+            most = broker.max_payload
+            await save_blobs([message], store, inline_limit=inline_limit, max_payload=most)
+        return codec.write(message)
+
+    return encode
 
 
 class _Named(msgspec.Struct):
@@ -43,10 +65,19 @@ class Checker:
         codec: to decode.
         encode: of messages.
         max_payload: bytes that the server takes.
+        prefix: of the paths of blobs that rows may name; "" is any.
     """
 
-    def __init__(self, kind: type[Message], codec: Codec, encode: Encode, max_payload: int):
+    def __init__(
+        self,
+        kind: type[Message],
+        codec: Codec,
+        encode: Encode,
+        max_payload: int,
+        prefix: str = "",
+    ):
         self._kind = kind
+        self._prefix = prefix if can_hold_blobs(kind) else ""
         self._codec = codec
         self._encode = encode
         self._room = max_payload - HEADERS
@@ -65,6 +96,8 @@ class Checker:
         try:
             custom = custom or self._custom(read)
             message = self._message(read)
+            if self._prefix:
+                self._check_paths(message)
             payload, wire = await self._encode(message)
         except (DecodeError, EncodeError, BlobPathError) as error:
             return _bad(number, custom, str(error))
@@ -106,6 +139,17 @@ class Checker:
         if self._strict and not self._own:
             data = _without_custom(data)
         return self._codec.decode(self._kind, data, "application/json")
+
+    def _check_paths(self, message: Message) -> None:
+        try:
+            found, _ = blobs_in(message, message.__mqinfer__.wire)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise DecodeError(str(error)) from None
+        for blob in found:
+            if blob.path is not None and not blob.path.startswith(self._prefix):
+                raise DecodeError(
+                    f"{blob.path!r} is no path of yours: yours begin with {self._prefix!r}"
+                )
 
 
 def _bad(number: int, custom: str, reason: str) -> Item:

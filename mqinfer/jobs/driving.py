@@ -27,7 +27,7 @@ from mqinfer.completion.waited import bulk_kinds, item
 from mqinfer.errors import MqinferError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import CONTENT_TYPE, DEADLINE, MSG_ID, ROOTS, given_id, header_block
-from mqinfer.jobs import chunk, output, part, places
+from mqinfer.jobs import chunk, output, part, places, reading
 from mqinfer.jobs import state as states
 from mqinfer.jobs.jobs import bucket_of, change_job, say_stopped
 from mqinfer.jobs.state import State
@@ -51,6 +51,7 @@ _TIMEOUT = 30.0
 _AT_ONCE = 32  # items that are being stored: no more than keeps turns of the loop short
 _SOON = 0.1  # seconds after which a state comes again that is looked at just now
 _LATER = 60.0  # seconds between looks at a job that only waits
+_NEXT = 1.0  # seconds after which a job comes again whose rows wait for those of another
 
 
 class Driving(Inner):
@@ -65,6 +66,7 @@ class Driving(Inner):
         store: of blobs.
         settler: of the runner.
         limits: of the task.
+        inline_limit: bytes of a blob that ride in a message.
         now: seconds since the epoch.
     """
 
@@ -77,6 +79,7 @@ class Driving(Inner):
         broker: Broker,
         core: Core | None,
         store: BlobStore | None,
+        inline_limit: int,
         settler: Settler,
         limits: Limits,
         now: Callable[[], float] = time.time,
@@ -91,6 +94,8 @@ class Driving(Inner):
         self._now = now
         self._bucket = bucket_of(app, broker)
         self._busy: set[str] = set()
+        self._inline_limit = inline_limit
+        self._reads = False  # rows of a job; one at a time, so that the others go on
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Look at each job once, however many of its states came."""
@@ -140,6 +145,10 @@ class Driving(Inner):
                 if now < due:
                     return due - now
                 await self._break_off(state)
+            elif state.unread is not None:
+                if self._reads:
+                    return _NEXT
+                await self._plan(state)
             elif not await self._admit(state):
                 lost = [one.claimed + states.LOST for one in state.flight if not one.published]
                 return max(0.05, min(*lost, state.deadline, now + _LATER) - now)
@@ -148,6 +157,26 @@ class Driving(Inner):
         stopped = await self._change(state, lambda one: states.stopped(one, "expired", self._now()))
         if stopped is not None and self._core is not None:
             say_stopped(self._app, self._core, stopped)
+
+    async def _plan(self, state: State) -> None:
+        """Read the rows of a job that was accepted unread."""
+
+        async def wanted() -> bool:
+            found = await self._bucket.load(places.key_of(state.id))
+            one = states.decode(found[0]) if found is not None and found[0] else None
+            if one is None or one.created != state.created:
+                return False
+            return one.open and one.stopping is None and self._now() < one.deadline
+
+        self._reads = True
+        try:
+            change = await reading.read(
+                self._app, state, self._needed(), self._broker, self._inline_limit, wanted
+            )
+        finally:
+            self._reads = False
+        if change is not None:
+            await self._change(state, lambda one: change(one, self._now()))
 
     # --- chunks ---------------------------------------------------------------------------------
 

@@ -1,27 +1,26 @@
 """Jobs: what may be done with the jobs of an app: submit, find, wait, read, cancel, try again.
 
 All that is known of a job is one value in a bucket, and blobs that never change; so any process may
-answer for it. To accept is one write, once all rows are stored. Workers drive it (`driving`).
+answer for it. To accept is one write (`accepting`). Workers drive it (`driving`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from mqinfer.bucket import change
-from mqinfer.errors import ConfigurationError, JobUnknown, MqinferError, RequestConflict
-from mqinfer.jobs import chunk, places, planning, results, source
+from mqinfer.dropped import drop_folder
+from mqinfer.errors import JobUnknown, MqinferError
+from mqinfer.jobs import places, results
 from mqinfer.jobs import state as states
-from mqinfer.jobs.checking import Checker, Encode
+from mqinfer.jobs.accepting import Accepting
 from mqinfer.jobs.following import Numbered, Pushed, follow
 from mqinfer.jobs.state import State
-from mqinfer.joinwiring import below
 from mqinfer.requests.places import canceled
 from mqinfer.requests.watch import HEARTBEAT
 
@@ -30,33 +29,13 @@ if TYPE_CHECKING:
     from mqinfer.blob import BlobStore
     from mqinfer.bucket import Bucket
     from mqinfer.codec import Codec
-    from mqinfer.endpoint import Endpoint
+    from mqinfer.jobs.checking import Encode
     from mqinfer.jobs.part import Line
     from mqinfer.ports import Broker, Core
     from mqinfer.streams import Streams
 
-LASTS = 24 * 3600.0  # seconds that a job may take
-KEEP = 7 * 24 * 3600.0  # seconds for which its end is kept
 
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a job is to be done.
-
-    Attributes:
-        max_failures: how many rows may fail before it is stopped; None is any number.
-        lasts: seconds after which it ends, whatever came of it.
-        keep: seconds for which it is kept after that.
-        most: rows of a chunk; None is as many as what may come of them allows.
-    """
-
-    max_failures: int | None = None
-    lasts: float = LASTS
-    keep: float = KEEP
-    most: int | None = None
-
-
-class Jobs:
+class Jobs(Accepting):
     """The jobs of an app.
 
     Args:
@@ -103,85 +82,6 @@ class Jobs:
             Unavailable: NATS does not answer.
         """
         await self._bucket.ensure()
-
-    # --- submitting -----------------------------------------------------------------------------
-
-    async def submit(
-        self,
-        endpoint: str,
-        rows: source.Named,
-        *,
-        form: str | None = None,
-        key: str | None = None,
-        tenant: str = "",
-        terms: Terms | None = None,
-    ) -> tuple[State, bool]:
-        """Store the rows, and accept the job; with it, whether it was there under its key.
-
-        Args:
-            endpoint: its name.
-            rows: a file, a folder, or rows; see `jobs.source`.
-            form: of a file; None is what its name ends in.
-            key: submitted again under the same, it is the same job; None is a new one.
-            tenant: who submits; keys and jobs of one are hidden from others.
-            terms: how it is to be done.
-
-        Raises:
-            ConfigurationError: there is no such endpoint, or the source cannot be read.
-            RequestConflict: the key was used for something else.
-            BlobError: the store refuses.
-            Unavailable: it, or NATS, does not answer; submit again, under the same key.
-        """
-        declared = self._endpoint(endpoint)
-        given = terms or Terms()
-        # The record of a chunk names its items, in one message.
-        most = min(given.most or _most(self.app, declared), self._broker.max_payload // 256)
-        if key is None:
-            identity = places.new_id(endpoint)
-        else:
-            identity = places.keyed_id(endpoint, key, tenant, self._secret)
-        folder = places.new_folder(identity)
-        checker = Checker(declared.reads, self._codec, self._encode, self._broker.max_payload)
-        async with source.opened(rows, declared.reads, self._store, form) as opened:
-            planned = await planning.plan(opened, checker, self._store, folder, most)
-        now = self._now()
-        parts, again = states.blank(len(planned.first))
-        state = State(
-            id=identity,
-            endpoint=endpoint,
-            created=now,
-            deadline=now + given.lasts,
-            expires=now + given.lasts + given.keep,
-            keep=given.keep,
-            lasts=given.lasts,
-            fingerprint=planned.fingerprint,
-            folder=folder,
-            rows=planned.rows,
-            chunks=len(planned.first),
-            tenant=tenant,
-            max_failures=-1 if given.max_failures is None else given.max_failures,
-            parts=parts,
-            again=again,
-        )
-        value, lives = states.encode(state), states.lives(state, now)
-        if await self._bucket.save(places.key_of(identity), value, 0, ttl=lives):
-            return state, False
-        there = await self.find(identity, tenant=tenant)
-        if there is None or there.fingerprint != state.fingerprint:
-            raise RequestConflict(
-                f"endpoint {endpoint}: the key {key!r} was used before, for a job of other rows: a "
-                "key is for one job"
-            )
-        return there, True
-
-    def _endpoint(self, name: str) -> Endpoint[Any]:
-        try:
-            return self.app.endpoints[name]
-        except KeyError:
-            raise ConfigurationError(
-                f"app {self.app.name} has no endpoint {name!r}; it has "
-                f"{', '.join(self.app.endpoints) or 'none: declare one with app.endpoint(...)'}"
-            ) from None
 
     # --- looking --------------------------------------------------------------------------------
 
@@ -340,6 +240,25 @@ class Jobs:
             lambda one: states.retried(one, self._now()) if one.round == before.round else one,
         )
 
+    async def forget(self, identity: str, *, tenant: str = "") -> None:
+        """Cancel a job that is open, and forget it, with its rows and results.
+
+        Raises:
+            JobUnknown: there is none of this id.
+            Unavailable: NATS does not answer.
+        """
+        state = await self.cancel(identity, tenant=tenant)
+
+        def forget(value: bytes | None) -> bytes | None:
+            # Not deleted: what takes its place is what the server drops in a second, by itself.
+            if value is None:
+                return None
+            return states.encode(states.forgotten(states.decode(value), self._now()))
+
+        key = places.key_of(identity)
+        await change(self._bucket, key, forget, what=f"job {identity}", ttl=lambda _: 1.0)
+        await drop_folder(self._store, places.home(state.id))
+
     async def _change(self, identity: str, function: Callable[[State], State]) -> State:
         state = await change_job(self._bucket, identity, function, self._now)
         if state is None:
@@ -390,9 +309,3 @@ def say_stopped(app: App, core: Core, state: State) -> None:
     """Tell workers that nobody wants what is under way; who misses it works for nothing."""
     for one in state.flight:
         core.say(canceled(app, places.root_of(state, one.number)))
-
-
-def _most(app: App, endpoint: Endpoint[Any]) -> int:
-    """Rows of a chunk: of one root, so many messages may come."""
-    under = below(app.stages, endpoint.reads, own=True)
-    return chunk.FANS if any(stage.signature.many for stage in under) else chunk.MOST

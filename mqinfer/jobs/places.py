@@ -105,9 +105,14 @@ def pushed_states(app: App) -> str:
     return f"requests.{app.name}.push.{{{{wildcard(1)}}}}.{{{{wildcard(2)}}}}.job"
 
 
+def home(identity: str) -> str:
+    """What the paths of all blobs of a job begin with."""
+    return f"jobs/{identity}/"
+
+
 def new_folder(identity: str) -> str:
     """A folder of blobs for a job that is being made: of two under one key, one is taken."""
-    return f"jobs/{identity}/{secrets.token_hex(4)}"
+    return home(identity) + secrets.token_hex(4)
 
 
 def chunk(folder: str, number: int) -> str:

@@ -1,7 +1,8 @@
 """Planning: the rows of a source are checked, and stored in chunks: what a job works on, for good.
 
 A source is read once, from its beginning to its end, by whoever submits the job: its file need not
-be where workers are, and may change or go once the job is accepted.
+be where workers are, and may change or go once the job is accepted. (One that was accepted unread
+is in the blob store, and read by a worker: `reading`.)
 """
 
 from __future__ import annotations

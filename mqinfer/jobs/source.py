@@ -68,7 +68,10 @@ async def opened(
         with tempfile.TemporaryDirectory(prefix="mqinfer-job-") as folder:
             copy = Path(folder) / "rows"
             await _copied(store, path, copy)
-            yield _file(copy, path, kind, form)
+            try:
+                yield _file(copy, path, kind, form)
+            except ConfigurationError as error:  # of the blob, as whoever named it calls it
+                raise ConfigurationError(str(error).replace(str(copy), path)) from None
         return
     path_here = Path(text)
     if await asyncio.to_thread(path_here.is_dir):
@@ -91,9 +94,14 @@ async def _copied(store: BlobStore, path: str, to: Path) -> None:
             await asyncio.to_thread(file.write, data)
 
 
+def form_of(name: str) -> str | None:
+    """The format of a file, as its name tells; None where it does not."""
+    return _FORMATS.get(os.path.splitext(name)[1].lower())  # noqa: PTH122
+
+
 def _file(path: Path, name: str, kind: type[Message], form: str | None) -> Source:
     """A file of rows, called `name`."""
-    found = form or _FORMATS.get(os.path.splitext(name)[1].lower())  # noqa: PTH122
+    found = form or form_of(name)
     rows: dict[str, partial[Iterator[Read]]] = {
         "csv": partial(csvfile.rows, path, kind),
         "jsonl": partial(lines.rows, path),

@@ -67,6 +67,22 @@ class Counts(Struct, array_like=True, frozen=True):
         )
 
 
+class Unread(Struct, frozen=True, omit_defaults=True):
+    """Rows that a worker is still to read.
+
+    Attributes:
+        rows: what is read, as `jobs.source` names it: `blob:path`, or `blob:prefix/` of pictures.
+        most: rows of a chunk.
+        form: of a file; "" is what its name ends in.
+        prefix: of the paths of blobs that rows may name; "" is any.
+    """
+
+    rows: str
+    most: int
+    form: str = ""
+    prefix: str = ""
+
+
 class State(Struct, frozen=True, omit_defaults=True):
     """A job.
 
@@ -96,6 +112,8 @@ class State(Struct, frozen=True, omit_defaults=True):
         again: a bit a chunk: whether something in that part can be tried again.
         counts: of rows in parts.
         written: whether its results and errors, as of this end, are a file each.
+        unread: its rows, where they were not read before it was accepted, until they are.
+        reason: why it has failed as a whole; "" where that is told of its rows.
     """
 
     id: str
@@ -123,6 +141,8 @@ class State(Struct, frozen=True, omit_defaults=True):
     again: bytes = b""
     counts: Counts = Counts()
     written: bool = False
+    unread: Unread | None = None
+    reason: str = ""
 
     @property
     def open(self) -> bool:
@@ -143,6 +163,23 @@ def blank(chunks: int) -> tuple[bytes, bytes]:
 def lives(state: State, now: float) -> float:
     """Seconds after which the server drops a state that is written now."""
     return state.expires - now
+
+
+def planned(state: State, folder: str, rows: int, chunks: int) -> State:
+    """A job whose rows are read, and stored in chunks in a folder."""
+    if not state.open or state.unread is None:
+        return state
+    parts, again = blank(chunks)
+    return _replace(
+        state, unread=None, folder=folder, rows=rows, chunks=chunks, parts=parts, again=again
+    )
+
+
+def unreadable(state: State, reason: str, now: float) -> State:
+    """A job whose rows cannot be read, as a whole."""
+    if not state.open or state.unread is None:
+        return state
+    return _replace(ended(stopped(state, "failed", now), now), unread=None, reason=reason)
 
 
 def claimed(state: State, now: float) -> tuple[State, tuple[int, ...]]:
@@ -231,7 +268,8 @@ def put_back(state: State, turn: int, flight: Iterable[Flight]) -> State:
 
 def complete(state: State) -> bool:
     """Whether it is open, and nothing is left to be done."""
-    return state.open and not state.flight and (state.stopping is not None or not _left(state))
+    left = state.unread is not None or _left(state)
+    return state.open and not state.flight and (state.stopping is not None or not left)
 
 
 def ended(state: State, now: float, *, written: bool = False) -> State:
@@ -254,6 +292,12 @@ def ended(state: State, now: float, *, written: bool = False) -> State:
         status = "partial" if counts.succeeded or counts.partial else "failed"
     expires = now + state.keep
     return _replace(state, status=status, flight=(), ended=now, expires=expires, written=written)
+
+
+def forgotten(state: State, now: float) -> State:
+    """What is left of a job that nobody wants to find any more."""
+    gone = ended(stopped(state, "canceled", now), now)
+    return _replace(gone, expires=now, parts=b"", again=b"", chunks=0, unread=None, reason="")
 
 
 def overdue(state: State, now: float) -> bool:

@@ -165,6 +165,7 @@ def requester(
     for one in (bucket, roots.bucket(app), jobs):  # states, and progress
         publish[f"$JS.API.STREAM.MSG.GET.KV_{one}"] = None
     publish[f"$JS.API.DIRECT.GET.{stream}"] = None
+    publish[f"$JS.API.DIRECT.GET.KV_{jobs}"] = None  # to list them
     subscribe = [f"{inbox_prefix}.>"]
     for name in chosen:
         publish[f"$KV.{bucket}.{name}.*"] = None

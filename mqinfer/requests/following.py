@@ -16,7 +16,7 @@ from mqinfer.errors import Unavailable
 from mqinfer.requests import events
 from mqinfer.requests.events import Event
 from mqinfer.requests.state import Answer, State
-from mqinfer.requests.watch import HEARTBEAT, Watch
+from mqinfer.requests.watch import Watch
 
 AGAIN: Final = 0.25  # seconds between tries, while NATS is away
 OUTAGE: Final = 30.0  # seconds after a deadline for which it is waited for
@@ -121,6 +121,8 @@ async def follow(
                 break
             pushed = watch.take_events(told.number)
             state = watch.take_state() or state
+            if pushed is None and state.open:
+                state = await look()  # the end may be among what was lost
             read = pushed is None or not state.open
             for number, data in pushed or ():
                 if one := told.take(number, events.decode(data)):
@@ -128,7 +130,7 @@ async def follow(
             if read or pushed:
                 continue
             due = max(0.0, state.deadline - now())
-            await watch.changed(min(HEARTBEAT, due + 0.5))
+            await watch.changed(min(watch.pace.seconds, due + 0.5))
             if watch.silent:
                 state, read = await look(), True
         except Unavailable:

@@ -20,6 +20,7 @@ import structlog
 
 from mqinfer.completion import roots
 from mqinfer.completion.progress import decode as decode_progress
+from mqinfer.dropped import drop_all
 from mqinfer.errors import (
     ConfigurationError,
     DecodeError,
@@ -36,7 +37,7 @@ from mqinfer.requests.following import AGAIN, Followed, follow, outlasted
 from mqinfer.requests.kept import bucket_of, end_request, ensure, root_of
 from mqinfer.requests.root import publish as publish_root
 from mqinfer.requests.state import Asked, Body, End, Problem, State
-from mqinfer.requests.watch import HEARTBEAT, Watch
+from mqinfer.requests.watch import Pace, Watch
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -99,6 +100,7 @@ class Requests:
         self._now = now
         self._bucket = bucket_of(app, broker)
         self._roots = broker.bucket(roots.bucket(app))
+        self._pace = Pace()
 
     async def ensure(self) -> None:
         """Make the bucket of states and the stream of events, where they are not there.
@@ -149,14 +151,14 @@ class Requests:
         state = self._new(declared, subject, payload, content_type, key, tenant, headers or {})
         if webhook:
             state = states.told_at(state, webhook)
-        value = self._checked(state)
+        value, revision = self._checked(state), 0
         for _ in range(_TRIES):
             lives = states.lives(state, self._now())
-            if await self._bucket.save(places.key_of(state.id), value, 0, ttl=lives):
+            if await self._bucket.save(places.key_of(state.id), value, revision, ttl=lives):
                 return Accepted(await self._begin(state, declared, wait))
-            there = await self.find(state.id, tenant=tenant)
+            there, revision = await self._found(state.id, tenant)
             if there is None:
-                continue  # it was forgotten just now
+                continue  # it was forgotten just now: this one takes its place
             if there.fingerprint != state.fingerprint:
                 raise RequestConflict(
                     f"endpoint {endpoint}: the key {key!r} was used before, and asked for "
@@ -167,7 +169,7 @@ class Requests:
                 # Who accepted it may have died before its message was published: the stream knows.
                 return Accepted(await self._begin(there, declared, wait), replayed=not ours)
             return Accepted(await self.wait(there.id, wait, tenant=tenant), replayed=not ours)
-        raise RequestConflict(f"endpoint {endpoint}: the key {key!r} comes and goes: ask again")
+        raise Unavailable(f"endpoint {endpoint}: the key {key!r} comes and goes: ask again")
 
     def _checked(self, state: State) -> bytes:
         """A new request as it is kept."""
@@ -244,13 +246,17 @@ class Requests:
         """
         if places.parts(identity) is None:
             return None
-        found = await self._bucket.load(places.key_of(identity))
-        state = states.decode(found[0]) if found is not None and found[0] else None
+        return (await self._found(identity, tenant))[0]
+
+    async def _found(self, identity: str, tenant: str) -> tuple[State | None, int]:
+        """What `find` gives, and the revision of whatever is kept there."""
+        value, revision = await self._bucket.load(places.key_of(identity)) or (b"", 0)
+        state = states.decode(value) if value else None
         if state is None or state.tenant != tenant or state.expires <= self._now():
-            return None
+            return None, revision
         if state.open and state.deadline + GRACE <= self._now():
-            return await self._end(state, End("expired"))
-        return state
+            return await self._end(state, End("expired")), revision
+        return state, revision
 
     async def wait(self, identity: str, seconds: float | None = None, *, tenant: str = "") -> State:
         """A request once it has ended, or as it is after so many seconds; None waits for its end.
@@ -354,8 +360,10 @@ class Requests:
             RequestUnknown: there is none of this id.
             Unavailable: NATS does not answer.
         """
-        await self.cancel(identity, tenant=tenant)
+        state = await self.cancel(identity, tenant=tenant)
         await kept.forget(self._bucket, identity, self._now)
+        if state.stored and self._store is not None:
+            await drop_all(self._store, [state.stored])
 
     async def _end(self, state: State, end: End) -> State | None:
         return await end_request(self._bucket, state.id, root_of(state), end, self._now)
@@ -373,10 +381,14 @@ class Requests:
 
     @asynccontextmanager
     async def _watching(self, identity: str) -> AsyncIterator[Watch]:
-        watch = Watch()
+        watch = Watch(self._pace)
         where = places.pushed_state(self.app, identity)
-        async with self._core.listen(where, watch.heard_state):
-            yield watch
+        self._pace.waiting += 1
+        try:
+            async with self._core.listen(where, watch.heard_state, watch.again):
+                yield watch
+        finally:
+            self._pace.waiting -= 1
 
     async def _until_ended(self, watch: Watch, state: State, seconds: float) -> State:
         until = time.monotonic() + seconds
@@ -386,7 +398,7 @@ class Requests:
                 return state
             # What is pushed is pushed at most once: now and then it is read.
             due = max(0.0, state.deadline + GRACE - self._now())
-            pushed = await watch.state(min(left, HEARTBEAT, due + 0.01))
+            pushed = await watch.state(min(left, watch.pace.seconds, due + 0.01))
             try:
                 found = pushed or await self.find(state.id, tenant=state.tenant)
             except Unavailable:

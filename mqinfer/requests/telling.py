@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
+from mqinfer.dropped import drop_all
 from mqinfer.endpoint import ROOT
 from mqinfer.errors import MqinferError
 from mqinfer.requests import events, places
@@ -102,10 +103,13 @@ class Telling:
         identity = places.asked_by(told.id)
         if places.parts(identity) is None:
             return  # a stranger's message, which has the headers of a request and is none
-        end = await self._small(identity, states.end_of(told))
-        await end_request(self._bucket, identity, root, end, self._now)
+        end = await self._small(identity, root, states.end_of(told))
+        after = await end_request(self._bucket, identity, root, end, self._now)
+        if end.stored and (after is None or after.stored != end.stored):
+            assert self._store is not None
+            await drop_all(self._store, [end.stored])  # it had ended, or was forgotten
 
-    async def _small(self, identity: str, end: End) -> End:
+    async def _small(self, identity: str, root: Root, end: End) -> End:
         """An end whose answers are stored, where they are many."""
         if states.size_of(end.answers) <= INLINE:
             return end
@@ -113,7 +117,8 @@ class Telling:
             raise MqinferError("no blob store is configured: set MQINFER_BLOBS")
         data = states.encode_answers(end.answers)
         # By what they are: of two trackers that tell different ends one wins, with its own answers.
-        digest = blake2b(data, digest_size=8).hexdigest()
+        # And by the root: under one key there may be another request once this one is forgotten.
+        digest = blake2b(data, key=root.token.encode()[:64], digest_size=8).hexdigest()
         path = f"requests/{identity}/{digest}.json"
         await self._store.put(path, data)
         return msgspec.structs.replace(end, answers=(), stored=path)

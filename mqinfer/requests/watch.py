@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from typing import Final
 
@@ -12,17 +13,41 @@ from mqinfer.identity import header_number, last_header
 from mqinfer.requests.state import State, decode
 
 HEARTBEAT: Final = 5.0  # seconds between looks, while nothing is pushed
+LOOKS: Final = 200  # a second, of all together that wait in this process
 _HELD: Final = 256  # events that wait for a slow reader; what is beyond it reads from the stream
+
+
+class Pace:
+    """How often those who wait look for themselves: ten thousand more rarely than a few.
+
+    What is pushed is lost with a connection, which all are told of (`Watch.again`), and hardly ever
+    otherwise.
+
+    Attributes:
+        waiting: how many wait.
+    """
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+    @property
+    def seconds(self) -> float:
+        """Between the looks of one."""
+        return max(HEARTBEAT, self.waiting / LOOKS)
 
 
 class Watch:
     """What was pushed, and not taken yet.
 
+    Args:
+        pace: of all that wait.
+
     Attributes:
         missed: whether something was lost on the way, or had no room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace):
+        self.pace = pace
         self.missed = False
         self._state: State | None = None
         self._events: deque[tuple[int, bytes]] = deque()
@@ -46,6 +71,15 @@ class Watch:
         else:
             self._events.append((sequence, data))
         self._last = max(self._last, sequence)
+        self._changed.set()
+
+    def again(self) -> None:
+        """The connection was lost, and is there again; not all who wait look at once."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(random.uniform(0.0, self.pace.waiting / LOOKS), self._lost)
+
+    def _lost(self) -> None:
+        self.missed = True
         self._changed.set()
 
     async def changed(self, seconds: float) -> None:

@@ -297,6 +297,7 @@ class Assembly:
                 store=self.services.store,
                 settler=settler,
                 limits=task.limits,
+                inline_limit=self.services.inline_limit,
             )
         assert task.stage is not None
         stage = as_stage(task.stage, codec)

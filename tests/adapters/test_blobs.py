@@ -26,8 +26,9 @@ from mqinfer.adapters.blobstores.folder import FolderStore
 from mqinfer.adapters.blobstores.memory import MemoryStore
 from mqinfer.adapters.blobstores.natsobjects import NatsObjects
 from mqinfer.adapters.blobstores.objects import ObjectStore
-from mqinfer.blob import Blob, Streamed
+from mqinfer.blob import Blob, Dropping, Streamed
 from mqinfer.counts import BlobCacheMetrics
+from mqinfer.dropped import drop_folder
 from mqinfer.errors import (
     BlobError,
     BlobNotFound,
@@ -79,6 +80,9 @@ class Bucket:
     async def put(self, name, data):
         await self.hang.wait()
         self.objects[name] = data
+
+    async def drop(self, name):
+        self.objects.pop(name, None)
 
     async def close(self):
         self.closed = True
@@ -189,6 +193,25 @@ async def test_a_blob_can_be_written_in_pieces(store, sizes):
             await store.put_pieces("a/x", given(error))
     assert await store.get("a/x") == b"".join(pieces)
     assert [name async for name in store.names("a/")] == ["a/x"]
+
+
+async def test_what_is_dropped_is_gone(store):
+    assert isinstance(store, Dropping)
+    for name in ("a/x", "a/b/y", "ab/z"):
+        await store.put(name, bytes(2_000_000))
+        assert await store.exists(name)
+    await drop_folder(store, "a/")
+    for name in ("a/x", "a/b/y"):
+        assert not await store.exists(name)
+        with pytest.raises(BlobNotFound):
+            await store.get(name)
+    await store.drop("a/x")  # once more, and what never was
+    await store.drop("c")
+    await store.put("a/x", b"new")
+    assert await store.get("a/x") == b"new"
+    assert len(await store.get("ab/z")) == 2_000_000
+    with pytest.raises(BlobPathError):
+        await store.drop("../x")
 
 
 async def test_nothing_there(store):

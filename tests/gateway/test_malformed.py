@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqinfer.settings import Settings
+from tests.gateway import malformed
 from tests.support.gateway import JSON, Served, serving
 
 ASK = "/v1/endpoints/grade/requests"
@@ -171,3 +172,9 @@ async def test_paths(served: Served) -> None:
         assert answer.status_code == 200 or 400 <= answer.status_code < 500, answer.text
 
     await asyncio.to_thread(check)
+
+
+async def test_what_no_gateway_may_accept_is_a_4xx(served: Served) -> None:
+    """Ten thousand of these: `python -m tests.gateway.malformed`."""
+    counts = await malformed.through(served, malformed.made(600, seed=7))
+    assert counts.total() == 600

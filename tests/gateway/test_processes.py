@@ -47,9 +47,9 @@ def process(nats: Settings, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 @asynccontextmanager
 async def gateway(
-    nats: Settings,
+    nats: Settings, *options: str, app: str = APP
 ) -> AsyncIterator[tuple[subprocess.Popen[str], httpx.AsyncClient]]:
-    with process(nats, "gateway", APP, "--http", "0") as running:
+    with process(nats, "gateway", app, "--http", "0", *options) as running:
         url = (await asyncio.to_thread(event, running, "serving HTTP"))["url"]
         async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT, trust_env=False) as http:
 

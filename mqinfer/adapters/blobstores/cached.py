@@ -22,7 +22,7 @@ import structlog
 
 from mqinfer.adapters.blobstores import Found, VersionedStore, too_large
 from mqinfer.adapters.blobstores.diskcache import BUSY, DiskCache, Entry
-from mqinfer.blob import Listed, Streamed, checked_path, digest_of
+from mqinfer.blob import Dropping, Listed, Streamed, checked_path, digest_of
 from mqinfer.errors import BlobError, BlobNotFound
 
 if TYPE_CHECKING:
@@ -80,6 +80,16 @@ class CachedStore:
     async def put(self, path: str, data: bytes) -> None:
         """See `BlobStore.put`; whoever reads it asks for its version."""
         await self._store.put(path, data)
+
+    async def drop(self, path: str) -> None:
+        """See `Dropping.drop`; a copy here is asked about before it is given, and so gone, too.
+
+        Raises:
+            BlobError: the store drops nothing.
+        """
+        if not isinstance(self._store, Dropping):
+            raise BlobError(f"{self._store!r} drops nothing")
+        await self._store.drop(path)
 
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import os
 from collections.abc import AsyncIterator, Awaitable
@@ -103,6 +104,12 @@ class CloudStore:
         """See `BlobStore.put`."""
         checked_path(path)
         await self._run(path, self._obstore.put_async(self._store, path, bytes(data)))
+
+    async def drop(self, path: str) -> None:
+        """See `Dropping.drop`."""
+        checked_path(path)
+        with contextlib.suppress(BlobNotFound):
+            await self._run(path, self._obstore.delete_async(self._store, path))
 
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""

@@ -79,6 +79,11 @@ class FolderStore:
         """See `BlobStore.put`."""
         await self._run(checked_path(path), lambda: self._write(path, data))
 
+    async def drop(self, path: str) -> None:
+        """See `Dropping.drop`."""
+        with contextlib.suppress(BlobNotFound):
+            await self._run(checked_path(path), lambda: os.unlink(self._inside(path)))  # noqa: PTH108
+
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""
         return await self._run(checked_path(path), lambda: os.path.isfile(self._inside(path)))  # noqa: PTH113

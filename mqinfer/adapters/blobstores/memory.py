@@ -30,6 +30,10 @@ class MemoryStore:
         """See `BlobStore.put`."""
         self._blobs[checked_path(path)] = bytes(data)
 
+    async def drop(self, path: str) -> None:
+        """See `Dropping.drop`."""
+        self._blobs.pop(checked_path(path), None)
+
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""
         return checked_path(path) in self._blobs

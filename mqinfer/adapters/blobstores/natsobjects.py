@@ -187,6 +187,30 @@ class NatsObjects:
         if before is not None:
             await self._purge(before)
 
+    async def drop(self, name: str) -> None:
+        """Drop an object, as other clients do; where there is none, nothing happens.
+
+        Raises:
+            BlobError: the stream refuses that.
+            Unavailable: NATS does not answer.
+        """
+        before = await self._info(name)
+        if before is None:
+            return
+        gone = {
+            "name": name,
+            "bucket": self.bucket,
+            "nuid": before["nuid"],
+            "size": 0,
+            "chunks": 0,
+            "digest": "",
+            "deleted": True,
+            "mtime": datetime.datetime.now(datetime.UTC).isoformat(),
+        }
+        body, identity = json.dumps(gone).encode(), f"{before['nuid']}:gone"
+        await self._publish(name, self._meta(name), body, identity, {"Nats-Rollup": "sub"})
+        await self._purge(before)
+
     async def names(self) -> list[str]:
         """The names of all objects, also of those that other clients have deleted.
 

@@ -41,6 +41,9 @@ class ObjectBucket(Protocol):
     async def put_pieces(self, name: str, pieces: AsyncIterator[bytes]) -> None:
         """Store an object that is made as it is stored, whole or not at all."""
 
+    async def drop(self, name: str) -> None:
+        """Drop an object; where there is none, nothing happens."""
+
     async def names(self) -> list[str]:
         """The names of all objects."""
 
@@ -89,6 +92,11 @@ class ObjectStore:
         """See `BlobStore.put`."""
         checked_path(path)
         await self._run(self._bucket.put(path, data))
+
+    async def drop(self, path: str) -> None:
+        """See `Dropping.drop`."""
+        checked_path(path)
+        await self._run(self._bucket.drop(path))
 
     async def exists(self, path: str) -> bool:
         """See `BlobStore.exists`."""
