@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from mqinfer.errors import BlobError, JobUnknown, RequestUnknown, Unavailable
+from mqinfer.errors import BlobError, ConflictError, JobUnknown, RequestUnknown, Unavailable
 from mqinfer.gateway import answers, expecting, openapi, page, schemas, signing, views, webhooks
 from mqinfer.gateway.asking import Asking
 from mqinfer.gateway.bodies import Gone
@@ -304,7 +304,7 @@ def _failed(request: Request, error: Exception) -> Response:
     if isinstance(error, (RequestUnknown, JobUnknown)):
         what = "job" if isinstance(error, JobUnknown) else "request"
         return answers.Refused(not_found(what))
-    if isinstance(error, (Unavailable, BlobError)):
+    if isinstance(error, (Unavailable, BlobError, ConflictError)):
         return answers.Refused(away(str(error)))
     log.error("a request failed", path=request.url.path, exc_info=error)
     detail = "this is a fault of the server's; it is in its log"

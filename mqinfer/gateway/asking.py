@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer.codec import CONTENT_TYPES, Codec
-from mqinfer.errors import BlobError, EncodeError, PayloadTooLarge, PublishError, RequestConflict
+from mqinfer.errors import (
+    BlobError,
+    EncodeError,
+    PayloadTooLarge,
+    PublishError,
+    RequestConflict,
+    Unavailable,
+)
 from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.gateway import answers, bodies, forms, validation, views
 from mqinfer.gateway.problems import Fault, Problem, away, invalid
@@ -67,7 +75,8 @@ class Asking:
         site.counting.accepting.observe(time.perf_counter() - begun)
         state = accepted.state
         if wait and state.open:
-            state = await site.until_ended(request, state, wait)
+            with suppress(Unavailable):  # it is accepted: the client is to know its id
+                state = await site.until_ended(request, state, wait)
         progress = await site.progress(state) if accepted.replayed else None
         where = views.REQUESTS + state.id
         headers = {"location": where, **answers.waited(wait)}

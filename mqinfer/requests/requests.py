@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
+from mqinfer.backoff import Backoff
 from mqinfer.completion import roots
 from mqinfer.completion.progress import decode as decode_progress
 from mqinfer.dropped import drop_all
@@ -51,7 +53,10 @@ log = structlog.get_logger("mqinfer.requests")
 
 PUBLISH_TIMEOUT = 5.0  # seconds; then it is left to a worker, which publishes again what is lost
 GRACE = 2.0  # seconds after its deadline for which a worker may end a request with what there is
-_TRIES = 3
+_TRIES = 5
+# Between tries to accept. A cluster refuses a second copy of a write while the first is on its way,
+# and shows neither until that is stored.
+_PAUSE = Backoff(initial=0.05, maximum=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,8 @@ class Requests:
     ) -> Accepted:
         """Accept a request. When this returns nothing that happens can lose it.
 
+        Once it is kept this returns, whatever happens then: who asks is to know its id.
+
         Args:
             endpoint: its name.
             subject: full, of the message.
@@ -152,13 +159,16 @@ class Requests:
         if webhook:
             state = states.told_at(state, webhook)
         value, revision = self._checked(state), 0
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
+            if attempt:
+                await asyncio.sleep(_PAUSE.delay(attempt, random.random()))
             lives = states.lives(state, self._now())
             if await self._bucket.save(places.key_of(state.id), value, revision, ttl=lives):
                 return Accepted(await self._begin(state, declared, wait))
             there, revision = await self._found(state.id, tenant)
             if there is None:
-                continue  # it was forgotten just now: this one takes its place
+                # It was forgotten just now, and this one takes its place; or is not to be seen yet.
+                continue
             if there.fingerprint != state.fingerprint:
                 raise RequestConflict(
                     f"endpoint {endpoint}: the key {key!r} was used before, and asked for "
@@ -169,7 +179,7 @@ class Requests:
                 # Who accepted it may have died before its message was published: the stream knows.
                 return Accepted(await self._begin(there, declared, wait), replayed=not ours)
             return Accepted(await self.wait(there.id, wait, tenant=tenant), replayed=not ours)
-        raise Unavailable(f"endpoint {endpoint}: the key {key!r} comes and goes: ask again")
+        raise Unavailable(f"endpoint {endpoint}: NATS neither takes the request nor has it")
 
     def _checked(self, state: State) -> bytes:
         """A new request as it is kept."""
@@ -221,7 +231,10 @@ class Requests:
         # Who listens before the message is there misses nothing, and need not ask at first.
         async with self._watching(state.id) as watch:
             await self._publish(state, endpoint)
-            return await self._until_ended(watch, state, wait)
+            try:
+                return await self._until_ended(watch, state, wait)
+            except Unavailable:
+                return state
 
     async def _publish(self, state: State, endpoint: Endpoint[Any]) -> None:
         subject = self.app.subject(endpoint.reads)

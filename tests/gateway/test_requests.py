@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
+from mqinfer.errors import Unavailable
+from mqinfer.requests.requests import Requests
 from mqinfer.settings import Settings
 from mqinfer.testing import until
 from tests.support.gateway import Served, serving
@@ -140,3 +143,20 @@ async def test_forgetting(served: Served) -> None:
     for gone in (where, told["links"]["result"], told["links"]["events"]):
         assert (await served.http.get(gone)).status_code == 404
     assert (await served.http.delete(where)).status_code == 404
+
+
+async def test_an_outage_while_it_waits_hides_no_request(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker runs. A client without a key that heard of no id could only ask for another one."""
+
+    async def away(*_: object, **__: object) -> None:
+        raise Unavailable("no answer")
+
+    async with serving(nats) as served:
+        with monkeypatch.context() as outage:
+            outage.setattr(Requests, "find", away)
+            answer = await served.ask(name="a", wait=1)
+        assert answer.status_code == 202
+        found = await served.http.get(answer.headers["location"])
+        assert (found.status_code, found.json()["status"]) == (200, "queued")
