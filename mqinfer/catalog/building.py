@@ -38,7 +38,10 @@ def app_of(path: Path | str) -> App:
         ConfigurationError: what is wrong in the file, or a model in it is not packed yet.
     """
     catalog = read(path)
-    app = App(catalog.app, max_age=catalog.max_age, replicas=catalog.replicas)
+    try:
+        app = App(catalog.app, max_age=catalog.max_age, replicas=catalog.replicas)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{catalog.file.name}: {error}") from error
     for name, entry in catalog.entries.items():
         _add(app, catalog, name, entry)
     return app

@@ -100,6 +100,9 @@ def test_what_no_endpoint_can_be_is_told(path: Path) -> None:
     wrong.write_text(support.TOML.replace('deadline = "1m"', 'deadline = "long"'))
     with pytest.raises(ConfigurationError, match=r"wrong.toml: models.join-words: .*deadline"):
         app_of(wrong)
+    wrong.write_text(support.TOML.replace('app = "numbers"', 'app = "num bers"'))
+    with pytest.raises(ConfigurationError, match=r"wrong.toml: an app's name is letters"):
+        app_of(wrong)
 
 
 async def test_a_client_gets_answers_and_what_the_model_raised(

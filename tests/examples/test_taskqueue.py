@@ -51,6 +51,8 @@ def test_the_demo_finds_all_as_it_must_be(tmp_path: Path) -> None:
         assert "browser: /docs tried out: 200 ['setosa']" in done.stdout
     else:
         assert MISSING in done.stdout
+    if (ROOT / "mqinfer" / "gateway" / "jobs").exists():
+        assert "\nJavaScript: job " in done.stdout
     report = json.loads((folder / "report.json").read_text())
     assert report["libraries"] == facts.LIBRARIES
     assert report["job"]["rows"] == 4000
@@ -62,7 +64,7 @@ def test_a_file_of_rows_is_the_same_each_time(tmp_path: Path) -> None:
     written = data.write(first, 4000)
     assert data.write(again, 4000) == written
     assert first.read_bytes() == again.read_bytes()
-    rows = list(csv.DictReader(first.open()))
+    rows = list(csv.DictReader(first.read_text().splitlines()))
     assert len(rows) == len(written.species) == 4000
     assert [row["custom_id"] for row in rows] == [f"flower-{n}" for n in range(1, 4001)]
     assert len(written.invalid) == 4

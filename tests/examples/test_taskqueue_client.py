@@ -246,6 +246,52 @@ async def test_what_lasts_is_told(status: str | None) -> None:
     assert status is None or "NATS is away" in found["message"]
 
 
+async def test_a_job_of_a_file_and_one_of_rows(nats: Settings) -> None:
+    pytest.importorskip("mqinfer.gateway.jobs", reason="this gateway takes no jobs")
+    async with serving(nats) as served, served.harness.worker():
+        found = await javascript(
+            """
+            const followed = async (source, terms) => {
+              const job = await client.submit("grade", source, terms);
+              const told = [];
+              for await (const one of job.progress()) told.push(one.progress.done);
+              const rows = [];
+              for await (const { row, custom_id, status, answers, errors } of job.results())
+                rows.push([row, custom_id ?? "", status, answers.length,
+                  errors.map((one) => [one.name, one.fields ?? one.reason ?? one.letter])]);
+              const errors = [];
+              for await (const { row } of job.results({ errors: true, after: 2 })) errors.push(row);
+              const again = await client.job(job.id);
+              return { status: again.state.status, told, rows, errors,
+                       late: (await outcome(again.cancel())).status };
+            };
+            const csv = "custom_id,name,leaves\\na,a,2\\nb,b,many\\nc,bad,0\\nd,broken,1\\n";
+            console.log(JSON.stringify({
+              file: await followed(new Blob([csv]), { format: "csv" }),
+              rows: await followed([{ name: "a", leaves: 1 }, { name: "" }]),
+              wrong: await outcome(client.submit("nowhere", [])),
+            }));
+            """,
+            url(served),
+        )
+    file, rows = found["file"], found["rows"]
+    assert file["status"] == rows["status"] == "partial"
+    assert file["told"] == sorted(file["told"])
+    assert file["told"][-1] == 4
+    letter = file["rows"][3][4][0][1]
+    assert file["rows"] == [
+        [1, "a", "succeeded", 2, []],
+        [2, "b", "failed", 0, [["Invalid", ["leaves"]]]],
+        [3, "c", "failed", 0, [["Rejected", "no photograph of a plant"]]],
+        [4, "d", "failed", 0, [["Failed", letter]]],
+    ]
+    assert letter
+    assert file["errors"] == [3, 4]
+    assert file["late"] == 409
+    assert [row[4] for row in rows["rows"]] == [[], [["Invalid", ["name"]]]]
+    assert (found["wrong"]["error"], found["wrong"]["fields"]) == ("Invalid", ["/endpoint"])
+
+
 async def test_results_go_on_where_they_broke_off() -> None:
     paths: list[str] = []
     body = [json.dumps({"row": n, "answers": [], "errors": []}) + "\n" for n in (1, 2, 3)]
