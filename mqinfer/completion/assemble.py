@@ -8,7 +8,7 @@ and of the numbers of the outputs on their path, whatever the order in which rec
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Generator, Iterable
 from operator import itemgetter
 from typing import Final
 
@@ -18,6 +18,7 @@ from mqinfer.completion.progress import CHANGED, COMPLETE, LIMIT, TOO_MANY, Deci
 from mqinfer.completion.record import First, Output, Payload, Record, firsts, nodes_of, whole
 from mqinfer.identity import format_models, parse_models
 
+STEPS = 128  # from one pause to the next
 MAX_BYTES = 64 * 1024 * 1024  # of the payloads that one root's outputs may have together
 
 
@@ -97,8 +98,21 @@ def tale(records: Iterable[Record], wanted: Collection[str], decision: Decision)
     Raises:
         Incomplete: it is decided that nothing is missing, and something is.
     """
+    found = tale_by_steps(records, wanted, decision)
+    while True:
+        try:
+            next(found)
+        except StopIteration as end:
+            told: Tale = end.value
+            return told
+
+
+def tale_by_steps(
+    records: Iterable[Record], wanted: Collection[str], decision: Decision
+) -> Generator[None, None, Tale]:
+    """The same, with a pause now and then; arguments and errors as of `tale`."""
     walk = _Walk(records, wanted, decision)
-    walk.start()
+    yield from walk.steps()
     if decision.how == COMPLETE and (walk.missing or not walk.id):
         raise Incomplete(f"no records of {dict(walk.missing) or 'the root'}")
     how = decision.how
@@ -154,7 +168,7 @@ class _Walk:
                 if record.first is not None:
                     self._roots.append(record)
 
-    def start(self) -> None:
+    def steps(self) -> Generator[None]:
         """Walk from the readers of the root, in the order of their names."""
         readers: dict[str, str] = {}
         for record in self._roots:
@@ -166,7 +180,11 @@ class _Walk:
             readers |= {reader: identity for identity, reader in firsts(record)}
         # By a stack, not by calls: a chain may be as long as a root may have messages.
         todo: list[_Step] = [(readers[name], name, ROOT) for name in sorted(readers, reverse=True)]
+        number = 0
         while todo:
+            number += 1
+            if not number % STEPS:
+                yield
             step = todo.pop()
             if len(step) == 3:
                 todo += reversed(self._visit(*step))

@@ -16,13 +16,14 @@ delivered late finds it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from mqinfer.bucket import change
 from mqinfer.completion import progress, record, roots
-from mqinfer.completion.assemble import Incomplete, Tale, tale
+from mqinfer.completion.assemble import STEPS, Incomplete, Tale, tale, tale_by_steps
 from mqinfer.completion.held import Held
 from mqinfer.completion.progress import COMPLETE, LATE, NOTHING, Decision, Effect, Progress
 from mqinfer.errors import DecodeError, Unavailable
@@ -193,13 +194,15 @@ class Tracker:
 
     async def _tale(self, root: Root, name: str, decision: Decision) -> Tale:
         wanted = self._waiting.wanted(name)
-        if decision.how == COMPLETE and (held := self._held.of(root.token)):
+        if decision.how == COMPLETE and (held := tuple(self._held.of(root.token))):
             try:
-                return tale(_decoded(held), wanted, decision)
+                if len(held) <= STEPS:
+                    return tale(_decoded(held), wanted, decision)
+                return await _by_turns(_tale(held, wanted, decision))
             except Incomplete:
                 pass  # another tracker has handled the others
         try:
-            return tale(await self._stored(root), wanted, decision)
+            return await _by_turns(tale_by_steps(await self._stored(root), wanted, decision))
         except Incomplete as error:
             raise Unavailable(f"root {root}: {error}, in this copy of the stream") from None
 
@@ -212,6 +215,28 @@ class Tracker:
 
 def _decode(value: bytes | None) -> Progress:
     return progress.decode(value) if value else NOTHING
+
+
+def _tale(
+    payloads: Sequence[bytes], wanted: Collection[str], decision: Decision
+) -> Generator[None, None, Tale]:
+    found: list[Record] = []
+    for start in range(0, len(payloads), STEPS):
+        if start:
+            yield
+        found += _decoded(payloads[start : start + STEPS])
+    return (yield from tale_by_steps(found, wanted, decision))
+
+
+async def _by_turns(steps: Generator[None, None, Tale]) -> Tale:
+    """Go all steps, each in a turn of the loop of its own: a chunk of a job has thousands."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            told: Tale = end.value
+            return told
+        await asyncio.sleep(0)
 
 
 def _decoded(payloads: Iterable[bytes]) -> list[Record]:

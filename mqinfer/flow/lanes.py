@@ -2,12 +2,14 @@
 
 Each of the two has a runner of its own, so that nothing live waits in a queue behind a job. What
 they share is how many handlers are at work at once, where the stage bounds that: a live message has
-the next place that becomes free, and while live ones wait, one place in four is a job's.
+the next place that becomes free, and while live ones wait, one place in four is a job's. And they
+share the loop and the way to the servers: see `Turn`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 # While live messages wait, one place of so many is for those of jobs.
 BULK_EVERY: Final = 4
+# Of one turn of the loop those of jobs have so many seconds.
+SHARE: Final = 0.001
+# After something live has come they stand back for so many seconds, and for no longer than these.
+QUIET: Final = 0.01
+BACK: Final = 0.06
 
 
 class Places:
@@ -65,6 +72,90 @@ class Places:
                 place.set_result(None)
                 return
         self._free += 1
+
+
+class Turn:
+    """When those of jobs may go on, all stages of a process together.
+
+    What is live waits for several turns of the loop and answers of servers, one behind the other. A
+    handler that never waits empties its mailbox in one turn, so those of jobs have a part of each.
+    And for a moment after something live has come they stand back: what they have on its way to a
+    server is before it there, too. At least a quarter of the time is theirs.
+
+    Args:
+        share: seconds of one turn.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, share: float = SHARE, clock: Callable[[], float] = time.perf_counter):
+        self._share = share
+        self._clock = clock
+        self._until = 0.0  # when what may be taken of this turn is taken; 0 while nothing is
+        self._quiet = -math.inf  # until when something live is believed to go on
+        self._since: float | None = None  # when they began to stand back
+        self._due = -math.inf  # until when they need not
+
+    def live(self) -> None:
+        """Something live has come."""
+        self._quiet = self._clock() + QUIET
+
+    async def room(self) -> None:
+        """Go on: now, or when those of jobs may."""
+        while (left := self._left()) is not None:  # noqa: ASYNC110 - for time, or a turn, alone
+            await asyncio.sleep(left)
+        if not self._until:
+            self._until = self._clock() + self._share
+            # It runs at the beginning of the next turn, before all that waits here.
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _left(self) -> float | None:
+        """Seconds after which to look again, 0 in the next turn; None: go on."""
+        now = self._clock()
+        if now >= self._quiet:
+            self._since = None
+        elif now >= self._due:
+            if self._since is None:
+                self._since = now
+            left = self._since + BACK - now
+            if left > 0:
+                return min(left, self._quiet - now)
+            self._since, self._due = None, now + BACK / (BULK_EVERY - 1)
+        return 0.0 if self._until and now >= self._until else None
+
+    def _begin(self) -> None:
+        self._until = 0.0
+
+
+class InTurns:
+    """A handling of what comes of jobs, which goes on when it may.
+
+    Args:
+        handling: of a stage, or of the tracker.
+        turn: that all share.
+    """
+
+    def __init__(self, handling: Handling, turn: Turn):
+        self.runs_user_code = handling.runs_user_code
+        self.concurrency = handling.concurrency
+        self.batch_size = handling.batch_size
+        self.batch_wait = handling.batch_wait
+        self.weigh: Callable[[Job], int] | None = handling.weigh
+        self._handling = handling
+        self._turn = turn
+
+    async def run(self, jobs: Sequence[Job]) -> None:
+        """Handle them."""
+        await self._turn.room()
+        await self._handling.run(jobs)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether hung handlers hold too many threads."""
+        return self._handling.exhausted
+
+    def close(self) -> None:
+        """Let threads end."""
+        self._handling.close()
 
 
 class InLane:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mqinfer.bucket import Bucket
     from mqinfer.completion.tracker import Tracker
     from mqinfer.flow.job import Job
+    from mqinfer.flow.lanes import Turn
     from mqinfer.flow.settler import Settler
     from mqinfer.jobs.chunk import Item
     from mqinfer.ports import Broker, Core
@@ -64,6 +65,7 @@ class Driving(Inner):
         broker: to publish.
         core: to say that a job stops.
         store: of blobs.
+        turn: says when more may be published.
         settler: of the runner.
         limits: of the task.
         inline_limit: bytes of a blob that ride in a message.
@@ -80,6 +82,7 @@ class Driving(Inner):
         core: Core | None,
         store: BlobStore | None,
         inline_limit: int,
+        turn: Turn,
         settler: Settler,
         limits: Limits,
         now: Callable[[], float] = time.time,
@@ -91,6 +94,7 @@ class Driving(Inner):
         self._broker = broker
         self._core = core
         self._store = store
+        self._turn = turn
         self._now = now
         self._bucket = bucket_of(app, broker)
         self._busy: set[str] = set()
@@ -225,6 +229,7 @@ class Driving(Inner):
                 if all(progress.node(*node) in settled for node in nodes):
                     continue  # it was published before, and is done
                 await turns.acquire()
+                await self._turn.room()
                 storing = self._put(state, one, identity, root, bulk)
                 publishing = group.create_task(storing, name=identity)
                 publishing.add_done_callback(lambda _: turns.release())

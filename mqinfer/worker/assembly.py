@@ -21,7 +21,7 @@ from mqinfer.flow.handling import Handling, InBatches, OneByOne, concurrency_of
 from mqinfer.flow.intake import Gate, Source
 from mqinfer.flow.job import DeliveryContext, Job, TimedContext
 from mqinfer.flow.lane import Lane
-from mqinfer.flow.lanes import InLane, Places
+from mqinfer.flow.lanes import InLane, InTurns, Places, Turn
 from mqinfer.flow.ledger import Ledger
 from mqinfer.flow.policy import Policy
 from mqinfer.flow.reader import Reader
@@ -89,6 +89,7 @@ class Assembly:
         work: what the worker works on.
         beat: of the loop.
         lane: of the suspects of all stages.
+        turn: of the loop, for messages of jobs.
         setters: of the timers of stages that set any; to be closed in the end.
         canceled: what is known of canceled requests.
     """
@@ -97,6 +98,7 @@ class Assembly:
     work: Work
     beat: Beat = field(default_factory=Beat)
     lane: Lane = field(default_factory=Lane)
+    turn: Turn = field(default_factory=Turn)
     setters: list[Setter] = field(default_factory=list)
     canceled: Canceled = field(default_factory=Canceled)
 
@@ -188,10 +190,14 @@ class Assembly:
             task = replace(task, limits=limits)
         handling = self._handling(task, settler, sink, packs, binding, codec)
         handling = self._with_states(task, handling, settler, codec, binding)
+        if bulk:
+            handling = InTurns(handling, self.turn)
         if places is not None:
             handling = InLane(handling, places, bulk=bulk)
         handling = self._for_requests(task, handling, settler, binding)
         slots = self._slots(task, handling, binding.slots, bulk=bulk)
+        # Where there is something of jobs beside it, or it is a request.
+        live = not bulk and (binding.bulk is not None or task.endpoint is not None)
         runner = Runner(
             task.name,
             source=Source(
@@ -232,6 +238,7 @@ class Assembly:
             policy=binding.policy,
             beat=self.beat,
             clock=clock,
+            heard=self.turn.live if live else None,
         )
         metrics.watch(slots, lambda: self.work.waiting.get(task.name), lambda: runner.blocked)
         return runner
@@ -295,6 +302,7 @@ class Assembly:
                 broker=self.services.broker,
                 core=self.services.core,
                 store=self.services.store,
+                turn=self.turn,
                 settler=settler,
                 limits=task.limits,
                 inline_limit=self.services.inline_limit,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mqinfer import App, Context, Message
 from mqinfer.completion import roots
 from mqinfer.errors import WiringError
-from mqinfer.flow.lanes import BULK_EVERY, Places
+from mqinfer.flow.lanes import BULK_EVERY, Places, Turn
 from mqinfer.replay.run import Run
 from mqinfer.replay.runs import filters
 from mqinfer.settings import Settings
@@ -186,3 +186,60 @@ async def test_while_live_messages_wait_one_place_in_four_is_a_jobs() -> None:
         await asyncio.sleep(0)
         places.leave()
     assert order == ([False] * (BULK_EVERY - 1) + [True]) * 3 + [True]
+
+
+async def test_messages_of_jobs_take_a_part_of_each_turn() -> None:
+    now, turns = 0.0, Counter[int]()
+    turn, number, ended = Turn(share=1.0, clock=lambda: now), 0, False
+
+    async def bulk() -> None:
+        nonlocal now
+        for _ in range(25):
+            await turn.room()
+            turns[number] += 1
+            now += 0.3
+
+    async def live() -> None:
+        nonlocal number
+        while not ended:
+            number += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        other = group.create_task(live())
+        await asyncio.gather(bulk(), bulk())
+        ended = True
+        await other
+    assert sum(turns.values()) == 50
+    assert max(turns.values()) == 4  # 0.3 s each, until the second is over
+    assert min(count for _, count in sorted(turns.items())[1:-1]) == 4
+
+
+async def test_after_something_live_those_of_jobs_stand_back_and_are_never_starved() -> None:
+    turn, went = Turn(), 0
+    ended = False
+
+    async def bulk() -> None:
+        nonlocal went
+        while not ended:
+            await turn.room()
+            went += 1
+            await asyncio.sleep(0.001)
+
+    async def alone(seconds: float, live: bool) -> float:
+        """What they have of some time, a second of it."""
+        clock = asyncio.get_running_loop().time
+        before, began = went, clock()
+        while clock() - began < seconds:
+            if live:
+                turn.live()
+            await asyncio.sleep(0.001)
+        return (went - before) / (clock() - began)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(bulk())
+        free = await alone(0.5, False)
+        beside = await alone(1.5, True)
+        after = await alone(0.5, False)
+        ended = True
+    assert 0.02 * free < beside < 0.7 * min(free, after)
