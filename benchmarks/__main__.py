@@ -27,7 +27,7 @@ from mqinfer.observe import configure_logging
 # What is measured without `--all`: under 20 minutes on 2 cores.
 USUAL = (
     *("stage_loop", "ordered", "inference", "sink", "latency", "views", "start"),
-    *("joins", "timers"),
+    *("joins", "timers", "requests"),
 )
 FURTHER = ("servers", "replay", "scale", "blobs", "cost", "decoders")
 NAMES = USUAL + FURTHER
