@@ -82,7 +82,20 @@ def asked_of(name: str) -> App:
     return app
 
 
+def plain_of(name: str) -> App:
+    """The same endpoint without a model."""
+    app = App(name, replicas=_REPLICAS)
+
+    @app.stage
+    async def double(number: Number) -> Affine:
+        return Affine(2 * number.x + 1)
+
+    app.endpoint("affine", Number, answers=Affine)
+    return app
+
+
 asked = asked_of(_NAME)
+plain = plain_of(_NAME)
 
 
 class Part(Message, subject="part"):

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import (
     asking,
+    jobs,
     latency,
     load,
     ordered,
@@ -67,6 +68,14 @@ async def test_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     above, *beside = result.goals
     assert -1000 < above.found < 1000
     assert not any(goal.met for goal in beside)  # of whom nothing was measured
+
+
+async def test_jobs(tmp_path: Path) -> None:
+    result = await jobs.measure(options(tmp_path))
+    assert all(value > 0 for row in figures(result).values() for value in row)
+    (goal,) = result.goals
+    assert goal.at_most
+    assert goal.found > 0
 
 
 async def test_answers_are_checked() -> None:
