@@ -14,6 +14,8 @@ from mqinfer.gateway.problems import Fault, Problem, away, invalid
 from mqinfer.message import key_token
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from mqinfer.gateway.site import Site
     from mqinfer.gateway.tenants import Tenant
     from mqinfer.message import Message
+    from mqinfer.requests.state import State
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _FORM = "multipart/form-data"
@@ -48,6 +51,11 @@ class Asking:
         with site.room.share() as take:
             message, webhook = await self._message(request, endpoint, tenant, take)
             subject, payload, content_type = await self._encoded(message)
+
+        async def race(state: State, ended: Callable[[], Coroutine[Any, Any, State]]) -> State:
+            site.counting.accepting.observe(time.perf_counter() - begun)
+            return await site.until_ended(request, state, ended)
+
         try:
             accepted = await site.requests.accept(
                 endpoint.name,
@@ -56,6 +64,8 @@ class Asking:
                 content_type,
                 key=key,
                 tenant=tenant.name,
+                wait=wait,
+                race=race,
                 webhook=webhook,
             )
         except RequestConflict as error:
@@ -64,10 +74,9 @@ class Asking:
             raise Problem(413, "too-large", str(error)) from None
         except PublishError as error:
             raise away(f"the request was not accepted: {error}") from None
-        site.counting.accepting.observe(time.perf_counter() - begun)
+        if not wait:
+            site.counting.accepting.observe(time.perf_counter() - begun)
         state = accepted.state
-        if wait and state.open:
-            state = await site.until_ended(request, state, wait)
         progress = await site.progress(state) if accepted.replayed else None
         where = views.REQUESTS + state.id
         headers = {"location": where, **answers.waited(wait)}
