@@ -66,7 +66,7 @@ format: setup  ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup $(VENV)/.bench  ## mqinfer beside its limits and its rivals: under 20 minutes
+bench: setup $(VENV)/.bench  ## mqinfer beside its limits and its rivals: under 25 minutes
 	$(BIN)/python -m benchmarks
 
 bench-all: setup $(VENV)/.bench  ## every row there is: also scale, replay, servers, blobs, cost, decoders

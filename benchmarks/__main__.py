@@ -24,10 +24,10 @@ from benchmarks import report
 from benchmarks.results import Options, Result
 from mqinfer.observe import configure_logging
 
-# What is measured without `--all`: under 20 minutes on 2 cores.
+# What is measured without `--all`: under 25 minutes on 2 cores.
 USUAL = (
     *("stage_loop", "ordered", "inference", "sink", "latency", "views", "start"),
-    *("joins", "timers"),
+    *("joins", "timers", "requests", "jobs"),
 )
 FURTHER = ("servers", "replay", "scale", "blobs", "cost", "decoders")
 NAMES = USUAL + FURTHER

@@ -54,6 +54,50 @@ echo = echo_of(_NAME)
 swallow = swallow_of(_NAME)
 
 
+class Number(Message, subject="number"):
+    """What is asked."""
+
+    x: float
+
+
+class Affine(Message, subject="affine"):
+    """2 x + 1."""
+
+    y: float
+
+
+def asked_of(name: str) -> App:
+    """An endpoint that a tiny model answers."""
+    app = App(name, replicas=_REPLICAS)
+    affine = app.model("affine")
+
+    @app.stage
+    async def double(number: Number) -> Affine:
+        import numpy as np
+
+        answer = await affine(x=np.array([number.x], np.float32))
+        return Affine(float(answer["y"][0]))
+
+    app.endpoint("affine", Number, answers=Affine)
+    return app
+
+
+def plain_of(name: str) -> App:
+    """The same endpoint without a model."""
+    app = App(name, replicas=_REPLICAS)
+
+    @app.stage
+    async def double(number: Number) -> Affine:
+        return Affine(2 * number.x + 1)
+
+    app.endpoint("affine", Number, answers=Affine)
+    return app
+
+
+asked = asked_of(_NAME)
+plain = plain_of(_NAME)
+
+
 class Part(Message, subject="part"):
     """One of the twenty that a root leads to."""
 

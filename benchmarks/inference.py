@@ -15,8 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil
-
 from benchmarks import apps, lite0, load, tiny
 from benchmarks.pictures_direct import read_folder
 from benchmarks.results import Figure, Goal, Options, Result, Row
@@ -84,12 +82,12 @@ async def _pictures(
     whole: dict[str, list[float]] = {"direct": [], "ours": []}
     database = ClickHouse(settings.clickhouse_url)
     for repetition in range(options.repeat):
-        before = _processor()
+        before = load.processor()
         limit = await _direct(options, settings, folder, batch, in_flight, count)
         rates["direct"].append(count / limit["wall"])
         cpu["direct"].append(1e3 * limit["cpu"] / count)
         # The client is gone, and with it its part.
-        whole["direct"].append(cpu["direct"][-1] + 1e3 * (_processor() - before) / count)
+        whole["direct"].append(cpu["direct"][-1] + 1e3 * (load.processor() - before) / count)
         app = f"pictures-{repetition}"
         rate, used, everywhere = await _pipeline(
             options, settings, jetstream, database, app, jpegs, count
@@ -174,9 +172,9 @@ async def _pipeline(
         began, first = await _stored(database, count // 10, worker)
         if first == count:  # of so few that they are one block
             began, first = start, 0
-        before, everywhere = worker.cpu(), _processor()
+        before, everywhere = worker.cpu(), load.processor()
         ended, last = await _stored(database, max(first + 1, count * 9 // 10), worker)
-        used, everywhere = worker.cpu() - before, _processor() - everywhere
+        used, everywhere = worker.cpu() - before, load.processor() - everywhere
         await _stored(database, count, worker)
     await load.drop(jetstream, app)
     stored = last - first
@@ -195,16 +193,6 @@ async def _stored(database: ClickHouse, least: int, worker: load.Process) -> tup
                 return time.perf_counter(), found
             worker.check()
             await asyncio.sleep(LOOK)
-
-
-def _processor() -> float:
-    """Seconds of processor time that all processes under this one have used."""
-    found = 0.0
-    for one in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = one.cpu_times()
-            found += times.user + times.system
-    return found
 
 
 def _messages(jpegs: list[bytes], count: int) -> Iterator[bytes]:

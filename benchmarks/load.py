@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -179,6 +180,18 @@ async def process(
                 child.kill()
                 await child.wait()
     running.check()
+
+
+def processor() -> float:
+    """Seconds of processor time that all processes under this one have used."""
+    import psutil
+
+    found = 0.0
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = one.cpu_times()
+            found += times.user + times.system
+    return found
 
 
 def environ(settings: Settings, app: str, replicas: int = 1) -> dict[str, str]:

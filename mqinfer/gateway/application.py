@@ -188,8 +188,12 @@ class Front:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         key = bearer.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key")
         found = self._tenants.of(key)
-        token = request.query_params.get("token")
-        if found is None and token and key is None and request.url.path.endswith("/events"):
+        if (
+            found is None
+            and key is None
+            and request.scope["path"].endswith("/events")
+            and (token := request.query_params.get("token"))
+        ):
             identity = request.path_params.get("id", "")
             name = signing.opened(self._secret, identity, token, self._now())
             found = None if name is None else Tenant(name, "")

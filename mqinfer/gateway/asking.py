@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer.codec import CONTENT_TYPES, Codec
@@ -14,7 +13,6 @@ from mqinfer.errors import (
     PayloadTooLarge,
     PublishError,
     RequestConflict,
-    Unavailable,
 )
 from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.gateway import answers, bodies, forms, validation, views
@@ -22,6 +20,8 @@ from mqinfer.gateway.problems import Fault, Problem, away, invalid
 from mqinfer.message import key_token
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mqinfer.gateway.site import Site
     from mqinfer.gateway.tenants import Tenant
     from mqinfer.message import Message
+    from mqinfer.requests.state import State
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 FORM: Final = "multipart/form-data"
@@ -56,6 +57,11 @@ class Asking:
         with site.room.share() as take:
             message, webhook = await self._message(request, endpoint, tenant, take)
             subject, payload, content_type = await self._encoded(message)
+
+        async def race(state: State, ended: Callable[[], Coroutine[Any, Any, State]]) -> State:
+            site.counting.accepting.observe(time.perf_counter() - begun)
+            return await site.until_ended(request, state, ended)
+
         try:
             accepted = await site.requests.accept(
                 endpoint.name,
@@ -64,6 +70,8 @@ class Asking:
                 content_type,
                 key=key,
                 tenant=tenant.name,
+                wait=wait,
+                race=race,
                 webhook=webhook,
             )
         except RequestConflict as error:
@@ -72,11 +80,9 @@ class Asking:
             raise Problem(413, "too-large", str(error)) from None
         except PublishError as error:
             raise away(f"the request was not accepted: {error}") from None
-        site.counting.accepting.observe(time.perf_counter() - begun)
+        if not wait:
+            site.counting.accepting.observe(time.perf_counter() - begun)
         state = accepted.state
-        if wait and state.open:
-            with suppress(Unavailable):  # it is accepted: the client is to know its id
-                state = await site.until_ended(request, state, wait)
         progress = await site.progress(state) if accepted.replayed else None
         where = views.REQUESTS + state.id
         headers = {"location": where, **answers.waited(wait)}

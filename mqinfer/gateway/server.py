@@ -102,6 +102,39 @@ async def serve(
         listener.close()
 
 
+class _Together:
+    """A transport that sends what is written in one turn of the loop in one piece.
+
+    uvicorn writes head and body of an answer one by one: two calls of the system, and two packets
+    that wake the client.
+    """
+
+    __slots__ = ("_parts", "_transport")
+
+    def __init__(self, transport: asyncio.Transport):
+        self._transport = transport
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send it at the end of the turn."""
+        if not self._parts:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        """Send what was written, and close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._parts:
+            parts, self._parts = self._parts, []
+            self._transport.write(b"".join(parts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 def _patient(head: float) -> type[asyncio.Protocol]:
     """The protocol of uvicorn, which closes a connection on which the head of no request comes.
 
@@ -115,7 +148,7 @@ def _patient(head: float) -> type[asyncio.Protocol]:
         """One connection."""
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            super().connection_made(_Together(transport))
             self._head: asyncio.TimerHandle | None = None
             self._watch()
 

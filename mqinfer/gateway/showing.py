@@ -126,7 +126,7 @@ class Showing:
             found = await view(state)
             if found.status_code != 304:
                 return found
-        found = await view(await self._site.until_ended(request, state, waits))
+        found = await view(await self._site.waited(request, state, waits))
         found.headers.update(answers.waited(waits))
         return found
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mqinfer.gateway import signing
@@ -107,32 +109,51 @@ class Site:
         settled, left = await self.requests.progress(state)
         return (settled, left) if settled or left else None
 
-    async def until_ended(self, request: Request, state: State, seconds: float) -> State:
+    async def waited(self, request: Request, state: State, seconds: float) -> State:
         """A request once it has ended, or as it is after so many seconds, or when we stop.
+
+        Errors as of `until_ended`.
+        """
+        return await self.requests.wait(
+            state.id, seconds, tenant=state.tenant, race=partial(self.until_ended, request)
+        )
+
+    async def until_ended(
+        self, request: Request, state: State, ended: Callable[[], Coroutine[Any, Any, State]]
+    ) -> State:
+        """A request as it is when `ended` returns it, or when we stop.
+
+        Args:
+            request: of the client that waits.
+            state: of the request, as it is now.
+            ended: waits for its end.
 
         Raises:
             Gone: the client went away.
             Problem: it was forgotten meanwhile.
         """
         self.counting.waiting += 1
-        wait = asyncio.create_task(
-            self.requests.wait(state.id, seconds, tenant=state.tenant), name="wait"
-        )
         gone = asyncio.create_task(_gone(request), name="gone")
         try:
             with self.stopping.told() as stop:
-                waits: set[asyncio.Future[Any]] = {wait, gone, stop}
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if wait.done():
-                return wait.result()
-            if gone.done():
-                raise Gone
+                # Whichever of the two comes first ends the waiting at once.
+                async with asyncio.timeout(None) as waiting:
+
+                    def end(_: asyncio.Future[None]) -> None:
+                        with suppress(RuntimeError):  # it has ended
+                            waiting.reschedule(0.0)
+
+                    gone.add_done_callback(end)
+                    stop.add_done_callback(end)
+                    return await ended()
+        except TimeoutError:
+            if not waiting.expired():
+                raise
+            if not self.stopping.begun:
+                raise Gone from None
         finally:
             self.counting.waiting -= 1
-            wait.cancel()
             gone.cancel()
-            ends: set[asyncio.Future[Any]] = {wait, gone}
-            await asyncio.wait(ends)
         found = await self.requests.find(state.id, tenant=state.tenant)
         if found is None:
             raise not_found()

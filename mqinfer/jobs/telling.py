@@ -65,6 +65,10 @@ class Telling:
         """The subjects of the answers."""
         return self._subjects[name]
 
+    def heeds_first(self, _name: str) -> bool:
+        """A part is stored before it is counted: who tells of a chunk again must tell the same."""
+        return False
+
     def advance(self, name: str, root: Root, records: Sequence[Record], known: Progress) -> None:
         """A chunk is told of as a whole."""
 

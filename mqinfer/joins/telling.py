@@ -89,6 +89,10 @@ class Telling:
         """The subjects of what a join asks for."""
         return {kind.__mqinfer__.subject for kind in self._joins[name].of}
 
+    def heeds_first(self, _name: str) -> bool:
+        """A stage is given what it is told, whenever: that must not change."""
+        return False
+
     def advance(self, name: str, root: Root, records: Sequence[Record], known: Progress) -> None:
         """A join is told of all at once."""
 

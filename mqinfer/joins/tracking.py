@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, cast
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -72,6 +73,9 @@ class Inner:
 class Records(Inner):
     """Records, by root: one write for all of a batch that are of one root.
 
+    While one root is written, what comes of it waits, and is written together: two writes of one
+    key at once would only be in each other's way.
+
     Args:
         tracker: that takes them in.
         settler: of the runner.
@@ -89,6 +93,7 @@ class Records(Inner):
         super().__init__(settler, limits)
         self._tracker = tracker
         self._now = now
+        self._locks: WeakValueDictionary[Root, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Take in the records; each is acknowledged when what follows of it is done."""
@@ -114,7 +119,8 @@ class Records(Inner):
             self._settler.answered(job, ())
 
     async def _take(self, root: Root, jobs: Sequence[Job], turns: asyncio.Semaphore) -> None:
-        async with turns:
+        lock = self._locks.setdefault(root, asyncio.Lock())
+        async with turns, lock:
             told = [cast("tuple[Record, ...]", job.message) for job in jobs]
             payloads = [job.delivery.data for job in jobs]
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING
 
 from mqinfer.bucket import change
@@ -31,7 +31,12 @@ async def ensure(app: App, broker: Broker) -> None:
 
 
 async def end_request(
-    bucket: Bucket, identity: str, root: Root, end: End, now: Callable[[], float]
+    bucket: Bucket,
+    identity: str,
+    root: Root,
+    end: End,
+    now: Callable[[], float],
+    known: MutableMapping[str, tuple[bytes, int]] | None = None,
 ) -> State | None:
     """End a request, unless it has ended; as it is then, or None where it is forgotten.
 
@@ -41,6 +46,7 @@ async def end_request(
         root: that it is; what began later under the same id is another one, and stays as it is.
         end: how.
         now: seconds since the epoch.
+        known: its state as the caller believes it to be, by its key, which spares reading it.
 
     Raises:
         MqinferError: that is not possible now.
@@ -60,6 +66,7 @@ async def end_request(
         places.key_of(identity),
         change_one,
         what=f"request {identity}",
+        known=known,
         ttl=lambda one: states.lives(states.decode(one), now()),
     )
     return states.decode(value) if value else None

@@ -13,6 +13,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from mqinfer.completion import roots
@@ -154,7 +155,13 @@ class Passing:
 
 def request_of(job: Job) -> roots.Root | None:
     """The request, or the chunk of a job, that a message came of, or None."""
-    found = roots.parse(job.delivery.headers.get(ROOTS), None)
+    told = job.delivery.headers.get(ROOTS)
+    return None if told is None else _request(told)
+
+
+@lru_cache(maxsize=1024)  # a message is looked at several times, and many came of one
+def _request(told: str) -> roots.Root | None:
+    found = roots.parse(told, None)
     return next((root for root in found if root.kind.startswith((ROOT, CHUNK))), None)
 
 

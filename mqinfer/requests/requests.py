@@ -11,7 +11,14 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Mapping,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,6 +64,9 @@ _TRIES = 5
 # Between tries to accept. A cluster refuses a second copy of a write while the first is on its way,
 # and shows neither until that is stored.
 _PAUSE = Backoff(initial=0.05, maximum=0.5)
+
+# Waits for the end of a request, given as it is now, by calling the second; or for less.
+Race = Callable[[State, Callable[[], Coroutine[Any, Any, State]]], Awaitable[State]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,7 @@ class Requests:
         tenant: str = "",
         headers: Mapping[str, str] | None = None,
         wait: float = 0.0,
+        race: Race | None = None,
         webhook: str = "",
     ) -> Accepted:
         """Accept a request. When this returns nothing that happens can lose it.
@@ -144,6 +155,7 @@ class Requests:
             tenant: who asks; keys and requests of one are hidden from others.
             headers: of the message, such as a trace; what mqinfer says itself stands above them.
             wait: seconds to wait for its end.
+            race: waits, where something else may end that.
             webhook: address to be told of its end, by a stage that reads `ended.RequestEnded`.
 
         Raises:
@@ -164,7 +176,7 @@ class Requests:
                 await asyncio.sleep(_PAUSE.delay(attempt, random.random()))
             lives = states.lives(state, self._now())
             if await self._bucket.save(places.key_of(state.id), value, revision, ttl=lives):
-                return Accepted(await self._begin(state, declared, wait))
+                return Accepted(await self._begin(state, declared, wait, race))
             there, revision = await self._found(state.id, tenant)
             if there is None:
                 # It was forgotten just now, and this one takes its place; or is not to be seen yet.
@@ -177,8 +189,13 @@ class Requests:
             ours = there.created == state.created  # by an answer that came too late
             if there.open and self._now() < there.created + self.app.duplicate_window / 2:
                 # Who accepted it may have died before its message was published: the stream knows.
-                return Accepted(await self._begin(there, declared, wait), replayed=not ours)
-            return Accepted(await self.wait(there.id, wait, tenant=tenant), replayed=not ours)
+                found = await self._begin(there, declared, wait, race)
+            else:
+                try:
+                    found = await self.wait(there.id, wait, tenant=tenant, race=race)
+                except Unavailable:
+                    found = there
+            return Accepted(found, replayed=not ours)
         raise Unavailable(f"endpoint {endpoint}: NATS neither takes the request nor has it")
 
     def _checked(self, state: State) -> bytes:
@@ -223,7 +240,9 @@ class Requests:
             asked=asked,
         )
 
-    async def _begin(self, state: State, endpoint: Endpoint[Any], wait: float) -> State:
+    async def _begin(
+        self, state: State, endpoint: Endpoint[Any], wait: float, race: Race | None
+    ) -> State:
         """Publish the message of a request that was accepted, and wait for its end."""
         if wait <= 0:
             await self._publish(state, endpoint)
@@ -232,7 +251,7 @@ class Requests:
         async with self._watching(state.id) as watch:
             await self._publish(state, endpoint)
             try:
-                return await self._until_ended(watch, state, wait)
+                return await self._until_ended(watch, state, wait, race)
             except Unavailable:
                 return state
 
@@ -271,8 +290,21 @@ class Requests:
             return await self._end(state, End("expired")), revision
         return state, revision
 
-    async def wait(self, identity: str, seconds: float | None = None, *, tenant: str = "") -> State:
+    async def wait(
+        self,
+        identity: str,
+        seconds: float | None = None,
+        *,
+        tenant: str = "",
+        race: Race | None = None,
+    ) -> State:
         """A request once it has ended, or as it is after so many seconds; None waits for its end.
+
+        Args:
+            identity: of the request.
+            seconds: to wait.
+            tenant: who asks.
+            race: waits, where something else may end that.
 
         Raises:
             RequestUnknown: there is none of this id.
@@ -285,7 +317,8 @@ class Requests:
         async with self._watching(identity) as watch:
             # The server reads in order: it listens for us before it answers this.
             state = _known(await self.find(identity, tenant=tenant), identity)
-            return await self._until_ended(watch, state, math.inf if seconds is None else seconds)
+            longest = math.inf if seconds is None else seconds
+            return await self._until_ended(watch, state, longest, race)
 
     async def progress(self, state: State) -> tuple[int, int]:
         """Of what came of an open request so far, how many messages are done, and how many not.
@@ -403,7 +436,14 @@ class Requests:
         finally:
             self._pace.waiting -= 1
 
-    async def _until_ended(self, watch: Watch, state: State, seconds: float) -> State:
+    async def _until_ended(
+        self, watch: Watch, state: State, seconds: float, race: Race | None
+    ) -> State:
+        if race is None or not state.open:
+            return await self._ended(watch, state, seconds)
+        return await race(state, lambda: self._ended(watch, state, seconds))
+
+    async def _ended(self, watch: Watch, state: State, seconds: float) -> State:
         until = time.monotonic() + seconds
         while state.open:
             left = until - time.monotonic()

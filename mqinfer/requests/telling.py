@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mqinfer.completion.record import Record
     from mqinfer.completion.roots import Root
     from mqinfer.ports import Broker
+    from mqinfer.requests.seen import Seen
     from mqinfer.requests.state import End
 
 log = structlog.get_logger("mqinfer.requests")
@@ -42,6 +43,7 @@ class Telling:
         app: whose.
         broker: to publish, and for the bucket.
         store: of blobs.
+        seen: states as this worker was given them.
         now: seconds since the epoch.
     """
 
@@ -51,11 +53,13 @@ class Telling:
         *,
         broker: Broker,
         store: BlobStore | None,
+        seen: Seen,
         now: Callable[[], float] = time.time,
     ):
         self._app = app
         self._broker = broker
         self._store = store
+        self._seen = seen
         self._now = now
         self._bucket = bucket_of(app, broker)
         self._subject = {
@@ -70,6 +74,10 @@ class Telling:
     def wanted(self, name: str) -> Collection[str]:
         """The subjects of the answers."""
         return self._subject[name]
+
+    def heeds_first(self, _name: str) -> bool:
+        """A request ends once."""
+        return True
 
     def advance(self, name: str, root: Root, records: Sequence[Record], known: Progress) -> None:
         """Tell of answers that came, and how far it is; who misses it hears of it at the end."""
@@ -104,7 +112,8 @@ class Telling:
         if places.parts(identity) is None:
             return  # a stranger's message, which has the headers of a request and is none
         end = await self._small(identity, root, states.end_of(told))
-        after = await end_request(self._bucket, identity, root, end, self._now)
+        known = self._seen.take(root)
+        after = await end_request(self._bucket, identity, root, end, self._now, known)
         if end.stored and (after is None or after.stored != end.stored):
             assert self._store is not None
             await drop_all(self._store, [end.stored])  # it had ended, or was forgotten

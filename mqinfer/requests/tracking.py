@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mqinfer.flow.job import Job
     from mqinfer.flow.settler import Settler
     from mqinfer.ports import Broker
+    from mqinfer.requests.seen import Seen
     from mqinfer.requests.state import State
     from mqinfer.stage import Limits
 
@@ -44,6 +45,7 @@ class Open(Inner):
         endpoint: of the requests.
         tracker: that tells of what there is at the deadline.
         roots: the bucket of what it knows.
+        seen: is told of the states that are open.
         broker: to publish.
         settler: of the runner.
         limits: of the task.
@@ -57,6 +59,7 @@ class Open(Inner):
         tracker: Tracker,
         *,
         roots: Bucket,
+        seen: Seen,
         broker: Broker,
         settler: Settler,
         limits: Limits,
@@ -68,21 +71,33 @@ class Open(Inner):
         self._kind = endpoint.root
         self._tracker = tracker
         self._roots = roots
+        self._seen = seen
         self._broker = broker
         self._now = now
 
     async def run(self, jobs: Sequence[Job]) -> None:
         """Look at each state; it is acknowledged when nothing is left to do for it."""
+        due = []
+        for job in jobs:
+            state = _read(job)
+            if state is not None and job.delivery.attempt == 1:  # later it may be old
+                self._seen.add(state, job.delivery.data, job.delivery.sequence)
+            if state is None or not (state.open or state.webhook):
+                self._settler.answered(job, ())
+            elif state.open and (left := self._next(state)) > 0:
+                self._settler.hand_back(job, left)  # as is most of what comes
+            else:
+                due.append((job, state))
         turns = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(self._one(job, turns), name="request")
+            for job, state in due:
+                group.create_task(self._one(job, state, turns), name="request")
 
-    async def _one(self, job: Job, turns: asyncio.Semaphore) -> None:
-        state = _read(job)
-        if state is None or not (state.open or state.webhook):
-            self._settler.answered(job, ())
-            return
+    def _next(self, state: State) -> float:
+        """The seconds until something is due, where nothing was done yet."""
+        return min(state.created + LOST, state.deadline) - self._now()
+
+    async def _one(self, job: Job, state: State, turns: asyncio.Semaphore) -> None:
         async with turns:
             try:
                 left = await (self._look(state) if state.open else self._tell(state))
@@ -103,8 +118,6 @@ class Open(Inner):
             unread = Tale(message, None, None, (), (), LATE, {}, "")  # where no stage has begun
             await self._tracker.late(found, self._kind, unread)
             return 0.0
-        if now < state.created + LOST:
-            return min(state.created + LOST, state.deadline) - now
         # The stream's window may have passed, if no worker looked for long. Then a second copy is
         # left out where it is known that a stage has the first; elsewhere it gives the same ids.
         if now < state.created + self._app.duplicate_window or not await self._begun(found.token):

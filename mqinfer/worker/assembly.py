@@ -36,6 +36,7 @@ from mqinfer.joins.handler import as_stage
 from mqinfer.joins.telling import Telling as TellingJoins
 from mqinfer.joins.tracking import Deadlines, Records
 from mqinfer.requests.passing import Canceled, Passing
+from mqinfer.requests.seen import Seen
 from mqinfer.requests.telling import Telling as TellingRequests
 from mqinfer.requests.tracking import Open
 from mqinfer.rowpacks.unpack import Pack
@@ -92,6 +93,7 @@ class Assembly:
         turn: of the loop, for messages of jobs.
         setters: of the timers of stages that set any; to be closed in the end.
         canceled: what is known of canceled requests.
+        seen: open requests as they were given out.
     """
 
     services: Services
@@ -101,6 +103,7 @@ class Assembly:
     turn: Turn = field(default_factory=Turn)
     setters: list[Setter] = field(default_factory=list)
     canceled: Canceled = field(default_factory=Canceled)
+    seen: Seen = field(default_factory=Seen)
 
     def runners(self, task: plan.Task, sink: Sink | None, state: object) -> list[Runner]:
         """The runners of one task.
@@ -290,6 +293,7 @@ class Assembly:
                 task.endpoint,
                 self._tracker(binding),
                 roots=self.services.broker.bucket(roots.bucket(self.work.app)),
+                seen=self.seen,
                 broker=self.services.broker,
                 settler=settler,
                 limits=task.limits,
@@ -327,7 +331,7 @@ class Assembly:
         joins = joins_of(app, binding.among)
         ways: list[Waiting] = [TellingJoins(app, binding.run, joins, broker=broker, store=store)]
         if endpoints_of(app, binding.among):
-            ways.append(TellingRequests(app, broker=broker, store=store))
+            ways.append(TellingRequests(app, broker=broker, store=store, seen=self.seen))
             ways.append(TellingJobs(app, broker=broker, core=services.core, store=store))
         return Tracker(
             app,

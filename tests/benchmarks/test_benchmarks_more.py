@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
 import io
 import pickle
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from benchmarks import latency, load, ordered, replay, scale, servers, sink, start, timers, views
+from benchmarks import (
+    asking,
+    jobs,
+    latency,
+    load,
+    ordered,
+    replay,
+    requests,
+    scale,
+    servers,
+    sink,
+    start,
+    timers,
+    views,
+)
 from benchmarks.results import Options, Result
 from benchmarks.times import quantile
 from benchmarks.torchfile import read_weights
@@ -35,6 +53,72 @@ async def test_servers(tmp_path: Path) -> None:
     result = await servers.measure(options(tmp_path))
     assert "our own server" in figures(result)
     assert all(value > 0 for row in figures(result).values() for value in row)
+
+
+async def test_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What it costs nothing to start: the limit and mqinfer.
+    monkeypatch.setattr(requests, "CONTENDERS", requests.CONTENDERS[:2])
+    result = await requests.measure(options(tmp_path))
+    assert [row.name for row in result.rows] == [requests.DIRECT, requests.OURS]
+    for p50, p99, rate, of_many, processor in figures(result).values():
+        assert 0 < p50 <= p99
+        assert rate > 0
+        assert of_many > 0
+        assert processor > 0
+    above, *beside = result.goals
+    assert -1000 < above.found < 1000
+    assert not any(goal.met for goal in beside)  # of whom nothing was measured
+
+
+async def test_jobs(tmp_path: Path) -> None:
+    result = await jobs.measure(options(tmp_path))
+    assert all(value > 0 for row in figures(result).values() for value in row)
+    (goal,) = result.goals
+    assert goal.at_most
+    assert goal.found > 0
+
+
+async def test_answers_are_checked() -> None:
+    handlers: list[Any] = []
+    told = [b'{"y": 1.0}', b'{"y": 3.0}', b'{"y": 4.0}']
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.append(asyncio.current_task())
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # it goes
+            for body in told:
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"POST /predict HTTP/1.1\r\n")
+                await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+                await writer.drain()
+                writer.write(body)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        plan = asking.Plan((port,), "/predict", '{"x": %d}', answer=r'"y": ([0-9.]+)', lead=0.0)
+        found = await asking.ask(msgspec.structs.replace(plan, most=2))
+        assert (found.counted, found.asked) == (2, 2)
+        with pytest.raises(RuntimeError, match="a wrong answer for 2"):
+            await asking.ask(msgspec.structs.replace(plan, most=3))
+        told.pop()
+        with pytest.raises(RuntimeError, match="a connection was lost"):
+            await asking.ask(msgspec.structs.replace(plan, most=3))
+        with pytest.raises(RuntimeError, match="status 200"):
+            await asking.ask(msgspec.structs.replace(plan, status=202))
+        await asyncio.gather(*handlers)
+
+
+def test_answers_in_chunks_are_whole_with_the_last() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert asking._response(bytearray(head[:-2])) is None
+    assert asking._response(bytearray(head + b'a\r\n{"y": 1.0}\r\n')) is None
+    whole = bytearray(head + b'a\r\n{"y": 1.0}\r\n0\r\n\r\n')
+    found = asking._response(whole)
+    assert found is not None
+    assert found[0] == 200
+    assert b'"y": 1.0' in found[1]
 
 
 async def test_replay(tmp_path: Path) -> None:

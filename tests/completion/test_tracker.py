@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mqinfer import App
-from mqinfer.completion import record
+from mqinfer.completion import progress, record
 from mqinfer.completion.assemble import Tale
 from mqinfer.completion.progress import COMPLETE, LATE
 from mqinfer.completion.record import Record
@@ -41,9 +41,13 @@ class World:
         stored: records in their stream.
         told: what the join was told, each time.
         steps: that were taken outside of a tracker.
+        heeds_first: whether only the first that the join is told counts.
     """
 
-    def __init__(self, tree: Tree, deaths: Collection[int] = (), seed: int = 0):
+    def __init__(
+        self, tree: Tree, deaths: Collection[int] = (), seed: int = 0, *, heeds_first: bool = False
+    ):
+        self.heeds_first = heeds_first
         self.tree = tree
         self.bucket = Memory()
         self.stored: list[Record] = []
@@ -114,6 +118,7 @@ class World:
     def tracker(self) -> Tracker:
         waiting = type("Waiting", (), {"names": staticmethod(self.names_of)})()
         waiting.wanted, waiting.tell, waiting.advance = self.wanted, self.tell, self.advance
+        waiting.heeds_first = lambda _name: self.heeds_first
         streams = cast("Streams", self)
         return Tracker(
             APP, None, bucket=self, streams=streams, waiting=waiting, max_payload=lambda: 1 << 20
@@ -136,9 +141,9 @@ async def work(world: World, queue: list[list[Record]], done: list[list[Record]]
 
 
 @settings(max_examples=60)
-@given(trees(12), st.sets(st.integers(1, 80), max_size=12), st.integers(), st.data())
+@given(trees(12), st.sets(st.integers(1, 80), max_size=12), st.integers(), st.booleans(), st.data())
 def test_called_once_in_effect_with_exactly_its_outputs(
-    tree: Tree, deaths: set[int], seed: int, data: Any
+    tree: Tree, deaths: set[int], seed: int, heeds_first: bool, data: Any
 ) -> None:
     records = data.draw(st.permutations(tree.records))
     sizes = data.draw(st.lists(st.integers(1, 4), min_size=len(records), max_size=len(records)))
@@ -149,7 +154,7 @@ def test_called_once_in_effect_with_exactly_its_outputs(
             queue.append(rest[:size])
             rest = rest[size:]
     again = data.draw(st.lists(st.sampled_from(queue), max_size=3))
-    world = World(tree, deaths, seed)
+    world = World(tree, deaths, seed, heeds_first=heeds_first)
 
     async def two() -> None:
         done: list[list[Record]] = []
@@ -158,7 +163,7 @@ def test_called_once_in_effect_with_exactly_its_outputs(
             group.create_task(work(world, queue, done))
         tells = len(world.told)
         await work(world, [list(one) for one in again], done)  # late redeliveries
-        assert len(world.told) == tells or world.deaths
+        assert len(world.told) == tells or world.deaths or heeds_first
 
     asyncio.run(two())
     assert world.told
@@ -197,6 +202,75 @@ def test_a_deadline_beside_records_is_told_one_thing(
     asyncio.run(both())
     assert world.told
     assert all(told == world.told[0] for told in world.told)
+
+
+@settings(max_examples=60)
+@given(trees(12), st.sets(st.integers(1, 60), max_size=8), st.integers(), st.data())
+def test_one_who_heeds_the_first_is_told_something_true_at_first(
+    tree: Tree, deaths: set[int], seed: int, data: Any
+) -> None:
+    queue = [[one] for one in data.draw(st.permutations(tree.records))]
+    world = World(tree, deaths, seed, heeds_first=True)
+    turns = data.draw(st.integers(0, 40))
+
+    async def late() -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        while True:
+            try:
+                await world.tracker().late(ROOT_OF, "report", FALLBACK)
+            except (Died, Unavailable):
+                continue
+            return
+
+    async def both() -> None:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(work(world, queue, []))
+            group.create_task(late())
+
+    asyncio.run(both())
+    first = world.told[0]
+    assert first.how in (COMPLETE, LATE)
+    if first.how == COMPLETE:
+        assert [one.payload.data for one in first.outputs] == tree.grades
+
+
+@settings(max_examples=30)
+@given(trees(12), st.booleans())
+def test_one_who_heeds_the_first_is_told_before_anything_is_kept(
+    tree: Tree, heeds_first: bool
+) -> None:
+    world = World(tree, heeds_first=heeds_first)
+    kept: list[int] = []
+    tell = world.tell
+
+    async def told(*of: Any) -> None:
+        kept.append(world.bucket.writes)
+        await tell(*of)
+
+    world.tell = told  # type: ignore[method-assign]
+    world.stored = list(tree.records)
+    asyncio.run(world.tracker().take(ROOT_OF, tree.records, [payload(*tree.records)]))
+    assert kept == [0 if heeds_first else 1]
+    assert world.bucket.writes == (0 if heeds_first else 2)
+    assert all(progress.decode(value).done for value, _ in world.bucket.values.values())
+
+
+@settings(max_examples=30)
+@given(trees(12))
+def test_what_was_kept_of_one_who_heeds_the_first_is_let_go(tree: Tree) -> None:
+    world = World(tree, heeds_first=True)
+
+    async def take() -> None:
+        tracker = world.tracker()
+        for one in tree.records:
+            world.stored.append(one)
+            await tracker.take(ROOT_OF, [one], [payload(one)])
+
+    asyncio.run(take())
+    assert len(world.told) == 1
+    assert world.bucket.writes == max(0, len(tree.records) - 1) + (len(tree.records) > 1)
+    assert all(progress.decode(value).done for value, _ in world.bucket.values.values())
 
 
 FALLBACK = Tale("fallback", None, None, (), (), LATE, {}, "")

@@ -15,6 +15,7 @@ from mqinfer.completion.record import Payload
 from mqinfer.requests import places
 from mqinfer.requests import state as states
 from mqinfer.requests.kept import end_request
+from mqinfer.requests.seen import MEMORY, Seen
 from mqinfer.requests.state import Answer, Asked, Body, End, Problem, State
 from tests.support.bucket import Memory
 
@@ -57,6 +58,44 @@ class Racing(Memory):
         return saved
 
     history: list[State]
+
+
+@given(ENDS, st.booleans(), st.booleans())
+def test_what_was_seen_of_a_request_spares_reading_it_and_never_undoes_anything(
+    end: End, ended: bool, again: bool
+) -> None:
+    bucket, seen = Memory(), Seen()
+    before = opened()
+    root, key = places.root_of(before.id, before.created), places.key_of(ID)
+    there = states.ended(before, End("canceled"), 3.0) if ended else before
+    # The key may have been used again since: then it is another request.
+    if again:
+        there = opened(created=2.0)
+    bucket.values[key] = states.encode(there), 2 if ended or again else 1
+    seen.add(before, states.encode(before), 1)
+    known = seen.take(root)
+    assert list(known) == [key]
+    found = asyncio.run(end_request(bucket, ID, root, end, lambda: 5.0, known))
+    kept = states.decode(bucket.values[key][0])
+    assert found == kept
+    if ended or again:
+        assert kept == there
+    else:
+        assert kept.status == end.status
+    assert seen.take(root) == {}
+    assert len(seen) == 0
+
+
+def test_what_was_seen_longest_ago_is_let_go() -> None:
+    seen = Seen()
+    for created in range(100):
+        seen.add(opened(float(created)), bytes(MEMORY // 50), 1)
+    assert len(seen) <= MEMORY
+    assert seen.take(places.root_of(ID, 0.0)) == {}
+    assert seen.take(places.root_of(ID, 99.0)) != {}
+    seen.add(opened(99.0), b"", 1)
+    seen.add(states.ended(opened(99.0), End("succeeded"), 3.0), b"", 2)
+    assert seen.take(places.root_of(ID, 99.0)) == {}
 
 
 @given(st.lists(ENDS, min_size=1, max_size=5), st.integers())
