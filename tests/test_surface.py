@@ -261,6 +261,7 @@ class Job(jobs: Jobs, state: State, codec: Codec, *, replayed: bool = False)
     results() -> AsyncIterator[JobRow]
     async retry_failed() -> JobStatus
     async status() -> JobStatus
+    text(*, errors: bool = False, after: int = 0) -> AsyncIterator[bytes]
     async wait() -> JobStatus
 class JobRow(
     row: int,

@@ -23,7 +23,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 
 from mqinfer.backoff import Backoff
@@ -32,15 +31,13 @@ from mqinfer.completion.progress import decode as decode_progress
 from mqinfer.dropped import drop_all
 from mqinfer.errors import (
     ConfigurationError,
-    DecodeError,
-    PayloadTooLarge,
     PublishError,
     PublishTimeout,
     RequestConflict,
     RequestUnknown,
     Unavailable,
 )
-from mqinfer.requests import kept, places
+from mqinfer.requests import fresh, kept, places
 from mqinfer.requests import state as states
 from mqinfer.requests.following import AGAIN, Followed, follow, outlasted
 from mqinfer.requests.kept import bucket_of, end_request, ensure, root_of
@@ -167,10 +164,15 @@ class Requests:
             Unavailable: NATS does not answer; ask again, under the same key.
         """
         declared = self._endpoint(endpoint)
-        state = self._new(declared, subject, payload, content_type, key, tenant, headers or {})
+        if key is None:
+            identity = places.new_id(endpoint)
+        else:
+            identity = places.keyed_id(endpoint, key, tenant, self._secret)
+        asked = Asked(subject, Body.of(payload, content_type), dict(headers or {}))
+        state = fresh.state(identity, declared, asked, tenant, self._now())
         if webhook:
             state = states.told_at(state, webhook)
-        value, revision = self._checked(state), 0
+        value, revision = fresh.kept(state, self._broker.max_payload), 0
         for attempt in range(_TRIES):
             if attempt:
                 await asyncio.sleep(_PAUSE.delay(attempt, random.random()))
@@ -197,48 +199,6 @@ class Requests:
                     found = there
             return Accepted(found, replayed=not ours)
         raise Unavailable(f"endpoint {endpoint}: NATS neither takes the request nor has it")
-
-    def _checked(self, state: State) -> bytes:
-        """A new request as it is kept."""
-        value = states.encode(state)
-        if len(value) + 1024 > self._broker.max_payload:
-            raise PayloadTooLarge(
-                f"endpoint {state.endpoint}: the request has {len(value):,} bytes, the server "
-                f"takes {self._broker.max_payload:,}: carry what is large as a Blob with a path"
-            )
-        try:
-            states.decode(value)
-        except msgspec.MsgspecError as error:
-            raise DecodeError(f"endpoint {state.endpoint}: this is no JSON: {error}") from None
-        return value
-
-    def _new(
-        self,
-        endpoint: Endpoint[Any],
-        subject: str,
-        payload: bytes,
-        content_type: str,
-        key: str | None,
-        tenant: str,
-        headers: Mapping[str, str],
-    ) -> State:
-        asked = Asked(subject, Body.of(payload, content_type), dict(headers))
-        now = self._now()
-        if key is None:
-            identity = places.new_id(endpoint.name)
-        else:
-            identity = places.keyed_id(endpoint.name, key, tenant, self._secret)
-        return State(
-            id=identity,
-            endpoint=endpoint.name,
-            created=now,
-            deadline=now + endpoint.deadline,
-            expires=now + endpoint.deadline + endpoint.keep,
-            keep=endpoint.keep,
-            fingerprint=states.fingerprint(asked),
-            tenant=tenant,
-            asked=asked,
-        )
 
     async def _begin(
         self, state: State, endpoint: Endpoint[Any], wait: float, race: Race | None

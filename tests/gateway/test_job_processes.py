@@ -5,27 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 from mqinfer.settings import Settings
 from tests.gateway.test_jobs import ended, lines
 from tests.gateway.test_processes import gateway
-from tests.joins.kills import Fleet
 from tests.support.jobs_app import truth
+from tests.support.kills import Deaths, Fleet
 
 APP = "tests.support.jobs_app:app"
 MB = 1024 * 1024
-
-
-@dataclass
-class Deaths:
-    """Of workers; see `tests.joins.kills.Plan`."""
-
-    kills: int = 4
-    steps: tuple[int, int] = (1, 12)
-    workers: int = 1
-    seed: int = 5
 
 
 async def test_a_gateway_is_killed_that_accepted_a_job_and_workers_that_read_it(
@@ -39,7 +28,7 @@ async def test_a_gateway_is_killed_that_accepted_a_job_and_workers_that_read_it(
         victim.send_signal(signal.SIGKILL)
         links = accepted.json()["links"]
         assert (await other.get(links["self"])).json()["status"] == "planning"
-        fleet = Fleet(Deaths(), nats, "jobs")
+        fleet = Fleet(Deaths(kills=4, steps=(1, 12), workers=1, seed=5), nats, "jobs")
         running = asyncio.create_task(fleet.run())
         try:
             # Who asks again, elsewhere, has the same job.

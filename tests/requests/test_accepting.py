@@ -40,7 +40,7 @@ class Core:
     """Nobody says anything."""
 
     @asynccontextmanager
-    async def listen(self, _subject: str, _heard: Any) -> AsyncIterator[None]:
+    async def listen(self, _subject: str, _heard: Any, _again: Any = None) -> AsyncIterator[None]:
         yield
 
 

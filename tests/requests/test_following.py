@@ -9,7 +9,7 @@ from mqinfer.requests import events
 from mqinfer.requests.events import Event
 from mqinfer.requests.following import Followed, follow
 from mqinfer.requests.state import Answer, Body, State
-from mqinfer.requests.watch import Watch
+from mqinfer.requests.watch import Pace, Watch
 
 A, B, C = (Answer(name, "grade", Body.of(b"{}", "")) for name in "ABC")
 ENDED = State("grade-1", "grade", 1.0, 2.0, 3.0, 1.0, "", status="succeeded", answers=(A, B, C))
@@ -31,7 +31,7 @@ async def followed(
     async def answers(state: State) -> tuple[Answer, ...]:
         return state.answers
 
-    found = follow(Watch(), ENDED, look, stored, answers, after, behind, lambda: 1.5)
+    found = follow(Watch(Pace()), ENDED, look, stored, answers, after, behind, lambda: 1.5)
     return [one async for one in found]
 
 
