@@ -1,9 +1,9 @@
-"""Overdue: which of a stage's messages are to be renewed, interrupted or let go now. Pure."""
+"""Overdue: which of a stage's messages are to be renewed, interrupted or let go now."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -63,3 +63,12 @@ def overdue(jobs: Iterable[Job], limits: Limits, policy: Policy | None, now: flo
         if seconds > limits.timeout:
             found.late.setdefault(task, Interruption.TIMEOUT)
     return found
+
+
+def interrupt(jobs: Iterable[Job], tasks: Mapping[asyncio.Task[object], Interruption]) -> None:
+    """Cancel handlers; what that leads to is decided where the cancellation arrives."""
+    for job in jobs:
+        if job.task is not None:
+            job.interrupted = job.interrupted or tasks.get(job.task)
+    for task in tasks:
+        task.cancel()

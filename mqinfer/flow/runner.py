@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,7 +26,7 @@ from mqinfer.flow.handling import Handling
 from mqinfer.flow.intake import Intake, Source
 from mqinfer.flow.job import HANDLING, SETTLED, STORING, Interruption, Job
 from mqinfer.flow.mailbox import Mailbox, Weighing
-from mqinfer.flow.overdue import overdue
+from mqinfer.flow.overdue import interrupt, overdue
 from mqinfer.flow.returned import Returned
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.slots import Slots
@@ -436,20 +436,12 @@ class Runner:
         if found.lost:
             self._mailbox.forget_settled()
             self._suspects.forget_settled()
-        self._interrupt(found.late)
+        interrupt(self.jobs.values(), found.late)
         if self._handling.exhausted:
             raise HandlerTimeout(
                 f"stage {self.name}: too many handlers hang in threads that cannot be stopped; "
                 "the worker ends, to be started anew"
             )
-
-    def _interrupt(self, tasks: Mapping[asyncio.Task[object], Interruption]) -> None:
-        """Cancel handlers; what that leads to is decided where the cancellation arrives."""
-        for job in self.jobs.values():
-            if job.task is not None:
-                job.interrupted = job.interrupted or tasks.get(job.task)
-        for task in tasks:
-            task.cancel()
 
     def __repr__(self) -> str:
         return f"Runner({self.name}, {self.slots!r}, blocked={self.blocked!r})"

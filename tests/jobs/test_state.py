@@ -160,6 +160,9 @@ def test_a_job_that_is_driven_comes_to_its_end(chunks: int, rounds: int) -> None
         assert state.status == ("failed" if chunks else "completed")
         assert state.counts == Counts(failed=chunks)
         state = states.retried(state, 2.0)
+        if not chunks:  # nothing can be tried again
+            assert not state.open
+            break
 
 
 def test_more_failures_than_may_be_stop_it() -> None:
