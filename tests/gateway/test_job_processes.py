@@ -5,33 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 
 from mqinfer.settings import Settings
 from tests.gateway.test_jobs import ended, lines
 from tests.gateway.test_processes import gateway
-from tests.joins.kills import Fleet
 from tests.support.jobs_app import truth
+from tests.support.kills import Deaths, Fleet
 
 APP = "tests.support.jobs_app:app"
 MB = 1024 * 1024
 
 
-@dataclass
-class Deaths:
-    """Of workers; see `tests.joins.kills.Plan`."""
-
-    kills: int = 4
-    steps: tuple[int, int] = (1, 12)
-    workers: int = 1
-    seed: int = 5
-
-
 async def test_a_gateway_is_killed_that_accepted_a_job_and_workers_that_read_it(
     nats: Settings,
 ) -> None:
-    rows = [{"n": n} for n in range(60)]
+    rows = [{"n": n} for n in range(40)]
     async with gateway(nats, app=APP) as (victim, http), gateway(nats, app=APP) as (_, other):
         body = {"endpoint": "grade", "rows": rows}
         accepted = await http.post("/v1/jobs", json=body, headers={"idempotency-key": "k"})
@@ -39,7 +28,7 @@ async def test_a_gateway_is_killed_that_accepted_a_job_and_workers_that_read_it(
         victim.send_signal(signal.SIGKILL)
         links = accepted.json()["links"]
         assert (await other.get(links["self"])).json()["status"] == "planning"
-        fleet = Fleet(Deaths(), nats, "jobs")
+        fleet = Fleet(Deaths(kills=2, steps=(1, 10), workers=1, seed=5), nats, "jobs")
         running = asyncio.create_task(fleet.run())
         try:
             # Who asks again, elsewhere, has the same job.
@@ -51,9 +40,9 @@ async def test_a_gateway_is_killed_that_accepted_a_job_and_workers_that_read_it(
             fleet.stop()
             await running
         assert fleet.ends[-signal.SIGKILL] >= 1
-        assert end["rows"] == end["progress"]["done"] == 60
+        assert end["rows"] == end["progress"]["done"] == 40
         found = lines(await other.get(links["results"]))
-        assert [one["row"] for one in found] == list(range(1, 61))
+        assert [one["row"] for one in found] == list(range(1, 41))
         for n, one in enumerate(found):
             status, answers, errors = truth(n)
             assert (one["status"], len(one["errors"])) == (status, errors)
