@@ -169,7 +169,8 @@ def judged(told: dict[str, Any]) -> list[tuple[bool, str]]:
 
 async def described(running: Running, facts: Facts) -> None:
     """OpenAPI says what a model takes, from the class alone."""
-    schemas = json.loads(await _described(running))["components"]["schemas"]
+    _, body = await http(running.gateway.port, "/openapi.json", timeout=30.0)
+    schemas = json.loads(body)["components"]["schemas"]
     width = schemas["Iris"]["properties"]["petal_width"]
     species = schemas["IrisAnswer"]["properties"]["species"]
     facts.tell(
@@ -177,11 +178,6 @@ async def described(running: Running, facts: Facts) -> None:
         and species == {"enum": ["setosa", "versicolor", "virginica"]},
         f"OpenAPI: petal_width is {json.dumps(width)}, species {json.dumps(species)}",
     )
-
-
-async def _described(running: Running) -> str:
-    _, body = await http(running.gateway.port, "/openapi.json", timeout=30.0)
-    return body.decode()
 
 
 async def job(running: Running, file: Path, written: Written, facts: Facts) -> None:
@@ -255,9 +251,6 @@ async def job_by_http(running: Running, file: Path, written: Written, facts: Fac
     program = node()
     if program is None:
         return  # as was said
-    if "/v1/jobs" not in await _described(running):
-        facts.console.print("this gateway takes no jobs by HTTP")
-        return
     words = [program, str(HERE / "job.mjs"), running.gateway.url, "iris", str(file)]
     code, out = await _run(words, {})
     if code:

@@ -247,7 +247,6 @@ async def test_what_lasts_is_told(status: str | None) -> None:
 
 
 async def test_a_job_of_a_file_and_one_of_rows(nats: Settings) -> None:
-    pytest.importorskip("mqinfer.gateway.jobs", reason="this gateway takes no jobs")
     async with serving(nats) as served, served.harness.worker():
         found = await javascript(
             """
