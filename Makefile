@@ -69,7 +69,7 @@ format: setup  ## let ruff lay out the code
 bench: setup $(VENV)/.bench  ## mqinfer beside its limits and its rivals: under 25 minutes
 	$(BIN)/python -m benchmarks
 
-bench-all: setup $(VENV)/.bench  ## every row there is: also scale, replay, servers, blobs, cost, decoders
+bench-all: setup $(VENV)/.bench  ## every row there is: also scale, replay, servers, blobs, cost, decoders, streams
 	$(BIN)/python -m benchmarks --all
 
 $(VENV)/.bench: pyproject.toml

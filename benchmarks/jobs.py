@@ -21,7 +21,7 @@ from mqinfer.client import Client
 from mqinfer.jobs.job import Job
 from mqinfer.settings import Settings
 
-ROWS, RATE, SECONDS, LEAD = 100_000, 20.0, 8.0, 1.0
+ROWS, RATE, SECONDS, LEAD = 60_000, 40.0, 6.0, 1.0
 TIMES_P99 = 3.0
 _LIMIT = 120.0  # seconds for an answer
 

@@ -30,7 +30,7 @@ from benchmarks.results import Figure, Goal, Options, Result, Row
 from mqinfer.settings import Settings
 from mqinfer.stack.ports import free_port
 
-LONE, CLIENTS, SECONDS = 300, 64, 3.0
+LONE, CLIENTS, SECONDS = 300, 64, 2.5
 ABOVE_MS, TIMES_CELERY, TIMES_LITSERVE = 4.0, 5.0, 1.0
 _READY = 60.0  # seconds until the first answer
 _END = 10.0  # seconds to end in, when asked to
@@ -188,7 +188,8 @@ async def measure(options: Options) -> Result:
                 except (RuntimeError, OSError, TimeoutError) as error:
                     if contender.name.startswith(OURS):
                         raise
-                    notes.append(f"{contender.name} left out, it failed: {error}")
+                    why = str(error).strip().splitlines() or [type(error).__name__]
+                    notes.append(f"{contender.name} left out, it failed: {why[-1][-300:]}")
                     wanted = [one for one in wanted if one is not contender]
                     samples.pop(contender.name, None)
                     continue

@@ -23,6 +23,6 @@ class Affine:
         options.inter_op_num_threads = 1
         self.session = InferenceSession(os.environ["BENCH_MODEL"], options)
 
-    @bentoml.api(batchable=True, max_batch_size=BATCH, max_latency_ms=1000)
+    @bentoml.api(batchable=True, max_batch_size=BATCH, max_latency_ms=10_000)
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.session.run(None, {"x": x.astype(np.float32)})[0]
