@@ -37,6 +37,8 @@ LONGEST = (
     "faults/test_replay.py",
     "adapters/test_triton.py",
     "packed/test_served.py",
+    "faults/asking/test_asking.py",
+    "requests/test_cluster.py",
     "faults/test_poison.py",
     "benchmarks/test_benchmarks_more.py",
     "worker/test_renewals.py",

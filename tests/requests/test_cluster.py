@@ -14,7 +14,6 @@ from mqinfer import App, Message, Reject
 from mqinfer.client import Client
 from mqinfer.completion import roots
 from mqinfer.errors import Unavailable
-from mqinfer.jobs import places as places_of_jobs
 from mqinfer.jobs.job import Job
 from mqinfer.requests import places
 from mqinfer.requests.listing import listed
@@ -121,8 +120,8 @@ async def test_each_request_ends_once_though_leaders_are_killed(tmp_path: Path) 
         urls = ",".join(server.url for server in servers)
         settings = Settings.load({}, nats_url=urls, blobs=str(tmp_path / "blobs"), grace=5.0)
         await until(lambda: has_leader(settings), "a leader of the cluster", timeout=120)
-        asked = [Asked(n) for n in range(4 * EACH)]
-        led = (f"KV_{places.bucket(app)}", roots.stream(app), f"KV_{places_of_jobs.bucket(app)}")
+        asked = [Asked(n) for n in range(3 * EACH)]
+        led = (f"KV_{places.bucket(app)}", roots.stream(app))
         async with Harness(app, settings) as harness, harness.worker() as worker:
             await until(lambda: not worker.not_ready(), "a worker", timeout=60)
             client = harness.client

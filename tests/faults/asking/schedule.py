@@ -112,7 +112,9 @@ class Faults:
         if how == "SIGSTOP":
             return await blows.stand_still(slot, ACK_WAIT * self._rng.uniform(1.3, 2.5))
         if when == STEP:
-            passage = self._rng.randint(1, 60 if role == "driver" else 300)
+            # Few enough that there is work for them in this part of the run.
+            most = min(60 if role == "driver" else 300, max(10, len(self._run.told) // 8))
+            passage = self._rng.randint(1, most)
             return await blows.die_at(slot, STEP, passage, self._run.release)
         return slot.signal(signal.SIGKILL)
 
