@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -57,7 +58,8 @@ class Schedule:
     seconds: int = 0
     days: int = 1
     cron: Cron | None = None
-    times: tuple[datetime.time, ...] = field(default=())
+    # Up to 1,440: to hash them at each look at a day would be most of the work.
+    times: tuple[datetime.time, ...] = field(default=(), hash=False)
 
     @property
     def mark(self) -> str:
@@ -72,10 +74,9 @@ class Schedule:
             return _EPOCH + ((moment - _EPOCH) // step + 1) * step
         day = moment.astimezone(self.zone).date() - _ONE
         for _ in range(FAR):
-            if any(tick > moment for tick in _on(self, day)):
+            if _first(self, day, moment):
                 # A skipped time of this day may be later than one of the next.
-                later = (tick for n in range(3) for tick in _on(self, day + n * _ONE))
-                return min(tick for tick in later if tick > moment)
+                return min(t for n in range(3) for t in _first(self, day + n * _ONE, moment))
             day += _ONE
         raise WiringError(f"there is no time that {self.text} names")
 
@@ -110,9 +111,18 @@ class Schedule:
         return True
 
 
+def _first(
+    schedule: Schedule, day: datetime.date, moment: datetime.datetime
+) -> Sequence[datetime.datetime]:
+    """The first tick of a local day that is later than a moment; or none."""
+    ticks = _on(schedule, day)
+    place = bisect_right(ticks, moment)
+    return ticks[place : place + 1]
+
+
 @lru_cache(maxsize=KNOWN_DAYS)
 def _on(schedule: Schedule, day: datetime.date) -> Sequence[datetime.datetime]:
-    """The ticks of a local day; not in order where clocks change."""
+    """The ticks of a local day, in order."""
     if schedule.cron is not None:
         if not schedule.cron.on(day):
             return []
@@ -127,7 +137,7 @@ def _on(schedule: Schedule, day: datetime.date) -> Sequence[datetime.datetime]:
             # In a gap the second reading is the earlier one, and no time of its own.
             if again > ticks[-1]:
                 ticks.append(again)
-    return ticks
+    return sorted(ticks)
 
 
 def every(

@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 import pytest_asyncio
 
+from mqinfer.collector import tune_collector
 from mqinfer.settings import Settings
 from mqinfer.testing import nats_only
 from tests.support import leftovers
@@ -28,36 +29,39 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("tests")
 
-# The files that take longest, by `--durations`: they begin first, so that none of them is the end.
+# The files that take longest, by `--junitxml`: they begin first, so that none of them is the end.
 LONGEST = (
-    "examples/test_plants_demo_replay.py",
-    "faults/test_faults.py",
     "cli/test_replay.py",
-    "examples/test_plants_demo.py",
     "faults/test_replay.py",
-    "adapters/test_triton.py",
-    "packed/test_served.py",
+    "examples/test_plants_demo_replay.py",
     "faults/asking/test_asking.py",
     "requests/test_cluster.py",
-    "faults/test_poison.py",
     "benchmarks/test_benchmarks_more.py",
-    "worker/test_renewals.py",
-    "faults/test_suspects.py",
-    "faults/test_outages.py",
-    "faults/test_backpressure.py",
-    "replay/test_promote.py",
+    "faults/test_faults.py",
+    "faults/test_poison.py",
+    "examples/test_plants_demo.py",
+    "faults/test_states.py",
     "operate/test_models.py",
-    "flow/test_fuzz.py",
-    "test_security.py",
-    "examples/test_plants_stages.py",
-    "benchmarks/test_benchmarks.py",
-    "examples/test_plants_models.py",
-    "adapters/test_tritonstream.py",
     "cli/test_worker_start.py",
-    "cli/test_worker_end.py",
-    "worker/test_worker.py",
-    "cli/test_worker.py",
-    "stack/test_triton.py",
+    "stack/test_browser.py",
+    "adapters/test_triton.py",
+    "tables/test_values.py",
+    "bench/test_bench.py",
+    "examples/test_plants_stages.py",
+    "worker/test_renewals.py",
+    "replay/test_promote.py",
+    "flow/test_ordered.py",
+    "faults/test_outages.py",
+    "tables/test_bydays.py",
+    "timers/test_cluster.py",
+    "worker/test_known.py",
+    "tables/test_sink.py",
+    "gateway/test_processes.py",
+    "replay/test_replay.py",
+    "requests/test_through.py",
+    "stack/test_beyond_fuzz.py",
+    "timers/test_kills.py",
+    "rowpacks/test_rows.py",
 )
 
 
@@ -82,6 +86,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     folder = Path(__file__).parent
     rank = {folder / name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is not looked through for cycles again and again: a million objects."""
+    tune_collector()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -104,10 +104,12 @@ def test_ticks_are_in_order_and_none_is_left_out(
 @given(fields, moments)
 def test_what_counts_late(text: str, moment: datetime.datetime) -> None:
     now = moment + datetime.timedelta(hours=30)
-    ticks = list(by(text).between(moment, now))
-    assert all(by(text).counts(tick, now) for tick in ticks)
-    assert [t for t in ticks if by(text, catch_up="last").counts(t, now)] == ticks[-1:]
-    on_time = [t for t in ticks if by(text, catch_up="none", tolerance="1h").counts(t, now)]
+    every_one, last = by(text), by(text, catch_up="last")
+    none = by(text, catch_up="none", tolerance="1h")
+    ticks = list(every_one.between(moment, now))
+    assert all(every_one.counts(tick, now) for tick in ticks)
+    assert [t for t in ticks if last.counts(t, now)] == ticks[-1:]
+    on_time = [t for t in ticks if none.counts(t, now)]
     assert on_time == [t for t in ticks if now - t <= datetime.timedelta(hours=1)]
 
 
