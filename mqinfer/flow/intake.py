@@ -36,6 +36,7 @@ class Source:
         gates: each gives a reason not to pull now, or None.
         told: whether the log says when it stops pulling; where a sink has two of them, which have
             the same gates, one does.
+        heard: called for each message that comes; None: nobody wants to know.
     """
 
     stream: str
@@ -44,6 +45,7 @@ class Source:
     recreate: Callable[[], Awaitable[object]]
     gates: Sequence[Gate] = ()
     told: bool = True
+    heard: Callable[[], None] | None = None
 
 
 class Intake:
@@ -70,10 +72,17 @@ class Intake:
     async def open(self, on_message: Callable[[Delivery], None]) -> None:
         """Begin to pull; `on_message` is called for every message."""
         source = self._source
+        heard = source.heard
+
+        def hear(delivery: Delivery) -> None:
+            assert heard is not None
+            heard()
+            on_message(delivery)
+
         self._pull = await source.feed.pull(
             source.stream,
             source.consumer,
-            on_message=on_message,
+            on_message=on_message if heard is None else hear,
             on_released=self._withdrawn,
             recreate=source.recreate,
         )

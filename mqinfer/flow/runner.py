@@ -62,7 +62,6 @@ class Runner:
         policy: of ordered or replayed work; None is plain work.
         beat: of the loop; None is one that never stands still.
         clock: monotonic seconds, the beat's.
-        heard: called for each message that comes; None: nobody wants to know.
     """
 
     def __init__(
@@ -81,7 +80,6 @@ class Runner:
         policy: Policy | None = None,
         beat: Beat | None = None,
         clock: Callable[[], float] = time.monotonic,
-        heard: Callable[[], None] | None = None,
     ):
         self.name = name
         self.timeout = limits.timeout
@@ -97,7 +95,6 @@ class Runner:
         self._ledger = ledger
         self._policy = policy
         self._clock = clock
-        self._heard = heard
         self._beat = beat or Beat()
         self.claims = Claims(
             name,
@@ -210,8 +207,6 @@ class Runner:
         """A message from the read loop."""
         self.slots.arrive(delivery.size)
         self._pending = delivery.pending
-        if self._heard is not None:
-            self._heard()
         if self._policy is not None and not self._policy.admits(delivery):
             self.slots.release(delivery.size)
             self._settler.passed_over(delivery)

@@ -6,6 +6,10 @@ free slots for; prefetching beyond that is how other frameworks handle messages 
 
 from __future__ import annotations
 
+from typing import Final
+
+STORING: Final = 32  # messages of jobs whose outputs are being stored, in one stage
+
 
 class Slots:
     """The account of one stage in one process.
@@ -114,3 +118,21 @@ class Slots:
             f"Slots({self.in_flight} in flight + {self.asked} asked of {self.max_messages}, "
             f"{self.bytes_in_flight} + {self.bytes_asked} of {self.max_bytes} bytes)"
         )
+
+
+class SparingSlots(Slots):
+    """Of what comes of jobs: asks for no more while this many outputs are on their way.
+
+    A quick handler would fill the way to the server, on which live messages wait; one that is slow
+    fills nothing, and has as many messages as any.
+    """
+
+    @property
+    def free(self) -> int:
+        """Messages that may still be asked for."""
+        return max(0, min(super().free, STORING - self.storing - self.asked))
+
+    @property
+    def half_free(self) -> bool:
+        """See `Slots.half_free`."""
+        return self.free * 2 >= STORING

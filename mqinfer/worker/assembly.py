@@ -27,7 +27,7 @@ from mqinfer.flow.policy import Policy
 from mqinfer.flow.reader import Reader
 from mqinfer.flow.runner import Runner
 from mqinfer.flow.settler import Settler
-from mqinfer.flow.slots import Slots
+from mqinfer.flow.slots import Slots, SparingSlots
 from mqinfer.flow.suspects import Suspects
 from mqinfer.identity import CONTENT_TYPE
 from mqinfer.jobs.driving import Driving
@@ -212,6 +212,7 @@ class Assembly:
                 recreate=lambda: self.work.recreate(task),
                 gates=self._gates(task, handling, emitter),
                 told=not (packs or bulk),
+                heard=self.turn.live if live else None,
             ),
             reader=Reader(
                 task.name,
@@ -241,7 +242,6 @@ class Assembly:
             policy=binding.policy,
             beat=self.beat,
             clock=clock,
-            heard=self.turn.live if live else None,
         )
         metrics.watch(slots, lambda: self.work.waiting.get(task.name), lambda: runner.blocked)
         return runner
@@ -394,7 +394,9 @@ class Assembly:
         if not bulk:
             return Slots(limits.max_in_flight, size, largest, max_unhandled=waiting)
         count = max(min(limits.max_in_flight, BULK), limits.max_in_flight // BULK_PART)
-        return Slots(count, size // 4, largest, max_unhandled=waiting)
+        # Whoever gathers batches must be able to have them.
+        kind = SparingSlots if task.stage is not None and handling.batch_size == 1 else Slots
+        return kind(count, size // 4, largest, max_unhandled=waiting)
 
     def _decoder(self, task: plan.Task, codec: Codec, packs: bool) -> Callable[[Delivery], Any]:
         if task.dead:

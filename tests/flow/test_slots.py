@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqinfer.flow.slots import Slots
+from mqinfer.flow.slots import STORING, Slots, SparingSlots
 
 
 @given(
@@ -97,3 +97,35 @@ def test_half_free_is_half_of_what_may_be_waiting() -> None:
     assert not slots.half_free
     slots.withdraw(1, 10)
     assert slots.half_free
+
+
+def test_those_of_jobs_ask_for_no_more_while_many_outputs_are_on_their_way() -> None:
+    slots = SparingSlots(4 * STORING, 1_000_000, 1)
+
+    def take() -> int:
+        wanted = slots.available()
+        if wanted is None:
+            return 0
+        slots.ask(*wanted)
+        for _ in range(wanted[0]):
+            slots.arrive(1)
+        slots.withdraw(0, wanted[1])
+        return wanted[0]
+
+    # A slow handler has as many as any.
+    while take():
+        pass
+    assert slots.in_flight == 4 * STORING
+    # Once as many as that are being stored there is room for no more, until some are.
+    for _ in range(STORING):
+        slots.handled()
+    for _ in range(2 * STORING):
+        slots.release(1)
+    assert slots.available() is None
+    slots.release(1, handled=True)
+    assert slots.free == 1
+    assert not slots.half_free
+    for _ in range(STORING // 2):
+        slots.release(1, handled=True)
+    assert slots.half_free
+    assert take() == STORING // 2 + 1

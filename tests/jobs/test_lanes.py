@@ -215,31 +215,22 @@ async def test_messages_of_jobs_take_a_part_of_each_turn() -> None:
     assert min(count for _, count in sorted(turns.items())[1:-1]) == 4
 
 
-async def test_after_something_live_those_of_jobs_stand_back_and_are_never_starved() -> None:
-    turn, went = Turn(), 0
-    ended = False
+def test_after_something_live_those_of_jobs_stand_back_and_are_never_starved() -> None:
+    now = 0.0
+    turn = Turn(clock=lambda: now)
 
-    async def bulk() -> None:
-        nonlocal went
-        while not ended:
-            await turn.room()
-            went += 1
-            await asyncio.sleep(0.001)
-
-    async def alone(seconds: float, live: bool) -> float:
-        """What they have of some time, a second of it."""
-        clock = asyncio.get_running_loop().time
-        before, began = went, clock()
-        while clock() - began < seconds:
-            if live:
+    def went(milliseconds: int, every: int | None) -> float:
+        """The part of some time in which they may go on, where something live comes so often."""
+        nonlocal now
+        count = 0
+        for n in range(milliseconds):
+            if every is not None and n % every == 0:
                 turn.live()
-            await asyncio.sleep(0.001)
-        return (went - before) / (clock() - began)
+            count += turn._left() is None
+            now += 0.001
+        return count / milliseconds
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(bulk())
-        free = await alone(0.5, False)
-        beside = await alone(1.5, True)
-        after = await alone(0.5, False)
-        ended = True
-    assert 0.02 * free < beside < 0.7 * min(free, after)
+    assert went(100, None) == 1.0
+    assert 0.2 < went(4_000, 1) < 0.3  # live all the time: a quarter is theirs
+    assert 0.45 < went(4_000, 20) < 0.75  # now and then: for ten milliseconds each time
+    assert went(100, None) == 1.0
