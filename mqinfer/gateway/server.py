@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 import socket
 from collections.abc import Callable, Iterator
@@ -59,6 +60,8 @@ async def serve(
             started(f"{scheme}://{host}:{listener.getsockname()[1]}")
 
     _allow_files(options.max_connections)
+    # What strangers send is no news, or they could fill a disk with it.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     listener = _listen(options.host, options.port)
     scheme = "http" if options.tls_cert is None else "https"
     try:
@@ -70,6 +73,7 @@ async def serve(
             ws="none",
             interface="asgi3",
             log_config=None,
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
