@@ -20,7 +20,7 @@ MB = 1024 * 1024
 async def test_a_gateway_is_killed_that_accepted_a_job_and_workers_that_read_it(
     nats: Settings,
 ) -> None:
-    rows = [{"n": n} for n in range(60)]
+    rows = [{"n": n} for n in range(40)]
     async with gateway(nats, app=APP) as (victim, http), gateway(nats, app=APP) as (_, other):
         body = {"endpoint": "grade", "rows": rows}
         accepted = await http.post("/v1/jobs", json=body, headers={"idempotency-key": "k"})
@@ -28,7 +28,7 @@ async def test_a_gateway_is_killed_that_accepted_a_job_and_workers_that_read_it(
         victim.send_signal(signal.SIGKILL)
         links = accepted.json()["links"]
         assert (await other.get(links["self"])).json()["status"] == "planning"
-        fleet = Fleet(Deaths(kills=4, steps=(1, 12), workers=1, seed=5), nats, "jobs")
+        fleet = Fleet(Deaths(kills=2, steps=(1, 10), workers=1, seed=5), nats, "jobs")
         running = asyncio.create_task(fleet.run())
         try:
             # Who asks again, elsewhere, has the same job.
@@ -40,9 +40,9 @@ async def test_a_gateway_is_killed_that_accepted_a_job_and_workers_that_read_it(
             fleet.stop()
             await running
         assert fleet.ends[-signal.SIGKILL] >= 1
-        assert end["rows"] == end["progress"]["done"] == 60
+        assert end["rows"] == end["progress"]["done"] == 40
         found = lines(await other.get(links["results"]))
-        assert [one["row"] for one in found] == list(range(1, 61))
+        assert [one["row"] for one in found] == list(range(1, 41))
         for n, one in enumerate(found):
             status, answers, errors = truth(n)
             assert (one["status"], len(one["errors"])) == (status, errors)

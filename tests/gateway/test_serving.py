@@ -103,6 +103,7 @@ async def test_the_page_comes_from_here_alone(nats: Settings, tmp_path: Path) ->
         assert "Unable to render" not in text
         assert "Ask grade" in text
         assert "How a request stands" in text
+        assert "Ask an endpoint for every row of a file" in text
 
 
 async def test_endpoints_tell_of_themselves(nats: Settings) -> None:
