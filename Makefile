@@ -16,7 +16,7 @@ COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-cov
 # which doubles the time of the tests' own processes.
 TELLS  := import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")
 
-.PHONY: help setup demo demo-replay demo-taskqueue test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all clean
+.PHONY: help setup demo demo-replay demo-requests demo-taskqueue test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: setup  ## the plant pipeline on the embedded stack, with its report and chart
 	$(BIN)/python -m examples.plants.demo
+
+demo-requests: setup  ## a small backend: eight people at a time, kills, a page in a headless browser
+	$(BIN)/python -m examples.requests.demo
 
 demo-replay: setup  ## a model upgrade: 10,000 leaves replayed beside live ones, compared, promoted
 	$(BIN)/python -m examples.plants.demo_replay

@@ -30,7 +30,7 @@ from benchmarks import (
 )
 from benchmarks.results import Options, Result
 from benchmarks.times import quantile
-from benchmarks.torchfile import read_weights
+from examples.requests.torchfile import read_weights
 
 
 def options(folder: Path) -> Options:

