@@ -1,4 +1,4 @@
-"""Jobs: files that are submitted by a command which may be killed, and followed to their ends."""
+"""Jobs: files submitted by a command that may be killed, or by HTTP, and followed to their ends."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import csv
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+import aiohttp
 
 from mqinfer.client import Client
 from mqinfer.errors import ConflictError, MqinferError, Unavailable
@@ -19,6 +21,7 @@ from mqinfer.jobs.job import Job
 from tests.faults.processes import ROOT
 
 from . import wishes
+from .posting import Posting
 
 T = TypeVar("T")
 AGAIN = 0.3  # seconds between tries, while NATS is away
@@ -31,9 +34,9 @@ class Bulk:
     Attributes:
         number: of the job.
         rows: its cells.
-        ids: that its submissions printed.
-        submitted: how often the command was run.
-        killed: how often it was.
+        ids: that its submissions gave.
+        submitted: how often it was.
+        killed: how often the command was.
         odd: what is not as it must be.
         seconds: from the first submission to its end.
         done: whether it has ended, and was compared.
@@ -57,67 +60,85 @@ def bulk(number: int, rows: int, seed: int) -> Bulk:
     return Bulk(number, [wishes.row(n, seed) for n in range(first, first + rows)])
 
 
-async def through(
-    one: Bulk, client: Client, folder: Path, app: str, environ: Mapping[str, str], seed: int
-) -> None:
-    """Submit a job, wait for its end, compare it; try again what failed, and compare once more.
+@dataclass
+class Scene:
+    """Where jobs are done.
 
-    What is not as it must be is noted.
-
-    Args:
-        one: is filled in.
-        client: to follow it.
-        folder: for its file.
+    Attributes:
+        client: to follow them.
+        folder: for their files.
         app: as the command line has it.
         environ: of the command.
-        seed: of when the command is killed.
+        http: to speak to gateways by.
+        gateways: their addresses.
+        seed: of what is drawn.
+    """
+
+    client: Client
+    folder: Path
+    app: str
+    environ: Mapping[str, str]
+    http: aiohttp.ClientSession
+    gateways: Sequence[str]
+    seed: int
+
+
+async def through(one: Bulk, scene: Scene) -> None:
+    """Submit a job, wait for its end, compare it; try again what failed, and compare once more.
+
+    Every other job goes through the gateways. What is not as it must be is noted.
     """
     began = time.monotonic()
+    rng = random.Random(f"job {scene.seed} {one.number}")
+    posting = Posting(scene.http, scene.gateways, rng) if one.number % 2 else None
     try:
-        await _through(one, client, folder, app, environ, random.Random(f"job {seed} {one.number}"))
-    except MqinferError as error:
+        await _through(one, scene, posting, rng)
+    except (MqinferError, AssertionError) as error:
         one.odd.append(f"{type(error).__name__}: {error}")
     one.seconds = time.monotonic() - began
     one.done = True
 
 
-async def _through(
-    one: Bulk,
-    client: Client,
-    folder: Path,
-    app: str,
-    environ: Mapping[str, str],
-    rng: random.Random,
-) -> None:
-    path = folder / f"job-{one.number}.csv"
+async def _through(one: Bulk, scene: Scene, posting: Posting | None, rng: random.Random) -> None:
+    path = scene.folder / f"job-{one.number}.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("n", "fan"), *one.rows])
+
+    async def submit(rng: random.Random | None) -> None:
+        if posting is None:
+            await _submit(one, scene, path, rng)
+        else:
+            one.ids.add(await posting.submit(path.read_bytes(), f"job-{one.number}"))
+            one.submitted += 1
+
     while not one.ids:
-        await _submit(one, path, app, environ, rng)
+        await submit(rng)
     if rng.random() < 0.3:  # whoever is not sure asks again
-        await _submit(one, path, app, environ, None)
+        await submit(None)
     if len(one.ids) != 1:
         one.odd.append(f"one key gave {sorted(one.ids)}")
         return
-    job = await _ended(one, client)
+    job = await _ended(one, scene.client, posting)
     await _compare(one, job)
     if rng.random() < 0.5 and job.progress.status != "completed":
         await _patiently(lambda: _retry(job))
-        job = await _ended(one, client)
+        job = await _ended(one, scene.client, posting)
         await _compare(one, job)
     one.status = job.progress.status
+    if posting is not None:
+        lines = await _patiently(lambda: _lines(job))
+        if await posting.results(job.id) != lines:
+            one.odd.append("its results by HTTP are others")
 
 
-async def _submit(
-    one: Bulk, path: Path, app: str, environ: Mapping[str, str], rng: random.Random | None
-) -> None:
+async def _submit(one: Bulk, scene: Scene, path: Path, rng: random.Random | None) -> None:
     """Run the command; it may be killed at any moment."""
     one.submitted += 1
-    command = ("job", "submit", app, "grade", str(path), "--key", f"job-{one.number}")
+    command = ("job", "submit", scene.app, "grade", str(path), "--key", f"job-{one.number}")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mqinfer", *command, "--chunk", "16"),
         cwd=ROOT,
-        env=environ,
+        env=scene.environ,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -135,9 +156,11 @@ async def _submit(
     one.ids |= {line for line in out.decode().splitlines() if line}
 
 
-async def _ended(one: Bulk, client: Client) -> Job:
+async def _ended(one: Bulk, client: Client, posting: Posting | None) -> Job:
     """The job, once it has ended."""
     (identity,) = one.ids
+    if posting is not None:
+        await posting.ended(identity)
 
     async def look() -> Job:
         job = await client.job(identity)
@@ -195,3 +218,7 @@ async def _compare(one: Bulk, job: Job) -> None:
 
 async def _rows(job: Job) -> list[Any]:
     return [row async for row in job.results()]
+
+
+async def _lines(job: Job) -> list[dict[str, Any]]:
+    return [line async for line in job.lines()]

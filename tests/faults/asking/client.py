@@ -23,7 +23,7 @@ WAIT = 8  # seconds of a long poll
 _TIMEOUT = aiohttp.ClientTimeout(total=WAIT + 12, sock_connect=3)
 # Of a stream, which says something every 15 seconds.
 _STREAM = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=20)
-_AWAY = frozenset({408, 429, 499, 502, 503, 504})
+AWAY = frozenset({408, 429, 499, 502, 503, 504})
 
 
 class Odd(Exception):
@@ -251,7 +251,7 @@ class Client:
         """Kind, id and data of the events of one connection (WHATWG HTML, 9.2.6)."""
         url = f"{gateway}{self._path}/events"
         async with self._http.get(url, headers=headers, timeout=_STREAM) as answer:
-            if answer.status in _AWAY:
+            if answer.status in AWAY:
                 await self._pause(gateway, f"stream: {answer.status}")
                 return
             if answer.status != 200:
@@ -300,7 +300,7 @@ class Client:
                 self._told.unsure += asks and not refused
                 await self._pause(gateway, f"{method} {path[-40:]}: {error!r}")
                 continue
-            if status in _AWAY:
+            if status in AWAY:
                 # A 503 may come after the request was kept, and a 429 comes before.
                 self._told.unsure += asks and status != 429
                 why = f"{method} {path[-40:]}: {status} {text[:200]}"

@@ -90,6 +90,8 @@ class Run:
         self._patience = patience
         self._progress = progress
         self._ports = [free_port() for _ in range(GATEWAYS)]
+        self._gateways = [f"http://127.0.0.1:{port}" for port in self._ports]
+        self._http: aiohttp.ClientSession
         self._limit = self._begun = self._ended = 0
         self._doing = "the start"
         self._harness: Harness
@@ -137,6 +139,10 @@ class Run:
         self._harness = await stack.enter_async_context(Harness(self._app, settings))
         await self._harness.client.requests()
         await self._harness.client.bulk()
+        connector = aiohttp.TCPConnector(limit=0)
+        self._http = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, read_bufsize=2**20)
+        )
         through = settings
         if len(self.nats) == 1:
             through = self._settings(f"nats://127.0.0.1:{self.proxy.port}")
@@ -162,16 +168,11 @@ class Run:
 
     async def _clients(self) -> None:
         """Let clients begin, up to the limit."""
-        gateways = [f"http://127.0.0.1:{port}" for port in self._ports]
-        connector = aiohttp.TCPConnector(limit=0)
-        async with (
-            aiohttp.ClientSession(connector=connector, read_bufsize=2**20) as http,
-            asyncio.TaskGroup() as group,
-        ):
+        async with asyncio.TaskGroup() as group:
             for told in self.told:
                 await self._changed(lambda: self._begun < self._limit)
                 rng = random.Random(f"client {self.account.seed} {told.wish.number}")
-                group.create_task(self._client(Client(told, http, gateways, rng)))
+                group.create_task(self._client(Client(told, self._http, self._gateways, rng)))
                 self._begun += 1
                 await asyncio.sleep(1 / PACE)
 
@@ -186,15 +187,20 @@ class Run:
 
     async def _submit(self) -> None:
         """Let jobs begin, spread over the run."""
-        environ = {**os.environ, **_environ(self._harness.settings)}
+        scene = bulk.Scene(
+            client=self._harness.client,
+            folder=self._folder,
+            app=self._name,
+            environ={**os.environ, **_environ(self._harness.settings)},
+            http=self._http,
+            gateways=self._gateways,
+            seed=self.account.seed,
+        )
         async with asyncio.TaskGroup() as group:
             for job in self.jobs:
                 due = job.number * len(self.told) // len(self.jobs)
                 await self._changed(lambda due=due: self._ended >= due)
-                client, seed = self._harness.client, self.account.seed
-                group.create_task(
-                    bulk.through(job, client, self._folder, self._name, environ, seed)
-                )
+                group.create_task(bulk.through(job, scene))
 
     # --- the faults -----------------------------------------------------------------------------
 

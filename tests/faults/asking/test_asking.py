@@ -26,8 +26,8 @@ KINDS = (
 )
 
 
-async def test_requests_and_a_job_under_faults(tmp_path: Path) -> None:
-    run = Run(tmp_path, requests=300, jobs=1, rows=40, faults=6, seed=SEED, kinds=KINDS)
+async def test_requests_and_jobs_under_faults(tmp_path: Path) -> None:
+    run = Run(tmp_path, requests=300, jobs=2, rows=30, faults=6, seed=SEED, kinds=KINDS)
     account = await run()
     print(account.table())
     assert account.clean, account.table()
