@@ -16,6 +16,7 @@ from mqinfer.errors import BadTensor, ConfigurationError, MqinferError, Unavaila
 from mqinfer.inference import padding
 from mqinfer.inference.callsites import model_calls
 from mqinfer.inference.streaming import take_stream
+from mqinfer.marker import mismarked
 from mqinfer.message import Row
 from mqinfer.model import Model, Tensor
 from mqinfer.ports import (
@@ -89,7 +90,7 @@ def check_wiring(app: App) -> tuple[Report, dict[str, Stage]]:
     if not stages and not problems:
         report.found(f"app {app.name}", "it has no stages; declare one with @app.stage")
     for table, (row, users) in _tables(stages).items():
-        if unreadable(row):
+        if unreadable(row) or mismarked(row):
             continue  # said above
         try:
             schema_of(row)
