@@ -16,7 +16,7 @@ COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-cov
 # which doubles the time of the tests' own processes.
 TELLS  := import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")
 
-.PHONY: help setup demo demo-replay demo-taskqueue test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all clean
+.PHONY: help setup demo demo-replay demo-taskqueue test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,7 +74,14 @@ format: setup  ## let ruff lay out the code
 bench: setup $(VENV)/.bench  ## mqinfer beside its limits and its rivals: under 25 minutes
 	$(BIN)/python -m benchmarks
 
+<<<<<<< HEAD
 bench-all: setup $(VENV)/.bench  ## every row there is: also scale, replay, servers, blobs, cost, decoders, streams
+=======
+monitor-study: setup  ## false alarms over 3,000 simulated months, and rows to detect a change: half an hour
+	$(BIN)/python -m benchmarks.monitor --json .cache/monitor-study.json --chart .cache/monitor-study.png
+
+bench-all: setup $(VENV)/.bench  ## every row there is: also scale, replay, servers, blobs, cost, decoders
+>>>>>>> 7e223c2 (Monitor: references, distances without chance, alarms with a budget, accuracy and advice; a simulation of what they promise)
 	$(BIN)/python -m benchmarks --all
 
 $(VENV)/.bench: pyproject.toml
