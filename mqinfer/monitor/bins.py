@@ -11,8 +11,15 @@ import re
 from typing import Final
 
 CONFIDENCE_BINS: Final = 20
-PER_OCTAVE: Final = 4  # bins
+# Bins of an octave, and the octaves that are told apart: what is smaller or larger is put into the
+# last of them.
+PER_OCTAVE: Final = 4
+OCTAVES: Final = 64
 ZERO: Final = "0"
+# Keys that stand for no place on the axis.
+NAN: Final = "nan"
+MISSING: Final = "NULL"
+OUTSIDE: Final = "outside"  # a confidence below 0 or above 1
 
 _NUMBER = re.compile(r"([+-])(-?\d+)")
 _CONFIDENCE = re.compile(r"0\.\d\d")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mqinfer.monitor.bins import CONFIDENCE_BINS, PER_OCTAVE, ZERO
-
-NAN, OUTSIDE, OCTAVES = "nan", "outside", 64
+from mqinfer.monitor.bins import CONFIDENCE_BINS, NAN, OCTAVES, OUTSIDE, PER_OCTAVE, ZERO
 
 
 def confidence_key(value: float) -> str:
