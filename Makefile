@@ -16,7 +16,7 @@ COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-cov
 # which doubles the time of the tests' own processes.
 TELLS  := import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")
 
-.PHONY: help setup demo demo-replay demo-requests demo-taskqueue test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all clean
+.PHONY: help setup demo demo-replay demo-requests demo-taskqueue test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,6 +1,7 @@
 """mqinfer: asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
 Declare:   App, Message, Row, State, Blob, Column, Tensor
+Watch:     Label, Confidence, Input, Embedding
 Handle:    Context, Died, Tick, Retry, Snooze, Reject, Rejected, Backoff
 Run:       Worker, connect, Client, Request, Job, Settings
 Errors:    mqinfer.errors
@@ -18,6 +19,7 @@ from mqinfer.column import Column
 from mqinfer.completion.assemble import Died
 from mqinfer.context import Context
 from mqinfer.errors import MqinferError, Reject, Retry, Snooze
+from mqinfer.marker import Confidence, Embedding, Input, Label
 from mqinfer.message import Message, Rejected, Row
 from mqinfer.model import Answer, Model, Tensor
 from mqinfer.statetype import State
@@ -40,11 +42,15 @@ __all__ = [
     "Blob",
     "Client",
     "Column",
+    "Confidence",
     "Context",
     "Died",
+    "Embedding",
+    "Input",
     "Job",
     "JobRow",
     "JobStatus",
+    "Label",
     "Message",
     "Model",
     "MqinferError",

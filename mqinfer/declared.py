@@ -11,6 +11,7 @@ from typing import Any
 from mqinfer.errors import WiringError
 from mqinfer.join import Join, joined_type, read_deadline
 from mqinfer.joinwiring import read_join
+from mqinfer.marker import mismarked
 from mqinfer.message import Message
 from mqinfer.model import Model
 from mqinfer.readable import unreadable
@@ -111,10 +112,11 @@ def declared_in(depth: int) -> dict[str, Any]:
 
 
 def unreadables(stages: Mapping[str, Stage]) -> Iterator[WiringError]:
-    """Types whose messages no reader could decode; each once."""
+    """Types whose messages no reader could decode, or whose markers mark nothing; each once."""
     seen: set[type[Message]] = set()
     for stage in stages.values():
         for kind in (stage.reads, *stage.sends):
             if kind not in seen:
-                yield from (WiringError(f"stage {stage.name}: {why}") for why in unreadable(kind))
+                whys = (*unreadable(kind), *mismarked(kind))
+                yield from (WiringError(f"stage {stage.name}: {why}") for why in whys)
             seen.add(kind)

@@ -12,13 +12,13 @@ from tests import rooms
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
     "errors identity birth times split backoff hints opened referred context later message row "
-    "column statetype completion join endpoint joinwiring declared blob dropped blobfields "
+    "column marker statetype completion join endpoint joinwiring declared blob dropped blobfields "
     "readable beside codec written model signature stage collisions app clocked cron schedule tick "
     "settings observe metrics image imageheader jpeg counts collector http bucket streams specs "
     "ports signals starting headers origin processors varint supervise",
     "rowpacks",
     "flow",
-    "inference tables timers joins requests jobs",
+    "inference tables timers joins requests jobs monitor",
     "plan task",
     "state",
     "worker",

@@ -211,6 +211,7 @@ class Client(app: App, services: Services, inference: Inference | None = None)
     async state(stage: str, key: object, kind: type[S], *, run: str | None = None) -> S | None
     async states(stage: str, *, run: str | None = None) -> dict[str, State]
 class Column(type: str)
+class Confidence(of: str | None = None)
 class Context(
     *,
     id: str,
@@ -250,6 +251,8 @@ class Context(
     take_progress(now: float) -> bool
     waited_by(now: float) -> float
 class Died(stage: str, id: str, kind: str, reason: str)
+class Embedding(model: str | None = None)
+class Input()
 class Job(jobs: Jobs, state: State, codec: Codec, *, replayed: bool = False)
     async cancel() -> JobStatus
     endpoint: str
@@ -279,6 +282,7 @@ class JobStatus(
     failed: int,
 )
     done: int
+class Label(model: str | None = None)
 class Message, keywords of the class: (
     *,
     subject: str | None = None,

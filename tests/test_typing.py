@@ -22,8 +22,8 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from mqinfer import (
-    App, Backoff, Blob, Column, Context, Message, Reject, Rejected, Retry, Row, State, Tensor,
-    Worker, connect,
+    App, Backoff, Blob, Column, Confidence, Context, Embedding, Input, Label, Message, Reject,
+    Rejected, Retry, Row, State, Tensor, Worker, connect,
 )
 from mqinfer.errors import PublishTimeout
 from mqinfer.testing import Harness, nats_only, until
@@ -39,6 +39,12 @@ class Picture(Message, kw_only=True, omit_defaults=True):
 class Out(Row, table="outs", order_by=("name", "size")):
     name: str
     size: Annotated[int, Column("UInt8")]
+
+class Watched(Row, table="watched", kw_only=True):
+    label: Annotated[str | None, Label(model="grader")]
+    sure: Annotated[float, Confidence(of="label"), Column("Float32")] = 0.0
+    width: Annotated[int, Input()] = 0
+    vector: Annotated[list[float], Embedding()] = []
 
 @asynccontextmanager
 async def process() -> AsyncGenerator[None, None]:
@@ -151,7 +157,9 @@ asyncio.run(library())
 # "wrong": both complain about this line; "wrong for pyright": mypy does not look at class keywords
 # where there is a metaclass. Pyright's standard mode says only why, not also what follows from it.
 MISTAKES = """# pyright: standard
-from mqinfer import App, Context, Message, Row, State, Worker, connect
+from typing import Annotated
+
+from mqinfer import App, Context, Label, Message, Row, State, Worker, connect
 
 class In(Message, key="name"):
     name: str
@@ -168,6 +176,9 @@ class Kept(State, tll="90d"):  # wrong for pyright
 
 class Mistyped(Message, ordered="yes"):  # wrong for pyright
     name: str
+
+class Watched(Row):
+    label: Annotated[str, Label(modle="grader")]  # wrong for pyright
 
 app = App("mistakes", replica=3)  # wrong
 app.model("grader", versoin=2)  # wrong

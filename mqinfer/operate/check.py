@@ -16,8 +16,11 @@ from mqinfer.errors import BadTensor, ConfigurationError, MqinferError, Unavaila
 from mqinfer.inference import padding
 from mqinfer.inference.callsites import model_calls
 from mqinfer.inference.streaming import take_stream
+from mqinfer.marker import mismarked
 from mqinfer.message import Row
 from mqinfer.model import Model, Tensor
+from mqinfer.monitor.places import foresee_counts
+from mqinfer.monitor.watched import watched
 from mqinfer.ports import (
     Database,
     InferenceServer,
@@ -89,12 +92,15 @@ def check_wiring(app: App) -> tuple[Report, dict[str, Stage]]:
     if not stages and not problems:
         report.found(f"app {app.name}", "it has no stages; declare one with @app.stage")
     for table, (row, users) in _tables(stages).items():
-        if unreadable(row):
+        if unreadable(row) or mismarked(row):
             continue  # said above
         try:
             schema_of(row)
         except ConfigurationError as error:
             report.found(f"stage {', '.join(users)}: table {table}", error)
+    if not problems:
+        for problem in watched(app)[1]:
+            report.found("", problem)
     if not report.problems:
         report.checked.append(f"wiring of {len(stages)} stages: {', '.join(stages)}")
     return report, stages
@@ -216,6 +222,13 @@ async def check_tables(
         for conflict in found.conflicts:
             report.found(f"stage sink-{table}", conflict)
         report.notes += [f"stage sink-{table}: {note}" for note in found.notes]
+    for one in watched(app)[0]:
+        try:
+            conflicts = await foresee_counts(database, one)
+        except MqinferError as error:
+            conflicts = [str(error)]
+        for conflict in conflicts:
+            report.found(f"counts of {one.row.__mqinfer__.table}", conflict)
     if tables and len(report.problems) == before:
         report.checked.append(f"ClickHouse: tables {', '.join(tables)}")
 

@@ -30,6 +30,7 @@ import msgspec
 
 from mqinfer.birth import BIRTH_SQL
 from mqinfer.errors import ConflictError, WiringError
+from mqinfer.marker import marks_of
 from mqinfer.message import Row
 from mqinfer.ports import Origin
 from mqinfer.tables.columns import ColumnSpec, columns_of
@@ -211,7 +212,8 @@ def schema_of(row_type: type[Row]) -> TableSchema:
     """The table of a row type.
 
     Raises:
-        WiringError: a field cannot be a column, or a column cannot be sorted by.
+        WiringError: a field cannot be a column or is marked wrongly, or a column cannot be sorted
+            by.
     """
     info = row_type.__mqinfer__
     name = info.table
@@ -221,6 +223,7 @@ def schema_of(row_type: type[Row]) -> TableSchema:
             f"{row_type.__name__}: table {name!r} ends in {STORAGE_SUFFIX}, which mqinfer keeps "
             "for the tables behind its views; name it otherwise"
         )
+    marks_of(row_type)  # refuses what is marked wrongly
     columns = columns_of(row_type)
     names = dict(zip(row_type.__struct_fields__, columns, strict=True))
     for field in info.order_by:

@@ -23,6 +23,8 @@ from mqinfer.flow.beat import EVERY, Beat
 from mqinfer.flow.runner import Runner
 from mqinfer.jobs.jobs import bucket_of as bucket_of_jobs
 from mqinfer.model import inference as current_inference
+from mqinfer.monitor.sealing import keep_counts
+from mqinfer.monitor.watched import watched
 from mqinfer.requests.kept import bucket_of
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
@@ -227,6 +229,11 @@ class Worker:
         database = self._services.database
         if database is not None and any(task.row is not None for task in self.work.tasks):
             helpers.append(group.create_task(keep_up(database, self._tables), name="upkeep"))
+            rows = {task.row for task in self.work.tasks}
+            counted = [one for one in watched(self.app)[0] if one.row in rows]
+            if counted:
+                counting = keep_counts(database, counted, self.app.name)
+                helpers.append(group.create_task(counting, name="counting"))
         if self._services.inference is not None:
             helpers.append(group.create_task(self._services.inference.run(), name="inference"))
             helpers += [

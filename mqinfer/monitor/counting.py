@@ -1,0 +1,318 @@
+"""Counting: the SQL by which rows are counted, for good and as they come; pure.
+
+Hours that are over are *sealed*: one question to the table, FINAL, whose answer goes into
+`mqinfer_counts` under the number of the seal, and then a line into `mqinfer_seals`, without which
+it counts nothing. The newest seal of an hour is the one that is read. What came since the last
+sealed hour is counted when somebody asks: `T__counts`, a view for each table that is watched, is
+the sealed hours of the table, and the same question to its newest rows. So an insert pays nothing,
+and nothing that counts can stop one.
+
+Rows are counted by the time at which the stream stored them, whether they are shown or not, and
+each run by itself: promoting rewrites history, not traffic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+
+from mqinfer.monitor.bins import (
+    CONFIDENCE_BINS,
+    MISSING,
+    NAN,
+    OCTAVES,
+    OUTSIDE,
+    PER_OCTAVE,
+    ZERO,
+)
+from mqinfer.monitor.reference import STEP
+from mqinfer.monitor.watched import Field
+from mqinfer.tables.sql import quoted, text_literal
+from mqinfer.tables.tables import ONE_DAY_AT_A_TIME, TableSchema
+
+COUNTS: Final = "mqinfer_counts"
+SEALS: Final = "mqinfer_seals"
+VIEW_SUFFIX: Final = "__counts"
+MOST_KEYS: Final = 1_000  # of a column in an hour; more, and it is none that can be watched
+OURS: Final = "mqinfer: counts "  # how the comment of a view begins
+LIVE_DAYS: Final = 2  # that are counted when somebody asks, at most
+SEALED_DAYS: Final = 400
+MARGIN: Final = 120  # seconds that an insert may take from its rows' `_inserted` to its end
+
+_LONGEST = 200  # characters of a label; a longer one is cut, and told from others by a hash
+_KEY = (
+    ("table", "LowCardinality(String)"),
+    ("column", "LowCardinality(String)"),
+    ("what", "LowCardinality(String)"),
+    ("model", "LowCardinality(String)"),
+    ("version", "LowCardinality(String)"),
+    ("run", "LowCardinality(String)"),
+    ("step", "DateTime('UTC')"),
+    ("key", "String"),
+)
+_SUMS = (("n", "UInt64"), ("numbers", "UInt64"), ("total", "Float64"), ("squares", "Float64"))
+_SEAL = (("seal", "String"),)
+# The columns of each table.
+COLUMNS: Final = {
+    COUNTS: (*_SEAL, *_KEY, *_SUMS),
+    SEALS: (
+        ("table", "LowCardinality(String)"),
+        ("hour", "DateTime('UTC')"),
+        ("seal", "String"),
+        ("made", "DateTime64(3, 'UTC')"),
+        ("refused", "Array(String)"),
+    ),
+}
+_ENGINES = {
+    COUNTS: (
+        "MergeTree\nPARTITION BY toYYYYMM(step)\n"
+        "ORDER BY (`table`, `column`, step, what, model, version, run, key)\n"
+        f"TTL step + INTERVAL {SEALED_DAYS} DAY"
+    ),
+    SEALS: f"MergeTree\nORDER BY (`table`, hour)\nTTL hour + INTERVAL {SEALED_DAYS} DAY",
+}
+
+
+def create(table: str) -> str:
+    """The statement that makes one of the tables."""
+    lines = ",\n".join(f"  {quoted(name)} {type_}" for name, type_ in COLUMNS[table])
+    return f"CREATE TABLE IF NOT EXISTS {table} (\n{lines}\n)\nENGINE = {_ENGINES[table]}"
+
+
+def view_of(schema: TableSchema) -> str:
+    """The name of the view of a table's counts."""
+    return schema.name + VIEW_SUFFIX
+
+
+def create_view(schema: TableSchema, fields: Sequence[Field]) -> str:
+    """The statement that makes the view of a table's counts, or replaces it.
+
+    Args:
+        schema: of the table.
+        fields: that are counted.
+    """
+    return (
+        f"CREATE OR REPLACE VIEW {quoted(view_of(schema))} AS\n"
+        f"{_shown(schema, fields)}\nCOMMENT {text_literal(mark(schema, fields))}"
+    )
+
+
+def mark(schema: TableSchema, fields: Sequence[Field]) -> str:
+    """The comment of such a view, by which it is told from one that counts something else."""
+    return f"{OURS}{hashlib.sha256(_shown(schema, fields).encode()).hexdigest()[:16]}"
+
+
+def _shown(schema: TableSchema, fields: Sequence[Field]) -> str:
+    names = ", ".join(quoted(name) for name, _ in (*_KEY, *_SUMS))
+    ours = f"`table` = {text_literal(schema.name)}"
+    newest = f"SELECT hour, argMax(seal, (made, seal)) FROM {SEALS} WHERE {ours} GROUP BY hour"
+    # Of the copies of a row among the newest rows the one that FINAL would keep.
+    key = ", ".join(map(quoted, schema.sorting_key))
+    after = f"(SELECT max(hour) + INTERVAL 1 HOUR FROM {SEALS} WHERE {ours})"
+    source = (
+        f"(SELECT * FROM {quoted(schema.storage)} "
+        f"WHERE {_written(schema, after)} "
+        f"AND _published >= {after} AND _published >= now() - INTERVAL {LIVE_DAYS} DAY "
+        f"ORDER BY _version DESC LIMIT 1 BY {key})"
+    )
+    return (
+        f"SELECT {names}, 1 AS sealed FROM {COUNTS}\n"
+        f"WHERE {ours} AND (toStartOfHour(step), seal) IN ({newest})\n"
+        f"UNION ALL\nSELECT {names}, 0 AS sealed FROM (\n{counted(schema, fields, source, '1')}\n)"
+    )
+
+
+def counted(
+    schema: TableSchema, fields: Sequence[Field], source: str, condition: str, *, extra: str = ""
+) -> str:
+    """The question, of the rows of one table.
+
+    Args:
+        schema: of the table.
+        fields: that are counted.
+        source: SQL of the rows.
+        condition: SQL, which of them.
+        extra: further columns before the others, each with a comma behind it.
+    """
+    # One look at each row, and a line of it for each field; of what is constant the label's model
+    # and name are of one field, so that they are put beside it by its number.
+    parts = ", ".join(_part(number, field) for number, field in enumerate(fields, 1))
+    tuples = f"arrayJoin([{parts}]) AS mq_one"
+
+    def told(values: Sequence[str]) -> str:
+        return f"[{', '.join(map(text_literal, values))}][mq_field]"
+
+    return (
+        f"SELECT {extra}{text_literal(schema.name)} AS `table`, "
+        f"{told([field.column for field in fields])} AS `column`, "
+        f"{told([field.what for field in fields])} AS what, "
+        f"{told([field.model for field in fields])} AS model, "
+        "mq_version AS version, mq_run AS run, mq_step AS step, mq_key AS key, "
+        "count() AS n, countIf(isFinite(mq_number)) AS numbers, "
+        "sumIf(mq_number, isFinite(mq_number)) AS total, "
+        "sumIf(mq_number * mq_number, isFinite(mq_number)) AS squares\n"
+        "FROM (SELECT mq_run, mq_step, mq_one.1 AS mq_field, mq_one.2 AS mq_key, "
+        "mq_one.3 AS mq_number, mq_one.4 AS mq_version FROM (\n"
+        f"SELECT toString(_run) AS mq_run, toStartOfInterval(toDateTime(_published, 'UTC'), "
+        f"INTERVAL {STEP} SECOND, 'UTC') AS mq_step, {tuples}\n"
+        f"FROM {source} WHERE {condition}))\n"
+        "GROUP BY mq_field, mq_version, mq_run, mq_step, mq_key"
+    )
+
+
+def _part(number: int, field: Field) -> str:
+    value = "nan"
+    if field.number is not None:
+        value = f"ifNull(toFloat64({quoted(field.number)}), nan)"
+    version = f"toString(_models[{text_literal(field.model)}])" if field.model else "''"
+    return f"(toUInt8({number}), {key_sql(field)}, {value}, {version})"
+
+
+def key_sql(field: Field) -> str:
+    """SQL for the key by which a column is counted; as `bins` says, where it is a number."""
+    name = quoted(field.column)
+    missing = text_literal(MISSING)
+    if field.shape == "value":
+        text = f"CAST(ifNull(toString({name}), {missing}), 'String')"
+        short = f"concat(leftUTF8({text}, {_LONGEST}), '~', hex(sipHash64({text})))"
+        return f"if(length({text}) > {_LONGEST}, {short}, {text})"
+    number = f"toFloat64(ifNull({name}, 0))"
+    if field.shape == "sure":
+        ends = ", ".join(f"'{place / CONFIDENCE_BINS:.2f}'" for place in range(CONFIDENCE_BINS))
+        place = f"toInt32(least(floor({number} * {CONFIDENCE_BINS}), {CONFIDENCE_BINS - 1})) + 1"
+        cases = (
+            f"isNaN({number}), '{NAN}', {number} < 0 OR {number} > 1, '{OUTSIDE}', "
+            f"[{ends}][{place}]"
+        )
+    else:
+        most = OCTAVES * PER_OCTAVE
+        octave = f"floor(log2(abs({number})) * {PER_OCTAVE})"
+        place = f"toString(toInt32(greatest(-{most}, least({most - 1}, {octave}))))"
+        cases = (
+            f"isNaN({number}), '{NAN}', {number} = 0, '{ZERO}', "
+            f"concat(if({number} > 0, '+', '-'), {place})"
+        )
+    return f"multiIf(isNull({name}), {missing}, {cases})"
+
+
+# --- sealing ------------------------------------------------------------------------------------
+
+
+def hours_sql(schema: TableSchema, days: int, rest: int) -> str:
+    """Hours of a table that are to be sealed, the oldest first, as `hour`.
+
+    An hour is due that ended `rest` seconds ago and was never sealed, or into which rows came that
+    its seal may not have seen: an insert may have begun before the seal was made and ended later.
+
+    Args:
+        schema: of the table.
+        days: that are looked back.
+        rest: seconds.
+    """
+    return (
+        "SELECT l.hour AS hour FROM ("
+        "SELECT toStartOfHour(toDateTime(_published, 'UTC'), 'UTC') AS hour, "
+        "max(_inserted) AS last "
+        f"FROM {quoted(schema.storage)} "
+        f"WHERE {_written(schema, f'now() - INTERVAL {days} DAY')} "
+        f"AND _published >= now() - INTERVAL {days} DAY "
+        f"AND _published < toStartOfHour(now() - INTERVAL {rest} SECOND) GROUP BY hour) AS l "
+        f"LEFT JOIN (SELECT hour, max(made) AS made FROM {SEALS} "
+        f"WHERE `table` = {text_literal(schema.name)} GROUP BY hour) AS s ON l.hour = s.hour "
+        f"WHERE isNull(s.made) OR l.last >= s.made - INTERVAL {MARGIN} SECOND "
+        "ORDER BY hour SETTINGS join_use_nulls = 1"
+    )
+
+
+def days_sql(schema: TableSchema, hour: str) -> str:
+    """The days of birth that have rows of an hour, and the server's time, as `days` and `now`."""
+    return (
+        "SELECT groupUniqArray(_partition_id) AS days, toString(now64(3, 'UTC')) AS now "
+        f"FROM {quoted(schema.storage)} WHERE {_written(schema, _moment(hour))} "
+        f"AND {_within(hour)}"
+    )
+
+
+def _written(schema: TableSchema, since: str) -> str:
+    """SQL for the days of birth into which rows came since then, so that no other one is read.
+
+    A row comes after the stream stored it; a part is as new as its newest row, or newer. Clocks may
+    differ by an hour. Tables of that name in other databases make it more days, which is harmless,
+    and a view must not depend on the database of whoever asks.
+    """
+    return (
+        "_partition_id IN (SELECT partition_id FROM system.parts WHERE active "
+        f"AND table = {text_literal(schema.storage)} "
+        f"AND modification_time >= {since} - INTERVAL 1 HOUR)"
+    )
+
+
+def _moment(hour: str) -> str:
+    return f"toDateTime({text_literal(hour)}, 'UTC')"
+
+
+def _within(hour: str) -> str:
+    began = _moment(hour)
+    return f"_published >= {began} AND _published < {began} + INTERVAL 1 HOUR"
+
+
+def _of_hour(hour: str, days: Sequence[str]) -> str:
+    """SQL for the rows of an hour; all copies of a row lie in one of the days that have any."""
+    return f"_partition_id IN ({', '.join(map(text_literal, days))}) AND {_within(hour)}"
+
+
+def keys_sql(schema: TableSchema, fields: Sequence[Field], hour: str, days: Sequence[str]) -> str:
+    """About how many keys each field has in an hour, as `k0`, `k1`, ..."""
+    counts = ", ".join(
+        f"uniq({key_sql(field)}) AS k{number}" for number, field in enumerate(fields)
+    )
+    return f"SELECT {counts} FROM {quoted(schema.storage)} WHERE {_of_hour(hour, days)}"
+
+
+def seal_sql(
+    schema: TableSchema, fields: Sequence[Field], hour: str, days: Sequence[str], seal: str
+) -> str:
+    """The statement that counts an hour for good, under the number of a seal."""
+    query = counted(
+        schema,
+        fields,
+        f"{quoted(schema.storage)} FINAL",
+        _of_hour(hour, days),
+        extra=f"{text_literal(seal)} AS seal, ",
+    )
+    names = ", ".join(quoted(name) for name, _ in COLUMNS[COUNTS])
+    by_days = f", {ONE_DAY_AT_A_TIME} = 1" if schema.by_days else ""
+    return (
+        f"INSERT INTO {COUNTS} ({names})\n{query}\n"
+        f"SETTINGS insert_deduplicate = 0, max_partitions_per_insert_block = 0{by_days}"
+    )
+
+
+def sealed_sql(table: str, hour: str, seal: str, made: str, refused: Sequence[str]) -> str:
+    """The statement that makes a seal the newest of its hour."""
+    names = ", ".join(map(text_literal, refused))
+    return (
+        f"INSERT INTO {SEALS} (`table`, hour, seal, made, refused) "
+        f"SELECT {text_literal(table)}, toDateTime({text_literal(hour)}, 'UTC'), "
+        f"{text_literal(seal)}, toDateTime64({text_literal(made)}, 3, 'UTC'), "
+        f"CAST([{names}], 'Array(String)') SETTINGS insert_deduplicate = 0"
+    )
+
+
+def shared_sql(schema: TableSchema, hour: str, days: Sequence[str]) -> str:
+    """Other hours that have been sealed and hold copies of rows of an hour, as `hour`.
+
+    Of copies the one that the stream stored first is kept. If it came last, a row moves from the
+    hour of the other one to its own.
+    """
+    storage = quoted(schema.storage)
+    parts = ", ".join(map(text_literal, days))
+    return (
+        "SELECT DISTINCT toStartOfHour(toDateTime(_published, 'UTC'), 'UTC') AS hour "
+        f"FROM {storage} WHERE _partition_id IN ({parts}) "
+        f"AND NOT ({_within(hour)}) "
+        f"AND _id IN (SELECT _id FROM {storage} WHERE {_of_hour(hour, days)}) "
+        f"AND hour IN (SELECT hour FROM {SEALS} WHERE `table` = {text_literal(schema.name)}) "
+        "ORDER BY hour"
+    )
