@@ -86,6 +86,8 @@ def _schema(found: dict[str, Any]) -> dict[str, Any]:
             found[name.replace("exclusiveM", "m")] = found[name]
             found[name] = True
     found.pop("propertyNames", None)
+    if isinstance(found.get("type"), list):
+        found.pop("type")
     if found.pop("contentEncoding", None) == "base64":
         found["format"] = "byte"
     if found.pop("contentMediaType", "") == "application/octet-stream":

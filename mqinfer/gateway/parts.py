@@ -96,7 +96,8 @@ def form(schema: Schema, *, needed: bool) -> dict[str, Any]:
         "properties": {"input": schema},
         "propertyNames": _NAMES,
         "maxProperties": PARTS,
-        "additionalProperties": {"type": "string", "contentMediaType": "application/octet-stream"},
+        # Whatever it is, it is a text in the form; but of a list each item would be a part.
+        "additionalProperties": {"type": ["string", "number", "boolean", "object", "null"]},
     }
     if needed:
         found["required"] = ["input"]
