@@ -24,6 +24,7 @@ _COMMANDS = (
     "tables",
     "state",
     "models",
+    "monitor",
     "check",
     "bench",
     "timers",

@@ -17,6 +17,7 @@ tables follow, then the state says that they do.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from mqinfer import plan
 from mqinfer.completion import roots
 from mqinfer.completion.waited import joins_of
 from mqinfer.errors import ConfigurationError, MqinferError
+from mqinfer.monitor.looking import adopt
 from mqinfer.replay import consumers, coverage, runs
 from mqinfer.replay.run import DISCARD, ERASE, PROMOTE, UNDO, Run, State, moved
 from mqinfer.tables.migrate import ensure_table
@@ -173,7 +175,9 @@ class Promotions:
                 return msgspec.structs.replace(run, applied=False)
             return moved(run, PROMOTE, order=order, applied=False)
 
-        return await self._apply(await self._runs.change(name, wish))
+        run = await self._apply(await self._runs.change(name, wish))
+        await adopt(self._app, self.db, name, time.time())
+        return run
 
     async def undo(self, name: str) -> Run:
         """Show again what was shown before the run was promoted; does nothing if it was not.

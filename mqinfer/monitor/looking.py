@@ -1,0 +1,323 @@
+"""Looking: how every series of an app stands, from the counts in ClickHouse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from mqinfer.errors import ConfigurationError, MqinferError
+from mqinfer.monitor.advice import Advice, Facts, retrain
+from mqinfer.monitor.bins import MISSING
+from mqinfer.monitor.counting import VIEW_SUFFIX
+from mqinfer.monitor.detector import Alarm, Budget, backtest
+from mqinfer.monitor.episode import Episode, Word
+from mqinfer.monitor.follow import Saying, Series, follow, heard, said
+from mqinfer.monitor.kept import Accepted, Kept
+from mqinfer.monitor.places import ensure_counts
+from mqinfer.monitor.reference import STEP, UNSEEN, Reference, reference_of
+from mqinfer.monitor.verdict import Verdict, verdict
+from mqinfer.monitor.watched import watched
+from mqinfer.tables.sql import quoted
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+    from mqinfer.ports import Database
+
+log = structlog.get_logger("mqinfer.monitor")
+
+PROPOSED_ROWS: Final = 5_000
+PROPOSED_SECONDS: Final = 86_400
+_CLOSED: Final = 60  # seconds after which a step is taken to have all of its rows
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a series stands.
+
+    Attributes:
+        series: which.
+        what: it is: label, confidence or input.
+        verdict: of the window.
+        evidence: as a part of what is an alarm; None without a reference.
+        reference: what it is held against.
+        episodes: the newest last.
+        proposed: whether there are enough rows, of a whole day, to be accepted as reference.
+        advice: whether to train again; of labels.
+    """
+
+    series: Series
+    what: str
+    verdict: Verdict
+    evidence: float | None = None
+    reference: Accepted | None = None
+    episodes: tuple[Episode, ...] = ()
+    proposed: bool = False
+    advice: Advice | None = None
+
+    def alarms(self, now: float) -> list[Episode]:
+        """Episodes that stand."""
+        return [one for one in self.episodes if one.stands(now)]
+
+
+class Monitor:
+    """What is known of the models of one app.
+
+    Args:
+        app: the app.
+        db: its tables.
+        budget: of false alarms.
+        window: seconds that verdicts are about.
+    """
+
+    def __init__(
+        self, app: App, db: Database, budget: Budget | None = None, window: float = 86_400
+    ):
+        self._app = app
+        self._db = db
+        self._budget = budget or Budget()
+        self._window = window
+        self._kept = Kept(db, app.name)
+
+    async def ensure(self) -> None:
+        """Make what counts, and what is kept, where it is not there.
+
+        Raises:
+            ConfigurationError: no field of the app is marked, or one is marked wrongly.
+        """
+        found, problems = watched(self._app)
+        if problems:
+            raise problems[0]
+        if not found:
+            raise ConfigurationError(
+                f"app {self._app.name} has no rows with Label(), Confidence() or Input(): mark "
+                "what is to be watched (docs/monitor.md)"
+            )
+        for one in found:
+            await ensure_counts(self._db, one, self._app.name)
+        await self._kept.ensure()
+
+    async def look(self, now: float) -> list[Standing]:
+        """How every series stands that has rows in the window, or a reference."""
+        references = await self._kept.references()
+        sayings = await self._kept.sayings()
+        totals = await self._totals(now)
+        kinds = {Series(*key[:-1]): str(key[-1]) for key in totals}
+        threshold = self._budget.threshold(max(1, len(references)))
+        found = []
+        for series in sorted({*kinds, *references}, key=str):
+            what = kinds.get(series) or self._what(series)
+            counts = totals.get((*_key(series), what), {})
+            accepted = references.get(series)
+            if accepted is None:
+                found.append(
+                    Standing(
+                        series, what, verdict(counts, None), proposed=await self._whole(series, now)
+                    )
+                )
+                continue
+            steps = await self.steps(series, accepted.made, now)
+            state = follow(series, accepted.reference, steps, threshold)
+            episodes = heard(state.episodes, sayings, None, now)
+            alarm = any(one.lasts for one in episodes)
+            told = verdict(counts, accepted.reference, alarm=alarm)
+            advice = _advice(told, counts, accepted.reference, alarm) if what == "label" else None
+            evidence = max(state.evidence, 0.0) / threshold
+            found.append(Standing(series, what, told, evidence, accepted, episodes, advice=advice))
+        return found
+
+    def _what(self, series: Series) -> str:
+        for one in watched(self._app)[0]:
+            for field in one.fields:
+                if (one.row.__mqinfer__.table, field.column) == (series.table, series.column):
+                    return field.what
+        return ""
+
+    async def _totals(self, now: float) -> dict[tuple[str, ...], dict[str, int]]:
+        names = ("table", "column", "model", "version", "what")
+        found: dict[tuple[str, ...], dict[str, int]] = {}
+        for table in self._tables():
+            rows = await self._db.query(
+                "SELECT `table`, `column`, model, version, what, "
+                "CAST((groupArray(key), groupArray(n)), 'Map(String, UInt64)') AS counts FROM ("
+                "SELECT `table`, `column`, model, version, what, key, sum(n) AS n "
+                f"FROM {quoted(table + VIEW_SUFFIX)} WHERE run = '' "
+                "AND step >= toDateTime({since:UInt32}, 'UTC') "
+                "AND step < toDateTime({until:UInt32}, 'UTC') GROUP BY ALL) "
+                "GROUP BY `table`, `column`, model, version, what",
+                {"since": int(now - self._window), "until": int(now)},
+            )
+            found |= {tuple(str(row[name]) for name in names): dict(row["counts"]) for row in rows}
+        return found
+
+    def _tables(self) -> list[str]:
+        return [str(one.row.__mqinfer__.table) for one in watched(self._app)[0]]
+
+    async def steps(
+        self, series: Series, since: float, until: float, run: str = ""
+    ) -> list[tuple[int, Mapping[str, int]]]:
+        """Closed steps of a series with their counts by key, ascending."""
+        rows = await self._db.query(
+            "SELECT number, "
+            "CAST((groupArray(key), groupArray(n)), 'Map(String, UInt64)') AS counts "
+            f"FROM (SELECT intDiv(toUnixTimestamp(step), {STEP}) AS number, key, sum(n) AS n "
+            f"FROM {quoted(series.table + VIEW_SUFFIX)} WHERE `column` = {{column:String}} "
+            "AND model = {model:String} AND version = {version:String} AND run = {run:String} "
+            "AND step >= toDateTime({since:UInt32}, 'UTC') "
+            "AND step < toDateTime({until:UInt32}, 'UTC') GROUP BY number, key) "
+            "GROUP BY number ORDER BY number",
+            {
+                "column": series.column,
+                "model": series.model,
+                "version": series.version,
+                "run": run,
+                "since": int(since),
+                "until": max(int(until) - _CLOSED, 0),
+            },
+        )
+        return [(int(row["number"]), dict(row["counts"])) for row in rows]
+
+    async def _whole(self, series: Series, now: float) -> bool:
+        """Whether the last day would make a reference."""
+        steps = await self.steps(series, now - PROPOSED_SECONDS, now)
+        rows = sum(sum(counts.values()) for _, counts in steps)
+        hours = {number * STEP // 3600 for number, _ in steps}
+        return rows >= PROPOSED_ROWS and len(hours) >= PROPOSED_SECONDS // 3600
+
+    async def history(self) -> list[Episode]:
+        """Episodes that ended with their reference, the oldest first."""
+        return await self._kept.episodes()
+
+    # --- what people say ------------------------------------------------------------------------
+
+    async def say(
+        self, episode: str, word: str, now: float, seconds: float = 0.0, note: str = ""
+    ) -> Episode:
+        """Keep what a person says of an episode that lasts; gives the episode after it.
+
+        Raises:
+            ConfigurationError: no such episode lasts, or it cannot be said of it.
+        """
+        lasting = {
+            one.id: one for found in await self.look(now) for one in found.episodes if one.lasts
+        }
+        if episode not in lasting:
+            raise ConfigurationError(
+                f"no episode {episode!r} lasts; these do: {', '.join(lasting) or 'none'}"
+            )
+        saying = Saying(episode=episode, word=Word(word), said=now, seconds=seconds, note=note)
+        after = said(lasting[episode], saying)
+        await self._kept.say(saying)
+        return after
+
+    # --- references -----------------------------------------------------------------------------
+
+    async def accept(
+        self, names: Sequence[str], since: float, now: float
+    ) -> list[tuple[Accepted, list[Alarm] | None]]:
+        """Make the counts of a window the reference of series, and end their episodes.
+
+        Args:
+            names: of the series, as they are shown, or a part of it; none: all of them.
+            since: seconds since the epoch.
+            now: the same.
+
+        Returns:
+            The references, each with the alarms that it would have made in its own time; None where
+            that is too short.
+
+        Raises:
+            ConfigurationError: there is no such series, or it has too few rows.
+        """
+        standing = [
+            one
+            for one in await self.look(now)
+            if not names or any(name in str(one.series) for name in names)
+        ]
+        if not standing:
+            raise ConfigurationError(f"no series is called {' or '.join(names) or 'anything'}")
+        made = []
+        threshold = self._budget.threshold(len(standing))
+        for one in standing:
+            steps = await self.steps(one.series, since, now)
+            accepted = _accepted(one.series, steps, now, f"window of {_long(now - since)}")
+            ended = heard(one.episodes, await self._kept.sayings(), now, now)
+            await self._kept.accept(accepted, ended)
+            made.append((accepted, backtest([(at, dict(n)) for at, n in steps], threshold)))
+        return made
+
+    async def adopt(self, run: str, now: float) -> list[Accepted]:
+        """Make what a replay run said the reference of its models' versions that have none.
+
+        So nothing has to warm up when a version goes live that was replayed before.
+        """
+        references = await self._kept.references()
+        rows = []
+        for table in self._tables():
+            rows += await self._db.query(
+                "SELECT DISTINCT `table`, `column`, model, version "
+                f"FROM {quoted(table + VIEW_SUFFIX)} WHERE run = {{run:String}}",
+                {"run": run},
+            )
+        found = []
+        for row in rows:
+            series = Series(*(str(row[name]) for name in ("table", "column", "model", "version")))
+            if series in references or not series.model:
+                continue
+            try:
+                steps = await self.steps(series, 0, now + 2 * _CLOSED, run)
+                accepted = _accepted(series, steps, now, f"run {run}")
+            except ConfigurationError as error:
+                log.info("not adopted as reference", series=str(series), reason=str(error))
+                continue
+            await self._kept.accept(accepted)
+            found.append(accepted)
+        return found
+
+
+def _accepted(
+    series: Series, steps: Sequence[tuple[int, Mapping[str, int]]], now: float, source: str
+) -> Accepted:
+    try:
+        reference = reference_of(steps)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{series}: {error}") from None
+    return Accepted(series=series, reference=reference, made=now, source=source)
+
+
+def _advice(told: Verdict, counts: Mapping[str, int], reference: Reference, alarm: bool) -> Advice:
+    rows = max(told.rows, 1)
+    folded = dict(zip(reference.keys, reference.folded(counts), strict=True))
+    before = dict(zip(reference.keys, reference.counts, strict=True))
+    return retrain(
+        Facts(
+            alarm,
+            unseen=folded[UNSEEN] / rows if alarm else 0.0,
+            nulls=counts.get(MISSING, 0) / rows,
+            nulls_before=before.get(MISSING, 0) / reference.rows,
+            worst=[change.key for change in told.changes[:3]],
+        )
+    )
+
+
+def _key(series: Series) -> tuple[str, ...]:
+    return (series.table, series.column, series.model, series.version)
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / 3600:g} h"
+
+
+async def adopt(app: App, db: Database, run: str, now: float) -> None:
+    """As `Monitor.adopt`, for whoever promotes; it is no error if it fails."""
+    if not watched(app)[0]:
+        return
+    monitor = Monitor(app, db)
+    try:
+        await monitor.ensure()
+        for one in await monitor.adopt(run, now):
+            log.info("adopted as reference", series=str(one.series), run=run)
+    except MqinferError as error:
+        log.warning("the run was not adopted as reference", run=run, reason=str(error))

@@ -1,0 +1,178 @@
+"""The monitor on a real ClickHouse: references, alarms, what is said of them, what is adopted."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated
+
+import pytest
+import structlog
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from mqinfer import App, Confidence, Label, Message, Row
+from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.errors import ConfigurationError
+from mqinfer.monitor import counting, gauges
+from mqinfer.monitor.episode import State
+from mqinfer.monitor.follow import Series
+from mqinfer.monitor.gauges import exposed
+from mqinfer.monitor.looking import Monitor, adopt
+from mqinfer.monitor.verdict import Word
+from tests.rooms import ROOT
+
+DAY = 86_400
+
+
+class Sheet(Message):
+    path: str
+
+
+class Graded(Row, table="graded", kw_only=True):
+    label: Annotated[str, Label()]
+    sure: Annotated[float, Confidence()] = 1.0
+
+
+app = App("watching")
+grader = app.model("grader")
+
+
+@app.stage(models=[grader])
+async def grade(sheet: Sheet) -> Graded:
+    raise NotImplementedError
+
+
+LABEL = Series("graded", "label", "grader", "1")
+
+
+async def counted(
+    db: ClickHouse, since: float, until: float, cats: float, *, version: str = "1", run: str = ""
+) -> None:
+    """Ten rows in every ten seconds, as the live view would count them."""
+    first, last = int(since) // 10, int(until) // 10
+    for key, share in (("cat", cats), ("dog", 1 - cats)):
+        # Shares that are met as evenly as whole numbers can.
+        n = f"toUInt64(floor((number + 1) * {10 * share}) - floor(number * {10 * share}))"
+        await db.command(
+            f"INSERT INTO {counting.COUNTS} SELECT 's', 'graded', 'label', 'label', 'grader', "
+            f"'{version}', '{run}', toDateTime(({first} + number) * 10, 'UTC') AS step, '{key}', "
+            f"{n} AS n, 0, 0, 0 FROM numbers({last - first}) WHERE n > 0"
+        )
+    await db.command(
+        f"INSERT INTO {counting.SEALS} SELECT DISTINCT 'graded', "
+        f"toStartOfHour(toDateTime(({first} + number) * 10, 'UTC')), 's', now64(3), [] "
+        f"FROM numbers({last - first})"
+    )
+
+
+async def monitor(db: ClickHouse) -> Monitor:
+    made = Monitor(app, db)
+    await made.ensure()
+    return made
+
+
+async def test_from_no_reference_to_an_alarm_and_back(db: ClickHouse) -> None:
+    now = float(int(time.time()) // 10 * 10)
+    watching = await monitor(db)
+    assert await watching.look(now) == []
+    await counted(db, now - 2 * DAY, now - DAY, 0.3)
+    (one,) = await watching.look(now - DAY)
+    assert (one.series, one.what, one.verdict.word) == (LABEL, "label", Word.NONE)
+    assert one.proposed
+    with pytest.raises(ConfigurationError, match="no series is called nothing"):
+        await watching.accept(["nothing"], now - 2 * DAY, now - DAY)
+    ((accepted, alarms),) = await watching.accept([], now - 2 * DAY, now - DAY)
+    assert accepted.reference.rows > 86_000
+    assert alarms == []
+
+    await counted(db, now - DAY, now - 7200, 0.3)
+    (one,) = await watching.look(now - 7200)
+    assert one.verdict.word is Word.STEADY
+    assert one.episodes == ()
+    assert one.evidence is not None
+    assert one.evidence < 1
+    await counted(db, now - 7200, now, 0.5)
+    (one,) = await watching.look(now)
+    (episode,) = one.alarms(now)
+    assert one.verdict.word is Word.CHANGED
+    assert abs(episode.began - (now - 7200)) < 300
+    assert one.advice is not None
+    assert one.advice.word == "cannot say"
+    # Whoever looks sees the same, and what was said of it.
+    other = Monitor(app, db)
+    assert (await other.look(now))[0].episodes == one.episodes
+    await other.say(episode.id, "acknowledge", now, note="looking")
+    (one,) = await watching.look(now)
+    assert [found.state for found in one.alarms(now)] == [State.ACKNOWLEDGED]
+    await other.say(episode.id, "mute", now, seconds=60)
+    assert (await watching.look(now))[0].alarms(now) == []
+    assert (await watching.look(now + 61))[0].alarms(now + 61) != []
+    with pytest.raises(ConfigurationError, match=f"no episode 'e1' lasts; these do: {episode.id}"):
+        await watching.say("e1", "mute", now, seconds=60)
+    await watching.accept(["label"], now - 7200, now)
+    (one,) = await watching.look(now + 1)
+    assert one.episodes == ()
+    assert [found.state for found in await watching.history()] == [State.ACCEPTED]
+
+
+async def test_a_run_is_the_reference_of_its_version(db: ClickHouse) -> None:
+    now = float(int(time.time()) // 10 * 10)
+    watching = await monitor(db)
+    await counted(db, now - 9000, now - 8000, 0.4, version="2", run="better")
+    (adopted,) = await watching.adopt("better", now - 7200)
+    assert adopted.series.version == "2"
+    assert adopted.source == "run better"
+    assert await watching.adopt("better", now) == []  # promoted again: it has one
+    await counted(db, now - 7200, now, 0.4, version="2")
+    (one,) = await watching.look(now)
+    assert one.verdict.word is Word.STEADY
+    await counted(db, now - 7200, now, 0.9, version="2")
+    (one,) = await watching.look(now)
+    assert one.alarms(now)
+
+
+async def test_a_promotion_does_not_fail_by_it(db: ClickHouse) -> None:
+    now = time.time()
+    await adopt(App("blind"), db, "better", now)
+    await adopt(app, db, "better", now)  # a run without rows
+    await db.command(f"DROP TABLE {counting.SEALS} SYNC")
+    await db.command(
+        f"CREATE TABLE {counting.SEALS} (hour String) ENGINE = MergeTree ORDER BY hour"
+    )
+    with structlog.testing.capture_logs() as logs:
+        await adopt(app, db, "better", now)
+    assert [log["log_level"] for log in logs] == ["warning"]
+    assert "column 'hour'" in logs[0]["reason"]
+
+
+async def test_nothing_to_watch_is_an_error_that_says_what_to_do(db: ClickHouse) -> None:
+    with pytest.raises(ConfigurationError, match="mark what is to be watched"):
+        await Monitor(App("blind"), db).ensure()
+
+
+async def test_gauges_and_rules_fit_together(db: ClickHouse) -> None:
+    now = float(int(time.time()) // 10 * 10)
+    watching = await monitor(db)
+    await counted(db, now - DAY, now - 7200, 0.3)
+    await watching.accept([], now - DAY, now - 7200)
+    await counted(db, now - 7200, now, 0.5)
+    text = exposed(app.name, await watching.look(now), now).decode()
+    found = {family.name: family.samples for family in text_string_to_metric_families(text)}
+    labels = {"app": "watching", "table": "graded", "column": "label", "model": "grader"}
+    (alarms,) = found[gauges.ALARMS]
+    assert (alarms.value, alarms.labels) == (1, {**labels, "version": "1"})
+    assert found[gauges.LOOKED][0].value == now
+    assert found[gauges.PSI][0].value > 0
+    rules = yaml.safe_load((ROOT / "compose/alerts.yml").read_text())
+    expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
+    used = {
+        word for text in expressions for word in text.replace("(", " ").replace(")", " ").split()
+    }
+    assert {word for word in used if word.startswith("mqinfer_")} <= found.keys()
+    assert {gauges.ALARMS, gauges.LOOKED} <= used
+    told = [word for group in rules["groups"] for rule in group["rules"] for word in rule]
+    assert set(told) <= {"alert", "expr", "for", "labels", "annotations"}
+    prometheus = yaml.safe_load((ROOT / "compose/prometheus.yml").read_text())
+    assert prometheus["rule_files"] == ["/etc/prometheus/alerts.yml"]
+    assert json.dumps(rules)
