@@ -250,7 +250,8 @@ def _tell(one: Standing, episode: Episode) -> None:
     state = episode.state if not episode.note else f"{episode.state}: {episode.note}"
     print(
         f"ALARM {episode.id} ({state}): {episode.key} {way} from {episode.before:.1%} to "
-        f"{episode.after:.1%} since {_moment(episode.began)}, of {episode.rows:,} rows"
+        f"{episode.after:.1%} since {_moment(episode.began)}, seen at "
+        f"{_moment(episode.alarmed)} of {episode.rows:,} rows"
     )
     for change in one.verdict.changes:
         print(f"  {change}")
