@@ -68,6 +68,7 @@ class Endpoints:
 
     endpoints: dict[str, Endpoint[Any]]
     max_age: float
+    _stages: dict[str, Stage] | None
 
     def endpoint(
         self,
@@ -128,6 +129,7 @@ class Endpoints:
             raise WiringError(f"endpoint {name}: keep={keep!r} must be a second at least")
         made = Endpoint(name, kind, kinds, seconds, kept)
         self.endpoints[name] = made
+        self._stages = None  # what was read of the wiring is read again
         return made
 
 

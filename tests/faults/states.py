@@ -35,7 +35,7 @@ class Faults:
 
     Args:
         folder: for the servers' data.
-        messages: that are published.
+        messages: that are published; more, where those are answered before all kills are done.
         keys: over which they are spread.
         kills: of workers.
         servers: kills of the server.
@@ -49,6 +49,7 @@ class Faults:
         self._messages = messages
         self._keys = [f"key {number}" for number in range(keys)]
         self._kills = kills
+        self._more = messages // kills
         self._servers = servers
         self._random = random.Random(seed)
         self.deaths: dict[str, int] = defaultdict(int)
@@ -68,11 +69,14 @@ class Faults:
                 async with asyncio.TaskGroup() as group:
                     workers = group.create_task(self._workers(harness, settings, stack))
                     for first in range(0, self._messages, 500):
-                        numbers = range(first, min(first + 500, self._messages))
-                        await harness.publish(*(state_app.Step(self._key(n), n) for n in numbers))
+                        await self._publish(harness, first, min(first + 500, self._messages))
                     await workers
                 await harness.drain()  # what was answered and not acknowledged by the dead
                 await self._check(harness)
+
+    async def _publish(self, harness: Harness, first: int, end: int) -> None:
+        numbers = range(first, end)
+        await harness.publish(*(state_app.Step(self._key(n), n) for n in numbers))
 
     def _key(self, number: int) -> str:
         return self._keys[number * number % len(self._keys)]
@@ -87,8 +91,7 @@ class Faults:
             while points or running:
                 while points and len(running) < WORKERS:
                     point = points.pop()
-                    # Few enough: while one starts, the other must not be through with all.
-                    passages = self._random.randrange(1, self._messages // self._kills // 2)
+                    passages = self._random.randrange(1, self._more // 2)
                     running.append((point, await self._start(settings, point, max(1, passages))))
                 ended = [one for one in running if one[1].returncode is not None]
                 for point, worker in ended:
@@ -103,8 +106,9 @@ class Faults:
                     await stack.nats.start()
                     await stack.nats.wait_ready()
                 if not ended:
-                    if await self._all_answered(harness):
-                        break  # the rest has nothing left to die of
+                    if await self._all_answered(harness):  # nothing is left to die of
+                        first, self._messages = self._messages, self._messages + self._more
+                        await self._publish(harness, first, self._messages)
                     await asyncio.sleep(0.05)
             running.append(("never", await self._start(settings, "never", 1)))
             await until(lambda: self._all_answered(harness), "all answers", 600)
