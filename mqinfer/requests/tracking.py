@@ -1,7 +1,7 @@
 """Tracking: what a worker does for open requests: it repeats what may be lost, and ends the late.
 
 A consumer of the bucket gives out each state as it is written. One that is open is given back until
-it is 5 seconds old, when its message is published again, and then until its deadline: of most
+its message is published again, after 5 seconds at most, and then until its deadline: of most
 requests nothing is left by then, since a new state takes the place of the one that waits.
 """
 
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from mqinfer.requests.state import State
     from mqinfer.stage import Limits
 
-LOST = 5.0  # seconds after which the message of an open request is published again
+# Seconds after which the message of an open request is published again; half of its deadline, where
+# that is less.
+LOST = 5.0
 _TIMEOUT = 30.0
 
 
@@ -95,7 +97,7 @@ class Open(Inner):
 
     def _next(self, state: State) -> float:
         """The seconds until something is due, where nothing was done yet."""
-        return min(state.created + LOST, state.deadline) - self._now()
+        return again_at(state) - self._now()
 
     async def _one(self, job: Job, state: State, turns: asyncio.Semaphore) -> None:
         async with turns:
@@ -133,6 +135,14 @@ class Open(Inner):
     async def _begun(self, token: str) -> bool:
         found = await self._roots.load(token)
         return found is not None and bool(found[0])
+
+
+def again_at(state: State) -> float:
+    """When the message of an open request is published again, in seconds since the epoch.
+
+    Should it have been lost, there is to be time left for an answer.
+    """
+    return state.created + min(LOST, (state.deadline - state.created) / 2)
 
 
 def _read(job: Job) -> State | None:

@@ -17,6 +17,7 @@ from mqinfer.requests import state as states
 from mqinfer.requests.kept import end_request
 from mqinfer.requests.seen import MEMORY, Seen
 from mqinfer.requests.state import Answer, Asked, Body, End, Problem, State
+from mqinfer.requests.tracking import LOST, again_at
 from tests.support.bucket import Memory
 
 ID = "grade-" + "0" * 32
@@ -188,3 +189,9 @@ def test_a_payload_is_kept_as_it_is(payload: bytes, content_type: str) -> None:
         answer = Answer("1", "grade", body)
         kept = states.decode_answers(states.encode_answers((answer,)))
         assert kept[0].body.payload == body.payload
+
+
+def test_what_may_be_lost_is_published_again_in_time_for_an_answer() -> None:
+    for lasts, after in ((3600.0, LOST), (10.0, LOST), (4.0, 2.0), (0.5, 0.25)):
+        state = msgspec.structs.replace(opened(100.0), deadline=100.0 + lasts)
+        assert again_at(state) == 100.0 + after

@@ -29,9 +29,14 @@ from .client import Told
 
 
 class Ends:
-    """The ends of requests that the server told of while it was listened to."""
+    """The ends of requests that the server told of while it was listened to.
+
+    Attributes:
+        numbers: of the clients that asked, by the ids of their requests.
+    """
 
     def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
         self._seen: dict[str, set[int]] = defaultdict(set)
 
     @classmethod
@@ -46,7 +51,9 @@ class Ends:
 
     def _heard(self, _subject: str, data: bytes, _header: bytes) -> None:
         state = states.decode(data)
-        if not state.open:
+        if state.asked is not None:
+            self.numbers[state.id] = json.loads(state.asked.body.payload)["n"]
+        else:
             self._seen[state.id].add(hash(data))
 
     def of(self, state: State) -> int:
@@ -64,8 +71,9 @@ async def kept(app: App, harness: Harness, told: Iterable[Told], ends: Ends) -> 
     """Every request."""
     assert harness.services.streams is not None
     requests = await harness.client.requests()
-    number_of: dict[str, int] = {}
-    for kind in (Ask, Survey, Slow):  # also what nobody knows that it was accepted
+    # Also of those of which nobody knows that they were accepted, and of those never published.
+    number_of = dict(ends.numbers)
+    for kind in (Ask, Survey, Slow):
         for stored in await harness.stored(subject=app.subject(kind)):
             identity = places.asked_by(stored.headers["Mq-Id"])
             number_of[identity] = json.loads(stored.data)["n"]
