@@ -4,60 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from examples.gatewayprocess import GatewayProcess
 from examples.plants.local import WorkerProcess
 from mqinfer import Settings
 from mqinfer.stack import Stack, StackSettings
-from mqinfer.stack.ports import free_port
-from mqinfer.stack.probe import http
-from mqinfer.stack.server import Server
 
 APP = "examples.requests.app:app"
 SITE = Path(__file__).parent / "site"
-
-
-class GatewayProcess(Server):
-    """`mqinfer gateway` with the page, in a process of its own, which cannot outlive this one.
-
-    It may be killed and started again, at the same address.
-
-    Args:
-        log: the file that gets what it prints.
-        environment: where the servers are.
-        max_backlog: messages that may be open behind an endpoint.
-    """
-
-    name = "gateway"
-
-    def __init__(self, *, log: Path, environment: Mapping[str, str], max_backlog: int):
-        super().__init__(log)
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._environment = environment
-        self._max_backlog = max_backlog
-
-    def prepare(self) -> None:
-        """Nothing to write."""
-
-    def command(self) -> list[str]:
-        """What one would type in another shell."""
-        gateway = [sys.executable, "-m", "mqinfer", "gateway", APP, f"--site={SITE}"]
-        gateway += [f"--http={self.port}", f"--max-backlog={self._max_backlog}"]
-        return [*gateway, "--log-format=console"]
-
-    def environment(self) -> Mapping[str, str]:
-        """The URL of NATS and the blob store."""
-        return self._environment
-
-    async def probe(self) -> bool:
-        """Whether it takes requests."""
-        status, _ = await http(self.port, "/readyz")
-        return status == 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +57,11 @@ async def backend(
         logs = stack.dir / "logs"
         worker = WorkerProcess("all", APP, [], log=logs / "worker.log", environment=environment)
         gateway = GatewayProcess(
-            log=logs / "gateway.log", environment=environment, max_backlog=max_backlog
+            APP,
+            SITE,
+            log=logs / "gateway.log",
+            environment=environment,
+            options=[f"--max-backlog={max_backlog}"],
         )
         for process in (worker, gateway):
             exits.push_async_callback(process.stop, 12.0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from examples.gatewayprocess import GatewayProcess
 from examples.plants.local import WorkerProcess
 from mqinfer import App, Settings
 from mqinfer.catalog import app_of
@@ -18,55 +18,12 @@ from mqinfer.catalog.packing import Done, pack_all
 from mqinfer.catalog.reading import read
 from mqinfer.stack import Stack, StackSettings
 from mqinfer.stack.errors import StackError
-from mqinfer.stack.ports import free_port
-from mqinfer.stack.probe import http
-from mqinfer.stack.server import Server
 
 HERE = Path(__file__).parent
 SITE = HERE / "site"
 CLASSES = ("models.toml", "iris.py", "oddity.py")
 # Loading two scikit-learns at once takes a while on a busy machine.
 READY_SECONDS = 300.0
-
-
-class GatewayProcess(Server):
-    """`mqinfer gateway` in a process of its own, which cannot outlive this one.
-
-    Args:
-        app: the file.
-        log: gets what it prints.
-        environment: where the servers are.
-    """
-
-    name = "gateway"
-
-    def __init__(self, app: Path, *, log: Path, environment: Mapping[str, str]):
-        super().__init__(log)
-        self.port = free_port()
-        self._app = app
-        self._environment = environment
-
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def prepare(self) -> None:
-        """Nothing to write."""
-
-    def command(self) -> list[str]:
-        """What one would type in another shell."""
-        gateway = [sys.executable, "-m", "mqinfer", "gateway", str(self._app)]
-        return [*gateway, f"--http={self.port}", f"--site={SITE}", "--log-format=console"]
-
-    def environment(self) -> Mapping[str, str]:
-        """Where NATS and the blob store are."""
-        return self._environment
-
-    async def probe(self) -> bool:
-        """Whether it answers."""
-        status, _ = await http(self.port, "/readyz")
-        return status == 200
 
 
 @dataclass(frozen=True)
@@ -154,7 +111,8 @@ async def running(file: Path, folder: Path) -> AsyncIterator[Running]:
         worker = WorkerProcess(
             "all", str(file), [], log=logs / "worker.log", environment=environment
         )
-        gateway = GatewayProcess(file, log=logs / "gateway.log", environment=environment)
+        log = logs / "gateway.log"
+        gateway = GatewayProcess(str(file), SITE, log=log, environment=environment)
         for one in (worker, gateway):
             exits.push_async_callback(one.stop, 12.0)
             await one.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -82,3 +83,20 @@ def asked_to_wait(request: Request, most: float) -> float:
 def waited(seconds: float) -> dict[str, Any]:
     """The header that says for how long was waited (RFC 7240, 3)."""
     return {"preference-applied": f"wait={seconds:g}"} if seconds else {}
+
+
+def behind(request: Request, event: re.Pattern[str]) -> re.Match[str]:
+    """The event behind which a client would go on; "0" where it knows of none.
+
+    Args:
+        request: of the client.
+        event: what the ids of events look like.
+
+    Raises:
+        Problem: it names none that this server gave.
+    """
+    given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+    last = event.fullmatch(given)
+    if last is None:
+        raise Problem(400, "malformed", "Last-Event-ID is none that this server gave")
+    return last

@@ -69,10 +69,7 @@ class Showing:
     async def events(self, request: Request, tenant: Tenant) -> Response | EventStream:
         """`GET /v1/requests/{id}/events`."""
         site = self._site
-        given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
-        last = _EVENT.fullmatch(given)
-        if last is None:
-            raise Problem(400, "malformed", "Last-Event-ID is none that this server gave")
+        last = answers.behind(request, _EVENT)
         state = await self._find(request, tenant)
         if last[2] and not state.open:
             return Response(status_code=204)  # or an EventSource would come again for ever

@@ -132,28 +132,9 @@ class Site:
             Gone: the client went away.
             Problem: it was forgotten meanwhile.
         """
-        self.counting.waiting += 1
-        gone = asyncio.create_task(_gone(request), name="gone")
-        try:
-            with self.stopping.told() as stop:
-                # Whichever of the two comes first ends the waiting at once.
-                async with asyncio.timeout(None) as waiting:
-
-                    def end(_: asyncio.Future[None]) -> None:
-                        with suppress(RuntimeError):  # it has ended
-                            waiting.reschedule(0.0)
-
-                    gone.add_done_callback(end)
-                    stop.add_done_callback(end)
-                    return await ended()
-        except TimeoutError:
-            if not waiting.expired():
-                raise
-            if not self.stopping.begun:
-                raise Gone from None
-        finally:
-            self.counting.waiting -= 1
-            gone.cancel()
+        found = await self.meanwhile(request, ended())
+        if found is not None:
+            return found
         found = await self.requests.find(state.id, tenant=state.tenant)
         if found is None:
             raise not_found()
@@ -168,23 +149,28 @@ class Site:
             Gone: the client went away.
         """
         self.counting.waiting += 1
-        wait = asyncio.create_task(work, name="wait")
         gone = asyncio.create_task(_gone(request), name="gone")
         try:
             with self.stopping.told() as stop:
-                waits: set[asyncio.Future[Any]] = {wait, gone, stop}
-                await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            if wait.done():
-                return wait.result()
+                # Whichever comes first ends the waiting; a task for the work would cost more.
+                async with asyncio.timeout(seconds) as waiting:
+
+                    def end(_: asyncio.Future[None]) -> None:
+                        with suppress(RuntimeError):  # it has ended
+                            waiting.reschedule(0.0)
+
+                    gone.add_done_callback(end)
+                    stop.add_done_callback(end)
+                    return await work
+        except TimeoutError:
+            if not waiting.expired():
+                raise
             if gone.done():
-                raise Gone
+                raise Gone from None
             return None
         finally:
             self.counting.waiting -= 1
-            wait.cancel()
             gone.cancel()
-            ends: set[asyncio.Future[Any]] = {wait, gone}
-            await asyncio.wait(ends)
 
 
 async def _gone(request: Request) -> None:

@@ -72,16 +72,13 @@ class ShowingJobs:
 
     async def events(self, request: Request, tenant: Tenant) -> Response | EventStream:
         """`GET /v1/jobs/{id}/events`."""
-        given = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
-        last = _EVENT.fullmatch(given)
-        if last is None:
-            raise Problem(400, "malformed", "Last-Event-ID is none that this server gave")
+        last = answers.behind(request, _EVENT)
         state = await self._find(request, tenant)
-        if last[1] and given == views.place(state):
+        if last[1] and last[0] == views.place(state):
             return Response(status_code=204)  # or an EventSource would come again for ever
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
-        frames = self._frames(state, given)
+        frames = self._frames(state, last[0])
         return EventStream(frames, self._site.stopping, opened=self._site.counting)
 
     async def results(self, request: Request, tenant: Tenant) -> Response | Lines:
