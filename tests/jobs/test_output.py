@@ -202,7 +202,9 @@ async def test_a_job_that_was_stopped_has_files_too_and_no_success(nats: Setting
         assert (await job.wait()).status == "canceled"
         told_all = lines(await file(harness, job))
         assert len(told_all) == job.progress.done
-        assert lines(partial) == [one for one in told_all if one["row"] <= len(lines(partial))]
+        # Those that were done by then, which need not be the first ones: chunks end as they do.
+        then = {one["row"] for one in lines(partial)}
+        assert lines(partial) == [one for one in told_all if one["row"] in then]
         assert not await succeeded(harness, job)
 
 
