@@ -250,13 +250,18 @@ class Jobs(Accepting):
         state = await self.cancel(identity, tenant=tenant)
 
         def forget(value: bytes | None) -> bytes | None:
-            # Not deleted: what takes its place is what the server drops in a second, by itself.
+            # Not deleted: what takes its place is small, and dropped by the server itself.
             if value is None:
                 return None
             return states.encode(states.forgotten(states.decode(value), self._now()))
 
-        key = places.key_of(identity)
-        await change(self._bucket, key, forget, what=f"job {identity}", ttl=lambda _: 1.0)
+        await change(
+            self._bucket,
+            places.key_of(identity),
+            forget,
+            what=f"job {identity}",
+            ttl=lambda one: states.lives(states.decode(one), self._now()),
+        )
         await drop_folder(self._store, places.home(state.id))
 
     async def _change(self, identity: str, function: Callable[[State], State]) -> State:

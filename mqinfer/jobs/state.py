@@ -161,8 +161,11 @@ def blank(chunks: int) -> tuple[bytes, bytes]:
 
 
 def lives(state: State, now: float) -> float:
-    """Seconds after which the server drops a state that is written now."""
-    return state.expires - now
+    """Seconds after which the server drops a state that is written now.
+
+    No sooner than any that it replaces; see `requests.state.lives`.
+    """
+    return max(state.expires, max(state.deadline, state.ended) + state.keep) - now
 
 
 def planned(state: State, folder: str, rows: int, chunks: int) -> State:

@@ -80,11 +80,16 @@ async def forget(bucket: Bucket, identity: str, now: Callable[[], float]) -> Non
     """
 
     def empty(value: bytes | None) -> bytes | None:
-        # Not deleted: what takes its place is what the server drops in a second, by itself.
+        # Not deleted: what takes its place is small, and dropped by the server itself.
         return states.encode(states.forgotten(states.decode(value), now())) if value else None
 
-    key = places.key_of(identity)
-    await change(bucket, key, empty, what=f"request {identity}", ttl=lambda _: 1.0)
+    await change(
+        bucket,
+        places.key_of(identity),
+        empty,
+        what=f"request {identity}",
+        ttl=lambda one: states.lives(states.decode(one), now()),
+    )
 
 
 def root_of(state: State) -> Root:

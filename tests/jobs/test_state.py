@@ -191,3 +191,21 @@ def test_chunks_grow_to_their_most(most: int, number: int) -> None:
     assert 1 <= rows <= most
     assert rows <= chunk.rows_of(number + 1, most)
     assert chunk.rows_of(chunk.OF_A_SIZE * 12, most) == most
+
+
+def test_no_state_is_dropped_before_those_that_it_replaces() -> None:
+    # Else nats-server, killed in between, has the one before again.
+    state = begun(1)
+    goes = [states.lives(state, 0.0)]
+    for now, change in (
+        (3e6, lambda one, now: states.stopped(one, "expired", now)),
+        (3.1e6, states.ended),
+        (3.2e6, states.retried),
+        (3.3e6, lambda one, now: states.stopped(one, "canceled", now)),
+        (3.4e6, states.ended),
+        (3.5e6, states.forgotten),
+    ):
+        state = change(state, now)
+        goes.append(now + states.lives(state, now))
+    assert state.round == 1
+    assert goes == sorted(goes)

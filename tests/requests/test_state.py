@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import pairwise
 
 import msgspec
 from hypothesis import given
@@ -189,6 +190,22 @@ def test_a_payload_is_kept_as_it_is(payload: bytes, content_type: str) -> None:
         answer = Answer("1", "grade", body)
         kept = states.decode_answers(states.encode_answers((answer,)))
         assert kept[0].body.payload == body.payload
+
+
+@given(ENDS, st.floats(0, 1e4), st.floats(0, 1e4))
+def test_no_state_is_dropped_before_those_that_it_replaces(
+    end: End, later: float, much_later: float
+) -> None:
+    # Else nats-server, killed in between, has the one before again.
+    first = opened()
+    second = states.ended(first, end, 1.0 + later)
+    third = states.forgotten(second, 1.0 + later + much_later)
+    moments = (1.0, 1.0 + later, 1.0 + later + much_later)
+    goes = [
+        now + states.lives(state, now)
+        for now, state in zip(moments, (first, second, third), strict=True)
+    ]
+    assert all(before <= after + 1e-6 for before, after in pairwise(goes))
 
 
 def test_what_may_be_lost_is_published_again_in_time_for_an_answer() -> None:

@@ -6,14 +6,16 @@ import json
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from . import wishes
 from .bulk import Bulk
 from .client import Told
+from .hooks import Heard
 
 EXAMPLES = 10
+UNFOLLOWED = ("", "malformed", "deleted")  # no client was told the end of these
 FORGOTTEN = 60.0  # seconds behind the end of its request at which a client that waits is forgotten
 
 
@@ -50,6 +52,11 @@ class Account:
         requests: clients that asked.
         jobs: that were submitted.
         rows: of all jobs.
+        hooked: ends that were told at the addresses of clients.
+        repeated: webhooks that were told more than once.
+        refused: webhooks that an address did not take at first.
+        untold: requests whose end no address was told.
+        strays: blobs of answers of requests that are gone: whoever dropped them died at it.
         answers: of all requests that are kept.
         ways: clients, by what they did.
         ends: requests that are kept, by their end.
@@ -80,6 +87,11 @@ class Account:
     requests: int
     jobs: int = 0
     rows: int = 0
+    hooked: int = 0
+    repeated: int = 0
+    refused: int = 0
+    untold: int = 0
+    strays: int = 0
     answers: int = 0
     ways: dict[str, int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
@@ -104,7 +116,8 @@ class Account:
     @property
     def clean(self) -> bool:
         """Whether every promise was kept."""
-        bad = self.wrong or self.twice or self.forgotten or self.bad_rows or self.letters
+        bad = self.wrong or self.twice or self.forgotten or self.bad_rows
+        bad = bad or self.letters or self.untold
         return not (bad or self.unclean)
 
     def settle(self, told: Sequence[Told], kept: Iterable[Kept], jobs: Sequence[Bulk]) -> None:
@@ -127,11 +140,11 @@ class Account:
             self._client(one, by_id, by_number.pop(one.wish.number, []))
         for others in by_number.values():  # nobody's
             self._offence("wrong", f"nobody asked for {[one.id for one in others]}", others)
-        waited = [one.ended - one.began for one in told if one.status not in ("", "malformed")]
+        waited = [one.ended - one.began for one in told if one.status not in UNFOLLOWED]
         late = [
             max(0.0, one.ended - by_id[one.ids[0]].ended)
             for one in told
-            if _waits(one) and one.ids and one.ids[0] in by_id
+            if _waits(one) and one.status not in UNFOLLOWED and one.ids and one.ids[0] in by_id
         ]
         self.waited, self.late = _spread(waited), _spread(late)
         self.jobs, self.rows = len(jobs), sum(len(one.rows) for one in jobs)
@@ -139,6 +152,48 @@ class Account:
             if job.odd or not job.done:
                 self.bad_rows += 1
                 self.examples.append(f"job {job.number}, {sorted(job.ids)}: {job.odd[:3]}")
+
+    def hooks(
+        self,
+        told: Sequence[Told],
+        kept: Iterable[Kept],
+        heard: Mapping[int, Sequence[Heard]],
+        odd: Sequence[tuple[int, str]],
+    ) -> None:
+        """Compare what addresses were told with what is kept.
+
+        Args:
+            told: of each client.
+            kept: every request.
+            heard: what addresses took, by the number of their client.
+            odd: what they were told, and nobody may be, by the same.
+        """
+        ours: dict[int, dict[str, Kept]] = defaultdict(dict)
+        for one in kept:
+            ours[one.number][one.id] = one
+        for number, text in odd:
+            self._offence("wrong", text, list(ours[number].values()))
+        wishes_ = {one.wish.number for one in told if one.wish.hook}
+        for number, every in heard.items():
+            counts = Counter(one.id for one in every)
+            self.hooked += len(counts)
+            self.repeated += sum(count > 1 for count in counts.values())
+            for one in every:
+                found = ours[number].get(one.id) if number in wishes_ else None
+                right = found is not None and (one.status, list(one.answers), list(one.errors)) == (
+                    found.status,
+                    list(found.answers),
+                    list(found.errors),
+                )
+                if not right:
+                    text = f"the address of client {number} was told {one}, and kept is {found}"
+                    self._offence("wrong", text, [found] if found else [])
+        for number in wishes_:
+            known = {one.id for one in heard.get(number, ())}
+            for identity, one_kept in ours[number].items():
+                if identity not in known:
+                    text = f"its end was told at no address: {identity} ({number})"
+                    self._offence("untold", text, [one_kept])
 
     def dead(self, letters: Iterable[tuple[str, str, str]]) -> None:
         """Look at the dead letters: stage, kind and id of each."""
@@ -160,11 +215,17 @@ class Account:
             if ours:
                 self._offence("wrong", f"what is malformed became a request ({wish})", ours)
             return
+        if told.deleted:
+            # Gone, unless a call of its own that was lost was heard afterwards.
+            wish = replace(wish, fields=wish.anew) if told.anew else wish
+            most = 1 if told.anew else bool(told.lost) if wish.key else told.unsure
+            if len(ours) > most:
+                self._offence("wrong", f"{len(ours)} are kept, and deleted ({wish})", ours)
         waits_on = not told.ids or (_waits(told) and not told.status)
         if waits_on and not told.odd:  # else it gave up
             self._offence("forgotten", f"its client waits on ({wish})", ours)
         for identity in told.ids:
-            if identity not in by_id:
+            if identity not in by_id and (told.anew or not told.deleted):
                 self._offence("forgotten", f"{identity} is not kept ({wish})", ours)
         most = 1 if wish.key else 1 + told.unsure
         if len(ours) > most:
@@ -177,7 +238,7 @@ class Account:
             if one.ends > 1:
                 self._offence("twice", f"{one.id} has {one.ends} ends ({wish})", [one])
         found = by_id.get(told.ids[0]) if told.ids else None
-        if found is None or not told.status:
+        if found is None or told.status in UNFOLLOWED:
             return
         same = (told.status, list(told.answers), list(told.errors)) == (
             found.status,
@@ -220,6 +281,9 @@ class Account:
             ("  asked again without a key", f"{self.repeats:,}"),
             ("answers", f"{self.answers:,}"),
             ("jobs", f"{self.jobs} of {self.rows:,} rows"),
+            ("ends told at addresses", f"{self.hooked:,}"),
+            ("  more than once", f"{self.repeated:,}"),
+            ("  refused at first", f"{self.refused:,}"),
             ("faults", f"{sum(self.faults.values())}"),
             *((f"  {kind}", count) for kind, count in sorted(self.faults.items())),
             *((f"  missed: {kind}", count) for kind, count in sorted(self.missed.items())),
@@ -227,6 +291,8 @@ class Account:
             ("wrong", self.wrong),
             ("ended or answered twice", self.twice),
             ("forgotten", self.forgotten),
+            ("told at no address", self.untold),
+            ("blobs of requests that are gone", self.strays),
             ("jobs that are wrong", self.bad_rows),
             ("dead letters that should not be", self.letters),
             ("seconds waited (median, p99, most)", _text(self.waited)),
@@ -247,7 +313,14 @@ def _ways(told: Told) -> list[str]:
     wish = told.wish
     if wish.malformed:
         return ["malformed"]
-    marks = {"under a key": wish.key, "twice under it": wish.twice, "cancels": wish.cancel}
+    marks = {
+        "under a key": wish.key,
+        "twice under it": wish.twice,
+        "cancels": wish.cancel,
+        "by webhook": wish.hook,
+        "deletes": told.deleted or None,
+        "deletes, and asks anew": told.anew,
+    }
     return [f"by {wish.way}", *(name for name, here in marks.items() if here not in (False, None))]
 
 

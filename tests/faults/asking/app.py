@@ -4,6 +4,8 @@ ask ─ cut ─> leaf ─┬─ grade ──────────────
                    └─ also ─> shape ─ shape ─> grade
 survey ─ walk ─> leaf ─ ... ─> grade ─ join ─> report     endpoint "survey"
 slow ─ plod ─> step ─ step ─> done                        endpoint "slow", due soon
+
+And whoever wants it is told the end at an address (`hooks`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from msgspec import Meta
 
 from mqinfer import App, Context, Message, Reject, plan
 from mqinfer.backoff import Backoff
+from mqinfer.gateway.webhooks import webhooks
 from mqinfer.jobs import state as jobs
 
 from . import wishes
@@ -137,6 +140,7 @@ def make(replicas: int) -> App:
     app.endpoint("grade", Ask, answers=Grade, deadline="1h", keep="2h")
     app.endpoint("survey", Survey, answers=Report, deadline="1h", keep="2h")
     app.endpoint("slow", Slow, answers=Done, deadline=DEADLINE, keep="2h")
+    webhooks(app, private=True, backoff=SOON)
     return app
 
 

@@ -22,6 +22,7 @@ from tests.faults.processes import ROOT
 
 from . import wishes
 from .posting import Posting
+from .tenants import POSTS
 
 T = TypeVar("T")
 AGAIN = 0.3  # seconds between tries, while NATS is away
@@ -163,7 +164,7 @@ async def _ended(one: Bulk, client: Client, posting: Posting | None) -> Job:
         await posting.ended(identity)
 
     async def look() -> Job:
-        job = await client.job(identity)
+        job = await client.job(identity, tenant=POSTS if posting is not None else "")
         await job.wait()
         return job
 

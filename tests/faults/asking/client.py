@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 
+from .tenants import key_of, other_than, tenant_of
 from .wishes import OPEN, Wish
 
 WAIT = 8  # seconds of a long poll
@@ -43,6 +44,8 @@ class Told:
         errors: of the end.
         heard: ids of the answers that its stream of events told, in their order.
         canceled: what its cancel was told: whether it was canceled; None of no cancel.
+        deleted: whether its request was deleted.
+        anew: whether it asked for something else under its key then, which it follows since.
         odd: what was as it must not be.
         began: when, in seconds since the epoch.
         ended: when it knew the end.
@@ -58,6 +61,8 @@ class Told:
     errors: Sequence[Mapping[str, str]] = ()
     heard: list[str] = field(default_factory=list)
     canceled: bool | None = None
+    deleted: bool = False
+    anew: bool = False
     odd: list[str] = field(default_factory=list)
     began: float = 0.0
     ended: float = 0.0
@@ -77,16 +82,24 @@ class Client:
         http: to speak by.
         gateways: their addresses.
         rng: draws gateways and pauses.
+        hook: the address that is told the end, where it wishes that.
     """
 
     def __init__(
-        self, told: Told, http: aiohttp.ClientSession, gateways: Sequence[str], rng: random.Random
+        self,
+        told: Told,
+        http: aiohttp.ClientSession,
+        gateways: Sequence[str],
+        rng: random.Random,
+        hook: str,
     ):
         self._told = told
         self._wish = told.wish
         self._http = http
         self._gateways = gateways
         self._rng = rng
+        self._tenant = tenant_of(told.wish.number)
+        self._webhook = {"webhook": {"url": hook}} if told.wish.hook else {}
         self._result: tuple[str, Any] | None = None  # the end as it was told, to be told again
 
     async def run(self) -> None:
@@ -104,6 +117,14 @@ class Client:
         asked = await self._asked()
         if wish.malformed or wish.way == "leave":
             return
+        if wish.delete is not None:
+            await asyncio.sleep(wish.delete)
+            await self._delete()
+            if not (wish.key and not self._told.lost):
+                # A call of its own that was lost may be heard yet: it leaves the key alone.
+                self._told.status = "deleted"
+                return
+            asked = await self._ask_anew()
         if wish.cancel is not None:
             await asyncio.sleep(wish.cancel)
             await self._cancel()
@@ -119,6 +140,10 @@ class Client:
             await self._fetch()
             if self._result != first:
                 raise Odd(f"its end has changed from {first} to {self._result}")
+            who = key_of(other_than(self._tenant))
+            status, found, _ = await self._patiently("GET", f"{self._path}/result", who)
+            if status != 404:
+                raise Odd(f"another tenant asked for it, and was told {status} {found}")
 
     # --- asking ---------------------------------------------------------------------------------
 
@@ -155,8 +180,17 @@ class Client:
         if wish.way == "sync":
             headers["prefer"] = f"wait={WAIT}"
         path = f"/v1/endpoints/{wish.endpoint}/requests"
-        status, found, _ = await self._patiently("POST", path, headers, {"input": fields})
+        body = {"input": fields, **self._webhook}
+        status, found, _ = await self._patiently("POST", path, headers, body)
         return status, found
+
+    async def _ask_anew(self) -> Mapping[str, Any]:
+        """Ask for something else under the key of a request that was deleted."""
+        status, found = await self._post(self._wish.anew)
+        if status not in (200, 202) or found["id"] != self._told.ids[0]:
+            raise Odd(f"asked anew under its key, and was told {status} {found}")
+        self._told.anew = True
+        return found
 
     # --- waiting --------------------------------------------------------------------------------
 
@@ -169,6 +203,17 @@ class Client:
         if status not in (200, 409):
             raise Odd(f"canceled, and was told {status} {found}")
         self._told.canceled = status == 200
+
+    async def _delete(self) -> None:
+        status, found, _ = await self._patiently("DELETE", self._path, {})
+        if status != 204 and not (status == 404 and self._told.lost):
+            raise Odd(f"deleted, and was told {status} {found}")
+        self._told.deleted = True
+        if not self._told.lost or not self._wish.key:
+            for path in (self._path, f"{self._path}/result", f"{self._path}/events"):
+                status, found, _ = await self._patiently("GET", path, {})
+                if status != 404:
+                    raise Odd(f"deleted, and is still there: {status} {found}")
 
     async def _poll(self) -> None:
         """Wait for the end by long polls of how it stands."""
@@ -215,7 +260,7 @@ class Client:
         last, heard_end = "", False
         while not heard_end:
             gateway = self._gateway()
-            headers = {"last-event-id": last} if last else {}
+            headers = {**key_of(self._tenant), **({"last-event-id": last} if last else {})}
             # Some turn away in the middle, and come again.
             leaves = self._rng.randint(1, 6) if self._rng.random() < 0.3 else 0
             try:
@@ -286,6 +331,7 @@ class Client:
     ) -> tuple[int, Any, str]:
         """Status, body and tag of an answer, asked for until there is one."""
         asks = body is not None and not self._wish.key
+        headers = {**key_of(self._tenant), **headers}
         while True:
             gateway = self._gateway()
             try:

@@ -37,7 +37,8 @@ class Ends:
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
-        self._seen: dict[str, set[int]] = defaultdict(set)
+        # Of two requests under one key, the first of which was deleted, each has its own.
+        self._seen: dict[Root, set[int]] = defaultdict(set)
 
     @classmethod
     @asynccontextmanager
@@ -54,11 +55,11 @@ class Ends:
         if state.asked is not None:
             self.numbers[state.id] = json.loads(state.asked.body.payload)["n"]
         else:
-            self._seen[state.id].add(hash(data))
+            self._seen[root_of(state)].add(hash(data))
 
     def of(self, state: State) -> int:
         """How many different ends a request had, with the one that it has."""
-        return len(self._seen[state.id] | {hash(states.encode(state))})
+        return len(self._seen[root_of(state)] | {hash(states.encode(state))})
 
 
 async def still_open(app: App, harness: Harness) -> int:

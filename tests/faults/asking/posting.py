@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from .client import AWAY, WAIT
+from .tenants import POSTS, key_of
 
 _TIMEOUT = aiohttp.ClientTimeout(total=WAIT + 12, sock_connect=3)
 _OPEN = ("planning", "running")
@@ -86,7 +87,10 @@ class Posting:
             url = self._rng.choice(self._gateways) + path
             try:
                 async with self._http.request(
-                    method, url, headers=headers, timeout=_TIMEOUT, **body()
+                    *(method, url),
+                    headers={**key_of(POSTS), **(headers or {})},
+                    timeout=_TIMEOUT,
+                    **body(),
                 ) as answer:
                     text = await answer.text()
                     if answer.status not in AWAY:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import aiohttp
 
@@ -29,8 +30,11 @@ from . import app as served
 from . import bulk
 from .account import Account
 from .client import Client, Told
+from .hooks import Hooks
 from .kept import Ends, histories, kept, letters, still_open
 from .schedule import CLUSTER, SINGLE, Faults
+from .tenants import SECRET
+from .tenants import write as write_tenants
 from .wishes import wish
 
 GATEWAYS = 3
@@ -95,6 +99,7 @@ class Run:
         self._limit = self._begun = self._ended = 0
         self._doing = "the start"
         self._harness: Harness
+        self._hooks: Hooks
 
     async def __call__(self) -> Account:
         """Run it.
@@ -132,6 +137,9 @@ class Run:
             stack.push_async_callback(server.stop)
         await asyncio.gather(*(server.start() for server in self.nats))
         await asyncio.gather(*(server.wait_ready(120) for server in self.nats))
+        # For the worker in this process that looks for what is left at the end.
+        stack.enter_context(mock.patch.dict(os.environ, {"MQINFER_REQUEST_SECRET": SECRET}))
+        self._hooks = await stack.enter_async_context(Hooks.served())
         settings = self._settings(",".join(server.url for server in self.nats))
         if len(self.nats) > 1:
             await testing.until(lambda: has_leader(settings), "a leader of the cluster", 120)
@@ -146,8 +154,9 @@ class Run:
         through = settings
         if len(self.nats) == 1:
             through = self._settings(f"nats://127.0.0.1:{self.proxy.port}")
+        keys = ("--keys", str(write_tenants(self._folder / "keys.toml")), "--private")
         for number, port in enumerate(self._ports):
-            command = ("gateway", self._name, "--http", str(port))
+            command = ("gateway", self._name, "--http", str(port), *keys)
             self._add("gateway", command, through if number else settings)
         roles = {"worker": served.WORKER, "tracker": served.TRACKER, "driver": served.DRIVER}
         for role, stages in roles.items():
@@ -172,7 +181,9 @@ class Run:
             for told in self.told:
                 await self._changed(lambda: self._begun < self._limit)
                 rng = random.Random(f"client {self.account.seed} {told.wish.number}")
-                group.create_task(self._client(Client(told, self._http, self._gateways, rng)))
+                hook = self._hooks.url(told.wish.number)
+                client = Client(told, self._http, self._gateways, rng, hook)
+                group.create_task(self._client(client))
                 self._begun += 1
                 await asyncio.sleep(1 / PACE)
 
@@ -232,6 +243,8 @@ class Run:
         await self._until(lambda: all(job.done for job in self.jobs))
         self._show("what nobody waits for")
         await self._all_end()
+        self._show("the last webhooks")
+        await self._all_told()
 
     async def _all_end(self) -> None:
         """Wait until no request is open, whoever has asked for it."""
@@ -243,6 +256,16 @@ class Run:
                     left, deadline = now, time.monotonic() + self._patience
             await asyncio.sleep(0.3)
         # What is left open is found in the account, with its history.
+
+    async def _all_told(self) -> None:
+        """Wait until the end of each request that wishes it was told at its address."""
+        due = [one for one in self.told if one.wish.hook and one.ids]
+        left, deadline = -1, time.monotonic() + self._patience
+        while left and time.monotonic() < deadline:
+            now = sum(one.wish.number not in self._hooks.heard for one in due)
+            if now != left:
+                left, deadline = now, time.monotonic() + self._patience
+            await asyncio.sleep(0.3)
 
     def _show(self, doing: str) -> None:
         self._doing = doing
@@ -308,7 +331,13 @@ class Run:
 
     async def _settle(self, ends: Ends) -> None:
         account, harness = self.account, self._harness
-        account.settle(self.told, await kept(self._app, harness, self.told, ends), self.jobs)
+        found = await kept(self._app, harness, self.told, ends)
+        account.settle(self.told, found, self.jobs)
+        account.hooks(self.told, found, self._hooks.heard, self._hooks.odd)
+        account.refused = self._hooks.refused
+        there = {one.id for one in found}
+        paths = (self._folder / "blobs" / "requests").glob("*/*.json")
+        account.strays = sum(path.parent.name not in there for path in paths)
         account.dead(await letters(harness))
         account.faults, account.missed = dict(self._faults.applied), dict(self._faults.missed)
         exits: Counter[int] = Counter()
@@ -339,4 +368,4 @@ class Run:
 def _environ(settings: Settings) -> dict[str, str]:
     names = ("nats_url", "blobs", "grace")
     told = {f"MQINFER_{name.upper()}": str(getattr(settings, name)) for name in names}
-    return {**told, "MQINFER_LOG_FORMAT": "console", "MQINFER_REQUEST_SECRET": "of the faults"}
+    return {**told, "MQINFER_LOG_FORMAT": "console", "MQINFER_REQUEST_SECRET": SECRET}

@@ -12,6 +12,7 @@ from typing import Any
 from .account import FORGOTTEN, Account, Kept
 from .bulk import Bulk
 from .client import Told
+from .hooks import Heard
 from .run import Run
 from .wishes import DARK, Wish, truth, wish, wrong
 
@@ -98,6 +99,41 @@ def test_the_account_finds_what_is_wrong() -> None:
     assert account.letters == 1
 
 
+def test_the_account_finds_what_is_deleted_and_there() -> None:
+    deletes = replace(ONE, delete=0.5, key=True)
+    gone = {"wished": deletes, "status": "deleted", "deleted": True}
+    assert settled(count=0, **gone).clean
+    assert settled(**gone).wrong
+    assert not settled(**gone, lost=1).clean  # of another end than any
+    anew = truth("grade", deletes.anew)
+    follows = {"deleted": True, "anew": True, "status": anew.status, "answers": anew.answers}
+    assert settled(wished=deletes, **follows).clean
+    assert settled(wished=deletes, count=2, **follows).twice
+    assert settled(wished=deletes, deleted=True, anew=True).wrong  # the answers of the first
+
+
+def hooked(*heard: Heard, number: int = 8, odd: str = "") -> Account:
+    """The account of one client whose address was told these."""
+    account = Account("", seed=0, requests=1)
+    kept = Kept("grade-0", 8, "succeeded", LEAF, (), ended=10.0)
+    every = {number: heard} if heard else {}
+    account.hooks([Told(replace(ONE, hook=True))], [kept], every, [(8, odd)] if odd else [])
+    return account
+
+
+def test_the_account_finds_what_no_address_was_told_or_another() -> None:
+    right = Heard("grade-0", "succeeded", LEAF, ())
+    account = hooked(right, right)
+    assert account.clean, account.table()
+    assert (account.hooked, account.repeated) == (1, 1)
+    assert hooked().untold
+    assert hooked(right, replace(right, answers=LEAF[1:])).wrong
+    assert hooked(replace(right, status="failed")).wrong
+    assert hooked(replace(right, id="grade-1")).wrong
+    assert hooked(right, number=9).wrong
+    assert hooked(right, odd="south was told what is not signed for it").wrong
+
+
 def test_what_may_end_in_several_ways() -> None:
     cancels = replace(ONE, cancel=0.5)
     assert wrong(cancels, "canceled", (), ()) is None
@@ -125,6 +161,8 @@ def test_a_seed_wishes_the_same_and_of_everything() -> None:
     assert {one.way for one in wishes} == {"events", "sync", "poll", "leave"}
     ends = {truth(one.endpoint, one.fields).status for one in wishes if not one.malformed}
     assert ends == {"succeeded", "partial", "failed"}
+    assert {one.hook for one in wishes} == {True, False}
+    assert any(one.delete is not None and "size" in one.fields for one in wishes)
     fans = [one.fields.get("fan", 0) for one in wishes if not one.malformed]
     assert (min(fans), max(fans)) == (0, 50)
     assert 4 < sum(fans) / len(fans) < 6

@@ -33,6 +33,8 @@ class Wish:
         cancel: seconds after which it cancels, or None.
         malformed: whether the input is none.
         again: whether it looks at the end once more, a little later.
+        hook: whether its address is told the end.
+        delete: seconds after which it deletes its request, or None.
     """
 
     number: int
@@ -44,6 +46,13 @@ class Wish:
     cancel: float | None = None
     malformed: bool = False
     again: bool = False
+    hook: bool = False
+    delete: float | None = None
+
+    @property
+    def anew(self) -> Mapping[str, Any]:
+        """What it asks under its key once that is free."""
+        return {**self.fields, "fan": (self.fields["fan"] + 1) % 51}
 
 
 @dataclass(frozen=True)
@@ -124,16 +133,33 @@ def wish(number: int, seed: int) -> Wish:
     twice = key and rng.random() < 0.1
     cancel = rng.uniform(0.0, 1.0) if way != "leave" and rng.random() < 0.08 else None
     fields: dict[str, Any] = {"n": number, "fan": leaves}
+    hook = rng.random() < 0.15
+    delete = rng.uniform(0.0, 1.5) if rng.random() < 0.05 else None
     if kind < 0.03:
         return Wish(number, "grade", {"n": number, "fan": "many"}, "poll", key, malformed=True)
     if kind < 0.08:
         held = HELD if rng.random() < 0.5 else 0.0
-        return Wish(number, "slow", {"n": number, "hold": held}, way, key, twice, None, again=again)
-    if kind < 0.18:
-        return Wish(number, "survey", fields, way, key, twice, cancel, again=again)
+        return Wish(
+            number,
+            "slow",
+            {"n": number, "hold": held},
+            way,
+            key,
+            twice,
+            None,
+            again=again,
+            hook=hook,
+        )
+    endpoint = "survey" if kind < 0.18 else "grade"
+    if delete is not None:
+        if leaves >= 8 and endpoint == "grade":
+            fields["size"] = 9_000
+        return Wish(number, endpoint, fields, "poll", key, delete=delete)
+    if endpoint == "survey":
+        return Wish(number, "survey", fields, way, key, twice, cancel, again=again, hook=hook)
     if leaves >= 8 and rng.random() < 0.1:
         fields["size"] = 9_000  # together more than is kept with the request
-    return Wish(number, "grade", fields, way, key, twice, cancel, again=again)
+    return Wish(number, "grade", fields, way, key, twice, cancel, again=again, hook=hook)
 
 
 def row(number: int, seed: int) -> tuple[str, str]:
