@@ -67,8 +67,13 @@ class Listed(Protocol):
 class Streamed(Protocol):
     """A `BlobStore` that need not hold all of a large blob in memory."""
 
-    def stream(self, path: str) -> AsyncIterator[bytes]:
-        """What is under `path`, some of it at a time; errors as of `BlobStore.get`."""
+    def stream(self, path: str, *, start: int = 0) -> AsyncIterator[bytes]:
+        """What is under `path`, some of it at a time; errors as of `BlobStore.get`.
+
+        Args:
+            path: of the blob.
+            start: the first byte that is wanted.
+        """
 
     async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
         """Store what `pieces` gives under `path`, as `BlobStore.put` does; its errors are raised.

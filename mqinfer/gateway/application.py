@@ -44,11 +44,12 @@ log = structlog.get_logger("mqinfer.gateway")
 _Handler = Callable[[Request, Tenant], Awaitable[Any]]
 _Part = TypeVar("_Part", Asking, Showing, Files, Submitting, ShowingJobs)
 _ALLOWED = (
-    "Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID",
-    "Prefer", "X-API-Key",
+    "Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "If-Range",
+    "Last-Event-ID", "Prefer", "Range", "X-API-Key",
 )  # fmt: skip
 _EXPOSED = (
-    "ETag", "Idempotent-Replayed", "Location", "Preference-Applied", "Retry-After",
+    "Accept-Ranges", "Content-Range", "ETag", "Idempotent-Replayed", "Location",
+    "Preference-Applied", "Retry-After",
 )  # fmt: skip
 
 

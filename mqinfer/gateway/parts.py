@@ -20,6 +20,7 @@ TELLS: Final = {
     409: "It has ended, and does not change any more.",
     413: "The body is too large.",
     415: "The body is neither JSON nor multipart/form-data.",
+    416: "The file has no such bytes; Content-Range says how many it has.",
     422: "The body is not what the endpoint wants; every error has a pointer. Or the "
     "Idempotency-Key was used for something else.",
     429: "Too much is under way; Retry-After says when there will be room.",

@@ -284,30 +284,29 @@ class Driving(Inner):
 
     async def _end(self, state: State) -> None:
         """End a job of which nothing is left; what came of it is written into files first."""
-        written = await self._write(state)
+        sizes = await self._write(state)
         now = self._now()
         if state.stopping is None:
-            ended = states.encode(states.ended(state, now, written=written))
+            ended = states.encode(states.ended(state, now, sizes))
             await self._needed().put(places.success(state.folder), ended)
         before = state.stopping
 
         def end(one: State) -> State:
             same = states.complete(one) and one.stopping == before
-            return states.ended(one, now, written=written) if same else one
+            return states.ended(one, now, sizes) if same else one
 
         await self._change(state, end)
 
-    async def _write(self, state: State) -> bool:
-        """Write the files of a job that ends; False where one that was stopped cannot have any."""
+    async def _write(self, state: State) -> tuple[int, int] | None:
+        """Write the files of a job that ends; None where one that was stopped cannot have any."""
         try:
-            await output.write(self._needed(), state)
+            return await output.write(self._needed(), state)
         except MqinferError as error:
             if state.stopping is None:
                 raise
             # Nobody waits for a store to stop a job; its parts say the same.
             log.warning("a job ends without files", id=state.id, reason=str(error))
-            return False
-        return True
+            return None
 
     # --- inside ---------------------------------------------------------------------------------
 

@@ -177,9 +177,11 @@ class Jobs(Accepting):
             for line in lines:
                 yield line
 
-    def text(self, state: State, *, errors: bool = False, after: int = 0) -> AsyncIterator[bytes]:
+    def text(
+        self, state: State, *, errors: bool = False, after: int = 0, start: int = 0
+    ) -> AsyncIterator[bytes]:
         """The same as lines of JSON, some at a time; see `results.text`."""
-        return results.text(self._store, state, errors=errors, after=after)
+        return results.text(self._store, state, errors=errors, after=after, start=start)
 
     async def listed(self, endpoint: str | None = None, *, tenant: str = "") -> list[State]:
         """The jobs that are kept, those that changed last at the end.

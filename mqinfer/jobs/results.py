@@ -100,7 +100,7 @@ def patient(store: BlobStore, state: State) -> Callable[[str], Awaitable[bytes]]
 
 
 async def text(
-    store: BlobStore, state: State, *, errors: bool = False, after: int = 0
+    store: BlobStore, state: State, *, errors: bool = False, after: int = 0, start: int = 0
 ) -> AsyncIterator[bytes]:
     """What came of the rows so far, as lines of JSON, some bytes at a time.
 
@@ -109,6 +109,7 @@ async def text(
         state: of the job.
         errors: only of rows that have errors.
         after: only of rows behind this one; no part before it is read.
+        start: the first byte that is wanted of a job's file.
 
     Raises:
         BlobError: it cannot be read.
@@ -118,7 +119,7 @@ async def text(
         path = places.errors(state) if errors else places.results(state)
         begun = False
         try:
-            async for data in _stored(store, path, Patience(state)):
+            async for data in _stored(store, path, Patience(state), start):
                 begun = True
                 yield data
         except BlobNotFound:
@@ -131,7 +132,10 @@ async def text(
     async for _, lines in parts(get, state, range(first, state.chunks)):
         some = [line for line in lines if line.row > after and (line.errors or not errors)]
         if some:
-            yield await asyncio.to_thread(listing.encode, some)
+            data = await asyncio.to_thread(listing.encode, some)
+            if new := data[start:]:
+                yield new
+            start = max(0, start - len(data))
 
 
 async def _chunk_of(get: Callable[[str], Awaitable[bytes]], state: State, row: int) -> int:
@@ -144,22 +148,19 @@ class _Manifest(msgspec.Struct):
     first: list[int]
 
 
-async def _stored(store: BlobStore, path: str, patience: Patience) -> AsyncIterator[bytes]:
-    """What is under a path, through outages of the store."""
+async def _stored(
+    store: BlobStore, path: str, patience: Patience, start: int
+) -> AsyncIterator[bytes]:
+    """What is under a path from a byte on, through outages of the store."""
     if not isinstance(store, Streamed):
-        yield await patience.ask(partial(store.get, path))
+        yield (await patience.ask(partial(store.get, path)))[start:]
         return
-    done = 0
     while True:
-        known = done
         try:
-            async for data in store.stream(path):
+            async for data in store.stream(path, start=start):
                 patience.over()
-                new = data[known:]
-                known = max(0, known - len(data))
-                if new:
-                    done += len(new)
-                    yield new
+                start += len(data)
+                yield data
         except Unavailable as error:
             await patience.after(error)
         else:

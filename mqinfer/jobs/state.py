@@ -112,6 +112,7 @@ class State(Struct, frozen=True, omit_defaults=True):
         again: a bit a chunk: whether something in that part can be tried again.
         counts: of rows in parts.
         written: whether its results and errors, as of this end, are a file each.
+        sizes: the bytes of these.
         unread: its rows, where they were not read before it was accepted, until they are.
         reason: why it has failed as a whole; "" where that is told of its rows.
     """
@@ -141,6 +142,7 @@ class State(Struct, frozen=True, omit_defaults=True):
     again: bytes = b""
     counts: Counts = Counts()
     written: bool = False
+    sizes: tuple[int, int] | None = None
     unread: Unread | None = None
     reason: str = ""
 
@@ -275,13 +277,13 @@ def complete(state: State) -> bool:
     return state.open and not state.flight and (state.stopping is not None or not left)
 
 
-def ended(state: State, now: float, *, written: bool = False) -> State:
+def ended(state: State, now: float, sizes: tuple[int, int] | None = None) -> State:
     """A job at its end, which is left open until then; what is still under way counts no more.
 
     Args:
         state: as it is kept.
         now: seconds since the epoch.
-        written: whether its results and errors are a file each.
+        sizes: bytes of the files of its results and errors; None: it has none.
     """
     if not state.open:
         return state
@@ -294,7 +296,8 @@ def ended(state: State, now: float, *, written: bool = False) -> State:
     else:
         status = "partial" if counts.succeeded or counts.partial else "failed"
     expires = now + state.keep
-    return _replace(state, status=status, flight=(), ended=now, expires=expires, written=written)
+    end = {"status": status, "flight": (), "ended": now, "expires": expires}
+    return _replace(state, **end, written=sizes is not None, sizes=sizes)
 
 
 def forgotten(state: State, now: float) -> State:
@@ -332,6 +335,7 @@ def retried(state: State, now: float) -> State:
         stopped=0.0,
         ended=0.0,
         written=False,
+        sizes=None,
         round=state.round + 1,
         failures=state.counts.failed,
         cursor=0,

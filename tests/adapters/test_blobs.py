@@ -168,6 +168,10 @@ async def test_a_large_blob_can_be_read_in_pieces(store):
     pieces = [piece async for piece in store.stream("a/large")]
     assert b"".join(pieces) == data
     assert len(pieces) > 1
+    for start in (1, 1_000_000, len(data) - 1, len(data)):
+        rest = [piece async for piece in store.stream("a/large", start=start)]
+        assert b"".join(rest) == data[start:]
+        assert all(rest)
     await store.put("a/empty", b"")
     assert b"".join([piece async for piece in store.stream("a/empty")]) == b""
     with pytest.raises(BlobNotFound):

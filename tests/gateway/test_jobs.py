@@ -104,8 +104,54 @@ async def test_rows_in_the_body(served: Served) -> None:
         rest = lines(await http.get(told["links"]["results"], params={"after": 35}))
         assert rest == rows[35:]
         assert lines(await http.get(told["links"]["errors"])) == []
+        await in_ranges(http, told["links"]["results"], whole.content)
+        assert (
+            problem(
+                await http.get(told["links"]["errors"], headers={"range": "bytes=0-"}), 416, "range"
+            )
+            == []
+        )
         listed = (await http.get("/v1/jobs")).json()["jobs"]
         assert [one["id"] for one in listed] == [told["id"]]
+
+
+async def in_ranges(http: httpx.AsyncClient, where: str, whole: bytes) -> None:
+    """A file of results is told by parts; whoever has one of another file gets all of this one."""
+    size = len(whole)
+    head = await http.head(where)
+    assert (head.status_code, int(head.headers["content-length"]), head.content) == (200, size, b"")
+    assert head.headers["accept-ranges"] == "bytes"
+    etag = head.headers["etag"]
+    for text, start, stop in (
+        ("0-0", 0, 1),
+        ("10-99", 10, 100),
+        ("100-", 100, size),
+        ("-7", size - 7, size),
+        (f"{size - 1}-{size + 100}", size - 1, size),
+        (f"-{size + 100}", 0, size),
+    ):
+        for more in ({}, {"if-range": etag}):
+            found = await http.get(where, headers={"range": f"bytes={text}", **more})
+            assert (found.status_code, found.content) == (206, whole[start:stop]), text
+            assert found.headers["content-range"] == f"bytes {start}-{stop - 1}/{size}"
+            assert int(found.headers["content-length"]) == stop - start
+            assert found.headers["etag"] == etag
+    for headers in (
+        {"range": "bytes=10-99", "if-range": '"another"'},
+        {"range": "bytes=10-99", "if-range": f"W/{etag}"},
+        {"range": "bytes=0-1,5-6"},
+        {"range": "bytes=9-1"},
+        {"range": "rows=0-1"},
+    ):
+        found = await http.get(where, headers=headers)
+        assert (found.status_code, found.content) == (200, whole), headers
+    for text in (f"{size}-", "-0"):
+        found = await http.get(where, headers={"range": f"bytes={text}"})
+        assert problem(found, 416, "range") == []
+        assert found.headers["content-range"] == f"bytes */{size}"
+    assert (await http.get(where, headers={"if-none-match": etag})).status_code == 304
+    behind = await http.get(where, params={"after": 35}, headers={"range": "bytes=0-1"})
+    assert (behind.status_code, "etag" in behind.headers) == (200, False)
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])

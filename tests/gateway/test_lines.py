@@ -60,6 +60,16 @@ async def test_all_of_it() -> None:
     assert len(client.sent) < 20
 
 
+async def test_so_many_bytes_and_no_more() -> None:
+    for most in (0, 1, 1024, 100_000, 1024 * 1000):
+        seen, client = list[int](), Client(1000)
+        assert await answer(Lines(counted(seen, 1000), 206, {"etag": '"x"'}, most), client)
+        assert b"".join(one.get("body", b"") for one in client.sent) == (LINE * 1000)[:most]
+        assert (b"etag", b'"x"') in client.sent[0]["headers"]
+        assert len(seen) <= most // 1024 + 3
+        assert seen[-1] == -1
+
+
 async def test_a_client_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_SEND", 0.05)
     seen, client = list[int](), Client(3)

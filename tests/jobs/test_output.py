@@ -69,7 +69,11 @@ async def test_files_say_what_the_parts_say() -> None:
     before = [await text(store, found, errors=errors) for errors in (False, True)]
     assert lines(before[0]) == [told(row) for row in range(1, 21)]
     assert lines(before[1]) == [told(row) for row in range(3, 21, 3)]
-    await output.write(store, found)
+    assert await output.write(store, found) == (len(before[0]), len(before[1]))
+    for start in (1, 500, len(before[0])):  # the same of the parts as of the file
+        for state_now in (found, replace(found, written=True)):
+            rest = results.text(store, state_now, start=start)
+            assert b"".join([some async for some in rest]) == before[0][start:]
     assert await store.get("jobs/x/results.jsonl") == before[0]
     assert await store.get("jobs/x/errors.jsonl") == before[1]
     ended = replace(found, written=True)

@@ -95,12 +95,12 @@ class CachedStore:
         """See `BlobStore.exists`."""
         return await self._store.exists(path)
 
-    async def stream(self, path: str) -> AsyncIterator[bytes]:
+    async def stream(self, path: str, *, start: int = 0) -> AsyncIterator[bytes]:
         """See `Streamed.stream`; past the cache, where the store can do that."""
         if not isinstance(self._store, Streamed):
-            yield await self.get(path)
+            yield (await self.get(path))[start:]
             return
-        async for data in self._store.stream(path):
+        async for data in self._store.stream(path, start=start):
             yield data
 
     async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:

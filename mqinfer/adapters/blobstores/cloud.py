@@ -120,16 +120,22 @@ class CloudStore:
             return False
         return True
 
-    async def stream(self, path: str) -> AsyncIterator[bytes]:
+    async def stream(self, path: str, *, start: int = 0) -> AsyncIterator[bytes]:
         """See `Streamed.stream`; the timeout is that of each piece."""
-        found = await self._run(checked_path(path), self._obstore.get_async(self._store, path))
+        # From the byte before, which is dropped: from its end on there is nothing to be asked for.
+        options = {"range": {"offset": start - 1}} if start else None
+        asked = self._obstore.get_async(self._store, path, options=options)
+        found = await self._run(checked_path(path), asked)
         pieces = aiter(found.stream())
 
         async def piece() -> Any:
             return await anext(pieces, None)
 
+        unwanted = min(start, 1)
         while (data := await self._run(path, piece())) is not None:
-            yield bytes(data)
+            if new := bytes(data)[unwanted:]:
+                yield new
+            unwanted = max(0, unwanted - len(data))
 
     async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
         """See `Streamed.put_pieces`; what is large goes in parts, each with a timeout of its own.

@@ -88,10 +88,12 @@ class FolderStore:
         """See `BlobStore.exists`."""
         return await self._run(checked_path(path), lambda: os.path.isfile(self._inside(path)))  # noqa: PTH113
 
-    async def stream(self, path: str) -> AsyncIterator[bytes]:
+    async def stream(self, path: str, *, start: int = 0) -> AsyncIterator[bytes]:
         """See `Streamed.stream`."""
         file = await self._run(checked_path(path), partial(self._open, path))
         with file:
+            if start:
+                await self._run(path, partial(file.seek, start))
             while data := await self._run(path, partial(file.read, _PIECE)):
                 yield data
 

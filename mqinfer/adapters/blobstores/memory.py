@@ -38,11 +38,11 @@ class MemoryStore:
         """See `BlobStore.exists`."""
         return checked_path(path) in self._blobs
 
-    async def stream(self, path: str) -> AsyncIterator[bytes]:
+    async def stream(self, path: str, *, start: int = 0) -> AsyncIterator[bytes]:
         """See `Streamed.stream`."""
         data = await self.get(path)
-        for start in range(0, len(data), PIECE):
-            yield data[start : start + PIECE]
+        for first in range(start, len(data), PIECE):
+            yield data[first : first + PIECE]
 
     async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
         """See `Streamed.put_pieces`."""

@@ -103,10 +103,12 @@ class ObjectStore:
         checked_path(path)
         return await self._run(self._bucket.size(path)) is not None
 
-    async def stream(self, path: str) -> AsyncIterator[bytes]:
-        """See `Streamed.stream`."""
+    async def stream(self, path: str, *, start: int = 0) -> AsyncIterator[bytes]:
+        """See `Streamed.stream`; what lies before `start` is read, and checked, all the same."""
         async for data in self._bucket.pieces(checked_path(path)):
-            yield data
+            if new := data[start:]:
+                yield new
+            start = max(0, start - len(data))
 
     async def put_pieces(self, path: str, pieces: AsyncIterator[bytes]) -> None:
         """See `Streamed.put_pieces`."""

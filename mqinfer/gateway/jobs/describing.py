@@ -262,11 +262,29 @@ def _lines(name: str, what: str) -> dict[str, Any]:
         f"job_{name}",
         f"{what}: a line of JSON each, in the order of the rows; those that are not done are "
         "left out",
-        [parameter("after", "query", after, "Go on behind this row.")],
+        [
+            parameter("after", "query", after, "Go on behind this row."),
+            parameter("Range", "header", TEXT, "`bytes=FIRST-LAST`, of a job that has ended."),
+            parameter("If-Range", "header", TEXT, "The ETag of what the rest is wanted of."),
+            parameter("If-None-Match", "header", TEXT, "The ETag of what is known already."),
+        ],
         {
-            "200": {"description": "Of a job that has ended: all of them.", "content": lines},
+            "200": {
+                "description": "Of a job that has ended: all of them.",
+                "headers": {
+                    "ETag": header(TEXT, "Of this file."),
+                    "Accept-Ranges": header(TEXT, "`bytes`, where a part of it may be asked for."),
+                },
+                "content": lines,
+            },
             "202": {"description": "Of one that has not: those so far.", "content": lines},
-            **problems(400, 401, 404, 503),
+            "206": {
+                "description": "The bytes that were asked for.",
+                "headers": {"Content-Range": header(TEXT, "Which these are, and of how many.")},
+                "content": lines,
+            },
+            "304": {"description": "It is as it was."},
+            **problems(400, 401, 404, 416, 503),
         },
     )
 

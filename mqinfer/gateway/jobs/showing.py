@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 from starlette.responses import Response
 
 from mqinfer.errors import JobUnknown
-from mqinfer.gateway import answers
-from mqinfer.gateway.jobs import views
+from mqinfer.gateway import answers, preferences
+from mqinfer.gateway.jobs import ranges, views
 from mqinfer.gateway.jobs.describing import EVENT, LAST_ROW, LISTED, MOST_LISTED
 from mqinfer.gateway.jobs.lines import MEDIA_TYPE, Lines
 from mqinfer.gateway.problems import Problem, not_found
 from mqinfer.gateway.sse import EventStream, Frame
 from mqinfer.gateway.views import encode
+from mqinfer.jobs import places
 from mqinfer.jobs import state as states
 
 if TYPE_CHECKING:
@@ -157,10 +158,33 @@ class ShowingJobs:
     async def _lines(self, request: Request, tenant: Tenant, *, errors: bool) -> Response | Lines:
         after = _number(request, "after", 0, 0, LAST_ROW)
         state = await self._find(request, tenant)
+        if state.sizes is not None and not after:
+            return self._file(request, state, errors=errors, size=state.sizes[errors])
         status = 202 if state.open else 200
         if request.method == "HEAD":
             return Response(status_code=status, media_type=MEDIA_TYPE)
         return Lines(self._site.jobs.text(state, errors=errors, after=after), status)
+
+    def _file(self, request: Request, state: State, *, errors: bool, size: int) -> Response | Lines:
+        """A file of a job that has ended, or a part of it; under its name it never changes."""
+        path = places.errors(state) if errors else places.results(state)
+        etag = preferences.tag(f"{path} {size}".encode())
+        headers = {"etag": etag, "accept-ranges": "bytes", "cache-control": "no-cache"}
+        if preferences.known(request.headers.get("if-none-match"), etag):
+            return Response(status_code=304, headers=headers)
+        if request.method == "HEAD":
+            headers["content-length"] = str(size)
+            return Response(headers=headers, media_type=MEDIA_TYPE)
+        given, if_range = (request.headers.get(name) for name in ("range", "if-range"))
+        part = ranges.wanted(given, if_range, etag, size)
+        status = 200
+        if part is None:
+            part = range(size)
+        else:
+            status, headers["content-range"] = 206, ranges.told(part, size)
+        headers["content-length"] = str(len(part))
+        lines = self._site.jobs.text(state, errors=errors, start=part.start)
+        return Lines(lines, status, headers, len(part))
 
 
 def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
