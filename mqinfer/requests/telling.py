@@ -13,7 +13,7 @@ import structlog
 from mqinfer.dropped import drop_all
 from mqinfer.endpoint import ROOT
 from mqinfer.errors import MqinferError
-from mqinfer.requests import events, places
+from mqinfer.requests import events, places, sweeping
 from mqinfer.requests import state as states
 from mqinfer.requests.events import Event
 from mqinfer.requests.kept import bucket_of, end_request
@@ -128,7 +128,9 @@ class Telling:
         # By what they are: of two trackers that tell different ends one wins, with its own answers.
         # And by the root: under one key there may be another request once this one is forgotten.
         digest = blake2b(data, key=root.token.encode()[:64], digest_size=8).hexdigest()
-        path = f"requests/{identity}/{digest}.json"
+        found = await self._bucket.load(places.key_of(identity))
+        keep = states.decode(found[0]).keep if found is not None and found[0] else 0.0
+        path = sweeping.path_of(identity, self._now() + keep, digest)
         await self._store.put(path, data)
         return msgspec.structs.replace(end, answers=(), stored=path)
 

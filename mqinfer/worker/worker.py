@@ -26,6 +26,7 @@ from mqinfer.model import inference as current_inference
 from mqinfer.monitor.sealing import keep_counts
 from mqinfer.monitor.watched import watched
 from mqinfer.requests.kept import bucket_of
+from mqinfer.requests.sweeping import sweep
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.upkeep import keep_up
@@ -226,6 +227,9 @@ class Worker:
         if core is not None and any(task.name in under for task in self.work.tasks):
             hearing = self._assembly.canceled.listen(self.app, core)
             helpers.append(group.create_task(hearing, name="canceled requests"))
+        store = self._services.store
+        if store is not None and any(task.endpoint is not None for task in self.work.tasks):
+            helpers.append(group.create_task(sweep(store), name="large answers"))
         database = self._services.database
         if database is not None and any(task.row is not None for task in self.work.tasks):
             helpers.append(group.create_task(keep_up(database, self._tables), name="upkeep"))

@@ -174,27 +174,46 @@ async def test_whoever_reads_ends_what_no_worker_does(nats: Settings) -> None:
         assert (await harness.client.get_request(request.id)).status == "expired"
 
 
-async def test_a_request_is_forgotten(nats: Settings) -> None:
+def grading(deadline: str) -> App:
     app = App("plants")
 
     @app.stage
     async def grade(photo: Photo) -> list[Grade]:
         return [Grade(i) for i in range(photo.n)]
 
-    app.endpoint("grade", Photo, answers=Grade, deadline="1m", keep="1s")
-    async with Harness(app, nats) as harness, harness.worker():
+    app.endpoint("grade", Photo, answers=Grade, deadline=deadline, keep="1s")
+    return app
+
+
+async def test_a_request_is_forgotten(nats: Settings) -> None:
+    async with Harness(grading("1m"), nats) as harness, harness.worker():
         request = await harness.client.request(Photo(2), key="k", wait=60)
         assert request.status == "succeeded"
 
         async def forgotten() -> bool:
-            return not await harness.stored("KV_plants-requests")
+            try:
+                await harness.client.get_request(request.id)
+            except RequestUnknown as error:
+                return "forgotten" in str(error)
+            return False
 
-        await until(forgotten, "the server to drop it")
-        with pytest.raises(RequestUnknown, match="forgotten"):
-            await harness.client.get_request(request.id)
+        await until(forgotten, "nobody to find it")
         again = await harness.client.request(Photo(1), key="k", wait=60)
         assert (again.id, again.replayed) == (request.id, False)
         assert again.answers == (Grade(0),)
+
+
+async def test_the_server_drops_what_is_forgotten(nats: Settings) -> None:
+    async with Harness(grading("1s"), nats) as harness:
+        request = await harness.client.request(Photo(2))
+        assert len(await harness.stored("KV_plants-requests")) == 1
+
+        async def dropped() -> bool:
+            return not await harness.stored("KV_plants-requests")
+
+        await until(dropped, "the server to drop it")
+        with pytest.raises(RequestUnknown, match="forgotten"):
+            await harness.client.get_request(request.id)
 
 
 async def test_events_come_in_order_each_once_and_can_be_resumed(nats: Settings) -> None:

@@ -337,7 +337,7 @@ class Run:
         account.refused = self._hooks.refused
         there = {one.id for one in found}
         paths = (self._folder / "blobs" / "requests").glob("*/*.json")
-        account.strays = sum(path.parent.name not in there for path in paths)
+        account.strays = sum(path.name.partition(".")[0] not in there for path in paths)
         account.dead(await letters(harness))
         account.faults, account.missed = dict(self._faults.applied), dict(self._faults.missed)
         exits: Counter[int] = Counter()
