@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from mqinfer import bucket
+from mqinfer.adapters.bucket import JetStreamBucket
 from mqinfer.errors import Unavailable
 from mqinfer.requests.requests import Requests
 from mqinfer.settings import Settings
@@ -102,6 +105,14 @@ async def test_a_long_poll_ends_with_the_request(served: Served, tmp_path: Path)
     result = asyncio.create_task(
         served.http.get(told["links"]["result"], headers={"prefer": "wait=60"})
     )
+
+    async def both_wait() -> bool:
+        # A poll that came later would be told of progress, and not of the end.
+        return (
+            re.search(r"waiting\{.*\} 2\.0", (await served.http.get("/metrics")).text) is not None
+        )
+
+    await until(both_wait, "the poll and the result wait")
     hold.unlink()
     ended = await poll
     assert (ended.status_code, ended.json()["status"]) == (200, "succeeded")
@@ -160,3 +171,35 @@ async def test_an_outage_while_it_waits_hides_no_request(
         assert answer.status_code == 202
         found = await served.http.get(answer.headers["location"])
         assert (found.status_code, found.json()["status"]) == (200, "queued")
+
+
+async def test_what_others_change_all_the_time_is_to_be_asked_for_again(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(nats) as served:
+        told = (await served.ask(name="a", leaves=1)).json()
+        job = {"endpoint": "grade", "rows": [{"name": "a"}]}
+        bulk = (await served.http.post("/v1/jobs", json=job)).json()
+
+        async def too_late(*_: object, **__: object) -> int:
+            return 0
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bucket, "_TRIES", 3)
+            patch.setattr(JetStreamBucket, "save", too_late)
+            for method, where in (
+                ("POST", told["links"]["cancel"]),
+                ("DELETE", told["links"]["self"]),
+                ("POST", bulk["links"]["cancel"]),
+                ("DELETE", bulk["links"]["self"]),
+            ):
+                found = await served.http.request(method, where)
+                assert found.status_code == 503, (method, where, found.text)
+                assert found.headers["retry-after"] == "2"
+                problem = found.json()
+                assert problem["type"] == "urn:mqinfer:problem:unavailable"
+                assert "keeps changing: try again" in problem["detail"]
+        # Nothing has become of it, and asked again it is done.
+        assert (await served.http.get(told["links"]["self"])).json()["status"] == "queued"
+        assert (await served.http.post(told["links"]["cancel"])).json()["status"] == "canceled"
+        assert (await served.http.post(bulk["links"]["cancel"])).json()["status"] == "canceled"
