@@ -405,5 +405,5 @@ class Worker:
         """The work of a replay run, which goes on if it was stopped."""
         from mqinfer.replay.work import RunWork
 
-        store = wiring.runs(self.app, services.broker)  # type: ignore[arg-type]
+        store = wiring.runs(self.app, services.broker)
         return RunWork(self.app, services, await store.resume(name), store)

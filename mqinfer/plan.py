@@ -272,6 +272,11 @@ def state_bucket(app: App) -> str:
     return f"{app.name}-state"
 
 
+def workers_bucket(app: App) -> str:
+    """Where workers say that they are there."""
+    return f"{app.name}-workers"
+
+
 def schedule_bucket(app: App) -> str:
     """Where workers keep how far each schedule is."""
     return f"{app.name}-schedules"

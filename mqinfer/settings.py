@@ -264,6 +264,12 @@ class Settings:
         "text, the same for all that ask",
         secret=True,
     )
+    console_token: str | None = _setting(
+        None,
+        _TEXT,
+        "what opens a console that others can reach, and lets people act on it",
+        secret=True,
+    )
     inline_blob_bytes: int = _setting(
         65536, _BYTES, "blobs up to this size ride in the message, larger ones go to the store"
     )

@@ -91,11 +91,12 @@ def blobs(
     return through_cache(store, folder, limit, counts)
 
 
-def runs(app: App, broker: JetStream) -> Runs:
+def runs(app: App, broker: Broker) -> Runs:
     """The replay runs of an app."""
     from mqinfer.adapters.runs import JetStreamRuns
     from mqinfer.replay.runs import Runs, bucket
 
+    assert isinstance(broker, JetStream)
     return Runs(app, JetStreamRuns(broker, bucket(app), replicas=app.replicas))
 
 
@@ -107,7 +108,7 @@ def scanner(broker: Broker) -> Scanner:
     return Scanner(broker.client)
 
 
-def aliases(app: App, broker: JetStream) -> Aliases:
+def aliases(app: App, broker: Broker) -> Aliases:
     """The aliases of an app's models."""
     from mqinfer.inference.aliases import Aliases, bucket
 

@@ -27,7 +27,8 @@ LAYERS = (
     "wiring",
     "client clienttimers clientstates clientrequests clientjobs",
     "fakemodels",
-    "gateway",
+    "web",
+    "gateway console",
     "testing stack packed catalog bench cli __main__ mqinfer",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

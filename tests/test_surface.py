@@ -367,6 +367,7 @@ class Settings(
     blob_cache: str | None = None,
     blob_timeout: float = 30.0,
     request_secret: str | None = None,
+    console_token: str | None = None,
     inline_blob_bytes: int = 65536,
     max_pixels: int = 100000000,
     max_image_bytes: int = 268435456,

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from mqinfer import signals
 
 # They run until they are told to stop, and end in order whenever that is.
-_STOPPED = ("worker", "gateway", "up")
+_STOPPED = ("worker", "gateway", "console", "up")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

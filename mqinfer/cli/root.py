@@ -17,6 +17,7 @@ _COMMANDS = (
     "up",
     "worker",
     "gateway",
+    "console",
     "publish",
     "request",
     "status",

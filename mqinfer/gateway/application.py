@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Route
 
 from mqinfer.errors import BlobError, ConflictError, JobUnknown, RequestUnknown, Unavailable
-from mqinfer.gateway import answers, expecting, openapi, page, schemas, signing, views, webhooks
+from mqinfer.gateway import answers, expecting, openapi, page, schemas, views, webhooks
 from mqinfer.gateway.asking import Asking
 from mqinfer.gateway.bodies import Gone
 from mqinfer.gateway.files import Files
@@ -29,6 +29,7 @@ from mqinfer.gateway.tenants import Tenant
 from mqinfer.http import METRICS_TYPE
 from mqinfer.origin import own_pages_only
 from mqinfer.requests import ended
+from mqinfer.web import signing
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

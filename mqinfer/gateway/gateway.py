@@ -21,9 +21,7 @@ from mqinfer.gateway.files import SPOOL
 from mqinfer.gateway.inputs import Inputs
 from mqinfer.gateway.load import Load
 from mqinfer.gateway.options import Options
-from mqinfer.gateway.server import serve
 from mqinfer.gateway.site import Site
-from mqinfer.gateway.stopping import Stopping
 from mqinfer.gateway.tenants import Tenants
 from mqinfer.gateway.validation import Validation
 from mqinfer.jobs.checking import encoder
@@ -32,6 +30,8 @@ from mqinfer.requests import ended
 from mqinfer.requests.requests import Requests
 from mqinfer.settings import Settings
 from mqinfer.starting import Patience, unless
+from mqinfer.web.server import serve
+from mqinfer.web.stopping import Stopping
 
 if TYPE_CHECKING:
     from mqinfer.app import App

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from mqinfer.errors import RequestUnknown
 from mqinfer.gateway import answers, views
 from mqinfer.gateway.problems import Problem, not_found
-from mqinfer.gateway.sse import EventStream, Frame
 from mqinfer.requests.sofar import answers_so_far
+from mqinfer.web.sse import EventStream, Frame
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from mqinfer.gateway import signing
 from mqinfer.gateway.bodies import Gone, Room
 from mqinfer.gateway.problems import Problem, not_found
+from mqinfer.web import signing
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from mqinfer.gateway.inputs import Inputs
     from mqinfer.gateway.load import Load
     from mqinfer.gateway.options import Options
-    from mqinfer.gateway.stopping import Stopping
     from mqinfer.jobs.jobs import Jobs
     from mqinfer.ports import Broker
     from mqinfer.requests.requests import Requests
     from mqinfer.requests.state import State
     from mqinfer.streams import Streams
+    from mqinfer.web.stopping import Stopping
 
 _TOKEN = 3600.0  # seconds beyond a request's deadline for which the link to its events opens
 

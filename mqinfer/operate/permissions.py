@@ -81,6 +81,10 @@ def permissions(
         publish[f"$JS.API.STREAM.INFO.{stream}"] = None
     publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
     publish[f"$KV.{bucket}.{known.KEY}"] = None
+    workers = plan.workers_bucket(app)
+    for call in ("INFO", "MSG.GET"):
+        publish[f"$JS.API.STREAM.{call}.KV_{workers}"] = None
+    publish[f"$KV.{workers}.*"] = None
     if plan.uses_timers(app):
         publish[f"$JS.API.STREAM.INFO.{timers_stream(app.name)}"] = None
     tasks = plan.tasks(app, names)

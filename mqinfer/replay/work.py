@@ -92,6 +92,7 @@ class RunWork:
     def __init__(self, app: App, services: Services, run: Run, store: Runs):
         self.app = app
         self.run = run
+        self.run_name = run.name
         self.waiting: dict[str, int] = {}
         self.packs: dict[str, int] = {}
         self._broker = services.broker

@@ -54,6 +54,7 @@ class LiveWork:
         timers: Table | None = None,
     ):
         self.app = app
+        self.run_name = ""
         self.tasks = plan.tasks(app, stages)
         self._names = {task.name for task in self.tasks}
         self.waiting: dict[str, int] = {}

@@ -83,6 +83,10 @@ class Work(Protocol):
         """The consumers to run."""
 
     @property
+    def run_name(self) -> str:
+        """Of the replay run, or ""."""
+
+    @property
     def waiting(self) -> Mapping[str, int]:
         """Name of a task -> messages that wait for its consumers, as last seen."""
 

@@ -31,6 +31,7 @@ from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.upkeep import keep_up
 from mqinfer.worker.assembly import Assembly
+from mqinfer.worker.presence import Presence
 from mqinfer.worker.renewals import Renewals
 from mqinfer.worker.tally import Tally
 from mqinfer.worker.watchdog import Watchdog
@@ -199,10 +200,12 @@ class Worker:
         async with asyncio.TaskGroup() as beside:
             bucket = self._services.broker.bucket(plan.state_bucket(self.app))
             tally = Tally(bucket, self._counted)
-            helpers = self._start_beside(beside, tally)
+            presence = Presence(self.work, self._services.broker, self._present)
+            helpers = self._start_beside(beside, tally, presence)
             try:
                 await self._work()
                 await tally.end()
+                await presence.end()
             finally:
                 for helper in helpers:
                     helper.cancel()
@@ -218,10 +221,16 @@ class Worker:
                 told.add(runner.name)
                 yield runner.source.consumer, self._services.metrics.stage(runner.name)
 
-    def _start_beside(self, group: asyncio.TaskGroup, tally: Tally) -> list[asyncio.Task[None]]:
+    def _present(self) -> tuple[list[str], int]:
+        return self.not_ready(), sum(len(runner.jobs) for runner in self.runners)
+
+    def _start_beside(
+        self, group: asyncio.TaskGroup, tally: Tally, presence: Presence
+    ) -> list[asyncio.Task[None]]:
         helpers = [
             group.create_task(self.work.watch(self), name="how far"),
             group.create_task(tally.run(), name="tally"),
+            group.create_task(presence.run(), name="presence"),
         ]
         core, under = self._services.core, asked_of(self.app) if self.app.endpoints else {}
         if core is not None and any(task.name in under for task in self.work.tasks):

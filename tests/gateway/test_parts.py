@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqinfer.errors import ConfigurationError
-from mqinfer.gateway import preferences, signing
+from mqinfer.gateway import preferences
 from mqinfer.gateway.addresses import is_public
 from mqinfer.gateway.load import LONGEST, UNKNOWN, seconds_until
 from mqinfer.gateway.options import Options
 from mqinfer.gateway.tenants import ANYBODY, Tenants, hashed, new_key
 from mqinfer.gateway.validation import of_decoder, pointer
+from mqinfer.web import signing
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from mqinfer.gateway import bodies, server
+from mqinfer.gateway import bodies
 from mqinfer.gateway.tenants import new_key
 from mqinfer.settings import Settings
+from mqinfer.web import server
 from tests.support.gateway import JSON, Served, serving
 
 ASK = "/v1/endpoints/grade/requests"

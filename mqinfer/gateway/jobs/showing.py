@@ -15,10 +15,10 @@ from mqinfer.gateway.jobs import ranges, views
 from mqinfer.gateway.jobs.describing import EVENT, LAST_ROW, LISTED, MOST_LISTED
 from mqinfer.gateway.jobs.lines import MEDIA_TYPE, Lines
 from mqinfer.gateway.problems import Problem, not_found
-from mqinfer.gateway.sse import EventStream, Frame
 from mqinfer.gateway.views import encode
 from mqinfer.jobs import places
 from mqinfer.jobs import state as states
+from mqinfer.web.sse import EventStream, Frame
 
 if TYPE_CHECKING:
     from starlette.requests import Request

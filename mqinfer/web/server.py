@@ -1,4 +1,4 @@
-"""Server: uvicorn on the gateway's own event loop, with patience for no one who never asks.
+"""Server: uvicorn on the caller's event loop, with patience for no one who never asks.
 
 It is another server than that of a worker's health (`mqinfer.http`), which answers few, at once.
 """
@@ -11,23 +11,50 @@ import logging
 import resource
 import socket
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mqinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from mqinfer.gateway.options import Options
-
 HEAD: Final = 15.0  # seconds in which the head of a request must come
 _BACKLOG = 2048
 _OTHERS = 200  # files of a process that are no connections of clients
 
 
+class Listening(Protocol):
+    """Where to listen, and how."""
+
+    @property
+    def host(self) -> str:
+        """Address to listen on."""
+
+    @property
+    def port(self) -> int:
+        """To listen on; 0 takes a free one."""
+
+    @property
+    def tls_cert(self) -> Path | None:
+        """Certificate chain (PEM); None serves without TLS."""
+
+    @property
+    def tls_key(self) -> Path | None:
+        """Its key (PEM)."""
+
+    @property
+    def max_connections(self) -> int:
+        """That are open at a time."""
+
+    @property
+    def grace(self) -> float:
+        """Seconds that requests under way get when the server stops."""
+
+
 async def serve(
     application: ASGIApp,
-    options: Options,
+    options: Listening,
     stop: asyncio.Event,
     started: Callable[[str], None],
     *,

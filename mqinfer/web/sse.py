@@ -1,4 +1,4 @@
-"""Server-sent events: what comes of a request, as it comes (WHATWG HTML, 9.2).
+"""Server-sent events: what there is to tell, as it comes (WHATWG HTML, 9.2).
 
 Each event has an id to go on behind. A stream that ends before the request does says so by an event
 of its own, `reconnect`: a server that stops closes its streams without a word, and a client would
@@ -12,17 +12,16 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
 from mqinfer.errors import MqinferError
 
 if TYPE_CHECKING:
-    from mqinfer.gateway.counting import Counting
-    from mqinfer.gateway.stopping import Stopping
+    from mqinfer.web.stopping import Stopping
 
-log = structlog.get_logger("mqinfer.gateway")
+log = structlog.get_logger("mqinfer.web")
 
 HEARTBEAT: Final = 15.0  # seconds; proxies close what is silent for a minute
 _SEND = 30.0  # seconds that a client may take to read what was sent
@@ -30,6 +29,12 @@ _RETRY = (500, 3000)  # milliseconds between which clients come back, so that no
 
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class Counting(Protocol):
+    """Where streams that are open are counted."""
+
+    streams: int
 
 
 @dataclass(frozen=True, slots=True)

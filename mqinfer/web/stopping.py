@@ -1,4 +1,4 @@
-"""Stopping: told at once to all who wait, when the gateway stops."""
+"""Stopping: told at once to all who wait, when the server stops."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopping:
-    """Whether the gateway stops, and who is to be told.
+    """Whether the server stops, and who is to be told.
 
     Each who waits has a future of its own: to leave one that ten thousand share, all of them would
     be looked through.
@@ -30,7 +30,7 @@ class Stopping:
 
     @contextmanager
     def told(self) -> Iterator[asyncio.Future[None]]:
-        """Inside, a future that is done when the gateway stops."""
+        """Inside, a future that is done when the server stops."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if self.begun:
             future.set_result(None)

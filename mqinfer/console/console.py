@@ -1,0 +1,163 @@
+"""Console: one process that serves the pages of an app until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mqinfer import wiring
+from mqinfer.codec import Codec
+from mqinfer.console.application import Front
+from mqinfer.console.entry import Entry
+from mqinfer.console.looks import Looks
+from mqinfer.console.options import Options
+from mqinfer.console.pages import PAGES
+from mqinfer.console.site import Site
+from mqinfer.errors import Unavailable
+from mqinfer.jobs.checking import encoder
+from mqinfer.jobs.jobs import Jobs
+from mqinfer.requests.requests import Requests
+from mqinfer.settings import Settings
+from mqinfer.starting import Patience, unless
+from mqinfer.web.server import serve
+from mqinfer.web.stopping import Stopping
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+
+log = structlog.get_logger("mqinfer.console")
+
+
+class Console:
+    """Serves the pages of an app.
+
+    Args:
+        app: the app.
+        options: where and how.
+        settings: None reads the environment.
+
+    Raises:
+        ConfigurationError: the app's wiring is wrong.
+
+    Attributes:
+        url: where it serves, once it does.
+        front: what answers.
+    """
+
+    def __init__(self, app: App, options: Options | None = None, settings: Settings | None = None):
+        self.app = app
+        self.options = options or Options()
+        self.settings = settings or Settings.load()
+        app.stages  # noqa: B018 - a mistake in the wiring is told before anything listens
+        self.url: str | None = None
+        self._entry = Entry(app.name, self.options)
+        self._stopping = Stopping()
+        self.front = Front(app, self.options, self._entry, PAGES, self._stopping)
+        self._stop = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it serves, and has reached NATS."""
+        return self.url is not None and self.front.opened
+
+    @property
+    def link(self) -> str:
+        """The address that opens the console to whoever has it, once it serves."""
+        return f"{self.url}/enter?token={self._entry.token}"
+
+    def stop(self) -> None:
+        """Begin an orderly stop: streams are told to come back, to whoever is there then."""
+        self._stop.set()
+
+    async def run(self, started: Callable[[str], None] = lambda _: None) -> None:
+        """Serve until `stop` is called.
+
+        Args:
+            started: called with the address once requests are answered.
+
+        Raises:
+            ConfigurationError: the address or the certificate cannot be used.
+            Unavailable: NATS closed the connection for good.
+        """
+        patience = Patience()
+        self.front.waiting_for = lambda: patience.reason
+
+        def serving(url: str) -> None:
+            self.url = url
+            started(url)
+
+        async def http() -> None:
+            try:
+                await serve(self.front.asgi(), self.options, self._stop, serving)
+            finally:
+                self._stop.set()
+
+        async def end() -> None:
+            await self._stop.wait()
+            self._stopping.begin()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(end(), name="stopping")
+            server = group.create_task(http(), name="serve")
+            group.create_task(self._open(patience, server), name="site")
+
+    async def _open(self, patience: Patience, server: asyncio.Task[None]) -> None:
+        """Connect, and let requests in until all that is under way is answered."""
+        async with AsyncExitStack() as stack:
+            async with unless(self._stop):
+                services = await stack.enter_async_context(
+                    wiring.services(self.app, self.settings, "console", (), patience)
+                )
+            if self._stop.is_set():
+                return
+            broker, store = services.broker, services.store
+            assert services.core is not None
+            assert services.streams is not None
+            assert store is not None
+            requests = Requests(
+                self.app,
+                broker=broker,
+                core=services.core,
+                streams=services.streams,
+                store=store,
+                secret=services.request_secret,
+            )
+            codec = Codec(store)
+            jobs = Jobs(
+                self.app,
+                broker=broker,
+                core=services.core,
+                streams=services.streams,
+                store=store,
+                codec=codec,
+                encode=encoder(codec, store, services.inline_limit, broker),
+                secret=services.request_secret,
+            )
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            site = Site(
+                app=self.app,
+                settings=self.settings,
+                entry=self._entry,
+                looks=Looks(group),
+                broker=broker,
+                core=services.core,
+                streams=services.streams,
+                store=store,
+                requests=requests,
+                jobs=jobs,
+                closing=stack,
+            )
+            self.front.open(site)
+            log.info("ready", app=self.app.name)
+            lost = asyncio.create_task(broker.lost(), name="lost")
+            try:
+                await asyncio.wait({server, lost}, return_when=asyncio.FIRST_COMPLETED)
+                if lost.done():
+                    raise Unavailable("NATS closed the connection for good: start it again")
+            finally:
+                lost.cancel()
+        log.info("stopped", app=self.app.name)

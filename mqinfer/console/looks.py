@@ -1,0 +1,123 @@
+"""Looks: what many watch is looked at once, and not at all while nobody does.
+
+Nothing runs on its own: whoever wants to see something newer waits until it is due, and the first
+one who finds it due has it made, for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from mqinfer.errors import MqinferError
+
+log = structlog.get_logger("mqinfer.console")
+
+_MOST: Final = 200  # things that are kept at a time
+_LONGEST: Final = 30.0  # seconds that a look may take
+
+Make = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One look.
+
+    Attributes:
+        at: when it was done, in monotonic seconds.
+        state: what was seen; empty where there is a problem.
+        problem: why nothing was seen, or None.
+        drawn: what was made of it, so that it is made once.
+    """
+
+    at: float
+    state: Mapping[str, Any]
+    problem: str | None = None
+    drawn: dict[Hashable, str] = field(default_factory=dict)
+
+
+class Look:
+    """One thing that is looked at.
+
+    Args:
+        make: looks.
+        every: seconds between looks.
+        group: that looks run in, since whoever asked may be gone before it is done.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        make: Make,
+        every: float,
+        group: asyncio.TaskGroup,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._make = make
+        self._every = every
+        self._group = group
+        self._clock = clock
+        self._seen: Seen | None = None
+        self._making: asyncio.Task[Seen] | None = None
+
+    async def now(self) -> Seen:
+        """The last one, if no newer one is due, else a new one."""
+        if self._seen is not None and self._clock() < self._seen.at + self._every:
+            return self._seen
+        return await self._new()
+
+    async def after(self, last: Seen) -> Seen:
+        """One that is newer, once it is due."""
+        if self._seen is not None and self._seen.at > last.at:
+            return self._seen
+        await asyncio.sleep(max(0.0, last.at + self._every - self._clock()))
+        return await self.now()
+
+    async def _new(self) -> Seen:
+        if self._making is None or self._making.done():
+            self._making = self._group.create_task(self._look(), name="look")
+        return await asyncio.shield(self._making)
+
+    async def _look(self) -> Seen:
+        problem: str | None = None
+        state: Mapping[str, Any] = {}
+        try:
+            async with asyncio.timeout(_LONGEST):
+                state = await self._make()
+        except MqinferError as error:
+            problem = str(error)
+        except TimeoutError:
+            problem = f"there is no answer within {_LONGEST:.0f} s"
+        except Exception as error:  # it ends no other look
+            log.exception("a look failed")
+            problem = f"a fault of the console's, which is in its log: {type(error).__name__}"
+        self._seen = Seen(self._clock(), state, problem)
+        return self._seen
+
+
+class Looks:
+    """What is looked at, by what it is; what nobody has asked for the longest is let go.
+
+    Args:
+        group: that looks run in.
+    """
+
+    def __init__(self, group: asyncio.TaskGroup):
+        self._group = group
+        self._known: OrderedDict[Hashable, Look] = OrderedDict()
+
+    def of(self, key: Hashable, make: Make, every: float) -> Look:
+        """The look of this key; made where there is none."""
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = Look(make, every, self._group)
+        self._known.move_to_end(key)
+        while len(self._known) > _MOST:
+            self._known.popitem(last=False)
+        return found

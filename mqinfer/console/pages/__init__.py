@@ -1,0 +1,10 @@
+"""Pages: one module each, with the template of its name; in the order of the navigation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mqinfer.console.page import Page
+from mqinfer.console.pages import pipeline
+
+PAGES: Final[tuple[Page, ...]] = (pipeline.PAGE,)
