@@ -292,9 +292,9 @@ class Settings:
         "auto", _choice("auto", "console", "json"), "auto is console on a terminal, else JSON lines"
     )
     loop: str = _setting(
-        "asyncio",
+        "auto",
         _choice("asyncio", "uvloop", "auto"),
-        "event loop; auto is uvloop if installed (docs/performance.md: asyncio was quicker)",
+        "event loop; auto is what was quicker: uvloop for a gateway, if installed, else asyncio",
     )
     inference: str = _setting(
         "auto",

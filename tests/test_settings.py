@@ -39,7 +39,7 @@ def test_the_environment_is_read():
     assert settings.max_pixels == 5_000_000
     assert settings.grace == 90
     assert settings.log_level == "debug"
-    assert settings.loop == "asyncio"
+    assert settings.loop == "auto"
 
 
 def test_the_process_environment_is_the_default(monkeypatch):

@@ -104,6 +104,7 @@ def gateway(
     loaded = load_app(app)
     options.configure_logs(settings)
     try:
+        import httptools  # noqa: F401
         import jsonschema_rs  # noqa: F401
         import python_multipart  # noqa: F401
         import swagger_ui_bundle  # noqa: F401
@@ -153,4 +154,4 @@ def gateway(
         return ExitCode.DONE
 
     signals.hold()
-    raise typer.Exit(run_loop(settings, serve))
+    raise typer.Exit(run_loop(settings, serve, best="uvloop"))

@@ -231,19 +231,27 @@ async def _beside_http(running: Worker, work: asyncio.Future[None], host: str, p
         serving.cancel()
 
 
-def run_loop(settings: Settings, main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+def run_loop(
+    settings: Settings, main: Callable[[], Coroutine[Any, Any, int]], *, best: str = "asyncio"
+) -> int:
     """Run `main` on the event loop that the settings name.
+
+    Args:
+        settings: that may leave the choice to us.
+        main: what to run.
+        best: "asyncio", or "uvloop", which is taken where it is installed.
 
     Raises:
         ConfigurationError: it is not installed.
     """
+    wanted = best if settings.loop == "auto" else settings.loop
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     installed = importlib.util.find_spec("uvloop") is not None
     if settings.loop == "uvloop" and not installed:
         raise ConfigurationError(
             "MQINFER_LOOP is uvloop, which is not installed: pip install 'mqinfer[uvloop]'"
         )
-    if installed and settings.loop in ("auto", "uvloop"):
+    if installed and wanted == "uvloop":
         import uvloop
 
         factory = uvloop.new_event_loop

@@ -13,6 +13,7 @@ import structlog
 from mqinfer import wiring
 from mqinfer.codec import Codec
 from mqinfer.errors import ConfigurationError, Unavailable
+from mqinfer.gateway import problems
 from mqinfer.gateway.application import Front
 from mqinfer.gateway.bodies import Room
 from mqinfer.gateway.counting import Counting
@@ -109,7 +110,9 @@ class Gateway:
 
         async def http() -> None:
             try:
-                await serve(front.asgi(), self.options, self._stop, serving)
+                await serve(
+                    front.asgi(), self.options, self._stop, serving, refusal=problems.unread
+                )
             finally:
                 self._stop.set()
                 closed.set()

@@ -69,6 +69,11 @@ def invalid(errors: Sequence[Fault]) -> Problem:
     return Problem(422, "validation", f"{many} wrong with the body", errors=errors)
 
 
+def unread(status: int, detail: str) -> tuple[str, bytes]:
+    """Media type and body of the answer to what is no request."""
+    return MEDIA_TYPE, Problem(status, "malformed", detail).body()
+
+
 def not_found(what: str = "request") -> Problem:
     """Whether it never was, is forgotten, or is another's: nobody learns which."""
     return Problem(404, "unknown", f"there is no such {what}, or what came of it is kept no more")

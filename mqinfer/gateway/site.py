@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from mqinfer.web.stopping import Stopping
 
 _TOKEN = 3600.0  # seconds beyond a request's deadline for which the link to its events opens
+# Seconds in which nobody looks whether a client is still there: most are answered by then, and a
+# task for each would cost more than an answer that nobody reads.
+_SOON = 0.1
 
 _T = TypeVar("_T")
 
@@ -149,28 +152,35 @@ class Site:
             Gone: the client went away.
         """
         self.counting.waiting += 1
-        gone = asyncio.create_task(_gone(request), name="gone")
+        gone: asyncio.Task[None] | None = None
+
+        def end(_: asyncio.Future[None]) -> None:
+            with suppress(RuntimeError):  # it has ended
+                waiting.reschedule(0.0)
+
+        def look() -> None:
+            nonlocal gone
+            gone = asyncio.create_task(_gone(request), name="gone")
+            gone.add_done_callback(end)
+
+        later = asyncio.get_running_loop().call_later(_SOON, look)
         try:
             with self.stopping.told() as stop:
                 # Whichever comes first ends the waiting; a task for the work would cost more.
                 async with asyncio.timeout(seconds) as waiting:
-
-                    def end(_: asyncio.Future[None]) -> None:
-                        with suppress(RuntimeError):  # it has ended
-                            waiting.reschedule(0.0)
-
-                    gone.add_done_callback(end)
                     stop.add_done_callback(end)
                     return await work
         except TimeoutError:
             if not waiting.expired():
                 raise
-            if gone.done():
+            if gone is not None and gone.done():
                 raise Gone from None
             return None
         finally:
             self.counting.waiting -= 1
-            gone.cancel()
+            later.cancel()
+            if gone is not None:
+                gone.cancel()
 
 
 async def _gone(request: Request) -> None:

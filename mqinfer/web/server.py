@@ -11,6 +11,7 @@ import logging
 import resource
 import socket
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -20,8 +21,17 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 HEAD: Final = 15.0  # seconds in which the head of a request must come
+_HEAD_BYTES: Final = 32 * 1024
 _BACKLOG = 2048
 _OTHERS = 200  # files of a process that are no connections of clients
+
+# What is answered where nothing is that an application could answer, given the status and why: the
+# type of the body, and the body.
+Refusal = Callable[[int, str], tuple[str, bytes]]
+
+
+def _plain(_status: int, why: str) -> tuple[str, bytes]:
+    return "text/plain; charset=utf-8", f"{why}\n".encode()
 
 
 class Listening(Protocol):
@@ -58,6 +68,7 @@ async def serve(
     stop: asyncio.Event,
     started: Callable[[str], None],
     *,
+    refusal: Refusal = _plain,
     head: float = HEAD,
 ) -> None:
     """Serve until `stop` is set, and what is under way is answered.
@@ -67,6 +78,7 @@ async def serve(
         options: where and how.
         stop: ends it in order.
         started: called with the address once requests are answered.
+        refusal: of what is no request.
         head: seconds in which the head of a request must come.
 
     Raises:
@@ -94,7 +106,7 @@ async def serve(
     try:
         config = uvicorn.Config(
             application,
-            http=_patient(head),
+            http=_patient(head, refusal),
             lifespan="off",
             loop="none",
             ws="none",
@@ -108,7 +120,6 @@ async def serve(
             timeout_graceful_shutdown=max(1, int(options.grace)),
             limit_concurrency=options.max_connections,
             backlog=_BACKLOG,
-            h11_max_incomplete_event_size=32 * 1024,
             ssl_certfile=options.tls_cert,
             ssl_keyfile=options.tls_key,
         )
@@ -166,31 +177,102 @@ class _Together:
         return getattr(self._transport, name)
 
 
-def _patient(head: float) -> type[asyncio.Protocol]:
+def _patient(head: float, refusal: Refusal) -> type[asyncio.Protocol]:
     """The protocol of uvicorn, which closes a connection on which the head of no request comes.
 
-    It is the one over h11, which bounds heads in bytes.
+    It is the one over httptools, which reads quickly, and lets in what it should not: heads without
+    an end, and those that name two hosts.
     """
-    from uvicorn.protocols.http.h11_impl import H11Protocol
+    import httptools
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-    base: Any = H11Protocol
+    base: Any = HttpToolsProtocol
 
     class Patient(base):  # type: ignore[misc]
         """One connection."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(_Together(transport))
+            self.parser: Any = httptools.HttpRequestParser(self)
+            self.method = self.version = b""
+            self._unread = 0  # bytes since the last that came to anything
+            self._headed = False  # whether the head is read
             self._head: asyncio.TimerHandle | None = None
             self._watch()
 
         def data_received(self, data: bytes) -> None:
-            super().data_received(data)
+            self._unset_keepalive_if_required()
+            self._unread += len(data)
+            while data:
+                try:
+                    self.parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = self._without_wish() + data[upgrade.args[0] :]
+                except httptools.HttpParserError:
+                    self._refuse(400, "this is no request of HTTP/1.1 (RFC 9112)")
+                    break
+            if self._unread > _HEAD_BYTES and not self.transport.is_closing():
+                # A head, the fields behind a body, or what stands beside the size of a chunk.
+                self._refuse(431, f"what is no body is longer than {_HEAD_BYTES:,} bytes")
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._head is not None:
                 self._head.cancel()
             super().connection_lost(exc)
+
+        def _refuse(self, status: int, why: str) -> None:
+            if self._idle or not self.cycle.response_started:  # or it would stand inside an answer
+                kind, body = refusal(status, why)
+                told = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {kind}\r\n"
+                told += f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+                self.transport.write(told.encode() + body)
+            self.transport.close()
+
+        def _without_wish(self) -> bytes:
+            """A head that wishes for another protocol, without that, to be read again.
+
+            Java's client asks for HTTP/2 in this way, with each request, as curl may; and the
+            parser takes what follows for that.
+            """
+            lines = [b"%b %b HTTP/%b" % (self.method, self.url, self.version)]
+            for name, value in self.headers:
+                if name == b"connection":
+                    lines += [b"connection: close"] if b"close" in value.lower() else []
+                elif name != b"upgrade":
+                    lines.append(b"%b: %b" % (name, value))
+            self.parser = httptools.HttpRequestParser(self)
+            return b"\r\n".join([*lines, b"", b""])
+
+        def on_message_begin(self) -> None:
+            self._headed = False
+            super().on_message_begin()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if not self._headed:  # else it stands behind a body, where nobody asks for it
+                super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            self._unread, self._headed = 0, True
+            hosts = sum(name == b"host" for name, _ in self.headers)
+            self.method, version = self.parser.get_method(), self.parser.get_http_version()
+            self.version = version.encode()
+            if hosts > 1 or (not hosts and version == "1.1"):
+                raise ValueError("a request names one host (RFC 9112, 3.2)")
+            if self.method == b"CONNECT":
+                raise ValueError("this is no proxy")
+            if not self.parser.should_upgrade():
+                super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._unread = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._unread = 0
+            if not self.parser.should_upgrade():
+                super().on_message_complete()
 
         @property
         def _idle(self) -> bool:
