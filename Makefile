@@ -80,6 +80,9 @@ bench: setup $(VENV)/.bench  ## mqinfer beside its limits and its rivals: under 
 bench-all: setup $(VENV)/.bench  ## every row there is: also scale, replay, servers, blobs, cost, decoders, streams
 	$(BIN)/python -m benchmarks --all
 
+monitor-study: setup  ## 3,000 simulated months without a change, and 1,800 with one: how soon and how often it alarms
+	$(BIN)/python -m benchmarks.monitor --json .cache/monitor-study.json --chart docs/monitor-study.png
+
 $(VENV)/.bench: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(EXTRAS),bench]'
 	touch $@

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +40,16 @@ def main() -> int:
     for world in WORLDS:
         if world.name not in (options.world or names):
             continue
-        began = time.monotonic()
-        alarms = stable(world, options.months, options.days, budget, options.seed).alarms
-        rows = {
-            f"{share:.2f}": changed(
-                world, share, options.changes, options.most, budget, options.seed
-            ).rows
-            for share in BECOMES
-        }
+        began = time.process_time()
+        with _bar(f"{world.name}: stable", options.months) as done:
+            alarms = stable(world, options.months, options.days, budget, options.seed, done).alarms
+        rows = {}
+        with _bar(f"{world.name}: changed", len(BECOMES)) as done:
+            for share in BECOMES:
+                rows[f"{share:.2f}"] = changed(
+                    world, share, options.changes, options.most, budget, options.seed
+                ).rows
+                done(1)
         found["worlds"][world.name] = told = {"told": world.told, "rules": {}}
         for name, counts in alarms.items():
             told["rules"][name] = {
@@ -55,7 +59,7 @@ def main() -> int:
             }
         mine = told["rules"]["mqinfer"]["months_with_alarm"]
         good = good and float(wilson(mine, options.months)[0]) <= budget.chance
-        _print(world.name, told, options.months, time.monotonic() - began)
+        _print(world.name, told, options.months, time.process_time() - began)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.chart:
@@ -63,6 +67,31 @@ def main() -> int:
 
         draw(options.chart, found)
     return 0 if good else 1
+
+
+@contextlib.contextmanager
+def _bar(name: str, total: float) -> Iterator[Callable[[float], None]]:
+    """How far it is: a bar on a terminal, a line for every twentieth elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task(name, total=total)
+            yield lambda more: progress.advance(task, more)
+        return
+    so_far, told = 0.0, 0
+
+    def line(more: float) -> None:
+        nonlocal so_far, told
+        so_far += more
+        if (part := int(20 * so_far / total + 1e-6)) > told:
+            told = part
+            print(f"{name}: {5 * part} %", file=sys.stderr, flush=True)
+
+    yield line
 
 
 def _spread(rows: Any) -> list[float | None]:
@@ -74,7 +103,7 @@ def _spread(rows: Any) -> list[float | None]:
 
 
 def _print(name: str, told: dict[str, Any], months: int, seconds: float) -> None:
-    print(f"\n{name}: {told['told']} ({seconds:.0f} s)")
+    print(f"\n{name}: {told['told']} ({seconds:.0f} s of a processor)")
     heads = "".join(f"{f'0.10 -> {share:.2f}':>20}" for share in BECOMES)
     print(f"{'rule':22}{'months with alarm':>20}{'alarms a month':>16}{heads}")
     for rule, facts in told["rules"].items():

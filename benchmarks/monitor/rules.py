@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
 from mqinfer.monitor.detector import Budget, Detector
-from mqinfer.monitor.distance import psi
+from mqinfer.monitor.distance import shares
 from mqinfer.monitor.reference import STEP, allowed
 
 if TYPE_CHECKING:
-    Counts = np.ndarray[Any, np.dtype[np.int64]]
+    Counts = np.ndarray[Any, np.dtype[np.uint8]]
+    Numbers = np.ndarray[Any, np.dtype[np.int64]]
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
     Truths = np.ndarray[Any, np.dtype[np.bool_]]
+    Allowed = tuple[Floats, Floats, Floats]
+
+WIDEST = 3600 // STEP  # steps of the widest window: how many every rule takes at once
 
 
 class Rule(Protocol):
@@ -20,8 +25,12 @@ class Rule(Protocol):
 
     name: str
 
-    def step(self, counts: Counts) -> Truths:
-        """Which of the months alarm after this step."""
+    def steps(self, counts: Counts) -> Truths:
+        """After which of an hour's steps which months alarm, of shape (steps, months).
+
+        Args:
+            counts: of shape (steps, labels, months).
+        """
 
 
 class Evidence:
@@ -29,42 +38,108 @@ class Evidence:
 
     name = "mqinfer"
 
-    def __init__(self, reference: Counts, budget: Budget):
-        numbers = np.arange(reference.shape[1])
-        found = [allowed(numbers, _with_rest(month)) for month in reference]
-        low, high, phi = (np.array(part) for part in zip(*found, strict=True))
-        self.detector = Detector(low, high, phi)
+    def __init__(self, allowed: Allowed, budget: Budget):
+        self.detector = Detector(*allowed, np.float32)
         self._threshold = budget.threshold()
 
-    def step(self, counts: Counts) -> Truths:
-        alarms: Truths = self.detector.advance(_with_rest(counts)) >= self._threshold
-        if alarms.any():
-            self.detector.m[:, :, alarms] = 0
-        return alarms
+    def steps(self, counts: Counts) -> Truths:
+        found = np.zeros((len(counts), counts.shape[2]), bool)
+        for alarms, step in zip(found, _with_rest(counts), strict=True):
+            np.greater_equal(self.detector.advance(step), self._threshold, out=alarms)
+            if alarms.any():
+                self.detector.m[..., alarms] = 0
+        return found
+
+
+class Screen(Detector):
+    """Which months the monitor's rule may alarm in at all, for a third of its work.
+
+    Of six steps only their sum is looked at. With R, what the rows of a key would be worth without
+    the others, no product of e over a part of the six is more; so M is at most (M + 6) R within
+    them, and at most e M + 6 R after them. Where that is too much, the hour is gone through step by
+    step, beginning with what M is at most.
+    """
+
+    width: Final = 6
+
+    def __init__(self, allowed: Allowed, budget: Budget):
+        super().__init__(*allowed, np.float32)
+        self._allowed = allowed
+        self._threshold = 0.99 * budget.threshold()  # what rounding may make of it
+        self.may = np.zeros(allowed[0].shape[1], bool)
+        self._most_worth = np.empty_like(self._gain)
+
+    def steps(self, counts: Counts) -> None:
+        """Take an hour's steps, of shape (steps, labels, months)."""
+        before = self.m.copy()
+        near = np.zeros(self.may.shape, bool)
+        sixes = counts.reshape(-1, self.width, *counts.shape[1:]).sum(axis=1, dtype=np.uint16)
+        for six in _with_rest(sixes):
+            near |= self._bound(six) >= self._threshold
+        if (near := near & ~self.may).any():
+            single = Detector(*part_of(self._allowed, near), np.float32)
+            single.m[:] = before[..., near]
+            for step in _with_rest(counts[..., near]):
+                self.may[near] |= single.advance(step) >= self._threshold
+            self.m[..., near] = single.m
+
+    def _bound(self, counts: Any) -> Any:
+        hits, gain, worth = self._hits, self._gain, self._most_worth
+        hits[0, 0] = counts
+        np.subtract(hits[0, 0].sum(axis=0), hits[0, 0], out=hits[1, 0])
+        np.multiply(hits, self._hit, out=worth)
+        np.add(worth, np.multiply(hits[::-1], self._miss, out=gain), out=gain)
+        for one in (worth, gain):
+            np.exp(np.minimum(one, self._cap, out=one), out=one)
+        np.multiply(self.m + self.width, worth, out=self._rest)
+        most = np.einsum("dak...,dak...->...", self._rest, self._weight)
+        self.m *= gain
+        worth *= self.width
+        self.m += worth
+        np.minimum(self.m, self._most, out=self.m)
+        return most
+
+
+def allowed_of(reference: Counts) -> Allowed:
+    """What each month's own reference allows: (low, high, phi), of shape (keys, months).
+
+    Args:
+        reference: of shape (steps, labels, months).
+    """
+    numbers = np.arange(len(reference))
+    months = np.ascontiguousarray(np.moveaxis(_with_rest(reference), 2, 0))
+    found = [allowed(numbers, month) for month in months]
+    low, high, phi = (np.array(part).T for part in zip(*found, strict=True))
+    return low, high, phi
+
+
+def part_of(allowed: Allowed, months: Any) -> Allowed:
+    """What some of the months allow."""
+    low, high, phi = (one[:, months] for one in allowed)
+    return low, high, phi
 
 
 class Windows:
     """Whatever looks at one window after the other."""
 
     def __init__(self, name: str, reference: Counts, minutes: int):
-        months, steps, keys = reference.shape
         self.name = f"{name}, {_length(minutes)}"
         self._width = minutes * 60 // STEP
-        used = steps // self._width * self._width
-        self._reference = reference.sum(axis=1)
-        self._windows = reference[:, :used].reshape(months, -1, self._width, keys).sum(axis=2)
-        self._sum = np.zeros((months, keys), np.int64)
-        self._steps = 0
+        self._windows = self._summed(reference)
+        self._reference = self._windows.sum(axis=0)
 
-    def step(self, counts: Counts) -> Truths:
-        self._sum += counts
-        self._steps += 1
-        if self._steps % self._width:
-            return np.zeros(len(counts), bool)
-        found, self._sum = self.judge(self._sum), np.zeros_like(self._sum)
+    def _summed(self, counts: Counts) -> Numbers:
+        """Counts of windows, of shape (windows, labels, months)."""
+        parts = counts.reshape(-1, self._width, *counts.shape[1:])
+        found: Numbers = parts.sum(axis=1, dtype=np.int64)
         return found
 
-    def judge(self, window: Counts) -> Truths:
+    def steps(self, counts: Counts) -> Truths:
+        found = np.zeros((len(counts), counts.shape[2]), bool)
+        found[self._width - 1 :: self._width] = self.judge(self._summed(counts))
+        return found
+
+    def judge(self, windows: Numbers) -> Truths:
         raise NotImplementedError
 
 
@@ -74,9 +149,10 @@ class Psi(Windows):
     def __init__(self, reference: Counts, minutes: int):
         super().__init__("PSI > 0.2", reference, minutes)
 
-    def judge(self, window: Counts) -> Truths:
-        far = [psi(now, then).raw for now, then in zip(window, self._reference, strict=True)]
-        return np.array(far) > 0.2
+    def judge(self, windows: Numbers) -> Truths:
+        p, q = shares(np.moveaxis(windows, 1, 0)), shares(self._reference)[:, None]
+        found: Truths = ((p - q) * np.log(p / q)).sum(axis=0) > 0.2
+        return found
 
 
 class ThreeSigma(Windows):
@@ -84,19 +160,23 @@ class ThreeSigma(Windows):
 
     def __init__(self, reference: Counts, minutes: int):
         super().__init__("mean +- 3 sd", reference, minutes)
-        shares = self._windows / np.maximum(self._windows.sum(axis=2, keepdims=True), 1)
-        self._mean, self._sd = shares.mean(axis=1), shares.std(axis=1, ddof=1)
+        parts = self._shares(self._windows)
+        self._mean, self._sd = parts.mean(axis=0), parts.std(axis=0, ddof=1)
 
-    def judge(self, window: Counts) -> Truths:
-        rows = window.sum(axis=1, keepdims=True)
-        beyond = np.abs(window / np.maximum(rows, 1) - self._mean) > 3 * self._sd
-        found: Truths = (beyond & (rows > 0)).any(axis=1)
+    def _shares(self, windows: Numbers) -> Floats:
+        found: Floats = windows / np.maximum(windows.sum(axis=1, keepdims=True), 1)
+        return found
+
+    def judge(self, windows: Numbers) -> Truths:
+        beyond = np.abs(self._shares(windows) - self._mean) > 3 * self._sd
+        found: Truths = (beyond & (windows.sum(axis=1, keepdims=True) > 0)).any(axis=1)
         return found
 
 
 def _with_rest(counts: Counts) -> Counts:
     """Counts with the two keys that no row has here: other and unseen."""
-    return np.concatenate([counts, np.zeros((*counts.shape[:-1], 2), np.int64)], axis=-1)
+    steps, _, months = counts.shape
+    return np.concatenate([counts, np.zeros((steps, 2, months), counts.dtype)], axis=1)
 
 
 def _length(minutes: int) -> str:

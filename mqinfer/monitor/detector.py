@@ -16,6 +16,7 @@ the same is true of the mean of all M. Nothing is forgotten between the steps bu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 # How far beyond what is allowed the alternatives lie, of the way to a share of 1.
 ALTERNATIVES: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 UP: Final = 0
-_MOST: Final = 1e150  # evidence beyond this is not told apart
-_CAP: Final = float(np.log(_MOST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +72,18 @@ class Detector:
     """The evidence of one series, or of many alike at once, against what its reference allows.
 
     Args:
-        low: the least shares that are allowed, of shape (..., keys).
+        low: the least shares that are allowed, of shape (keys, ...).
         high: the largest ones.
         phi: overdispersion, at least 1.
+        dtype: of the evidence; float32 is quicker, and does for many series at once.
 
     Attributes:
-        m: of shape (2, alternatives, ..., keys); all that is remembered.
+        m: of shape (2, alternatives, keys, ...); all that is remembered.
     """
 
-    def __init__(self, low: Any, high: Any, phi: Any):
+    def __init__(self, low: Any, high: Any, phi: Any, dtype: Any = np.float64):
         low, high, phi = (np.asarray(one, np.float64) for one in (low, high, phi))
+        self._most = float(np.finfo(dtype).max) ** 0.45  # beyond, evidence is not told apart
         beyond = np.array(ALTERNATIVES).reshape(-1, *[1] * low.ndim)
         # Downwards is upwards of all other rows.
         bound = np.stack([high, 1 - low])[:, None]
@@ -90,32 +91,35 @@ class Detector:
         # A share may not be so high, or so low, that nothing lies beyond it.
         self._open = np.broadcast_to((bound > 0) & (bound < 1 - 1e-9), other.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
-            self._hit = np.where(self._open, np.log(other / bound) / phi, 0.0)
-            self._miss = np.where(self._open, np.log((1 - other) / (1 - bound)) / phi, 0.0)
-        self._weight = self._open / np.maximum(self._open.sum(axis=(0, 1, -1), keepdims=True), 1)
-        self.m = np.zeros(other.shape)
+            hit = np.where(self._open, np.log(other / bound) / phi, 0.0)
+            miss = np.where(self._open, np.log((1 - other) / (1 - bound)) / phi, 0.0)
+        weight = self._open / np.maximum(self._open.sum(axis=(0, 1, 2), keepdims=True), 1)
+        self._hit, self._miss, self._weight = (one.astype(dtype) for one in (hit, miss, weight))
+        self._cap = math.log(self._most)
+        self._gain, self._rest = np.empty_like(self._hit), np.empty_like(self._hit)
+        self._hits = np.empty((2, 1, *low.shape), dtype)
+        self.m = np.zeros_like(self._hit)
 
     @classmethod
     def of(cls, reference: Reference) -> Detector:
         """That of one series."""
         return cls(reference.low, reference.high, reference.phi)
 
-    def advance(self, counts: Any, rows: Any | None = None) -> Any:
+    def advance(self, counts: Any) -> Any:
         """Take one closed step; the evidence after it, of shape (...).
 
         Args:
-            counts: of shape (..., keys).
-            rows: their sum, where it is known.
+            counts: of shape (keys, ...).
         """
-        k = np.asarray(counts, np.float64)
-        n = k.sum(axis=-1, keepdims=True) if rows is None else np.asarray(rows)[..., None]
-        hits = np.stack([k, n - k])[:, None]
-        gain = hits * self._hit
-        gain += (n - hits) * self._miss
-        np.exp(np.minimum(gain, _CAP, out=gain), out=gain)
+        hits, gain = self._hits, self._gain
+        hits[0, 0] = counts
+        np.subtract(hits[0, 0].sum(axis=0), hits[0, 0], out=hits[1, 0])
+        np.multiply(hits, self._hit, out=gain)
+        gain += np.multiply(hits[::-1], self._miss, out=self._rest)
+        np.exp(np.minimum(gain, self._cap, out=gain), out=gain)
         self.m += 1
         self.m *= gain
-        np.minimum(self.m, _MOST, out=self.m)
+        np.minimum(self.m, self._most, out=self.m)
         return self.evidence()
 
     def idle(self, steps: int) -> None:
@@ -124,7 +128,7 @@ class Detector:
 
     def evidence(self) -> Any:
         """The weighted mean of all M, of shape (...): what the threshold is for."""
-        return np.einsum("da...k,da...k->...", self.m, self._weight)
+        return np.einsum("dak...,dak...->...", self.m, self._weight)
 
     def reset(self) -> None:
         """Begin anew, as after an alarm."""

@@ -52,9 +52,13 @@ class Distance:
 
 
 def shares(counts: Counts) -> Floats:
-    """Shares that are never 0: p = (n_k + 1/2) / (n + K/2), the estimate of Krichevsky-Trofimov."""
+    """Shares that are never 0: p = (n_k + 1/2) / (n + K/2), the estimate of Krichevsky-Trofimov.
+
+    Args:
+        counts: of shape (keys, ...).
+    """
     given = np.asarray(counts, np.float64)
-    found: Floats = (given + 0.5) / (given.sum() + 0.5 * len(given))
+    found: Floats = (given + 0.5) / (given.sum(axis=0) + 0.5 * len(given))
     return found
 
 

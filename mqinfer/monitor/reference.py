@@ -175,9 +175,9 @@ def _spread(numbers: Counts, table: Counts, width: int) -> tuple[Floats, Floats]
 
 def _together(numbers: Counts, table: Counts, width: int) -> tuple[Counts, Counts]:
     """Numbers and counts of so many steps together; where there are no rows they are left out."""
-    found, where = np.unique(numbers // width, return_inverse=True)
-    counts = np.zeros((len(found), table.shape[1]), np.int64)
-    np.add.at(counts, where, table)
+    order = np.argsort(numbers, kind="stable")
+    found, first = np.unique(numbers[order] // width, return_index=True)
+    counts = np.add.reduceat(table[order], first, axis=0, dtype=np.int64)
     some = counts.sum(axis=1) > 0
     return found[some], counts[some]
 

@@ -78,27 +78,30 @@ def test_steps_without_rows_may_be_left_out(table: list[tuple[int, ...]], gap: i
 @settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_many_at_once_are_each_by_itself(seed: int) -> None:
-    table = np.random.default_rng(seed).poisson(2, (40, 5, 3))
-    many = Detector(np.tile(LOW, (5, 1)), np.tile(HIGH, (5, 1)), np.tile(PHI, (5, 1)))
+    table = np.random.default_rng(seed).poisson(2, (40, 3, 5))
+    alike = [np.tile(np.array(one)[:, None], (1, 5)) for one in (LOW, HIGH, PHI)]
+    many, quick = Detector(*alike), Detector(*alike, np.float32)
     single = [Detector.of(REFERENCE) for _ in range(5)]
     for counts in table:
         many.advance(counts)
-        for one, own in zip(single, counts, strict=True):
+        quick.advance(counts)
+        for one, own in zip(single, counts.T, strict=True):
             one.advance(own)
     assert many.evidence() == pytest.approx([float(one.evidence()) for one in single])
+    assert quick.evidence() == pytest.approx(many.evidence(), rel=1e-3)
 
 
 def test_the_mean_of_the_evidence_is_at_most_the_steps() -> None:
     """What the budget rests on: at the very edge of what is allowed, rows in clusters."""
     rng = np.random.default_rng(1)
     streams, steps, cluster = 20_000, 40, 3
-    low = np.tile([0.0, 0.0], (streams, 1))
-    detector = Detector(low, np.tile([0.3, 1.0], (streams, 1)), np.full((streams, 2), cluster))
+    low, high = np.zeros((2, streams)), np.tile([[0.3], [1.0]], (1, streams))
+    detector = Detector(low, high, np.full((2, streams), cluster))
     total = np.zeros(streams)
     for step in range(1, steps + 1):
         n = cluster * rng.poisson(1, streams)
         k = cluster * rng.binomial(n // cluster, 0.3)
-        total = detector.advance(np.stack([k, n - k], axis=1))
+        total = detector.advance(np.stack([k, n - k]))
         error = 5 * total.std() / math.sqrt(streams)
         assert total.mean() <= step + error, step
 
