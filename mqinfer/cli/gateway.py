@@ -104,7 +104,6 @@ def gateway(
     loaded = load_app(app)
     options.configure_logs(settings)
     try:
-        import httptools  # noqa: F401
         import jsonschema_rs  # noqa: F401
         import python_multipart  # noqa: F401
         import swagger_ui_bundle  # noqa: F401
