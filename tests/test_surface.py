@@ -375,7 +375,7 @@ class Settings(
     stack_password: str | None = None,
     log_level: str = 'info',
     log_format: str = 'auto',
-    loop: str = 'asyncio',
+    loop: str = 'auto',
     inference: str = 'auto',
     servers: str = 'auto',
 )
