@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def demo(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """With so many leaves; of live photographs few, which cost more than the replay."""
-    options = (f"--leaves={request.param}", "--pace=1")
+    options = (f"--leaves={request.param}", "--pace=0.5")
     with running("demo_replay", *options, folder=tmp_path / "demo") as process:
         yield process
 
