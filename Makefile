@@ -1,7 +1,14 @@
 # Each target sets up what it needs in .venv; the second time that costs nothing.
 FITS   := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13; do \
-	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
+# 3.12 where there is a whole one, be it only among pyenv's versions: of those that Triton's wheel
+# is for it is the one that counts covered lines at no cost.
+BEST   := import ensurepip, sqlite3, ssl, sys; sys.exit(sys.version_info[:2] != (3, 12))
+PYENV  := $(or $(PYENV_ROOT),$(HOME)/.pyenv)
+PYTHON ?= $(shell \
+	for p in python3 python3.12 $(wildcard $(PYENV)/versions/3.12.*/bin/python3); do \
+		$$p -c '$(BEST)' 2>/dev/null && { echo $$p; exit; }; done; \
+	for p in python3 python3.11 python3.13; do \
+		$$p -c '$(FITS)' 2>/dev/null && { echo $$p; exit; }; done)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # With Triton where its wheel can be had; STACK=onnx leaves it out, and takes the newest NumPy.

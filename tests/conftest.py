@@ -15,12 +15,22 @@ from mqinfer.collector import tune_collector
 from mqinfer.settings import Settings
 from mqinfer.testing import nats_only
 from tests.support import leftovers
-from tests.support.cli import cli_stack, served, shell
+from tests.support.cli import cli_stack, served, shell, told, unlogged
 from tests.support.clickhouse import clickhouse_server, db, url
 from tests.support.triton import triton, why_no_triton
 
 # Here, and not in the files that use them: a server for each file would live until the end.
-__all__ = ["cli_stack", "clickhouse_server", "db", "served", "shell", "triton", "url"]
+__all__ = [
+    "cli_stack",
+    "clickhouse_server",
+    "db",
+    "served",
+    "shell",
+    "told",
+    "triton",
+    "unlogged",
+    "url",
+]
 
 
 # An example may take as long as a busy machine needs for it.

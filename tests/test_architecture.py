@@ -82,6 +82,14 @@ def test_importing_mqinfer_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_worker_without_models_or_tables_loads_no_numpy() -> None:
+    code = "import sys, mqinfer.cli.worker, mqinfer.worker.worker; print('numpy' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "False"
+
+
 def test_modules_stay_small() -> None:
     files = [*rooms.modules().values(), *(rooms.ROOT / "stages").rglob("*.py")]
     long = {

@@ -26,7 +26,6 @@ from mqinfer.monitor.bins import (
     PER_OCTAVE,
     ZERO,
 )
-from mqinfer.monitor.reference import STEP
 from mqinfer.monitor.watched import Field
 from mqinfer.tables.sql import quoted, text_literal
 from mqinfer.tables.tables import ONE_DAY_AT_A_TIME, TableSchema
@@ -34,6 +33,7 @@ from mqinfer.tables.tables import ONE_DAY_AT_A_TIME, TableSchema
 COUNTS: Final = "mqinfer_counts"
 SEALS: Final = "mqinfer_seals"
 VIEW_SUFFIX: Final = "__counts"
+STEP: Final = 10  # seconds that are counted together
 MOST_KEYS: Final = 1_000  # of a column in an hour; more, and it is none that can be watched
 OURS: Final = "mqinfer: counts "  # how the comment of a view begins
 LIVE_DAYS: Final = 2  # that are counted when somebody asks, at most

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from mqinfer.errors import ConfigurationError
+from mqinfer.monitor.counting import STEP as STEP
 from mqinfer.monitor.distance import wilson
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ TOP: Final = 50
 OTHER: Final = "(other)"
 UNSEEN: Final = "(unseen)"
 TOO_SMALL: Final = 0.02  # a change of a share by so much is too small to matter
-STEP: Final = 10  # seconds
 STEPS_AN_HOUR: Final = 3600 // STEP
 _SURE: Final = 3.291  # standard errors of 99.9 %, two-sided
 # Steps that are put together to see how much more they vary: 10 s, a minute, 10 minutes. What comes

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness
 from tests.jobs.test_jobs import written
-from tests.state.test_cli import told
 from tests.support import jobs_app
 from tests.support.jobs_app import truth
 
 APP = "tests.support.jobs_app:app"
 
 
-async def test_submit_watch_results_cancel_and_retry(nats: Settings, tmp_path: Path) -> None:
+async def test_submit_watch_results_cancel_and_retry(
+    nats: Settings, told: Callable[..., Awaitable[str]], tmp_path: Path
+) -> None:
     path = written(tmp_path / "rows.jsonl", range(40))
     blobs = ("--blobs", str(nats.blobs))
 
     async def ask(*arguments: str, code: int = 0) -> str:
-        return await told(nats, "job", *arguments, *blobs, code=code)
+        return await told("job", *arguments, *blobs, code=code)
 
     async with Harness(jobs_app.app, nats) as harness:
         async with harness.worker():
@@ -53,9 +55,9 @@ async def test_submit_watch_results_cancel_and_retry(nats: Settings, tmp_path: P
         assert "has not ended yet" in await ask("retry-failed", APP, other, code=1)
         assert f"{other} is canceled: 0 of 40" in await ask("cancel", APP, other)
         assert "canceled: 0 of 40" in await ask("watch", APP, other, code=1)
-        listed = json.loads(await told(nats, "job", "list", APP, "--json"))
+        listed = json.loads(await told("job", "list", APP, "--json"))
         assert [one["id"] for one in listed] == [identity, other]
-        assert (await told(nats, "job", "list", APP)).endswith("2 jobs\n")
+        assert (await told("job", "list", APP)).endswith("2 jobs\n")
         assert "no job" in await ask("status", APP, "job-grade-" + "0" * 32, code=1)
         assert "no file or folder" in await ask("submit", APP, "grade", "nowhere.csv", code=2)
         assert "has no endpoint 'other'" in await ask("submit", APP, "other", str(path), code=2)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from mqinfer.settings import Settings
@@ -13,28 +14,14 @@ from mqinfer.testing import Harness
 from tests.support import state_app
 
 APP = "tests.support.state_app:app"
-
-
 ROOT = Path(__file__).parents[2]
 
 
-async def told(settings: Settings, *arguments: str, code: int = 0) -> str:
-    """What a command prints."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mqinfer", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=ROOT,
-        env={**os.environ, "MQINFER_NATS_URL": settings.nats_url},
-    )
-    out, err = await process.communicate()
-    assert process.returncode == code, err.decode()
-    return (err if code else out).decode()
-
-
-async def test_states_are_shown_and_begin_anew(nats: Settings) -> None:
+async def test_states_are_shown_and_begin_anew(
+    nats: Settings, told: Callable[..., Awaitable[str]]
+) -> None:
     async def ask(*arguments: str, code: int = 0) -> str:
-        return await told(nats, "state", APP, *arguments, code=code)
+        return await told("state", APP, *arguments, code=code)
 
     async with Harness(state_app.app, nats) as harness:
         assert await ask("count") == "0 states\n"
@@ -61,8 +48,8 @@ async def test_states_are_shown_and_begin_anew(nats: Settings) -> None:
         assert await ask("count", "k0", "--run", "may") == "there is no state of 'k0'\n"
         assert "--reset is of one KEY" in await ask("count", "--reset", code=2)
         assert "has no stage other" in await ask("other", code=2)
-        assert "\nstates: 2 keys, " in await told(nats, "status", APP, "--interval", "0")
-        assert "states of count: 2 can be read" in await told(nats, "check", APP)
+        assert "\nstates: 2 keys, " in await told("status", APP, "--interval", "0")
+        assert "states of count: 2 can be read" in await told("check", APP)
 
 
 async def test_a_watch_shows_changes_as_they_come(nats: Settings) -> None:

@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 import structlog
 
 from mqinfer.cli import main
+from mqinfer.settings import Settings
 from mqinfer.stack import ClickHouseServer, NatsServer
 
 _numbers = itertools.count()
@@ -172,16 +175,49 @@ def until(condition: Callable[[], object], timeout: float = TIMEOUT) -> None:
 
 
 @pytest.fixture
-def shell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Shell]:
-    """A folder with an app of its own; no servers."""
+def unlogged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Logging belongs to the whole process, which commands share here with other tests."""
     import mqinfer.observe
 
-    # Logging belongs to the whole process, and these commands share it with other tests.
     monkeypatch.setattr(mqinfer.observe, "configure_logging", lambda *_: None)
     logging = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
+    yield
+    structlog.configure(**logging)
+
+
+@pytest.fixture
+def told(
+    nats: Settings, unlogged: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Awaitable[str]]:
+    """Run a command in a thread, beside what the test does: what it prints, to stderr if it fails.
+
+    In a process of its own each would take a processor for a second, to begin with.
+    """
+    monkeypatch.setenv("MQINFER_NATS_URL", nats.nats_url)
+    # Which is for the first thread alone; Ctrl-C is the business of other tests.
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", lambda *_: None)
+
+    async def told(*arguments: str, code: int = 0) -> str:
+        kept = BytesIO(), BytesIO()
+        out, err = (TextIOWrapper(one, "utf-8", write_through=True) for one in kept)
+        with redirect_stdout(out), redirect_stderr(err):
+            found = await asyncio.to_thread(main, arguments)
+        printed, said = (one.getvalue().decode() for one in kept)
+        assert found == code, said
+        return said if code else printed
+
+    return told
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path,
+    unlogged: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Shell]:
+    """A folder with an app of its own; no servers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MQINFER_DEBUG", raising=False)
     for name in ("NATS_URL", "TRITON_URL"):  # where nobody listens
@@ -193,7 +229,6 @@ def shell(
     made.write(APP, module=made.name)
     yield made
     sys.path[:] = path
-    structlog.configure(**logging)
     for process in made.running:
         process.kill()
         process.wait(TIMEOUT)
