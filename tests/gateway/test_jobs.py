@@ -262,6 +262,7 @@ async def test_events(served: Served) -> None:
     http = served.http
     links = (await submit(http, rows=ROWS)).json()["links"]
     following = asyncio.create_task(follow(http, links["events"]))
+    await until(lambda: served.gateway.counting.streams == 1, "a stream that is open")
     async with served.harness.worker():
         seen = await following
     assert seen[-1].event == "end"

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mqinfer import App, Message
 from mqinfer.gateway import load
 from mqinfer.settings import Settings
 from mqinfer.stack import NatsServer
@@ -28,7 +29,7 @@ async def refused(served: Served) -> httpx.Response | None:
     reader, writer = await asyncio.open_connection(base.host, base.port)
     try:
         writer.write(head.encode() + b"{")
-        raw = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        raw = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
     except TimeoutError:
         return None
     finally:
@@ -76,6 +77,13 @@ async def test_the_rate_is_that_of_what_was_worked_off(nats: Settings) -> None:
         assert watched.rate("grade") == 0
         for _ in range(10):
             assert (await served.ask(name="a", leaves=2, wait=60)).status_code == 200
+
+        async def acknowledged() -> bool:
+            # A request may have ended before its last messages are acknowledged.
+            lags = [await served.harness.lag(name) for name in ("cut", "weigh", "grade")]
+            return lags == [0, 0, 0]
+
+        await until(acknowledged, "all messages to be acknowledged")
         now[0] = 10.0
         assert await watched.backlog("grade") == 0
         # 10 photographs before two stages, and 20 leaves, in ten seconds of this clock.
@@ -126,3 +134,55 @@ async def test_while_nats_is_away_nothing_is_accepted_and_nothing_hangs(tmp_path
                     assert names[-1] in ("end", "reconnect")
     finally:
         await server.stop()
+
+
+class Text(Message):
+    text: str
+
+
+class Length(Message):
+    n: int
+
+
+async def test_a_full_stream_refuses_more_and_forgets_nothing(nats: Settings) -> None:
+    app = App("full", max_bytes=100_000)
+
+    @app.stage
+    async def measure(text: Text) -> Length:
+        return Length(len(text.text))
+
+    app.endpoint("measure", Text, answers=Length)
+    async with serving(nats, app) as served:
+        accepted: list[str] = []
+        refusals: list[httpx.Response] = []
+
+        async def ask() -> None:
+            answer = await served.ask("measure", text="x" * 20_000)
+            if answer.status_code == 202:
+                accepted.append(answer.json()["id"])
+            else:
+                refusals.append(answer)
+
+        async def fill() -> None:
+            """What is kept, and finds no room, waits for some for a few seconds."""
+            while not refusals:
+                await ask()
+
+        async def refuses() -> bool:
+            if (await served.http.get("/readyz")).status_code == 503:
+                await ask()
+            return bool(refusals)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fill())
+            await until(refuses, "a full stream")
+        answer = refusals[0]
+        assert answer.status_code == 503
+        assert answer.json()["type"] == "urn:mqinfer:problem:unavailable"
+        assert "full" in answer.json()["detail"]
+        assert int(answer.headers["retry-after"]) >= 1
+        assert len(accepted) > 4
+        # Also those that were kept, and whose message found no room, wait for it.
+        for identity in accepted:
+            kept = (await served.http.get(f"/v1/requests/{identity}")).json()
+            assert kept["status"] == "queued"

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from mqinfer import App, Message, Reject
+from mqinfer.completion import record, roots
 from mqinfer.errors import ConfigurationError, JobUnknown, MqinferError, RequestConflict
 from mqinfer.jobs import state
 from mqinfer.settings import Settings
@@ -103,7 +104,12 @@ async def test_a_canceled_job_keeps_what_is_done(nats: Settings) -> None:
         job = await harness.client.submit("grade", photos(2_000))
 
         async def some_hang() -> bool:
-            return bench.handled.keys() >= {200} and (await job.status()).done >= 128
+            if not bench.handled.keys() >= {200} or (await job.status()).done < 128:
+                return False
+            # The last of those that do not hang may come late; a cancel would meet them.
+            records = await harness.stored(roots.stream(bench.app))
+            each = [one for stored in records for one in record.decode(stored.data)]
+            return sum(one.stage == "grade" and one.outcome == "answered" for one in each) == 200
 
         await until(some_hang, "work that hangs")
         told = [row async for row in job.results()]  # while it is open
@@ -132,11 +138,17 @@ async def test_a_job_ends_at_its_deadline_with_what_there_is(nats: Settings) -> 
     bench.hangs = {5}
     async with Harness(bench.app, nats) as harness, harness.worker():
         job = await harness.client.submit("grade", photos(40), deadline="3s")
+        while (in_time := len(await harness.messages(Grade))) < 39:
+            if (await job.status()).status != "open":
+                break  # a machine that is that busy
+            await asyncio.sleep(0.05)
         found = await job.wait()
         assert found.status == "expired"
         told = [row async for row in job.results()]
-        (late,) = [row for row in told if row.errors]
-        assert (late.row, late.errors[0].kind) == (6, "expired")
+        late = [row for row in told if row.errors]
+        assert {row.errors[0].kind for row in late} == {"expired"}
+        assert 6 in [row.row for row in late]
+        assert len(late) == 1 or in_time < 39
         assert len(told) == 40
 
 
