@@ -266,10 +266,17 @@ class Monitor:
             made.append((accepted, backtest([(at, dict(n)) for at, n in steps], threshold)))
         return made
 
-    async def adopt(self, run: str, now: float) -> list[Accepted]:
+    async def adopt(
+        self, run: str, now: float, of: tuple[str, str] | None = None
+    ) -> list[Accepted]:
         """Make what a replay run said the reference of its models' versions that have none.
 
         So nothing has to warm up when a version goes live that was replayed before.
+
+        Args:
+            run: its name.
+            now: seconds since the epoch.
+            of: a model and a version; None: all that answered in the run.
         """
         references = await self._kept.references()
         rows = []
@@ -283,6 +290,8 @@ class Monitor:
         for row in rows:
             series = Series(*(str(row[name]) for name in ("table", "column", "model", "version")))
             if series in references or not series.model:
+                continue
+            if of is not None and of != (series.model, series.version):
                 continue
             try:
                 steps = await self.steps(series, 0, now + 2 * _CLOSED, run)
@@ -331,14 +340,16 @@ def _long(seconds: float) -> str:
     return f"{seconds / 3600:g} h"
 
 
-async def adopt(app: App, db: Database, run: str, now: float) -> None:
-    """As `Monitor.adopt`, for whoever promotes; it is no error if it fails."""
+async def adopt(
+    app: App, db: Database, run: str, now: float, of: tuple[str, str] | None = None
+) -> None:
+    """As `Monitor.adopt`, for whoever promotes or moves an alias; it is no error if it fails."""
     if not watched(app)[0]:
         return
     monitor = Monitor(app, db)
     try:
         await monitor.ensure()
-        for one in await monitor.adopt(run, now):
+        for one in await monitor.adopt(run, now, of):
             log.info("adopted as reference", series=str(one.series), run=run)
     except MqinferError as error:
         log.warning("the run was not adopted as reference", run=run, reason=str(error))
