@@ -50,7 +50,8 @@ def main() -> int:
                     world, share, options.changes, options.most, budget, options.seed
                 ).rows
                 done(1)
-        found["worlds"][world.name] = told = {"told": world.told, "rules": {}}
+        told: dict[str, Any] = {"told": world.told, "rules": {}}
+        found["worlds"][world.name] = told
         for name, counts in alarms.items():
             told["rules"][name] = {
                 "months_with_alarm": int((counts > 0).sum()),

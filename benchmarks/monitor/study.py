@@ -65,7 +65,7 @@ def _stable(
 ) -> Outcome:
     allowed, rules = _begun(world, rng := np.random.default_rng(seed), months)
     screen = Screen(allowed, budget)
-    alarms = {rule.name: np.zeros(months) for rule in (*rules, Evidence)}
+    alarms = {name: np.zeros(months) for name in (Evidence.name, *(rule.name for rule in rules))}
     after_the_day = rng.bit_generator.state
     for hour in range(hours):
         counts = world.steps(rng, DAY + hour * WIDEST, WIDEST, months)
@@ -125,5 +125,7 @@ def _begun(world: World, rng: np.random.Generator, months: int) -> tuple[Allowed
     reference = np.concatenate(
         [world.steps(rng, number, WIDEST, months) for number in range(0, DAY, WIDEST)]
     )
-    rules = [kind(reference, minutes) for kind in (Psi, ThreeSigma) for minutes in (10, 60)]
+    rules: list[Rule] = [
+        kind(reference, minutes) for kind in (Psi, ThreeSigma) for minutes in (10, 60)
+    ]
     return allowed_of(reference), rules

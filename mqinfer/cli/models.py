@@ -127,8 +127,10 @@ async def _change(
     """Check all that is wanted, then do it."""
     from mqinfer import wiring
     from mqinfer.operate.models import require_served
+    from mqinfer.replay.adopting import adopt_moved
 
-    async with wiring.jetstream(app, settings, "models") as broker:
+    async with AsyncExitStack() as stack:
+        broker = await stack.enter_async_context(wiring.jetstream(app, settings, "models"))
         aliases = wiring.aliases(app, broker)
         for model, alias in (key for key, version in wanted.items() if version is not None):
             aliases.require(model, alias)
@@ -145,6 +147,12 @@ async def _change(
                 before = await aliases.set(model, alias, version)
             was = before.version if before else None
             changes.append({"model": model, "alias": alias, "before": was, "version": version})
+        database = wiring.clickhouse(settings) if app.rows else None
+        if database is not None:
+            stack.push_async_callback(database.close)
+        for (model, _), version in wanted.items():
+            if version is not None:
+                await adopt_moved(app, wiring.runs(app, broker), database, model, version)
     return changes
 
 

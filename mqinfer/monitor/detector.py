@@ -11,7 +11,7 @@ of the key, is worth
 whose mean is at most 1 while the share is at most u: the ratio of two likelihoods, and Jensen's
 inequality does the rest for rows that come in clusters of up to phi. With M <- (M + 1) e the mean
 of M after t steps is at most t, so its chance to reach T / alpha within T steps is at most alpha;
-the same is true of the mean of all M. Nothing is forgotten between the steps but what M says.
+the same is true of the mean of all M. Nothing is remembered between the steps but M.
 """
 
 from __future__ import annotations
@@ -122,6 +122,29 @@ class Detector:
         np.minimum(self.m, self._most, out=self.m)
         return self.evidence()
 
+    def gains(self, counts: Any) -> Floats:
+        """What steps are worth: the logarithms of e, of shape (steps, 2, alternatives, keys).
+
+        Args:
+            counts: of one series, of shape (steps, keys).
+        """
+        k = np.asarray(counts, np.float64)
+        hits = np.stack([k, k.sum(axis=1, keepdims=True) - k], axis=1)[:, :, None]
+        found: Floats = hits * self._hit + hits[:, ::-1] * self._miss
+        return found
+
+    def multiply(self, worth: Any) -> float:
+        """Take one closed step of one series, whose e are known; the evidence after it."""
+        self.m += 1
+        self.m *= worth
+        np.minimum(self.m, self._most, out=self.m)
+        return float(np.dot(self.m.ravel(), self._weight.ravel()))
+
+    def by_key(self) -> Floats:
+        """What each key adds to the evidence; of one series."""
+        found: Floats = (self.m * self._weight).sum(axis=(0, 1))
+        return found
+
     def idle(self, steps: int) -> None:
         """Take steps without rows."""
         self.m += steps
@@ -139,20 +162,6 @@ class Detector:
         where = np.unravel_index(int(np.argmax(np.where(self._open, self.m, 0))), self.m.shape)
         direction, alternative, key = (int(one) for one in where)
         return Suspicion(key, direction, alternative, float(self.m[where]))
-
-    def gains(self, counts: Any, of: Suspicion) -> Floats:
-        """The logarithms of e of one suspicion, for steps of shape (steps, keys)."""
-        table = np.asarray(counts, np.float64)
-        n = table.sum(axis=1)
-        hits = table[:, of.key] if of.direction == UP else n - table[:, of.key]
-        at = (of.direction, of.alternative, of.key)
-        found: Floats = hits * self._hit[at] + (n - hits) * self._miss[at]
-        return found
-
-    def began(self, counts: Any, of: Suspicion) -> int:
-        """The step, of those given, from which on the suspicion has gathered its evidence."""
-        gathered = np.cumsum(np.concatenate([[0.0], self.gains(counts, of)]))
-        return int(np.argmin(gathered[:-1]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from mqinfer.errors import ConfigurationError, MqinferError
+from mqinfer.monitor import asking
 from mqinfer.monitor.advice import Advice, Facts, retrain
 from mqinfer.monitor.bins import MISSING
+from mqinfer.monitor.checkpoints import Checkpoints
 from mqinfer.monitor.counting import VIEW_SUFFIX
 from mqinfer.monitor.detector import Alarm, Budget, backtest
 from mqinfer.monitor.episode import Episode, Word
-from mqinfer.monitor.follow import Saying, Series, follow, heard, said
+from mqinfer.monitor.follow import Saying, Series, heard, said
 from mqinfer.monitor.kept import Accepted, Kept
 from mqinfer.monitor.places import ensure_counts
 from mqinfer.monitor.reference import STEP, UNSEEN, Reference, reference_of
@@ -46,6 +48,7 @@ class Standing:
         episodes: the newest last.
         proposed: whether there are enough rows, of a whole day, to be accepted as reference.
         advice: whether to train again; of labels.
+        by_key: evidence of each key of the reference, as a part of what is an alarm.
     """
 
     series: Series
@@ -56,6 +59,7 @@ class Standing:
     episodes: tuple[Episode, ...] = ()
     proposed: bool = False
     advice: Advice | None = None
+    by_key: Mapping[str, float] = field(default_factory=dict)
 
     def alarms(self, now: float) -> list[Episode]:
         """Episodes that stand."""
@@ -80,6 +84,7 @@ class Monitor:
         self._budget = budget or Budget()
         self._window = window
         self._kept = Kept(db, app.name)
+        self._points = Checkpoints()
 
     async def ensure(self) -> None:
         """Make what counts, and what is kept, where it is not there.
@@ -100,57 +105,77 @@ class Monitor:
         await self._kept.ensure()
 
     async def look(self, now: float) -> list[Standing]:
-        """How every series stands that has rows in the window, or a reference."""
+        """How every series stands that has rows in the window, or a reference.
+
+        The first look goes through all steps since the references were accepted, and a later one
+        through those since the last sealed hour.
+        """
         references = await self._kept.references()
         sayings = await self._kept.sayings()
-        totals = await self._totals(now)
-        kinds = {Series(*key[:-1]): str(key[-1]) for key in totals}
         threshold = self._budget.threshold(max(1, len(references)))
         found = []
-        for series in sorted({*kinds, *references}, key=str):
-            what = kinds.get(series) or self._what(series)
-            counts = totals.get((*_key(series), what), {})
+        for table in self._tables():
+            own = {series: one for series, one in references.items() if series.table == table}
+            found += await self._look(table, own, sayings, threshold, now)
+        return sorted(found, key=lambda one: str(one.series))
+
+    async def _look(
+        self,
+        table: str,
+        references: Mapping[Series, Accepted],
+        sayings: Sequence[Saying],
+        threshold: float,
+        now: float,
+    ) -> list[Standing]:
+        window = now - self._window
+        made = min((one.made for one in references.values()), default=now)
+        # Asked first: an hour that is sealed in between has another seal at the next look.
+        seals = await asking.seals(self._db, table, made)
+        after = min(
+            (self._points.begin(one, threshold, seals) for one in references.values()), default=now
+        )
+        since = min(after, window, now - PROPOSED_SECONDS)
+        counts = await asking.counted(self._db, table, since, now, window=window, after=after)
+        found = []
+        for series in {*counts, *references}:
+            one = counts.get(series) or asking.Counted(self._what(series))
             accepted = references.get(series)
             if accepted is None:
-                found.append(
-                    Standing(
-                        series, what, verdict(counts, None), proposed=await self._whole(series, now)
-                    )
-                )
+                if one.window:
+                    proposed = _whole(one, now)
+                    told = verdict(one.window, None)
+                    found.append(Standing(series, one.what, told, proposed=proposed))
                 continue
-            steps = await self.steps(series, accepted.made, now)
-            state = follow(series, accepted.reference, steps, threshold)
+            closed = now - _CLOSED
+            steps = [step for step in one.steps if step[0] * STEP < closed]
+            state = self._points.followed(accepted, threshold, seals, steps, closed).following()
             episodes = heard(state.episodes, sayings, None, now)
-            alarm = any(one.lasts for one in episodes)
-            told = verdict(counts, accepted.reference, alarm=alarm)
-            advice = _advice(told, counts, accepted.reference, alarm) if what == "label" else None
-            evidence = max(state.evidence, 0.0) / threshold
-            found.append(Standing(series, what, told, evidence, accepted, episodes, advice=advice))
+            alarm = any(episode.lasts for episode in episodes)
+            told = verdict(one.window, accepted.reference, alarm=alarm)
+            label = one.what == "label"
+            found.append(
+                Standing(
+                    series,
+                    one.what,
+                    told,
+                    max(state.evidence, 0.0) / threshold,
+                    accepted,
+                    episodes,
+                    advice=_advice(told, one.window, accepted.reference, alarm) if label else None,
+                    by_key={
+                        key: part / threshold
+                        for key, part in zip(accepted.reference.keys, state.by_key, strict=True)
+                    },
+                )
+            )
         return found
 
     def _what(self, series: Series) -> str:
         for one in watched(self._app)[0]:
-            for field in one.fields:
-                if (one.row.__mqinfer__.table, field.column) == (series.table, series.column):
-                    return field.what
+            for mark in one.fields:
+                if (one.row.__mqinfer__.table, mark.column) == (series.table, series.column):
+                    return mark.what
         return ""
-
-    async def _totals(self, now: float) -> dict[tuple[str, ...], dict[str, int]]:
-        names = ("table", "column", "model", "version", "what")
-        found: dict[tuple[str, ...], dict[str, int]] = {}
-        for table in self._tables():
-            rows = await self._db.query(
-                "SELECT `table`, `column`, model, version, what, "
-                "CAST((groupArray(key), groupArray(n)), 'Map(String, UInt64)') AS counts FROM ("
-                "SELECT `table`, `column`, model, version, what, key, sum(n) AS n "
-                f"FROM {quoted(table + VIEW_SUFFIX)} WHERE run = '' "
-                "AND step >= toDateTime({since:UInt32}, 'UTC') "
-                "AND step < toDateTime({until:UInt32}, 'UTC') GROUP BY ALL) "
-                "GROUP BY `table`, `column`, model, version, what",
-                {"since": int(now - self._window), "until": int(now)},
-            )
-            found |= {tuple(str(row[name]) for name in names): dict(row["counts"]) for row in rows}
-        return found
 
     def _tables(self) -> list[str]:
         return [str(one.row.__mqinfer__.table) for one in watched(self._app)[0]]
@@ -178,13 +203,6 @@ class Monitor:
             },
         )
         return [(int(row["number"]), dict(row["counts"])) for row in rows]
-
-    async def _whole(self, series: Series, now: float) -> bool:
-        """Whether the last day would make a reference."""
-        steps = await self.steps(series, now - PROPOSED_SECONDS, now)
-        rows = sum(sum(counts.values()) for _, counts in steps)
-        hours = {number * STEP // 3600 for number, _ in steps}
-        return rows >= PROPOSED_ROWS and len(hours) >= PROPOSED_SECONDS // 3600
 
     async def history(self) -> list[Episode]:
         """Episodes that ended with their reference, the oldest first."""
@@ -248,10 +266,17 @@ class Monitor:
             made.append((accepted, backtest([(at, dict(n)) for at, n in steps], threshold)))
         return made
 
-    async def adopt(self, run: str, now: float) -> list[Accepted]:
+    async def adopt(
+        self, run: str, now: float, of: tuple[str, str] | None = None
+    ) -> list[Accepted]:
         """Make what a replay run said the reference of its models' versions that have none.
 
         So nothing has to warm up when a version goes live that was replayed before.
+
+        Args:
+            run: its name.
+            now: seconds since the epoch.
+            of: a model and a version; None: all that answered in the run.
         """
         references = await self._kept.references()
         rows = []
@@ -265,6 +290,8 @@ class Monitor:
         for row in rows:
             series = Series(*(str(row[name]) for name in ("table", "column", "model", "version")))
             if series in references or not series.model:
+                continue
+            if of is not None and of != (series.model, series.version):
                 continue
             try:
                 steps = await self.steps(series, 0, now + 2 * _CLOSED, run)
@@ -302,22 +329,27 @@ def _advice(told: Verdict, counts: Mapping[str, int], reference: Reference, alar
     )
 
 
-def _key(series: Series) -> tuple[str, ...]:
-    return (series.table, series.column, series.model, series.version)
+def _whole(counted: asking.Counted, now: float) -> bool:
+    """Whether the last day would make a reference."""
+    first = now - PROPOSED_SECONDS - asking.HOUR
+    rows = [n for hour, n in counted.hours.items() if first < hour]
+    return sum(rows) >= PROPOSED_ROWS and len(rows) >= PROPOSED_SECONDS // asking.HOUR
 
 
 def _long(seconds: float) -> str:
     return f"{seconds / 3600:g} h"
 
 
-async def adopt(app: App, db: Database, run: str, now: float) -> None:
-    """As `Monitor.adopt`, for whoever promotes; it is no error if it fails."""
+async def adopt(
+    app: App, db: Database, run: str, now: float, of: tuple[str, str] | None = None
+) -> None:
+    """As `Monitor.adopt`, for whoever promotes or moves an alias; it is no error if it fails."""
     if not watched(app)[0]:
         return
     monitor = Monitor(app, db)
     try:
         await monitor.ensure()
-        for one in await monitor.adopt(run, now):
+        for one in await monitor.adopt(run, now, of):
             log.info("adopted as reference", series=str(one.series), run=run)
     except MqinferError as error:
         log.warning("the run was not adopted as reference", run=run, reason=str(error))

@@ -123,7 +123,7 @@ def allowed(numbers: Counts, table: Counts) -> tuple[Floats, Floats, Floats]:
         numbers: of the steps, of shape (steps,).
         table: counts of shape (steps, keys).
     """
-    _, hours = _together(numbers, table, STEPS_AN_HOUR)
+    _, hours = _together(numbers, table, _an_hour(numbers))
     phi = overdispersion(numbers, table)
     rows = table.sum()
     count = table.sum(axis=0)
@@ -167,10 +167,16 @@ def _spread(numbers: Counts, table: Counts, width: int) -> tuple[Floats, Floats]
     apart = shares[:-2] - 2 * shares[1:-1] + shares[2:]
     weight = 1 / (1 / n[:-2] + 4 / n[1:-1] + 1 / n[2:])
     # The share about there, of an hour's rows.
-    of, hours = _together(numbers, table, STEPS_AN_HOUR)
+    hour = max(_an_hour(numbers), width)
+    of, hours = _together(numbers, table, hour)
     p = hours / hours.sum(axis=1, keepdims=True)
-    middle = p[np.searchsorted(of, places[1:-1] * width // STEPS_AN_HOUR)]
+    middle = p[np.searchsorted(of, places[1:-1] * width // hour)]
     return (weight * apart**2).sum(axis=0), (middle * (1 - middle)).sum(axis=0)
+
+
+def _an_hour(numbers: Counts) -> int:
+    """Steps of an hour; of less than a day, a part in 24: a replay goes through days in minutes."""
+    return int(min(max((numbers.max() - numbers.min() + 1) // 24, 1), STEPS_AN_HOUR))
 
 
 def _together(numbers: Counts, table: Counts, width: int) -> tuple[Counts, Counts]:

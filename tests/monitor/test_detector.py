@@ -18,7 +18,8 @@ from mqinfer.monitor.detector import (
     backtest,
     watch,
 )
-from mqinfer.monitor.reference import STEPS_AN_HOUR, Reference, reference_of
+from mqinfer.monitor.follow import Follower, Series
+from mqinfer.monitor.reference import STEP, STEPS_AN_HOUR, Reference, reference_of
 
 LOW, HIGH, PHI = [0.2, 0.0, 0.1], [0.5, 1.0, 0.4], [1.0, 1.0, 2.0]
 REFERENCE = Reference(("a", "b", "c"), (350, 400, 250), tuple(LOW), tuple(HIGH), tuple(PHI))
@@ -79,8 +80,8 @@ def test_steps_without_rows_may_be_left_out(table: list[tuple[int, ...]], gap: i
 @given(st.integers(0, 2**32))
 def test_many_at_once_are_each_by_itself(seed: int) -> None:
     table = np.random.default_rng(seed).poisson(2, (40, 3, 5))
-    alike = [np.tile(np.array(one)[:, None], (1, 5)) for one in (LOW, HIGH, PHI)]
-    many, quick = Detector(*alike), Detector(*alike, np.float32)
+    low, high, phi = (np.tile(np.array(one)[:, None], (1, 5)) for one in (LOW, HIGH, PHI))
+    many, quick = Detector(low, high, phi), Detector(low, high, phi, np.float32)
     single = [Detector.of(REFERENCE) for _ in range(5)]
     for counts in table:
         many.advance(counts)
@@ -131,9 +132,14 @@ def test_an_alarm_says_what_changed_and_since_when(after: float, direction: int)
     assert 200 < first.step < 400
     assert first.evidence >= Budget().threshold()
     assert (first.suspicion.key, first.suspicion.direction) == (0, direction)
-    seen = np.array([counts for number, counts in steps if number <= first.step])
-    began = Detector.of(REFERENCE).began(seen, first.suspicion)
-    assert 185 <= began <= 215
+    followed = Follower(Series("t", "label"), REFERENCE, Budget().threshold())
+    named = dict(steps)
+    followed.take([(at, dict(zip("abc", map(int, named[at]), strict=True))) for at in named])
+    (episode,) = followed.following().episodes
+    assert episode.key == "a"
+    assert episode.rising == (direction == UP)
+    assert episode.alarmed == (first.step + 1) * STEP
+    assert 185 <= episode.began // STEP <= 215
 
 
 def test_it_begins_anew_after_an_alarm() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 import structlog
@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mqinfer import App, Confidence, Label, Message, Row
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.errors import ConfigurationError
-from mqinfer.monitor import counting, gauges
+from mqinfer.monitor import asking, counting, gauges
 from mqinfer.monitor.episode import State
 from mqinfer.monitor.follow import Series
 from mqinfer.monitor.gauges import exposed
@@ -47,7 +47,14 @@ LABEL = Series("graded", "label", "grader", "1")
 
 
 async def counted(
-    db: ClickHouse, since: float, until: float, cats: float, *, version: str = "1", run: str = ""
+    db: ClickHouse,
+    since: float,
+    until: float,
+    cats: float,
+    *,
+    version: str = "1",
+    run: str = "",
+    seal: str = "s",
 ) -> None:
     """Ten rows in every ten seconds, as the live view would count them."""
     first, last = int(since) // 10, int(until) // 10
@@ -55,13 +62,13 @@ async def counted(
         # Shares that are met as evenly as whole numbers can.
         n = f"toUInt64(floor((number + 1) * {10 * share}) - floor(number * {10 * share}))"
         await db.command(
-            f"INSERT INTO {counting.COUNTS} SELECT 's', 'graded', 'label', 'label', 'grader', "
+            f"INSERT INTO {counting.COUNTS} SELECT '{seal}', 'graded', 'label', 'label', 'grader', "
             f"'{version}', '{run}', toDateTime(({first} + number) * 10, 'UTC') AS step, '{key}', "
             f"{n} AS n, 0, 0, 0 FROM numbers({last - first}) WHERE n > 0"
         )
     await db.command(
         f"INSERT INTO {counting.SEALS} SELECT DISTINCT 'graded', "
-        f"toStartOfHour(toDateTime(({first} + number) * 10, 'UTC')), 's', now64(3), [] "
+        f"toStartOfHour(toDateTime(({first} + number) * 10, 'UTC')), '{seal}', now64(3), [] "
         f"FROM numbers({last - first})"
     )
 
@@ -114,6 +121,43 @@ async def test_from_no_reference_to_an_alarm_and_back(db: ClickHouse) -> None:
     (one,) = await watching.look(now + 1)
     assert one.episodes == ()
     assert [found.state for found in await watching.history()] == [State.ACCEPTED]
+
+
+async def test_a_later_look_goes_on_from_a_sealed_hour_and_sees_what_came_late(
+    db: ClickHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    plain = asking.counted
+
+    async def counted_(*args: Any, after: float, **more: Any) -> Any:
+        asked.append(after)
+        return await plain(*args, after=after, **more)
+
+    monkeypatch.setattr(asking, "counted", counted_)
+    now = float(int(time.time()) // 3600 * 3600 + 1800)
+    made = now - 8 * 3600
+    watching = await monitor(db)
+    await counted(db, made - DAY, made, 0.3)
+    await watching.accept([], made - DAY, made)
+    await counted(db, made, now - 4500, 0.3)  # the last sealed hour ended half an hour ago
+
+    async def looked() -> list[Any]:
+        first, fresh = await watching.look(now), await (await monitor(db)).look(now)
+        assert first == fresh
+        return first
+
+    await looked()
+    asked.clear()
+    (one,) = await looked()
+    assert asked == [now - 1800, made]  # by whom knows, and by whom does not
+    assert one.episodes == ()
+    assert one.by_key.keys() == set(one.reference.reference.keys)
+    # Three hours ago there was something else, which came late: the hour is sealed again.
+    await counted(db, now - 4 * 3600 - 1800, now - 3 * 3600 - 1800, 0.9, seal="late")
+    (one,) = await looked()
+    (episode,) = one.episodes
+    assert abs(episode.began - (now - 4 * 3600 - 1800)) < 300
+    assert sum(one.by_key.values()) == pytest.approx(one.evidence)
 
 
 async def test_a_run_is_the_reference_of_its_version(db: ClickHouse) -> None:

@@ -86,7 +86,7 @@ def test_rows_that_come_together_are_seen_within_a_step_and_beyond_it() -> None:
     once = np.stack([8 * rng.poisson(0.5, DAY), 8 * rng.poisson(0.5, DAY)], axis=1)
     assert overdispersion(numbers, once) == pytest.approx([8, 8], rel=0.15)
     # The same eight, one in each of eight steps: a step has one of them, and looks independent.
-    spread = sum(np.roll(once // 8, shift, axis=0) for shift in range(8))
+    spread = np.sum([np.roll(once // 8, shift, axis=0) for shift in range(8)], axis=0)
     assert (overdispersion(numbers, spread) > 5).all()
     assert overdispersion(numbers, day(2)) == pytest.approx([1, 1, 1], abs=0.35)
 

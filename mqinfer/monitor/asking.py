@@ -1,0 +1,92 @@
+"""Asking: the counts of a table, in one question; its newest rows are counted once for all series.
+
+What is to be followed step by step comes by steps, and what came before by hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mqinfer.monitor.counting import SEALS, VIEW_SUFFIX
+from mqinfer.monitor.follow import Series
+from mqinfer.monitor.reference import STEP
+from mqinfer.tables.sql import quoted
+
+if TYPE_CHECKING:
+    from mqinfer.ports import Database
+
+HOUR = 3600
+
+
+@dataclass
+class Counted:
+    """What was counted of one series.
+
+    Attributes:
+        what: it is: label, confidence or input.
+        window: rows of the window by key.
+        hours: rows by the hour at which they were stored, seconds since the epoch.
+        steps: those from `after` on, ascending, each with its rows by key.
+    """
+
+    what: str
+    window: dict[str, int] = field(default_factory=dict)
+    hours: dict[int, int] = field(default_factory=dict)
+    steps: list[tuple[int, Mapping[str, int]]] = field(default_factory=list)
+
+
+async def counted(
+    db: Database, table: str, since: float, until: float, *, window: float, after: float
+) -> dict[Series, Counted]:
+    """What was counted of live rows of a table.
+
+    Args:
+        db: that has the table.
+        table: its name.
+        since: the first moment, seconds since the epoch.
+        until: the last one, the same.
+        window: when the window begins, the same.
+        after: from when on steps are told by themselves, the same.
+
+    Raises:
+        TableError, PermissionDenied, Unavailable: ClickHouse refused or does not answer.
+    """
+    rows = await db.query(
+        "SELECT `column`, what, model, version, number, shown, sum(some) AS n, "
+        "CAST((groupArray(key), groupArray(some)), 'Map(String, UInt64)') AS counts "
+        "FROM (SELECT `column`, what, model, version, key, sum(n) AS some, "
+        "step >= toDateTime({window:UInt32}, 'UTC') AS shown, "
+        f"if(step >= toDateTime({{after:UInt32}}, 'UTC'), intDiv(toUnixTimestamp(step), {STEP}), "
+        f"-intDiv(toUnixTimestamp(step), {HOUR})) AS number "
+        f"FROM {quoted(table + VIEW_SUFFIX)} WHERE run = '' "
+        "AND step >= toDateTime({since:UInt32}, 'UTC') "
+        "AND step < toDateTime({until:UInt32}, 'UTC') GROUP BY ALL) "
+        "GROUP BY `column`, what, model, version, number, shown ORDER BY number",
+        {"since": int(since), "until": int(until), "window": int(window), "after": int(after)},
+    )
+    found: dict[Series, Counted] = {}
+    for row in rows:
+        series = Series(table, str(row["column"]), str(row["model"]), str(row["version"]))
+        one = found.setdefault(series, Counted(str(row["what"])))
+        number, counts = int(row["number"]), dict(row["counts"])
+        hour = (number * STEP // HOUR if number > 0 else -number) * HOUR
+        one.hours[hour] = one.hours.get(hour, 0) + int(row["n"])
+        if row["shown"]:
+            for key, count in counts.items():
+                one.window[key] = one.window.get(key, 0) + count
+        if number > 0:
+            one.steps.append((number, counts))
+    return found
+
+
+async def seals(db: Database, table: str, since: float) -> dict[int, str]:
+    """The newest seal of each hour of a table that has one, by the hour's first second."""
+    rows = await db.query(
+        "SELECT toUnixTimestamp(hour) AS began, argMax(seal, (made, seal)) AS newest "
+        f"FROM {SEALS} WHERE `table` = {{table:String}} "
+        "AND hour >= toStartOfHour(toDateTime({since:UInt32}, 'UTC')) GROUP BY hour",
+        {"table": table, "since": int(since)},
+    )
+    return {int(row["began"]): str(row["newest"]) for row in rows}
