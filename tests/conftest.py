@@ -18,13 +18,13 @@ from mqinfer.collector import tune_collector
 from mqinfer.settings import Settings
 from mqinfer.testing import nats_only
 from tests.support import leftovers
-from tests.support.cli import cli_stack, served, shell, told, unlogged
+from tests.support.cli import cli_nats, served, shell, told, unlogged
 from tests.support.clickhouse import clickhouse_server, db, url
 from tests.support.triton import triton, why_no_triton
 
 # Here, and not in the files that use them: a server for each file would live until the end.
 __all__ = [
-    "cli_stack",
+    "cli_nats",
     "clickhouse_server",
     "db",
     "served",
