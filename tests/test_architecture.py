@@ -35,7 +35,7 @@ RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 # The one file, or folder, that may import each client of a server; a server of the same protocol
 # has its messages from there.
 OWNERS = {
-    "nats": "adapters/natsclient.py",
+    "nats": "adapters/natspy.py",
     "tritonclient": ("adapters/triton", "stack/inferenceserver/"),
     "clickhouse_connect": "adapters/clickhouse.py",
     "obstore": "adapters/blobstores/cloud.py",

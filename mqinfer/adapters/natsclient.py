@@ -1,4 +1,4 @@
-r"""The NATS connection: nats-py with a leaner way in and out. The only file that imports nats.
+r"""The NATS connection: nats-py with a leaner way in and out. The only file that uses nats.
 
 nats-py parses headers, makes a `Msg` and crosses an `asyncio.Queue` for every message before user
 code sees it, and awaits twice to publish one. `LeanClient` keeps its connection handling (TLS,
@@ -24,14 +24,11 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import nats.errors
 import structlog
-from nats.aio.client import Client
-from nats.aio.subscription import Subscription as Subscription
-from nats.protocol.command import unsub_cmd
-from nats.protocol.parser import AWAITING_CONTROL_LINE
 
 from mqinfer.adapters.natscredentials import credentials
+from mqinfer.adapters.natspy import AWAITING_CONTROL_LINE, Client, nats, unsub_cmd, websockets
+from mqinfer.adapters.natspy import Subscription as Subscription
 from mqinfer.adapters.parser import LeanParser, RawHandler
 from mqinfer.errors import (
     ConfigurationError,
@@ -319,6 +316,8 @@ async def open_client(
         PermissionDenied: the credentials are refused.
         ConfigurationError: a credentials or TLS file cannot be used.
     """
+    if any(server.startswith("ws") for server in settings.nats_servers):
+        websockets()
     client = LeanClient()
     client.must_encrypt = bool(settings.nats_tls_ca or settings.nats_tls_cert) or any(
         server.startswith(("tls://", "wss://")) for server in settings.nats_servers

@@ -7,7 +7,10 @@ import asyncio
 import json
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +24,17 @@ from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.natsclient import LeanClient, open_client
 from mqinfer.adapters.parser import LeanParser
 from mqinfer.settings import Settings
+from mqinfer.stack import NatsServer
+from mqinfer.stack.ports import free_port
 from mqinfer.testing import until
 from tests import rooms
 
 DIRECT, OTHER = 7, 8
+UNHEARD: dict[str, Any] = {
+    "on_disconnect": lambda: None,
+    "on_reconnect": lambda: None,
+    "on_denied": lambda _: None,
+}
 
 
 class Peer:
@@ -271,10 +281,8 @@ async def test_closing_a_connection_that_was_reset_raises_nothing(noticed: bool)
     client = await open_client(
         Settings.load({}, nats_url=f"127.0.0.1:{port}"),
         name="t",
-        on_disconnect=lambda: None,
-        on_reconnect=lambda: None,
+        **UNHEARD,
         on_closed=closed.set,
-        on_denied=lambda _: None,
     )
     gone.set()
     listening.close()
@@ -287,6 +295,33 @@ async def test_closing_a_connection_that_was_reset_raises_nothing(noticed: bool)
     await client.close()
     assert client.is_closed
     assert closed.is_set()
+
+
+@pytest.mark.filterwarnings("ignore:parameter 'timeout'")  # what nats-py passes to aiohttp
+async def test_over_a_websocket(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    port = free_port()
+    config = f'websocket {{ host: "127.0.0.1", port: {port}, no_tls: true }}'
+    server = NatsServer(tmp_path / "nats", log=tmp_path / "nats.log", extra_config=config)
+    await server.start()
+    try:
+        await server.wait_ready(60)
+        settings = Settings.load({}, nats_url=f"ws://127.0.0.1:{port}")
+        client = await open_client(settings, name="t", **UNHEARD, on_closed=lambda: None)
+        try:
+            assert (await client.api("$JS.API.INFO", timeout=30))["streams"] == 0
+        finally:
+            await client.close()
+    finally:
+        await server.stop()
+
+
+def test_without_one_aiohttp_is_not_imported() -> None:
+    code = "import sys, mqinfer.adapters.natsclient; print('aiohttp' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "False"
 
 
 def test_the_internals_that_the_lean_client_rests_on_are_there() -> None:

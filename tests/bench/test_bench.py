@@ -149,12 +149,11 @@ async def test_ctrl_c_leaves_nothing(bench):
         (["--models", "none"], "there is no such folder"),
     ],
 )
-async def test_mistakes_say_what_to_do(bench, arguments, says):
-    _, err = await ended(await bench(*arguments), 2)
-    assert says in err
+def test_mistakes_say_what_to_do(shell, arguments, says):
+    code, _, err = shell.run("bench", "tests.bench.app:app", *arguments)
+    assert (code, says in err) == (2, True), err
 
 
-async def test_a_stream_that_is_not_there_is_told(bench, nats):
-    process = await bench("--sample", "5", MQINFER_NATS_URL=nats.nats_url)
-    _, err = await ended(process, 2)
+async def test_a_stream_that_is_not_there_is_told(told):
+    err = await told("bench", "tests.bench.app:app", "--sample", "5", code=2)
     assert "NATS has no stream benched" in err

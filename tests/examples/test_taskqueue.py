@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_demo_finds_all_as_it_must_be(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     done = subprocess.run(
-        [sys.executable, "-m", "examples.taskqueue.demo", "--rows=4000", f"--dir={folder}"],
+        [sys.executable, "-m", "examples.taskqueue.demo", "--rows=2000", f"--dir={folder}"],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -43,8 +43,8 @@ def test_the_demo_finds_all_as_it_must_be(tmp_path: Path) -> None:
         "and its dead letter, for whoever runs it: ",
         "OpenAPI: petal_width is ",
         "JavaScript: Invalid: /input/",
-        "results: 4,000 lines, in the order of the file",
-        "errors: 4 invalid, each with its field; 2 rejected",
+        "results: 2,000 lines, in the order of the file",
+        "errors: 2 invalid, each with its field; 1 rejected",
         "JavaScript: job ",
     ):
         assert f"\n{line}" in done.stdout, line
@@ -54,7 +54,7 @@ def test_the_demo_finds_all_as_it_must_be(tmp_path: Path) -> None:
         assert MISSING in done.stdout
     report = json.loads((folder / "report.json").read_text())
     assert report["libraries"] == facts.LIBRARIES
-    assert report["job"]["rows"] == 4000
+    assert report["job"]["rows"] == 2000
     assert left_behind(folder) == []
 
 

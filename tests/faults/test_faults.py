@@ -21,7 +21,7 @@ SEED = int(os.environ.get("FAULTS_SEED", "0")) or random.randrange(1_000_000)
 
 
 async def test_one_server(tmp_path: Path) -> None:
-    run = Run(tmp_path, inputs=1500, faults=16, seed=SEED)
+    run = Run(tmp_path, inputs=1000, faults=16, seed=SEED)
     account = await run()
     print(account.table())
     assert account.clean, account.table()

@@ -143,7 +143,7 @@ BATCH = (
 
 @pytest.mark.parametrize("batch", [False, True])
 async def test_one_that_kills_its_worker(nats: Settings, tmp_path: Path, batch: bool) -> None:
-    attempts = 4
+    attempts = 2
     (tmp_path / "killer.py").write_text(
         KILLER.format(
             attempts=attempts,

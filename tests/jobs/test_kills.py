@@ -12,8 +12,8 @@ from tests.jobs.kills import Plan, through
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(1, rows=20, kills=10, steps=(1, 60), workers=1, seed=3),
-        Plan(2, rows=150, kills=6, server_kills=2, steps=(20, 1500), seed=4),
+        Plan(1, rows=20, kills=7, steps=(1, 60), workers=1, seed=3),
+        Plan(2, rows=150, kills=4, server_kills=2, steps=(20, 1500), seed=4),
     ],
     ids=["after few steps", "two at once, and the server"],
 )

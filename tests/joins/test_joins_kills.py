@@ -12,8 +12,8 @@ from tests.joins.kills import Plan, through
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(roots=12, kills=14, steps=(1, 30), workers=1, seed=3),
-        Plan(roots=150, kills=8, server_kills=2, steps=(20, 1500), workers=2, seed=4),
+        Plan(roots=12, kills=9, steps=(1, 30), workers=1, seed=3),
+        Plan(roots=150, kills=5, server_kills=2, steps=(20, 1500), workers=2, seed=4),
     ],
     ids=["after few steps", "and of the server"],
 )

@@ -12,8 +12,8 @@ from tests.requests.kills import Plan, through
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(8, kills=10, askers=6, steps=(1, 40), workers=1, seed=3),
-        Plan(60, kills=6, askers=6, server_kills=2, steps=(20, 1500), asker_steps=(2, 40), seed=4),
+        Plan(8, kills=7, askers=4, steps=(1, 40), workers=1, seed=3),
+        Plan(60, kills=4, askers=4, server_kills=2, steps=(20, 1500), asker_steps=(2, 40), seed=4),
     ],
     ids=["after few steps", "and of the server"],
 )

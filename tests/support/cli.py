@@ -1,4 +1,4 @@
-"""What the tests of the command line share: one stack, apps in files, commands in processes."""
+"""What the tests of the command line share: one NATS, apps in files, commands in processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import structlog
 
 from mqinfer.cli import main
 from mqinfer.settings import Settings
-from mqinfer.stack import ClickHouseServer, NatsServer
+from mqinfer.stack import NatsServer
 
 _numbers = itertools.count()
 # Processes run the code that is tested, whatever tree the environment has installed.
@@ -75,10 +75,8 @@ async def greet(keyed: Keyed) -> None:
 
 
 @pytest.fixture(scope="session")
-def cli_stack(
-    clickhouse_server: ClickHouseServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, str]]:
-    """NATS and ClickHouse, started once: the settings that lead to them."""
+def cli_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a NATS that is started once."""
     folder = tmp_path_factory.mktemp("cli")
     nats = NatsServer(folder / "nats", log=folder / "nats.log")
 
@@ -87,7 +85,7 @@ def cli_stack(
         await nats.wait_ready()
 
     asyncio.run(start())
-    yield {"MQINFER_NATS_URL": nats.url, "MQINFER_CLICKHOUSE_URL": clickhouse_server.url}
+    yield nats.url
     asyncio.run(nats.stop())
 
 
@@ -237,8 +235,8 @@ def shell(
 
 
 @pytest.fixture
-def served(shell: Shell, cli_stack: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+def served(shell: Shell, cli_nats: str, url: str, monkeypatch: pytest.MonkeyPatch) -> Shell:
     """The same, with NATS and ClickHouse."""
-    for name, value in cli_stack.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MQINFER_NATS_URL", cli_nats)
+    monkeypatch.setenv("MQINFER_CLICKHOUSE_URL", url)
     return shell

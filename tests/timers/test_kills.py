@@ -79,7 +79,7 @@ async def test_workers_are_killed_around_the_times(nats: Settings) -> None:
 
 
 async def moved(harness: Harness, before: int, end: int) -> bool:
-    return len(await reminders(harness)) >= min(before + 5, end)
+    return len(await reminders(harness)) >= min(before + 10, end)
 
 
 async def test_the_server_is_killed_around_the_times(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_the_server_is_killed_around_the_times(tmp_path: Path) -> None:
             messages, wanted = steps()
             await harness.publish(*messages)
             for part in (1, 30, 60):
-                await until(lambda part=part: moved(harness, part - 5, part), "some more")
+                await until(lambda part=part: moved(harness, part - 10, part), "some more")
                 server.kill()
                 await server.wait()
                 await server.start()
