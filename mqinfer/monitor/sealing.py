@@ -19,6 +19,7 @@ import structlog
 
 from mqinfer.errors import MqinferError, PermissionDenied
 from mqinfer.monitor import counting
+from mqinfer.monitor.centroids import ensure_centroids
 from mqinfer.monitor.places import ensure_counts
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ async def keep_counts(db: Database, watched: Sequence[Watched], app: str) -> Non
             table = str(one.row.__mqinfer__.table)
             try:
                 schema = await ensure_counts(db, one, app, refused.get(table, ()))
+                for found in await ensure_centroids(db, one, schema):
+                    log.info("centroids of vectors were found", table=table, of=found)
                 hours = await seal(db, one, schema)
                 if hours:
                     refused[table] = _refused(table, hours, refused.get(table, ()))
