@@ -92,7 +92,20 @@ async def _look(db: ClickHouse, took: list[float] | None) -> None:
         await asyncio.sleep(10)
 
 
-async def _measure(rows: int, block: int, rounds: int, folder: Path) -> None:
+async def _multiply(db: ClickHouse, storage: str, copies: int) -> None:
+    """Have so many times as many rows, in the same hours, each with an id of its own."""
+    for first in range(1, copies, 10):
+        last = min(first + 10, copies)
+        await db.command(
+            f"INSERT INTO {storage} SELECT * EXCEPT (copy) REPLACE ("
+            "concat(_id, '-', toString(copy)) AS _id, "
+            "_published + toIntervalMillisecond(copy * 977) AS _published) FROM "
+            f"(SELECT * FROM {storage} WHERE position(_id, '-') = 0) ARRAY JOIN "
+            f"range({first}, {last}) AS copy SETTINGS insert_deduplicate = 0"
+        )
+
+
+async def _measure(rows: int, block: int, rounds: int, copies: int, folder: Path) -> None:
     began = int(time.time()) // _HOUR * _HOUR - 8 * _HOUR
     async with load.servers(folder / "stack", clickhouse=True) as (settings, _):
         db = ClickHouse(settings.clickhouse_url, timeout=600, change_timeout=600)
@@ -123,6 +136,7 @@ async def _measure(rows: int, block: int, rounds: int, folder: Path) -> None:
         plain, counted = (statistics.median(rates[kind]) for kind in (Plain, Watched))
         print(f"counting costs {100 * (1 - counted / plain):.1f} % of the rate")
         print(f"a look took {statistics.median(looks):.3f} s (median of {len(looks)})")
+        await _multiply(db, schema.storage, copies)
         start = time.perf_counter()
         hours = await seal(db, one, schema)
         print(f"{len(hours)} hours sealed in {time.perf_counter() - start:.2f} s")
@@ -140,9 +154,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=400_000, help="into each table")
     parser.add_argument("--block", type=int, default=10_000, help="rows of one insert")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument(
+        "--copies", type=int, default=1, help="of each row, before hours are sealed"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(_measure(options.rows, options.block, options.rounds, Path(folder)))
+        asyncio.run(
+            _measure(options.rows, options.block, options.rounds, options.copies, Path(folder))
+        )
 
 
 if __name__ == "__main__":

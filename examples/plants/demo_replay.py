@@ -228,7 +228,13 @@ class Story:
     async def _compare(self) -> None:
         """`runs compare`, and both versions against the truth."""
         page = self.running.stack.dir / "compare.html"
-        words = (APP, RUN, "--ignore=disease_model_version", f"--html={page}")
+        words = (
+            APP,
+            RUN,
+            "--ignore=disease_model_version",
+            "--ignore=confidence",
+            f"--html={page}",
+        )
         facts = await self.mqinfer.facts("runs", "compare", *words)
         (table,) = facts["tables"]
         counts = {name: table[name] for name in ("matched", "agree", "only_new", "only_old")}

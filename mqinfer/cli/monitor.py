@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import datetime
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -15,7 +17,7 @@ from mqinfer.cli import interrupt, options
 from mqinfer.cli.errors import Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
-from mqinfer.errors import MqinferError
+from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.times import parse_duration
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ EpisodeId = Annotated[
     str, typer.Argument(metavar="EPISODE", help="As `mqinfer monitor APP` shows.")
 ]
 Note = Annotated[str, typer.Option(metavar="TEXT", help="Why, for whoever looks later.")]
+Target = Annotated[
+    float | None,
+    typer.Option(
+        metavar="ACCURACY", min=0, max=1, help="That is wanted, such as 0.9: see `truth`."
+    ),
+]
 Window = Annotated[str, typer.Option(metavar="TIME", help="The last so much, such as 24h.")]
 
 
@@ -60,6 +68,7 @@ def show(
         float, typer.Option(metavar="SECONDS", min=1, help="Between two looks of --watch.")
     ] = 60.0,
     window: Window = "24h",
+    target: Target = None,
     http: Annotated[
         int | None,
         typer.Option("--http", metavar="PORT", help="With --watch: gauges at /metrics."),
@@ -82,14 +91,14 @@ def show(
     loaded = load_app(app)
     seconds = parse_duration(window)
     if watch:
-        interrupt.run(_watch(loaded, settings, seconds, interval, http, as_json))
+        interrupt.run(_watch(loaded, settings, (seconds, target), interval, http, as_json))
         return
 
     async def once(monitor: Monitor) -> tuple[list[Standing], list[Episode]]:
         return await monitor.look(now), await monitor.history()
 
     now = time.time()
-    found, history = interrupt.run(_asked(loaded, settings, once, seconds))
+    found, history = interrupt.run(_asked(loaded, settings, once, seconds, target))
     _print(loaded.name, found, history, now, as_json)
     if any(one.alarms(now) for one in found):
         raise Failed
@@ -148,6 +157,48 @@ def mute(
     _say(app, episode, "mute", parse_duration(lasts), note, clickhouse_url)
 
 
+def truth(
+    app: options.AppName,
+    label: Annotated[str, typer.Argument(metavar="TABLE.COLUMN", help="Of the label.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV without a head: a row's _id, its label.")
+    ],
+    clickhouse_url: options.ClickHouseUrl = None,
+) -> None:
+    r"""Keep what is true of rows, so that the accuracy can be counted, or estimated.
+
+    Of 100 rows of the window or more it is counted; of fewer, and where the row has a Confidence(),
+    it is estimated from how often answers of each confidence were right. What is true of a live row
+    judges the answers of replays to the same message. A later truth takes an earlier one's place.
+
+    \b
+      mqinfer monitor truth plants:app disease_grade.predicted_grade labelled.csv
+      mqinfer monitor plants:app --target 0.9
+    """
+    settings = options.load_settings(clickhouse_url=clickhouse_url)
+    options.quiet_logging(settings)
+    loaded = load_app(app)
+    table, _, column = label.rpartition(".")
+    pairs = _pairs(file)
+    said = _asked(loaded, settings, lambda one: one.truth(table, column, pairs, time.time()))
+    print(f"{interrupt.run(said):,} rows of {label} have their truth")
+
+
+def _pairs(file: Path) -> list[tuple[str, str]]:
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            found = list(enumerate(csv.reader(lines), 1))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigurationError(f"{file} cannot be read: {error}") from None
+    for number, line in found:
+        if line and len(line) != 2:
+            raise ConfigurationError(
+                f"{file}, line {number}: it has {len(line)} fields, and should have a row's _id "
+                "and its label"
+            )
+    return [(line[0], line[1]) for _, line in found if line]
+
+
 def _say(app: str, episode: str, word: str, seconds: float, note: str, url: str | None) -> None:
     settings = options.load_settings(clickhouse_url=url)
     options.quiet_logging(settings)
@@ -163,13 +214,14 @@ async def _asked(
     settings: Settings,
     question: Callable[[Monitor], Awaitable[T]],
     window: float = 86_400.0,
+    target: float | None = None,
 ) -> T:
     from mqinfer import wiring
     from mqinfer.monitor.looking import Monitor
 
     database = wiring.clickhouse(settings)
     try:
-        monitor = Monitor(app, database, window=window)
+        monitor = Monitor(app, database, window=window, target=target)
         await monitor.ensure()
         return await question(monitor)
     finally:
@@ -177,7 +229,12 @@ async def _asked(
 
 
 async def _watch(
-    app: App, settings: Settings, window: float, interval: float, port: int | None, as_json: bool
+    app: App,
+    settings: Settings,
+    about: tuple[float, float | None],
+    interval: float,
+    port: int | None,
+    as_json: bool,
 ) -> None:
     from mqinfer.http import serve_http
     from mqinfer.monitor.gauges import exposed
@@ -204,7 +261,7 @@ async def _watch(
             group_.create_task(
                 serve_http(port, live=lambda: None, ready=lambda: trouble, metrics=lambda: shown)
             )
-        group_.create_task(_asked(app, settings, looks, window))
+        group_.create_task(_asked(app, settings, looks, *about))
 
 
 # --- shown --------------------------------------------------------------------------------------
@@ -281,6 +338,8 @@ def _facts(
             "episodes": msgspec.to_builtins(one.episodes),
             "alarms": len(one.alarms(now)),
             "proposed": one.proposed,
+            "accuracy": msgspec.to_builtins(one.accuracy),
+            "by_key": one.by_key,
             "advice": msgspec.to_builtins(one.advice),
         }
         for one in found
@@ -294,4 +353,10 @@ def _facts(
     }
 
 
-COMMANDS = {"show": show, "accept": accept, "acknowledge": acknowledge, "mute": mute}
+COMMANDS = {
+    "show": show,
+    "accept": accept,
+    "acknowledge": acknowledge,
+    "mute": mute,
+    "truth": truth,
+}

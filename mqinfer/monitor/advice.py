@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from mqinfer.monitor.accuracy import CAVEAT, Estimate
+from mqinfer.monitor.bins import MISSING
+from mqinfer.monitor.reference import UNSEEN, Reference
+from mqinfer.monitor.verdict import Verdict
 
 UNSEEN_TOO_MANY: Final = 0.05  # of the rows have labels that the reference does not know
 LOOK_AT: Final = 200  # rows to label, for an accuracy to about 7 points
@@ -110,3 +113,28 @@ def retrain(facts: Facts) -> Advice:
             f"label {LOOK_AT} rows, or replay the newest 1,000 through another version{labels}",
         )
     return Advice(Word.NO, f"no alarm; {told}")
+
+
+def of_label(
+    facts: Facts, told: Verdict, counts: Mapping[str, int], reference: Reference
+) -> Advice:
+    """The advice about a label, with what its counts say beside what else is known.
+
+    Args:
+        facts: what else is known.
+        told: of the window.
+        counts: of the window, by label.
+        reference: that they are held against.
+    """
+    rows = max(told.rows, 1)
+    folded = dict(zip(reference.keys, reference.folded(counts), strict=True))
+    before = dict(zip(reference.keys, reference.counts, strict=True))
+    return retrain(
+        replace(
+            facts,
+            unseen=folded[UNSEEN] / rows if facts.alarm else 0.0,
+            nulls=counts.get(MISSING, 0) / rows,
+            nulls_before=before.get(MISSING, 0) / reference.rows,
+            worst=[change.key for change in told.changes[:3]],
+        )
+    )

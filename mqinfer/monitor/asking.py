@@ -25,14 +25,16 @@ class Counted:
     """What was counted of one series.
 
     Attributes:
-        what: it is: label, confidence or input.
+        what: it is: label, confidence, input or embedding.
         window: rows of the window by key.
+        before: those of the window before it.
         hours: rows by the hour at which they were stored, seconds since the epoch.
         steps: those from `after` on, ascending, each with its rows by key.
     """
 
     what: str
     window: dict[str, int] = field(default_factory=dict)
+    before: dict[str, int] = field(default_factory=dict)
     hours: dict[int, int] = field(default_factory=dict)
     steps: list[tuple[int, Mapping[str, int]]] = field(default_factory=list)
 
@@ -47,23 +49,23 @@ async def counted(
         table: its name.
         since: the first moment, seconds since the epoch.
         until: the last one, the same.
-        window: when the window begins, the same.
+        window: seconds of the window, which ends with the last moment.
         after: from when on steps are told by themselves, the same.
 
     Raises:
         TableError, PermissionDenied, Unavailable: ClickHouse refused or does not answer.
     """
     rows = await db.query(
-        "SELECT `column`, what, model, version, number, shown, sum(some) AS n, "
+        "SELECT `column`, what, model, version, number, ago, sum(some) AS n, "
         "CAST((groupArray(key), groupArray(some)), 'Map(String, UInt64)') AS counts "
         "FROM (SELECT `column`, what, model, version, key, sum(n) AS some, "
-        "step >= toDateTime({window:UInt32}, 'UTC') AS shown, "
+        "intDiv({until:UInt32} - toUnixTimestamp(step) - 1, {window:UInt32}) AS ago, "
         f"if(step >= toDateTime({{after:UInt32}}, 'UTC'), intDiv(toUnixTimestamp(step), {STEP}), "
         f"-intDiv(toUnixTimestamp(step), {HOUR})) AS number "
         f"FROM {quoted(table + VIEW_SUFFIX)} WHERE run = '' "
         "AND step >= toDateTime({since:UInt32}, 'UTC') "
         "AND step < toDateTime({until:UInt32}, 'UTC') GROUP BY ALL) "
-        "GROUP BY `column`, what, model, version, number, shown ORDER BY number",
+        "GROUP BY `column`, what, model, version, number, ago ORDER BY number",
         {"since": int(since), "until": int(until), "window": int(window), "after": int(after)},
     )
     found: dict[Series, Counted] = {}
@@ -73,9 +75,10 @@ async def counted(
         number, counts = int(row["number"]), dict(row["counts"])
         hour = (number * STEP // HOUR if number > 0 else -number) * HOUR
         one.hours[hour] = one.hours.get(hour, 0) + int(row["n"])
-        if row["shown"]:
+        if row["ago"] < 2:
+            into = one.before if row["ago"] else one.window
             for key, count in counts.items():
-                one.window[key] = one.window.get(key, 0) + count
+                into[key] = into.get(key, 0) + count
         if number > 0:
             one.steps.append((number, counts))
     return found

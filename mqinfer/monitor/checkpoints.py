@@ -34,7 +34,7 @@ class Checkpoints:
     def __init__(self) -> None:
         self._points: dict[Series, list[_Point]] = {}
 
-    def begin(self, accepted: Accepted, threshold: float, seals: Mapping[int, str]) -> float:
+    def begin(self, accepted: Accepted, threshold: float, seals: Mapping[int, str]) -> int:
         """From when on the steps of a series are needed; forgets what no longer holds.
 
         Args:
@@ -45,7 +45,7 @@ class Checkpoints:
         points = self._points.setdefault(accepted.series, [])
         while points and not _holds(points[-1], accepted, threshold, seals):
             points.pop()
-        return points[-1].until if points else accepted.made
+        return points[-1].until if points else _begin(accepted)
 
     def followed(
         self,
@@ -68,7 +68,7 @@ class Checkpoints:
         if points:
             began, follower = points[-1].until, points[-1].follower.copy()
         else:
-            began = int(accepted.made)
+            began = _begin(accepted)
             follower = Follower(accepted.series, accepted.reference, threshold)
         # The hour after the last sealed one is counted as it is now.
         until = max(seals, default=0) + HOUR
@@ -82,6 +82,11 @@ class Checkpoints:
             del points[:-_MOST]
         follower.take(steps[first:])
         return follower
+
+
+def _begin(accepted: Accepted) -> int:
+    """The step in which a reference was made: what comes of it later is held against it."""
+    return int(accepted.made) // STEP * STEP
 
 
 def _holds(point: _Point, accepted: Accepted, threshold: float, seals: Mapping[int, str]) -> bool:

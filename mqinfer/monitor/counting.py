@@ -32,6 +32,8 @@ from mqinfer.tables.tables import ONE_DAY_AT_A_TIME, TableSchema
 
 COUNTS: Final = "mqinfer_counts"
 SEALS: Final = "mqinfer_seals"
+CENTROIDS: Final = "mqinfer_centroids"
+FAR: Final = "far"  # a vector that is near to no centroid
 VIEW_SUFFIX: Final = "__counts"
 STEP: Final = 10  # seconds that are counted together
 MOST_KEYS: Final = 1_000  # of a column in an hour; more, and it is none that can be watched
@@ -63,6 +65,16 @@ COLUMNS: Final = {
         ("made", "DateTime64(3, 'UTC')"),
         ("refused", "Array(String)"),
     ),
+    CENTROIDS: (
+        ("table", "LowCardinality(String)"),
+        ("column", "LowCardinality(String)"),
+        ("model", "LowCardinality(String)"),
+        ("version", "LowCardinality(String)"),
+        ("id", "String"),
+        ("made", "Float64"),
+        ("vectors", "Array(Array(Float64))"),
+        ("reach", "Float64"),
+    ),
 }
 _ENGINES = {
     COUNTS: (
@@ -70,6 +82,7 @@ _ENGINES = {
         "ORDER BY (`table`, `column`, step, what, model, version, run, key)\n"
         f"TTL step + INTERVAL {SEALED_DAYS} DAY"
     ),
+    CENTROIDS: "MergeTree\nORDER BY (`table`, `column`, model, version)",
     SEALS: f"MergeTree\nORDER BY (`table`, hour)\nTTL hour + INTERVAL {SEALED_DAYS} DAY",
 }
 
@@ -135,38 +148,90 @@ def counted(
         condition: SQL, which of them.
         extra: further columns before the others, each with a comma behind it.
     """
+    # Whose answer it is, a row tells only where the stages that make it ask different models.
+    by_stage = any(field.by_stage for field in fields)
     # One look at each row, and a line of it for each field; of what is constant the label's model
     # and name are of one field, so that they are put beside it by its number.
-    parts = ", ".join(_part(number, field) for number, field in enumerate(fields, 1))
+    parts = ", ".join(
+        _part(schema, number, field, by_stage) for number, field in enumerate(fields, 1)
+    )
     tuples = f"arrayJoin([{parts}]) AS mq_one"
 
     def told(values: Sequence[str]) -> str:
         return f"[{', '.join(map(text_literal, values))}][mq_field]"
 
+    model = "mq_model" if by_stage else told([field.model for field in fields])
+    vectors = [str(number) for number, field in enumerate(fields, 1) if field.shape == "vector"]
+    placed = f"\nWHERE NOT (mq_field IN ({', '.join(vectors)}) AND mq_key = '')" if vectors else ""
+    asked, grouped = (", mq_one.5 AS mq_model", ", mq_model") if by_stage else ("", "")
     return (
         f"SELECT {extra}{text_literal(schema.name)} AS `table`, "
         f"{told([field.column for field in fields])} AS `column`, "
         f"{told([field.what for field in fields])} AS what, "
-        f"{told([field.model for field in fields])} AS model, "
+        f"{model} AS model, "
         "mq_version AS version, mq_run AS run, mq_step AS step, mq_key AS key, "
         "count() AS n, countIf(isFinite(mq_number)) AS numbers, "
         "sumIf(mq_number, isFinite(mq_number)) AS total, "
         "sumIf(mq_number * mq_number, isFinite(mq_number)) AS squares\n"
         "FROM (SELECT mq_run, mq_step, mq_one.1 AS mq_field, mq_one.2 AS mq_key, "
-        "mq_one.3 AS mq_number, mq_one.4 AS mq_version FROM (\n"
+        f"mq_one.3 AS mq_number, mq_one.4 AS mq_version{asked} FROM (\n"
         f"SELECT toString(_run) AS mq_run, toStartOfInterval(toDateTime(_published, 'UTC'), "
         f"INTERVAL {STEP} SECOND, 'UTC') AS mq_step, {tuples}\n"
-        f"FROM {source} WHERE {condition}))\n"
-        "GROUP BY mq_field, mq_version, mq_run, mq_step, mq_key"
+        f"FROM {source} WHERE {condition})){placed}\n"
+        f"GROUP BY mq_field, mq_version, mq_run, mq_step, mq_key{grouped}"
     )
 
 
-def _part(number: int, field: Field) -> str:
+def _part(schema: TableSchema, number: int, field: Field, by_stage: bool) -> str:
     value = "nan"
     if field.number is not None:
         value = f"ifNull(toFloat64({quoted(field.number)}), nan)"
-    version = f"toString(_models[{text_literal(field.model)}])" if field.model else "''"
-    return f"(toUInt8({number}), {key_sql(field)}, {value}, {version})"
+    model, version = whose_sql(field)
+    asked = f", {model}" if by_stage else ""
+    key = nearest_sql(schema, field) if field.shape == "vector" else key_sql(field)
+    return f"(toUInt8({number}), {key}, {value}, {version}{asked})"
+
+
+def whose_sql(field: Field) -> tuple[str, str]:
+    """SQL for the model whose answer a row's field is, and for the version of it."""
+    model = text_literal(field.model)
+    if field.by_stage:
+        stages, models = (
+            f"[{', '.join(map(text_literal, names))}]"
+            for names in zip(*field.by_stage, strict=True)
+        )
+        model = f"transform(toString(_stage), {stages}, {models}, '')"
+    asks = bool(field.model or field.by_stage)
+    return model, f"toString(_models[{model}])" if asks else "''"
+
+
+def nearest_sql(schema: TableSchema, field: Field) -> str:
+    """SQL for the centroid to which a vector is near: "" where its version has none yet."""
+    model, version = whose_sql(field)
+    sets = (
+        "(SELECT CAST((groupArray(concat(model, '\\n', version)), groupArray(found)), "
+        "'Map(String, Tuple(Array(Array(Float64)), Float64))') "
+        f"FROM ({centroids_of(schema, field)}))"
+    )
+    own = quoted(f"mq_near_{field.column}")
+    away = quoted(f"mq_away_{field.column}")
+    vector = f"arrayResize(CAST({quoted(field.column)}, 'Array(Float64)'), length(c))"
+    return (
+        f"multiIf(empty(({sets}[concat({model}, '\\n', {version})] AS {own}).1), '', "
+        f"isNaN(arrayMin(arrayMap(c -> cosineDistance({vector}, c), {own}.1) AS {away})), '{NAN}', "
+        f"arrayMin({away}) > {own}.2, '{FAR}', "
+        f"concat('c', leftPad(toString(indexOf({away}, arrayMin({away}))), 2, '0')))"
+    )
+
+
+def centroids_of(schema: TableSchema, field: Field) -> str:
+    """SQL for the centroids of a column, of each model and version those that were found first."""
+    return (
+        "SELECT toString(model) AS model, toString(version) AS version, "
+        f"argMin((vectors, reach), (made, id)) AS found FROM {CENTROIDS} "
+        f"WHERE `table` = {text_literal(schema.name)} "
+        f"AND `column` = {text_literal(field.column)} GROUP BY model, version"
+    )
 
 
 def key_sql(field: Field) -> str:
@@ -265,7 +330,9 @@ def _of_hour(hour: str, days: Sequence[str]) -> str:
 def keys_sql(schema: TableSchema, fields: Sequence[Field], hour: str, days: Sequence[str]) -> str:
     """About how many keys each field has in an hour, as `k0`, `k1`, ..."""
     counts = ", ".join(
-        f"uniq({key_sql(field)}) AS k{number}" for number, field in enumerate(fields)
+        # Of vectors there are few.
+        f"uniq({text_literal('') if field.shape == 'vector' else key_sql(field)}) AS k{number}"
+        for number, field in enumerate(fields)
     )
     return f"SELECT {counts} FROM {quoted(schema.storage)} WHERE {_of_hour(hour, days)}"
 

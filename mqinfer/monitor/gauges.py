@@ -15,6 +15,7 @@ EVIDENCE: Final = "mqinfer_monitor_evidence_ratio"
 ALARMS: Final = "mqinfer_monitor_alarms"
 PSI: Final = "mqinfer_monitor_psi"
 ROWS: Final = "mqinfer_monitor_rows"
+ACCURACY: Final = "mqinfer_monitor_accuracy"
 LOOKED: Final = "mqinfer_monitor_looked_timestamp_seconds"
 
 
@@ -35,6 +36,10 @@ def exposed(app: str, standing: Sequence[Standing], now: float) -> bytes:
     alarms = gauge(ALARMS, "Alarms that stand: open or acknowledged, and not muted.")
     psi = gauge(PSI, "PSI of the window against the reference, without what chance gives.")
     rows = gauge(ROWS, "Rows of the window.")
+    accuracy = gauge(
+        ACCURACY, "Accuracy of the window: how='counted' by truth, or 'estimated' from confidence.",
+        (*_OF, "how"),
+    )  # fmt: skip
     gauge(LOOKED, "When the monitor looked last.", ("app",)).labels(app).set(now)
     for one in standing:
         series = one.series
@@ -45,4 +50,7 @@ def exposed(app: str, standing: Sequence[Standing], now: float) -> bytes:
             evidence.labels(*labels).set(one.evidence)
         if one.verdict.psi is not None and one.verdict.psi.enough:
             psi.labels(*labels).set(one.verdict.psi.value)
+        if one.accuracy is not None:
+            how = "counted" if one.accuracy.true else "estimated"
+            accuracy.labels(*labels, how).set(one.accuracy.value)
     return generate_latest(registry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -10,8 +10,8 @@ import structlog
 
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.monitor import asking
-from mqinfer.monitor.advice import Advice, Facts, retrain
-from mqinfer.monitor.bins import MISSING
+from mqinfer.monitor.accuracy import Estimate
+from mqinfer.monitor.advice import Advice, Facts, of_label
 from mqinfer.monitor.checkpoints import Checkpoints
 from mqinfer.monitor.counting import VIEW_SUFFIX
 from mqinfer.monitor.detector import Alarm, Budget, backtest
@@ -19,9 +19,10 @@ from mqinfer.monitor.episode import Episode, Word
 from mqinfer.monitor.follow import Saying, Series, heard, said
 from mqinfer.monitor.kept import Accepted, Kept
 from mqinfer.monitor.places import ensure_counts
-from mqinfer.monitor.reference import STEP, UNSEEN, Reference, reference_of
+from mqinfer.monitor.reference import STEP, reference_of
+from mqinfer.monitor.truth import Truths
 from mqinfer.monitor.verdict import Verdict, verdict
-from mqinfer.monitor.watched import watched
+from mqinfer.monitor.watched import Watched, watched
 from mqinfer.tables.sql import quoted
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Standing:
 
     Attributes:
         series: which.
-        what: it is: label, confidence or input.
+        what: it is: label, confidence, input or embedding.
         verdict: of the window.
         evidence: as a part of what is an alarm; None without a reference.
         reference: what it is held against.
@@ -49,6 +50,7 @@ class Standing:
         proposed: whether there are enough rows, of a whole day, to be accepted as reference.
         advice: whether to train again; of labels.
         by_key: evidence of each key of the reference, as a part of what is an alarm.
+        accuracy: of the window, counted or estimated; None where no truth is known.
     """
 
     series: Series
@@ -60,6 +62,7 @@ class Standing:
     proposed: bool = False
     advice: Advice | None = None
     by_key: Mapping[str, float] = field(default_factory=dict)
+    accuracy: Estimate | None = None
 
     def alarms(self, now: float) -> list[Episode]:
         """Episodes that stand."""
@@ -74,15 +77,23 @@ class Monitor:
         db: its tables.
         budget: of false alarms.
         window: seconds that verdicts are about.
+        target: the accuracy that is wanted; None: nobody said.
     """
 
     def __init__(
-        self, app: App, db: Database, budget: Budget | None = None, window: float = 86_400
+        self,
+        app: App,
+        db: Database,
+        budget: Budget | None = None,
+        window: float = 86_400,
+        target: float | None = None,
     ):
         self._app = app
         self._db = db
         self._budget = budget or Budget()
         self._window = window
+        self._target = target
+        self._truths = Truths(db, app.name)
         self._kept = Kept(db, app.name)
         self._points = Checkpoints()
 
@@ -103,6 +114,7 @@ class Monitor:
         for one in found:
             await ensure_counts(self._db, one, self._app.name)
         await self._kept.ensure()
+        await self._truths.ensure()
 
     async def look(self, now: float) -> list[Standing]:
         """How every series stands that has rows in the window, or a reference.
@@ -127,15 +139,15 @@ class Monitor:
         threshold: float,
         now: float,
     ) -> list[Standing]:
-        window = now - self._window
         made = min((one.made for one in references.values()), default=now)
         # Asked first: an hour that is sealed in between has another seal at the next look.
         seals = await asking.seals(self._db, table, made)
         after = min(
             (self._points.begin(one, threshold, seals) for one in references.values()), default=now
         )
-        since = min(after, window, now - PROPOSED_SECONDS)
-        counts = await asking.counted(self._db, table, since, now, window=window, after=after)
+        since = min(after, now - 2 * self._window, now - PROPOSED_SECONDS)
+        counts = await asking.counted(self._db, table, since, now, window=self._window, after=after)
+        accuracy = await self._truths.accuracy(self._watched(table), counts, now, self._window)
         found = []
         for series in {*counts, *references}:
             one = counts.get(series) or asking.Counted(self._what(series))
@@ -144,7 +156,16 @@ class Monitor:
                 if one.window:
                     proposed = _whole(one, now)
                     told = verdict(one.window, None)
-                    found.append(Standing(series, one.what, told, proposed=proposed))
+                    known = accuracy.get(series, [])
+                    found.append(
+                        Standing(
+                            series,
+                            one.what,
+                            told,
+                            proposed=proposed,
+                            accuracy=known[-1] if known else None,
+                        )
+                    )
                 continue
             closed = now - _CLOSED
             steps = [step for step in one.steps if step[0] * STEP < closed]
@@ -152,7 +173,11 @@ class Monitor:
             episodes = heard(state.episodes, sayings, None, now)
             alarm = any(episode.lasts for episode in episodes)
             told = verdict(one.window, accepted.reference, alarm=alarm)
-            label = one.what == "label"
+            known = accuracy.get(series, [])
+            advice = None
+            if one.what == "label":
+                facts = Facts(alarm, known, self._target)
+                advice = of_label(facts, told, one.window, accepted.reference)
             found.append(
                 Standing(
                     series,
@@ -161,7 +186,8 @@ class Monitor:
                     max(state.evidence, 0.0) / threshold,
                     accepted,
                     episodes,
-                    advice=_advice(told, one.window, accepted.reference, alarm) if label else None,
+                    advice=advice,
+                    accuracy=known[-1] if known else None,
                     by_key={
                         key: part / threshold
                         for key, part in zip(accepted.reference.keys, state.by_key, strict=True)
@@ -170,12 +196,13 @@ class Monitor:
             )
         return found
 
+    def _watched(self, table: str) -> Watched:
+        (one,) = (one for one in watched(self._app)[0] if one.row.__mqinfer__.table == table)
+        return one
+
     def _what(self, series: Series) -> str:
-        for one in watched(self._app)[0]:
-            for mark in one.fields:
-                if (one.row.__mqinfer__.table, mark.column) == (series.table, series.column):
-                    return mark.what
-        return ""
+        fields = self._watched(series.table).fields
+        return next((mark.what for mark in fields if mark.column == series.column), "")
 
     def _tables(self) -> list[str]:
         return [str(one.row.__mqinfer__.table) for one in watched(self._app)[0]]
@@ -230,6 +257,26 @@ class Monitor:
         await self._kept.say(saying)
         return after
 
+    async def truth(
+        self, table: str, column: str, pairs: Iterable[tuple[str, str]], now: float
+    ) -> int:
+        """Keep what is true of rows of a label, by their `_id`; gives how many.
+
+        Raises:
+            ConfigurationError: it is no label of the app.
+        """
+        labels = [
+            f"{one.row.__mqinfer__.table}.{mark.column}"
+            for one in watched(self._app)[0]
+            for mark in one.fields
+            if mark.what == "label"
+        ]
+        if f"{table}.{column}" not in labels:
+            raise ConfigurationError(
+                f"{table}.{column} is no label; these are: {', '.join(labels) or 'none'}"
+            )
+        return await self._truths.say(table, column, pairs, now)
+
     # --- references -----------------------------------------------------------------------------
 
     async def accept(
@@ -247,7 +294,8 @@ class Monitor:
             that is too short.
 
         Raises:
-            ConfigurationError: there is no such series, or it has too few rows.
+            ConfigurationError: there is no such series, or it has too few rows; of all of them
+                only where none has enough.
         """
         standing = [
             one
@@ -256,14 +304,23 @@ class Monitor:
         ]
         if not standing:
             raise ConfigurationError(f"no series is called {' or '.join(names) or 'anything'}")
-        made = []
+        made: list[tuple[Accepted, list[Alarm] | None]] = []
+        few: ConfigurationError | None = None
         threshold = self._budget.threshold(len(standing))
         for one in standing:
             steps = await self.steps(one.series, since, now)
-            accepted = _accepted(one.series, steps, now, f"window of {_long(now - since)}")
+            try:
+                accepted = _accepted(one.series, steps, now, f"window of {_long(now - since)}")
+            except ConfigurationError as error:
+                if names:
+                    raise
+                few = error  # one of all, such as a version that has a reference and no rows yet
+                continue
             ended = heard(one.episodes, await self._kept.sayings(), now, now)
             await self._kept.accept(accepted, ended)
             made.append((accepted, backtest([(at, dict(n)) for at, n in steps], threshold)))
+        if few is not None and not made:
+            raise few
         return made
 
     async def adopt(
@@ -312,21 +369,6 @@ def _accepted(
     except ConfigurationError as error:
         raise ConfigurationError(f"{series}: {error}") from None
     return Accepted(series=series, reference=reference, made=now, source=source)
-
-
-def _advice(told: Verdict, counts: Mapping[str, int], reference: Reference, alarm: bool) -> Advice:
-    rows = max(told.rows, 1)
-    folded = dict(zip(reference.keys, reference.folded(counts), strict=True))
-    before = dict(zip(reference.keys, reference.counts, strict=True))
-    return retrain(
-        Facts(
-            alarm,
-            unseen=folded[UNSEEN] / rows if alarm else 0.0,
-            nulls=counts.get(MISSING, 0) / rows,
-            nulls_before=before.get(MISSING, 0) / reference.rows,
-            worst=[change.key for change in told.changes[:3]],
-        )
-    )
 
 
 def _whole(counted: asking.Counted, now: float) -> bool:

@@ -109,6 +109,7 @@ async def keep_counts(db: Database, watched: Sequence[Watched], app: str) -> Non
             table = str(one.row.__mqinfer__.table)
             try:
                 schema = await ensure_counts(db, one, app, refused.get(table, ()))
+                await _find_centroids(db, one, schema)
                 hours = await seal(db, one, schema)
                 if hours:
                     refused[table] = _refused(table, hours, refused.get(table, ()))
@@ -124,6 +125,14 @@ async def keep_counts(db: Database, watched: Sequence[Watched], app: str) -> Non
                 wait = _SOON
         # Workers that were started together need not all ask at once.
         await asyncio.sleep(wait + random.uniform(0, _SOON))
+
+
+async def _find_centroids(db: Database, watched: Watched, schema: TableSchema) -> None:
+    if any(field.what == "embedding" for field in watched.fields):
+        from mqinfer.monitor.centroids import ensure_centroids  # which needs NumPy
+
+        for found in await ensure_centroids(db, watched, schema):
+            log.info("centroids of vectors were found", table=schema.name, of=found)
 
 
 def _refused(

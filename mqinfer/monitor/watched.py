@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from mqinfer.errors import WiringError
 from mqinfer.marker import Confidence, Embedding, Input, Label, Mark, Shape, marks_of, mismarked
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.stage import Stage
 
-What = Literal["label", "confidence", "input"]
+What = Literal["label", "confidence", "input", "embedding"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Field:
         shape: how it is counted.
         model: whose answer it is; "" where none is asked, or of an input, which no model made.
         number: the column whose numbers are summed beside it, if any: a label's confidence.
+        by_stage: of each stage that makes the row the model that it asks, where they differ.
     """
 
     column: str
@@ -36,6 +37,7 @@ class Field:
     shape: Shape
     model: str = ""
     number: str | None = None
+    by_stage: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,7 @@ class Watched:
 
 
 def watched(app: App) -> tuple[list[Watched], list[WiringError]]:
-    """The tables of an app of which something is counted, and what is wrong with their marks.
-
-    A vector is not counted: there is nothing yet to which it could be near.
-    """
+    """The tables of an app of which something is counted, and what is wrong with their marks."""
     stages, _ = app.resolve()
     found: list[Watched] = []
     problems: list[WiringError] = []
@@ -84,21 +83,27 @@ def _fields(row: type[Row], stages: Mapping[str, Stage]) -> Iterator[Field]:
         marker = mark.marker
         if isinstance(marker, Label):
             own = sure.get(mark.field)
-            model = _model(row, mark, stages)
-            yield Field(mark.column, "label", mark.shape, model, own.column if own else None)
+            whose = _whose(row, mark, stages)
+            number = own.column if own else None
+            yield Field(mark.column, "label", mark.shape, number=number, **whose)
         elif isinstance(marker, Confidence):
             of = labels.get(marker.of or next(iter(labels), ""))
-            model = _model(row, of or mark, stages)
-            yield Field(mark.column, "confidence", mark.shape, model, mark.column)
+            whose = _whose(row, of or mark, stages)
+            yield Field(mark.column, "confidence", mark.shape, number=mark.column, **whose)
         elif isinstance(marker, Input):
             number = mark.column if mark.shape == "number" else None
-            yield Field(mark.column, "input", mark.shape, "", number)
+            yield Field(mark.column, "input", mark.shape, number=number)
         elif isinstance(marker, Embedding):
-            _model(row, mark, stages)
+            yield Field(mark.column, "embedding", mark.shape, **_whose(row, mark, stages))
 
 
-def _model(row: type[Row], mark: Mark, stages: Mapping[str, Stage]) -> str:
-    """The model that a mark names, or the only one of the stages that make the row."""
+class _Whose(TypedDict, total=False):
+    model: str
+    by_stage: tuple[tuple[str, str], ...]
+
+
+def _whose(row: type[Row], mark: Mark, stages: Mapping[str, Stage]) -> _Whose:
+    """The model that a mark names, or the only one that each stage asks which makes the row."""
     said = getattr(mark.marker, "model", None)
     place = f"{row.__name__}.{mark.field}"
     if said is not None:
@@ -108,12 +113,19 @@ def _model(row: type[Row], mark: Mark, stages: Mapping[str, Stage]) -> str:
                 f"{place}: {type(mark.marker).__name__}(model={said!r}): no stage asks such a "
                 f"model; they ask {', '.join(known) or 'none'}"
             )
-        return str(said)
-    makers = [stage for stage in stages.values() if row in stage.writes]
-    models = sorted({model.name for stage in makers for model in stage.models})
-    if len(models) > 1:
-        raise WiringError(
-            f"{place}: whose answer is it? its stages ask {', '.join(models)}: write "
-            f"Label(model={models[0]!r})"
-        )
-    return models[0] if models else ""
+        return {"model": str(said)}
+    asked = {
+        stage.name: sorted({model.name for model in stage.models})
+        for stage in stages.values()
+        if row in stage.writes
+    }
+    for name, models in asked.items():
+        if len(models) > 1:
+            raise WiringError(
+                f"{place}: whose answer is it? stage {name} asks {', '.join(models)}: write "
+                f"Label(model={models[0]!r})"
+            )
+    pairs = tuple((name, models[0]) for name, models in sorted(asked.items()) if models)
+    if len({model for _, model in pairs}) <= 1:
+        return {"model": pairs[0][1]} if pairs else {}
+    return {"by_stage": pairs}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from examples.plants.crops import SCORE_THRESHOLD, crop_leaf, fit_photo, unfit_boxes
-from mqinfer import Blob, Message, Row
+from mqinfer import Blob, Confidence, Label, Message, Row
 from mqinfer.image import encode_png
 from stages.plants.basics import DISEASES, Box, Grade, PositionId, app
 
@@ -52,11 +52,13 @@ class DiseaseGrade(Row, table="disease_grade", order_by=("position_id", "date"))
     date: datetime.date
     leaf_crop_idx: int
     disease_type: str
-    predicted_grade: Grade
+    predicted_grade: Annotated[Grade, Label()]
     cropper_model_id: str
     cropper_model_version: str
     disease_model_id: str
     disease_model_version: str
+    # How sure the grader was, 0 to 1; None of those that graded before it was kept.
+    confidence: Annotated[float | None, Confidence()] = None
 
 
 @app.stage(max_in_flight=32)  # a decoded photograph takes megabytes
@@ -91,16 +93,18 @@ def grader(disease: str) -> None:
     @app.stage(name=f"grade_{disease}")
     async def grade(leaf: Leaf) -> DiseaseGrade:
         found = await model(image=await leaf.image.pixels())
+        chances = found["probabilities"]
         return DiseaseGrade(
             position_id=leaf.position_id,
             date=leaf.date,
             leaf_crop_idx=leaf.leaf_crop_idx,
             disease_type=disease,
-            predicted_grade=int(found["probabilities"].argmax()),
+            predicted_grade=int(chances.argmax()),
             cropper_model_id=leaf.cropper_model_id,
             cropper_model_version=leaf.cropper_model_version,
             disease_model_id=found.model,
             disease_model_version=found.version,
+            confidence=min(float(chances.max()), 1.0),
         )
 
 

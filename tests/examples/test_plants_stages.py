@@ -47,6 +47,7 @@ COLUMNS = [
     "cropper_model_version",
     "disease_model_id",
     "disease_model_version",
+    "confidence",
 ]
 
 
@@ -125,6 +126,7 @@ async def test_a_photograph_becomes_rows(
         assert (row["cropper_model_id"], row["cropper_model_version"]) == ("leaf_detector", "1")
         assert row["disease_model_id"] == f"grade_{row['disease_type']}"
         assert row["disease_model_version"].isdigit()
+        assert 0.25 <= row["confidence"] <= 1  # the largest of the chances of four grades
         # The framework's own columns say the same, from the first input on.
         assert row["_models"]["leaf_detector"] == "1"
         assert row["_ancestors"][0] == one.photo_id

@@ -469,7 +469,7 @@ def test_the_model_is_the_only_one_or_must_be_said() -> None:
         raise NotImplementedError
 
     (problem,) = watched(several)[1]
-    assert "Two.label: whose answer is it? its stages ask first, second: write Label(" in str(
+    assert "Two.label: whose answer is it? stage both asks first, second: write Label(" in str(
         problem
     )
     assert str(problem) in check_wiring(several)[0].problems
@@ -491,6 +491,50 @@ def test_the_model_is_the_only_one_or_must_be_said() -> None:
         ("sure", "second"),
     ]
     assert "no stage asks such a model; they ask first, second" in str(problems[1])
+
+
+async def test_each_stage_that_makes_a_row_asks_a_model_of_its_own(db: ClickHouse) -> None:
+    graded = App("graded")
+
+    class Grade(Row, frozen=True, table="grade_of_two"):
+        grade: Annotated[int, Label()]
+        sure: Annotated[float | None, Confidence()] = None
+        size: Annotated[float, Input()] = 1.0
+
+    for name in ("rust", "blight"):
+        model = graded.model(f"model_{name}")
+
+        @graded.stage(name=name, models=[model])
+        async def grade(number: Number) -> Grade:
+            raise NotImplementedError
+
+    (one,) = watched(graded)[0]
+    schema = await ensure_counts(db, one, "graded")
+    items = [
+        (
+            Grade(n, 0.5),
+            Origin(
+                id=f"{stage}-{n}",
+                ancestors=(f"in-{n}@2026-05-01",),
+                stage=stage,
+                models={f"model_{stage}": version, "cropper": "7"},
+                published=int((FIRST + n) * 1e9),
+            ),
+        )
+        for n in range(3)
+        for stage, version in (("rust", "2"), ("blight", "1"))
+    ]
+    assert await Sink(db, Grade, app="graded").write(items) == {}
+    for _ in range(2):
+        rows = await db.query(
+            "SELECT `column`, model, version, sum(n) AS n FROM grade_of_two__counts GROUP BY ALL"
+        )
+        assert {(row["column"], row["model"], row["version"]): row["n"] for row in rows} == {
+            **{(column, "model_rust", "2"): 3 for column in ("grade", "sure")},
+            **{(column, "model_blight", "1"): 3 for column in ("grade", "sure")},
+            ("size", "", ""): 6,
+        }
+        await seal(db, one, schema)
 
 
 def test_without_marks_or_models_there_is_little_to_count() -> None:

@@ -55,13 +55,15 @@ class Fleet:
         plan: of the deaths.
         settings: of the workers.
         app: a module of `tests.support` with an app that dies at the step which a variable says.
+        more: arguments of each worker.
     """
 
-    def __init__(self, plan: Deaths, settings: Settings, app: str):
+    def __init__(self, plan: Deaths, settings: Settings, app: str, *more: str):
         self.plan = plan
         self.deaths = 0
         self.ends: Counter[int] = Counter()
         self._app = app
+        self._more = more
         self._random = random.Random(plan.seed)
         self._environ = environ(settings)
         self._stop = asyncio.Event()
@@ -82,6 +84,7 @@ class Fleet:
             steps = self._random.randint(*self.plan.steps) if dies else 0
             worker = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "mqinfer", "worker", f"tests.support.{self._app}_app:app"),
+                *self._more,
                 cwd=ROOT,
                 env={**self._environ, f"{self._app.upper()}_KILL": str(steps)},
                 stdout=asyncio.subprocess.DEVNULL,
@@ -115,9 +118,9 @@ class Grounds:
     began: float
 
     @asynccontextmanager
-    async def fleet(self, app: str) -> AsyncIterator[Fleet]:
+    async def fleet(self, app: str, *more: str) -> AsyncIterator[Fleet]:
         """Inside, workers are at work, and die; see `Fleet`."""
-        fleet = Fleet(self.plan, self.harness.settings, app)
+        fleet = Fleet(self.plan, self.harness.settings, app, *more)
         async with asyncio.TaskGroup() as group:
             group.create_task(fleet.run())
             try:
@@ -144,13 +147,14 @@ class Grounds:
 
 
 @asynccontextmanager
-async def grounds(plan: Deaths, app: App, folder: Path) -> AsyncIterator[Grounds]:
-    """A server of its own, and a harness for the app."""
+async def grounds(plan: Deaths, app: App, folder: Path, **more: str) -> AsyncIterator[Grounds]:
+    """A server of its own, and a harness for the app; with more settings of it."""
     server = NatsServer(folder / "nats", log=folder / "nats.log")
     await server.start()
     try:
         await server.wait_ready(60)
-        settings = Settings.load({}, nats_url=server.url, blobs=str(folder / "blobs"), grace=5.0)
+        blobs = str(folder / "blobs")
+        settings = Settings.load({}, nats_url=server.url, blobs=blobs, grace=5.0, **more)
         async with Harness(app, settings) as harness:
             yield Grounds(plan, harness, server, time.monotonic())
     finally:
@@ -162,6 +166,7 @@ def environ(settings: Settings) -> dict[str, str]:
     return {
         **os.environ,
         "MQINFER_NATS_URL": settings.nats_url,
+        "MQINFER_CLICKHOUSE_URL": settings.clickhouse_url,
         "MQINFER_BLOBS": str(settings.blobs),
         "MQINFER_GRACE": "5",
     }
