@@ -5,6 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from mqinfer.console.page import Page
-from mqinfer.console.pages import pipeline
+from mqinfer.console.pages import letters, pipeline, requests
 
-PAGES: Final[tuple[Page, ...]] = (pipeline.PAGE,)
+PAGES: Final[tuple[Page, ...]] = (pipeline.PAGE, letters.PAGE, requests.PAGE)

@@ -102,7 +102,7 @@
       return !(old.hasAttribute("data-keep") && old.childElementCount);
     },
     beforeAttributeUpdated(name, node) {
-      if (name === "open" || name === "checked") return false;
+      if (["open", "checked", "selected"].includes(name)) return false;
       return !(name === "value" && node instanceof HTMLInputElement);
     },
     afterNodeAdded(node) {
@@ -172,7 +172,10 @@
 
   // What an action says is read from the beginning.
   document.body.addEventListener("htmx:afterSwap", (event) => {
-    if (event.target.id === "said") event.target.scrollIntoView({ block: "nearest" });
+    if (event.target.id !== "said") return;
+    event.target.scrollIntoView({ block: "nearest" });
+    const next = event.target.querySelector("[data-focus]");
+    if (next) next.focus();
   });
 
   // What failed on the way is said as well; an answer with a text of its own is shown by htmx.
