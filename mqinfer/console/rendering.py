@@ -134,12 +134,12 @@ def size(count: float | None) -> str:
     return f"{count:.1f} TB"
 
 
-def ago(moment: datetime.datetime | float | None) -> Markup:
+def ago(moment: datetime.datetime | float | None, now: datetime.datetime | None = None) -> Markup:
     """How long ago, with the time itself for whoever wants it."""
     if not moment:
         return Markup(_NONE)
     when = _utc(moment)
-    passed = (datetime.datetime.now(datetime.UTC) - when).total_seconds()
+    passed = ((now or datetime.datetime.now(datetime.UTC)) - when).total_seconds()
     text = "just now" if abs(passed) < _JUST_NOW else f"{span(abs(passed))} ago"
     if passed <= -_JUST_NOW:
         text = f"in {span(-passed)}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from starlette.responses import PlainTextResponse, Response
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 50
 PART: Final = 100  # letters of one answer
-_GROUPED: Final = 1000  # letters that groups are made of
+_GROUPED: Final = 500  # letters that groups are made of
 _PATTERN: Final = 200  # characters of an error's pattern in an address
 _FILTERS: Final = ("stage", "kind", "error", "alike")
 _PICTURES: Final = 8
@@ -84,6 +84,17 @@ def groups(letters: Sequence[Letter]) -> list[Group]:
 async def look(site: Site, filters: Filters) -> dict[str, Any]:
     """Groups, and a page of letters."""
     stream = plan.dead_stream_spec(site.app).name
+    info = await site.streams.stream_info(stream)
+    stamp = (dict(filters), info and info["created"], info and info["state"])
+    last = site.memory.get("letters")
+    if isinstance(last, tuple) and last[0] == stamp:  # none has come, and none has gone
+        return cast("dict[str, Any]", last[1])
+    found = await _look(site, filters, stream)
+    site.memory["letters"] = stamp, found
+    return found
+
+
+async def _look(site: Site, filters: Filters, stream: str) -> dict[str, Any]:
     counts = await site.streams.subjects(stream)
     kept = sum(counts.values())
     chosen = _selection(filters)
