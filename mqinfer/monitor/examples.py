@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mqinfer.monitor.watched import Field
     from mqinfer.ports import Database
 
-_SOON: Final = 2 * 3600 * 10**9  # nanoseconds that are looked through before the counts are asked
+# Nanoseconds that are looked through before the counts are asked; one hour is for clocks.
+_SOON: Final = 3 * 3600 * 10**9
 _DAYS: Final = 400
 _CLOCKS: Final = 3600  # seconds by which clocks may differ
 _LONGEST: Final = 2000  # characters of a column; blobs that ride in a row are longer

@@ -45,12 +45,14 @@ class Shares:
         rows: in each.
         keys: share of each key in each place; None where there are no rows.
         means: of the numbers beside each key, as its confidence; None where there are none.
+        began: when each version of the model answered first in this time.
     """
 
     times: tuple[int, ...]
     rows: tuple[int, ...]
     keys: Mapping[str, tuple[float | None, ...]]
     means: Mapping[str, tuple[float | None, ...]]
+    began: Mapping[str, float]
 
 
 def width(seconds: float) -> int:
@@ -98,73 +100,75 @@ class Timeline:
             found.setdefault(str(row["version"]), {})[str(row["key"])] = tally
         return found
 
-    async def shares(
-        self, since: float, until: float, keys: Sequence[str], version: str | None = None
-    ) -> Shares:
-        """How often some keys were said, over time.
+    async def shares(self, since: float, until: float, keys: Sequence[str]) -> Shares:
+        """How often some keys were said, over time, by whichever version.
 
         Args:
             since: seconds since the epoch.
             until: the same.
             keys: that are drawn.
-            version: of the model; None: all of them.
         """
         place = width(until - since)
         first, last = int(since) // place, int(until) // place
         source = of_column(self._schema, self._field, first * place)
-        of_version = "" if version is None else " AND version = {version:String}"
         rows = await self._db.query(
-            f"SELECT intDiv(toUnixTimestamp(step), {place}) AS place, "
+            f"SELECT intDiv(toUnixTimestamp(step), {place}) AS place, version, "
             "if(has({keys:Array(String)}, key), key, '') AS mq_key, "
             "has({keys:Array(String)}, key) AS drawn, sum(n) AS n, sum(numbers) AS numbers, "
-            "sum(total) AS total "
-            f"FROM ({source}) WHERE run = ''{of_version} GROUP BY place, mq_key, drawn",
-            {"keys": list(keys), "version": version or ""},
+            "sum(total) AS total, toUnixTimestamp(min(step)) AS began "
+            f"FROM ({source}) WHERE run = '' GROUP BY place, version, mq_key, drawn",
+            {"keys": list(keys)},
         )
         return _shares(rows, keys, first, last, place)
 
-    async def began(self) -> dict[str, float]:
-        """When each version of the model answered first, live, as far back as is counted."""
-        rows = await self._db.query(
-            "SELECT version, toUnixTimestamp(min(step)) AS first FROM ("
-            f"SELECT version, step FROM {quoted(self._schema.name + VIEW_SUFFIX)} "
-            f"WHERE `column` = {text_literal(self._field.column)} AND run = '') GROUP BY version"
+    async def first(self) -> float | None:
+        """When the column was counted first; None: never."""
+        (row,) = await self._db.query(
+            f"SELECT toUnixTimestamp(min(step)) AS first, count() AS n "
+            f"FROM {quoted(self._schema.name + VIEW_SUFFIX)} "
+            f"WHERE `column` = {text_literal(self._field.column)}"
         )
-        return {str(row["version"]): float(row["first"]) for row in rows}
+        return float(row["first"]) if row["n"] else None
 
 
 def _shares(
     rows: Sequence[Mapping[str, Any]], keys: Sequence[str], first: int, last: int, place: int
 ) -> Shares:
     total: dict[int, int] = {}
-    drawn: dict[tuple[str, int], int] = {}
-    means: dict[tuple[str, int], float] = {}
+    began: dict[str, float] = {}
+    drawn: dict[tuple[str, int], Tally] = {}
     for row in rows:
-        at, count = int(row["place"]), int(row["n"])
+        at, count, version = int(row["place"]), int(row["n"]), str(row["version"])
         total[at] = total.get(at, 0) + count
+        began[version] = min(began.get(version, float(row["began"])), float(row["began"]))
         if row["drawn"]:
-            key = str(row["mq_key"])
-            drawn[key, at] = count
-            if row["numbers"]:
-                means[key, at] = float(row["total"]) / int(row["numbers"])
+            key = str(row["mq_key"]), at
+            tally = Tally(count, int(row["numbers"]), float(row["total"]))
+            drawn[key] = drawn.get(key, Tally()) + tally
     places = range(first, last + 1)
     return Shares(
         tuple(at * place for at in places),
         tuple(total.get(at, 0) for at in places),
         {
             key: tuple(
-                drawn.get((key, at), 0) / total[at] if at in total else None for at in places
+                drawn.get((key, at), Tally()).rows / total[at] if at in total else None
+                for at in places
             )
             for key in keys
         },
-        {key: tuple(means.get((key, at)) for at in places) for key in keys},
+        {key: tuple(_mean(drawn.get((key, at))) for at in places) for key in keys},
+        began,
     )
 
 
+def _mean(tally: Tally | None) -> float | None:
+    return tally.total / tally.numbers if tally is not None and tally.numbers else None
+
+
 def deployments(began: Mapping[str, float], model: str) -> list[Mark]:
-    """The first rows of each version but the first one there is, which began nothing new."""
+    """When each version of a model began to answer, but the first one, which began nothing new."""
     ordered = sorted(began.items(), key=lambda pair: pair[1])
-    return [Mark(at, f"first rows of {model} {version}") for version, at in ordered[1:] if version]
+    return [Mark(at, f"{model} {version}") for version, at in ordered[1:] if version]
 
 
 def added(one: Tallies, other: Tallies) -> Tallies:

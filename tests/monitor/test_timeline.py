@@ -92,10 +92,11 @@ async def test_shares_over_time_and_what_happened(db: ClickHouse) -> None:
     ) == pytest.approx(20)
     third = found.times.index(FIRST + 3 * HOUR)
     assert (found.rows[third], found.keys["cat"][third]) == (5, 0)
-    alone = await timeline.shares(FIRST, until, ["dog"], version="2")
-    assert sum(alone.rows) == 5
-    (mark,) = deployments(await timeline.began(), "grader")
-    assert (mark.at, mark.text) == (FIRST + 3 * HOUR, "first rows of grader 2")
+    (mark,) = deployments(found.began, "grader")
+    assert (mark.at, mark.text) == (FIRST + 3 * HOUR, "grader 2")
+    assert {mean for mean in found.means["cat"] if mean is not None} == {0.5}
+    assert await timeline.first() == FIRST
+    assert await Timeline(db, Guess, CAMERA).first() == FIRST
     assert [width(hours * HOUR) for hours in (1, 24, 168, 720, 9000)] == [
         60, 900, 3600, 21600, 86400,
     ]  # fmt: skip
