@@ -12,6 +12,7 @@ import structlog
 from mqinfer import wiring
 from mqinfer.codec import Codec
 from mqinfer.console.application import Front
+from mqinfer.console.deeds import Deeds
 from mqinfer.console.entry import Entry
 from mqinfer.console.looks import Looks
 from mqinfer.console.options import Options
@@ -138,11 +139,14 @@ class Console:
                 secret=services.request_secret,
             )
             group = await stack.enter_async_context(asyncio.TaskGroup())
+            deeds = Deeds(group)
+            stack.callback(deeds.close)
             site = Site(
                 app=self.app,
                 settings=self.settings,
                 entry=self._entry,
                 looks=Looks(group),
+                deeds=deeds,
                 broker=broker,
                 core=services.core,
                 streams=services.streams,

@@ -72,6 +72,17 @@ class Look:
             return self._seen
         return await self._new()
 
+    async def soon(self, most: float) -> Seen:
+        """The last one if it is that many seconds old or less, and else a new one.
+
+        Where a newer one is due it is made meanwhile, for whoever asks next.
+        """
+        if self._seen is None or self._clock() >= self._seen.at + max(most, self._every):
+            return await self.now()
+        if self._clock() >= self._seen.at + self._every:
+            self._begin()
+        return self._seen
+
     async def after(self, last: Seen) -> Seen:
         """One that is newer, once it is due."""
         if self._seen is not None and self._seen.at > last.at:
@@ -80,9 +91,12 @@ class Look:
         return await self.now()
 
     async def _new(self) -> Seen:
+        return await asyncio.shield(self._begin())
+
+    def _begin(self) -> asyncio.Task[Seen]:
         if self._making is None or self._making.done():
             self._making = self._group.create_task(self._look(), name="look")
-        return await asyncio.shield(self._making)
+        return self._making
 
     async def _look(self) -> Seen:
         problem: str | None = None

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 _LONGEST = 300  # characters of a filter
 
+
+class Chosen(dict[str, str]):
+    """The filters of an address; one that it has not is ""."""
+
+    def __missing__(self, name: str) -> str:
+        """Nothing is put in."""
+        return ""
+
+
 Filters = Mapping[str, str]
 Form = Mapping[str, list[str]]
 Looking = Callable[["Site", Filters], Awaitable[Mapping[str, Any]]]
@@ -57,7 +66,7 @@ class Page:
     def chosen(self, request: Request) -> Filters:
         """The filters that an address has; what is no filter, or empty, is left out."""
         found = {name: request.query_params.get(name, "") for name in self.filters}
-        return {name: text[:_LONGEST] for name, text in found.items() if text.strip()}
+        return Chosen({name: text[:_LONGEST] for name, text in found.items() if text.strip()})
 
 
 def of_form(form: Form, name: str) -> str:

@@ -44,7 +44,14 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters.update(
-        number=number, percent=percent, size=size, span=span, ago=ago, moment=moment, rate=rate
+        number=number,
+        percent=percent,
+        size=size,
+        span=span,
+        seconds=seconds,
+        ago=ago,
+        moment=moment,
+        rate=rate,
     )
     found.globals.update(static=static, at=address, picture=picture)
     parts = found.get_template("parts.html").module
@@ -106,6 +113,16 @@ def percent(value: float | None, digits: int = 1) -> str:
     return _NONE if value is None else f"{value:.{digits}%}"
 
 
+def seconds(value: float | None) -> str:
+    """What took so many seconds, to the millisecond where it was short."""
+    if value is None:
+        return _NONE
+    short = max(0.0, value)
+    if short >= 120:
+        return span(short)
+    return f"{short:.1f} s" if short >= 1 else f"{1000 * short:.0f} ms"
+
+
 def size(count: float | None) -> str:
     """Bytes."""
     if count is None:
@@ -117,15 +134,15 @@ def size(count: float | None) -> str:
     return f"{count:.1f} TB"
 
 
-def ago(moment: datetime.datetime | float | None) -> Markup:
+def ago(moment: datetime.datetime | float | None, now: datetime.datetime | None = None) -> Markup:
     """How long ago, with the time itself for whoever wants it."""
     if not moment:
         return Markup(_NONE)
     when = _utc(moment)
-    seconds = (datetime.datetime.now(datetime.UTC) - when).total_seconds()
-    text = "just now" if abs(seconds) < _JUST_NOW else f"{span(abs(seconds))} ago"
-    if seconds <= -_JUST_NOW:
-        text = f"in {span(-seconds)}"
+    passed = ((now or datetime.datetime.now(datetime.UTC)) - when).total_seconds()
+    text = "just now" if abs(passed) < _JUST_NOW else f"{span(abs(passed))} ago"
+    if passed <= -_JUST_NOW:
+        text = f"in {span(-passed)}"
     return _time(when, text)
 
 

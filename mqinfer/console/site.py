@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
+    from mqinfer.console.deeds import Deeds
     from mqinfer.console.entry import Entry
     from mqinfer.console.looks import Looks
     from mqinfer.inference.aliases import Aliases
@@ -46,6 +47,7 @@ class Site:
         settings: addresses of servers.
         entry: who may act.
         looks: that are shared.
+        deeds: that were begun on a page, and take their time.
         broker: to NATS.
         core: what is said without a stream.
         streams: to look into what is stored.
@@ -60,6 +62,7 @@ class Site:
     settings: Settings
     entry: Entry
     looks: Looks
+    deeds: Deeds
     broker: Broker
     core: Core
     streams: Streams

@@ -35,3 +35,15 @@ def middle(key: str) -> float | None:
     if _CONFIDENCE.fullmatch(key):
         return float(key) + 0.5 / CONFIDENCE_BINS
     return None
+
+
+def range_of(key: str) -> str:
+    """The numbers that lie in a bin of either kind, for a person; any other key as it is."""
+    if found := _NUMBER.fullmatch(key):
+        low, high = (2 ** ((int(found[2]) + more) / PER_OCTAVE) for more in (0, 1))
+        if found[1] == "-":
+            low, high = -high, -low
+        return f"{low:.4g} to {high:.4g}"
+    if _CONFIDENCE.fullmatch(key):
+        return f"{key} to {float(key) + 1 / CONFIDENCE_BINS:.2f}"
+    return key

@@ -118,22 +118,61 @@ def mark(schema: TableSchema, fields: Sequence[Field]) -> str:
 
 def _shown(schema: TableSchema, fields: Sequence[Field]) -> str:
     names = ", ".join(quoted(name) for name, _ in (*_KEY, *_SUMS))
+    return (
+        f"{_sealed(schema)}\n"
+        f"UNION ALL\nSELECT {names}, 0 AS sealed FROM (\n{live(schema, fields)}\n)"
+    )
+
+
+def _sealed(schema: TableSchema, condition: str = "") -> str:
+    names = ", ".join(quoted(name) for name, _ in (*_KEY, *_SUMS))
     ours = f"`table` = {text_literal(schema.name)}"
     newest = f"SELECT hour, argMax(seal, (made, seal)) FROM {SEALS} WHERE {ours} GROUP BY hour"
+    return (
+        f"SELECT {names}, 1 AS sealed FROM {COUNTS}\n"
+        f"WHERE {ours} AND (toStartOfHour(step), seal) IN ({newest}){condition}"
+    )
+
+
+def of_column(schema: TableSchema, field: Field, since: int) -> str:
+    """The counts of one column from a moment on; as the view has them, and in less time.
+
+    Args:
+        schema: of the table.
+        field: the column.
+        since: seconds since the epoch; the step in which it lies is counted whole.
+    """
+    names = ", ".join(quoted(name) for name, _ in (*_KEY, *_SUMS))
+    from_then = f"step >= toDateTime({since // STEP * STEP}, 'UTC')"
+    column = f"`column` = {text_literal(field.column)}"
+    return (
+        f"{_sealed(schema, f' AND {column} AND {from_then}')}\n"
+        f"UNION ALL\nSELECT {names}, 0 AS sealed FROM (\n{live(schema, [field])}\n)\n"
+        f"WHERE {from_then}"
+    )
+
+
+def live(schema: TableSchema, fields: Sequence[Field], since: int | None = None) -> str:
+    """The question, of the newest rows: those behind the last hour that is sealed.
+
+    Args:
+        schema: of the table.
+        fields: that are counted.
+        since: seconds since the epoch; counts the rows from then on instead, sealed or not.
+    """
     # Of the copies of a row among the newest rows the one that FINAL would keep.
     key = ", ".join(map(quoted, schema.sorting_key))
+    ours = f"`table` = {text_literal(schema.name)}"
     after = f"(SELECT max(hour) + INTERVAL 1 HOUR FROM {SEALS} WHERE {ours})"
+    if since is not None:
+        after = f"toDateTime({since}, 'UTC')"
     source = (
         f"(SELECT * FROM {quoted(schema.storage)} "
         f"WHERE {_written(schema, after)} "
         f"AND _published >= {after} AND _published >= now() - INTERVAL {LIVE_DAYS} DAY "
         f"ORDER BY _version DESC LIMIT 1 BY {key})"
     )
-    return (
-        f"SELECT {names}, 1 AS sealed FROM {COUNTS}\n"
-        f"WHERE {ours} AND (toStartOfHour(step), seal) IN ({newest})\n"
-        f"UNION ALL\nSELECT {names}, 0 AS sealed FROM (\n{counted(schema, fields, source, '1')}\n)"
-    )
+    return counted(schema, fields, source, "1")
 
 
 def counted(

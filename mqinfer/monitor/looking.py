@@ -285,7 +285,7 @@ class Monitor:
         """Make the counts of a window the reference of series, and end their episodes.
 
         Args:
-            names: of the series, as they are shown, or a part of it; none: all of them.
+            names: of the series, as they are shown; or else parts of these; none: all of them.
             since: seconds since the epoch.
             now: the same.
 
@@ -297,10 +297,9 @@ class Monitor:
             ConfigurationError: there is no such series, or it has too few rows; of all of them
                 only where none has enough.
         """
-        standing = [
-            one
-            for one in await self.look(now)
-            if not names or any(name in str(one.series) for name in names)
+        every = await self.look(now)
+        standing = [one for one in every if str(one.series) in names] or [
+            one for one in every if not names or any(name in str(one.series) for name in names)
         ]
         if not standing:
             raise ConfigurationError(f"no series is called {' or '.join(names) or 'anything'}")

@@ -33,6 +33,7 @@ from mqinfer.identity import (
     header_number,
     retry_id,
 )
+from mqinfer.operate.alike import pattern
 from mqinfer.replay import runs
 from mqinfer.rowpacks.unpack import payload_of
 from mqinfer.rowpacks.which import row_subject
@@ -57,6 +58,7 @@ class Selection:
         stages: that gave up.
         kinds: see `deadletter.Kind`.
         reason: text in the error's name or the reason, whatever its case.
+        alike: the pattern of the error (`mqinfer.operate.alike`), or its beginning.
         since: dead from then on.
         until: dead until then.
         sequences: numbers in the dead-letter stream, as (first, last).
@@ -66,6 +68,7 @@ class Selection:
     stages: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     reason: str | None = None
+    alike: str | None = None
     since: datetime.datetime | None = None
     until: datetime.datetime | None = None
     sequences: tuple[tuple[int, int], ...] = ()
@@ -87,7 +90,8 @@ class Selection:
     @property
     def narrow(self) -> bool:
         """Whether anything but the limit is chosen."""
-        return any((self.stages, self.kinds, self.reason, self.since, self.until, self.sequences))
+        parts = (self.stages, self.kinds, self.reason, self.alike, self.since, self.until)
+        return any((*parts, self.sequences))
 
     def takes(self, letter: Letter) -> bool:
         """Whether `letter` is one of them."""
@@ -95,6 +99,7 @@ class Selection:
             (not self.stages or letter.stage in self.stages)
             and (not self.kinds or letter.kind in self.kinds)
             and (not self.reason or self.reason.lower() in letter.line.lower())
+            and (not self.alike or pattern(letter.line).startswith(self.alike))
             and (self.since is None or letter.time >= self.since)
             and (self.until is None or letter.time <= self.until)
             and (

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from mqinfer.codec import Codec
 from mqinfer.errors import ConfigurationError, DecodeError, MqinferError, Unavailable
 from mqinfer.identity import CONTENT_TYPE, ONLY, sent_back
 from mqinfer.message import Message, Row
+from mqinfer.operate.alike import pattern
 from mqinfer.ports import ConsumerSpec, Origin
 from mqinfer.rowpacks.unpack import raw_rows
 from mqinfer.rowpacks.which import may_come_packed, pack_subject, row_subject
@@ -40,8 +40,6 @@ _BYTES = 64 * 1024 * 1024  # of payloads of a stage
 _SECONDS = 5.0  # for the messages of a stage
 _AT_ONCE = 8
 _SHOWN = 3  # reasons in a line
-# What differs between messages that fail for one reason.
-_PARTICULAR = re.compile(r"'[^']*'|\"[^\"]*\"|\(\d+ bytes.*|\[[^\]]*\]|\d+")
 _ADVICE = (
     ("missing required field", "older code wrote none; give the field a default"),
     ("Invalid enum value", "keep the member until what older code wrote is handled"),
@@ -95,7 +93,7 @@ class Findings:
 
     def _failed(self, reason: str) -> None:
         reason = " ".join(reason.split())
-        self.failures[self._examples.setdefault(_PARTICULAR.sub("", reason), reason)] += 1
+        self.failures[self._examples.setdefault(pattern(reason), reason)] += 1
 
     def dying(self, waiting: int) -> str | None:
         """What would be dead letters, in one line; None: nothing.

@@ -183,6 +183,52 @@ class Comparison:
             f"greatest(abs(toFloat64(new.{n})), abs(toFloat64(old.{n})), 1e-12), 0)"
             for n in (quoted(c.name) for c in self.columns if is_number(c.kind.type))
         ]
+        return await self._pairs(
+            db,
+            f"{changed} AS mq_changed, {' + '.join(distances) or '0'} AS mq_distance",
+            "mq_changed > 0 ORDER BY mq_changed DESC, mq_distance DESC, mq_message",
+            count,
+        )
+
+    async def cell(
+        self,
+        db: Database,
+        column: str,
+        old: str,
+        new: str,
+        count: int,
+        after: tuple[str, str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Rows of one cell of a label's matrix, in the order of their inputs' ids.
+
+        Args:
+            db: the tables.
+            column: the label, one of `columns`.
+            old: its value before, as the matrix has it.
+            new: its value in the run.
+            count: the most.
+            after: `input` and `row` of the last one that is known.
+
+        Raises:
+            ConfigurationError: there is no matrix of such a column.
+        """
+        labels = [one.name for one in self.columns if is_label(one.kind.type)]
+        if column not in labels:
+            raise ConfigurationError(
+                f"table {self.schema.name} has no label {column[:60]!r} that is compared; it has: "
+                + (", ".join(labels) or "none")
+            )
+        name = quoted(column)
+        where = " AND ".join(
+            f"ifNull(toString({side}.{name}), 'NULL') = {text_literal(value)}"
+            for side, value in (("old", old), ("new", new))
+        )
+        if after is not None:
+            where += f" AND (new.mq_input, new._id) > ({', '.join(map(text_literal, after))})"
+        return await self._pairs(db, "1 AS mq_same", f"{where} ORDER BY mq_message, mq_id", count)
+
+    async def _pairs(self, db: Database, more: str, which: str, count: int) -> list[dict[str, Any]]:
+        """Rows of both sides, those that `which` chooses, with their input."""
         texts_of = {name: "{}" if name in self.blobs else "toString({})" for name in self.shown}
         values = ", ".join(
             f"{text.format(f'{side}.{quoted(name)}')} AS {quoted(f'{side}.{name}')}"
@@ -190,19 +236,15 @@ class Comparison:
             for name, text in texts_of.items()
         )
         rows = await db.query(
-            self._joined(
-                "INNER",
-                f"new.mq_input AS mq_message, {values}, {changed} AS mq_changed, "
-                f"{' + '.join(distances) or '0'} AS mq_distance",
-            )
-            + " WHERE mq_changed > 0 ORDER BY mq_changed DESC, mq_distance DESC, mq_message "
-            f"LIMIT {int(count)}"
+            self._joined("INNER", f"new.mq_input AS mq_message, new._id AS mq_id, {values}, {more}")
+            + f" WHERE {which} LIMIT {int(count)}"
         )
         sequences = await self._sequences(db, [row["mq_message"] for row in rows])
         return [
             {
                 "input": row["mq_message"],
                 "sequence": sequences.get(row["mq_message"]),
+                "row": row["mq_id"],
                 "old": {name: row[f"old.{name}"] for name in self.shown},
                 "new": {name: row[f"new.{name}"] for name in self.shown},
             }

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from mqinfer.console.page import Page
-from mqinfer.console.pages import pipeline
+from mqinfer.console.pages import labels, letters, pipeline, requests, runs
 
-PAGES: Final[tuple[Page, ...]] = (pipeline.PAGE,)
+PAGES: Final[tuple[Page, ...]] = (
+    pipeline.PAGE,
+    letters.PAGE,
+    labels.PAGE,
+    runs.PAGE,
+    requests.PAGE,
+)

@@ -31,6 +31,7 @@
           ctx.strokeStyle = color("--muted");
           ctx.fillStyle = color("--muted");
           ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+          ctx.textAlign = "left";
           ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
           for (const mark of marks) {
             const x = u.valToPos(mark.x, "x", true);
@@ -101,8 +102,12 @@
       }
       return !(old.hasAttribute("data-keep") && old.childElementCount);
     },
+    // What became something else does something else: htmx reads what it does when it is told to.
+    afterNodeMorphed(old) {
+      if (old instanceof Element && (old.hasAttribute("hx-post") || old.hasAttribute("hx-get"))) htmx.process(old);
+    },
     beforeAttributeUpdated(name, node) {
-      if (name === "open" || name === "checked") return false;
+      if (["open", "checked", "selected"].includes(name)) return false;
       return !(name === "value" && node instanceof HTMLInputElement);
     },
     afterNodeAdded(node) {
@@ -170,9 +175,22 @@
     document.querySelectorAll(`input[name="${all}"]`).forEach((box) => (box.checked = event.target.checked));
   });
 
+  // A blob that is no picture, or is gone: said where it would be.
+  document.addEventListener("error", (event) => {
+    const node = event.target;
+    if (!(node instanceof HTMLImageElement) || !node.closest(".example")) return;
+    const text = document.createElement("p");
+    text.className = "no-picture muted";
+    text.textContent = `${node.alt}: no picture that can be shown`;
+    node.replaceWith(text);
+  }, true);
+
   // What an action says is read from the beginning.
   document.body.addEventListener("htmx:afterSwap", (event) => {
-    if (event.target.id === "said") event.target.scrollIntoView({ block: "nearest" });
+    if (event.target.id !== "said") return;
+    event.target.scrollIntoView({ block: "nearest" });
+    const next = event.target.querySelector("[data-focus]");
+    if (next) next.focus();
   });
 
   // What failed on the way is said as well; an answer with a text of its own is shown by htmx.
