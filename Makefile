@@ -23,7 +23,7 @@ COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-cov
 # which doubles the time of the tests' own processes.
 TELLS  := import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")
 
-.PHONY: help setup demo demo-replay demo-requests demo-taskqueue test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
+.PHONY: help setup demo demo-replay demo-requests demo-taskqueue demo-mlwatch test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ demo-replay: setup  ## a model upgrade: 10,000 leaves replayed beside live ones,
 
 demo-taskqueue: setup  ## model classes from a file, asked in Python, JavaScript, a browser, and by 100,000 rows
 	$(BIN)/python -m examples.taskqueue.demo
+
+demo-mlwatch: setup  ## photographs at a rate, the world changes, and an alarm rings that says what to do
+	$(BIN)/python -m examples.mlwatch.demo
 
 test: setup  ## the tests, against the real servers; a part of them: TESTS=tests/flow
 	@# Once, and not by each of the many processes that start, where PYTHONDONTWRITEBYTECODE is set.

@@ -44,6 +44,7 @@ WORKERS = {
     "tables": [task.name for task in plan.tasks(app) if task.name not in ("crop", *GRADERS)],
 }
 STALLED_SECONDS = 60.0
+READY_SECONDS = 300.0  # for a worker on a busy machine; one that dies is told at once
 
 T = TypeVar("T")
 
@@ -148,7 +149,7 @@ async def pipeline(
         for process in processes:
             exits.push_async_callback(process.stop, 12.0)
             await process.start()
-        await asyncio.gather(*(process.wait_ready() for process in processes))
+        await asyncio.gather(*(process.wait_ready(READY_SECONDS) for process in processes))
         yield Pipeline(stack, processes, Settings.load(environment))
 
 

