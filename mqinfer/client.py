@@ -10,6 +10,7 @@ from contextlib import (
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
+    nullcontext,
     suppress,
 )
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from mqinfer.errors import ConfigurationError, PublishError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, header_line, safe_id
+from mqinfer.inference.aliases import followed
 from mqinfer.message import Message, Wire, key_token
 from mqinfer.model import ClientInference, Inference, Model, clients
 from mqinfer.model import inference as current_inference
@@ -42,6 +44,7 @@ from mqinfer.worker.worker import Worker as EngineWorker
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
+    from mqinfer.shadow.keeper import Keeper
     from mqinfer.worker.work import Work
 
 log = structlog.get_logger("mqinfer.worker")
@@ -325,12 +328,15 @@ class Worker:
         self._patience = Patience(wait=wait)
         self._stop = asyncio.Event()
         self.engine: EngineWorker | None = None
+        self._keeper: Keeper | None = None
 
     def stop(self) -> None:
         """Begin an orderly stop; one that waits for a server to start with ends at once."""
         self._stop.set()
         if self.engine is not None:
             self.engine.stop()
+        if self._keeper is not None:
+            self._keeper.stop()
 
     def not_ready(self) -> list[str]:
         """Why the worker cannot work now; empty when it can."""
@@ -374,7 +380,28 @@ class Worker:
             if self.engine is None or self._stop.is_set():
                 log.info("stopped", app=self.app.name)
                 return
+            await stack.enter_async_context(self._beside(self.services, self.engine))
             await self.engine.run()
+
+    def _beside(
+        self, services: Services, engine: EngineWorker
+    ) -> AbstractAsyncContextManager[None]:
+        """What works on shadows and looks after canaries, where there may be any."""
+        app, broker, grace = self.app, services.broker, self.settings.grace
+        if self.replay is not None or services.inference is None:
+            return nullcontext()
+        from mqinfer.shadow.keeper import Keeper, kept
+
+        if app.rows:
+            shadows = wiring.shadows(app, broker)  # type: ignore[arg-type]
+            self._keeper = Keeper(shadows, services, engine, grace=grace)
+        guard = None
+        if followed(app):
+            from mqinfer.shadow.guard import Guard
+
+            canaries = wiring.canaries(app, broker)  # type: ignore[arg-type]
+            guard = Guard(canaries, services.database, services.inference)
+        return kept(self._keeper, guard, grace)
 
     async def reach(self) -> None:
         """Ask each server that the worker needs once.

@@ -7,6 +7,7 @@ import inspect
 from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -198,6 +199,17 @@ class _FakeInference:
     def pin(self, versions: Mapping[str, str]) -> None:
         """Answer with these versions, whatever a call asks for."""
         self._pins = dict(versions)
+
+    def canary_away(self, model: str, alias: str, seconds: float) -> str | None:
+        """There are no canaries."""
+        del model, alias, seconds
+        return None
+
+    def beside(self) -> _FakeInference:
+        """Another one of the same models, with pins of its own."""
+        other = copy(self)
+        other._pins = {}
+        return other
 
     def share(self, part: float) -> None:
         """There are no slots to share."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mqinfer.ports import Broker
     from mqinfer.replay.runs import Runs
     from mqinfer.settings import Settings
+    from mqinfer.shadow.canary import Canaries
+    from mqinfer.shadow.shadows import Shadows
 
 
 def jetstream(app: App, settings: Settings, role: str) -> JetStream:
@@ -113,6 +115,21 @@ def aliases(app: App, broker: Broker) -> Aliases:
     from mqinfer.inference.aliases import Aliases, bucket
 
     return Aliases(app, broker.bucket(bucket(app), replicas=app.replicas))
+
+
+def shadows(app: App, broker: JetStream) -> Shadows:
+    """The shadows of an app's models."""
+    from mqinfer.inference.aliases import bucket
+    from mqinfer.shadow.shadows import Shadows
+
+    return Shadows(app, broker.bucket(bucket(app), replicas=app.replicas), runs(app, broker))
+
+
+def canaries(app: App, broker: JetStream) -> Canaries:
+    """The canaries of an app's models."""
+    from mqinfer.shadow.canary import Canaries
+
+    return Canaries(app, aliases(app, broker))
 
 
 def followed_aliases(app: App, broker: JetStream) -> FollowedAliases | None:

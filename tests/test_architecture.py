@@ -14,15 +14,15 @@ LAYERS = (
     "errors identity birth times split backoff hints opened referred context later message row "
     "column marker statetype completion join endpoint joinwiring declared blob dropped blobfields "
     "readable beside codec written model signature stage collisions app clocked cron schedule tick "
-    "settings observe metrics image imageheader jpeg counts collector http bucket streams specs "
-    "ports signals starting headers origin processors varint supervise",
+    "settings observe metrics choice image imageheader jpeg counts collector http bucket streams "
+    "specs ports signals starting headers origin processors varint supervise",
     "rowpacks",
     "flow",
     "inference tables timers joins requests jobs monitor",
     "plan task",
     "state",
     "worker",
-    "replay operate",
+    "replay operate shadow",
     "adapters",
     "wiring",
     "client clienttimers clientstates clientrequests clientjobs",

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import msgspec
 import typer
 from typer.core import TyperGroup
 
@@ -15,6 +16,8 @@ from mqinfer.cli.errors import Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
 from mqinfer.cli.pack import pack
+from mqinfer.cli.served import asked_triton
+from mqinfer.cli.shadows import Asked, act, look, print_canaries, print_shadows
 from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from mqinfer.operate.models import Rows, Use
     from mqinfer.ports import ModelVersion
     from mqinfer.settings import Settings
+    from mqinfer.shadow.told import Told
 
 T = TypeVar("T")
 
@@ -64,6 +68,39 @@ def models(
     force: Annotated[
         bool, typer.Option("--force", help="Set versions that Triton does not serve (yet).")
     ] = False,
+    shadow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL=VERSION", help="Let a version answer a --share beside, as a run."
+        ),
+    ] = None,
+    no_shadow: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="End its shadow; the run stays.")
+    ] = None,
+    canary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL=VERSION", help="Give a version a --share of what asks by the alias."
+        ),
+    ] = None,
+    no_canary: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Take its canary back.")
+    ] = None,
+    promote: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Let the alias name its canary.")
+    ] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(metavar="F", help="Of the messages; 0.1 of a shadow, 0.05 of a canary."),
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", "-s", metavar="NAME", help="That a shadow is of.")
+    ] = None,
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="Of a shadow's run.")] = None,
+    late: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="A shadow passes over what is older; 30s unless said."),
+    ] = None,
     servers: options.Servers,
     as_json: options.AsJson = False,
 ) -> None:
@@ -76,11 +113,24 @@ def models(
       mqinfer models plants:app
       mqinfer models plants:app --set grade_rust@live=2
       mqinfer models plants:app --unset grade_rust@live
+      mqinfer models plants:app --shadow grade_rust=2 --share 0.1
+      mqinfer models plants:app --canary grade_rust=2 --share 0.05
     """
     settings = options.load_settings(**dataclasses.asdict(servers))
     options.quiet_logging(settings)
     loaded = load_app(app)
     wanted = _wanted(set_ or (), unset or ())
+    asked = Asked(shadow, no_shadow, canary, no_canary, promote, share, stage, run, late, force)
+    if asked.wanted is not None:
+        if wanted:
+            raise ConfigurationError(f"--{asked.wanted.replace('_', '-')} goes without --set")
+        facts = interrupt.run(act(loaded, settings, asked))
+        said = facts.pop("said")
+        if as_json:
+            print_json({"app": loaded.name} | facts)
+        else:
+            print(said)
+        return
     if wanted:
         changes = interrupt.run(_change(loaded, settings, wanted, force))
         if as_json:
@@ -183,6 +233,8 @@ class _Found:
         served: what Triton has of the app's models, by model; None if it does not say.
         rows: counts of the tables; None if ClickHouse does not say.
         missing: what is not known, by server, and why.
+        shadows: that go on, or work off what is left.
+        followed: aliases that are set and followed, with their canaries.
     """
 
     app: str
@@ -191,6 +243,8 @@ class _Found:
     served: dict[str, list[ModelVersion]] | None
     rows: list[Rows] | None
     missing: dict[str, str]
+    shadows: list[Told]
+    followed: list[Alias]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: a list of models, and of counts of rows."""
@@ -207,6 +261,13 @@ class _Found:
             ],
             "rows": None if self.rows is None else [dataclasses.asdict(one) for one in self.rows],
             "not_followed": [f"{one.model}@{one.alias}={one.version}" for one in self.loose],
+            "shadows": [one.as_dict() for one in self.shadows],
+            "canaries": [
+                {"model": one.model, "alias": one.alias, "back": one.back}
+                | ({} if one.canary is None else msgspec.to_builtins(one.canary))
+                for one in self.followed
+                if one.canary is not None or one.back
+            ],
             "missing": self.missing,
         }
 
@@ -257,21 +318,9 @@ async def _gather(app: App, settings: Settings) -> _Found:
         else {use.model: [one for one in served if one.model == use.model] for use in uses},
         rows=await ask("ClickHouse", rows) if app.rows else [],
         missing=missing,
+        shadows=await look(app, settings, missing) if app.models and app.rows else [],
+        followed=[alias for key, alias in (named or {}).items() if key in pairs],
     )
-
-
-async def asked_triton(settings: Settings) -> list[ModelVersion]:
-    """What Triton has in its repository.
-
-    Raises:
-        Unavailable: it does not answer, or does not say.
-    """
-    from mqinfer import wiring
-
-    async with AsyncExitStack() as stack:
-        server = wiring.triton(settings)
-        stack.push_async_callback(server.close)
-        return await server.versions()
 
 
 def _print(found: _Found) -> None:
@@ -302,6 +351,8 @@ def _print(found: _Found) -> None:
         print_table(columns, counts, right=("version", "rows", "shown"))
     elif found.rows is None:
         print("rows by model: not known")
+    print_shadows(found.shadows)
+    print_canaries(found.followed)
     for server, reason in found.missing.items():
         print(f"not known of {server}: {reason}")
 

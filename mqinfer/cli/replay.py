@@ -15,8 +15,8 @@ import typer
 from mqinfer.cli import options
 from mqinfer.cli.errors import ExitCode
 from mqinfer.cli.load import load_app
-from mqinfer.cli.models import asked_triton
 from mqinfer.cli.output import print_json
+from mqinfer.cli.served import asked_triton
 from mqinfer.cli.worker import run_loop, run_worker, yield_cpu
 from mqinfer.errors import ConfigurationError, Unavailable
 from mqinfer.times import parse_time

@@ -88,6 +88,8 @@ def _facts(run: Run) -> dict[str, Any]:
 
     facts = msgspec.structs.asdict(run)
     del facts["token"]
+    if run.open:
+        facts["end"] = None
     return facts
 
 
@@ -108,8 +110,8 @@ def list_runs(
             run.name,
             run.stage,
             f"{run.start:,}",
-            f"{run.end:,}",
-            f"{run.total:,}",
+            "goes on" if run.open else f"{run.end:,}",
+            "-" if run.open else f"{run.total:,}",
             _models(run),
             run.state,
             f"{run.created:%Y-%m-%d %H:%M:%S}",

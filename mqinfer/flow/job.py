@@ -190,6 +190,7 @@ class State(enum.Enum):
 class Interruption(enum.Enum):
     """Why a handler was cancelled, other than for a stop; the last two: its request is so."""
 
+    LATE = "a shadow passes over what has waited for too long"
     TIMEOUT = "it ran past its stage's timeout"
     NOT_OURS = "its message is another worker's by now"
     CANCELED = "canceled"

@@ -76,6 +76,18 @@ class Policy:
         del job, outputs
         return ()
 
+    def instead(self, job: Job, error: BaseException) -> Sequence[Message]:
+        """What is stored in place of a message's dead letter; none: the letter is.
+
+        It is numbered from -1 downwards, as what is beside an answer.
+
+        Args:
+            job: the message.
+            error: why it is not answered.
+        """
+        del job, error
+        return ()
+
     def heard(self, job: Job) -> float:
         """When the server last heard that a message is being worked on, in monotonic seconds."""
         return job.pulsed

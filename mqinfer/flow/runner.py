@@ -24,6 +24,7 @@ from mqinfer.flow.claims import Claims
 from mqinfer.flow.handlers import Handlers
 from mqinfer.flow.handling import Handling
 from mqinfer.flow.intake import Intake, Source
+from mqinfer.flow.intime import too_late
 from mqinfer.flow.job import HANDLING, SETTLED, STORING, Interruption, Job
 from mqinfer.flow.mailbox import Mailbox, Weighing
 from mqinfer.flow.overdue import interrupt, overdue
@@ -360,6 +361,8 @@ class Runner:
             self._settler.hand_back(job)  # without a word, unless it is ours again by now
         elif job.interrupted in (Interruption.CANCELED, Interruption.EXPIRED):
             self._settler.unwanted(job, job.interrupted)
+        elif job.interrupted is Interruption.LATE:
+            self._settler.failed(job, too_late())
         elif job.interrupted is Interruption.TIMEOUT:
             text = (
                 f"stage {self.name} took longer than its timeout of {self._limits.timeout} s; "

@@ -86,7 +86,9 @@ class Settler:
         self._recorder = recorder = emitter.recorder
         self._recording = Recording(recorder, broker) if recorder is not None else None
         self._ledger = ledger
-        self._burying = Burying(stage, dead_subject, broker=broker, metrics=metrics, run=run)
+        self._burying = Burying(
+            *(stage, dead_subject, broker, emitter), metrics=metrics, run=run, policy=policy
+        )
         self._metrics = metrics
         self._released = released
         self._again = again
@@ -347,8 +349,7 @@ class Settler:
                 ended()
 
         def ended() -> None:
-            self._broker.term(job.delivery, f"dead letter: {kind_of(error)}")
-            self._burying.stored(job, error)
+            self._burying.ended(job, error)
             self._end(job)
 
         self._burying.store(job, error, stored)

@@ -4,6 +4,9 @@ An alias is one value in the bucket `<app>-models`, under `<model>.<alias>`. Who
 it on the condition of the revision that was read, so that what a command says it replaced is what
 it replaced. A worker only reads them, again and again: one that is away from NATS goes on with what
 it read last.
+
+A canary, another version that has a share of what asks by an alias, is a part of the alias's own
+value: so whoever moves the alias ends it in the same write.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -26,6 +29,24 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.inference")
 
 
+# What the key of a model's shadow ends in, beside its aliases; no alias can be called so.
+SHADOW: Final = "=shadow"
+
+
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that has a share of what asks by an alias.
+
+    Attributes:
+        version: of the model.
+        share: of all, by their first inputs.
+        began: when it was let in.
+    """
+
+    version: str
+    share: float
+    began: datetime.datetime
+
+
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
     """What an alias stands for.
 
@@ -34,12 +55,16 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
         alias: its name.
         version: that it names.
         set: when it was set.
+        canary: that has a share, or None.
+        back: why the last canary went back by itself, or "".
     """
 
     model: str
     alias: str
     version: str
     set: datetime.datetime
+    canary: Canary | None = None
+    back: str = ""
 
 
 def bucket(app: App) -> str:
@@ -100,8 +125,18 @@ class Aliases:
             ConfigurationError: a value is no alias.
             Unavailable: NATS does not answer.
         """
-        found = [await _read(self._store, key) for key in await self._store.names()]
+        names = [key for key in await self._store.names() if not key.endswith(f".{SHADOW}")]
+        found = [await _read(self._store, key) for key in names]
         return {(one.model, one.alias): one for one, _ in found if one is not None}
+
+    async def find(self, model: str, alias: str) -> Alias | None:
+        """One alias, or None where it is not set.
+
+        Raises:
+            ConfigurationError: the value is no alias.
+            Unavailable: NATS does not answer.
+        """
+        return (await _read(self._store, _key(model, alias)))[0]
 
     async def set(self, model: str, alias: str, version: str) -> Alias | None:
         """Set an alias; gives what it was before. Writes nothing if it is so already.
@@ -141,6 +176,29 @@ class Aliases:
         if before is None:
             self.require(model, alias)
         return _if_alias(before)
+
+    async def alter(self, model: str, alias: str, function: Callable[[Alias], Alias]) -> Alias:
+        """Change an alias that is set; gives what it is then. Where nothing changes, none is made.
+
+        Raises:
+            ConfigurationError: it is not set, or `function` refuses.
+            ConflictError: others keep changing it.
+            Unavailable: NATS does not answer.
+        """
+
+        def altered(value: bytes | None) -> bytes:
+            before = _if_alias(value)
+            if value is None or before is None:
+                raise ConfigurationError(
+                    f"{model}@{alias} is not set: mqinfer models APP --set {model}@{alias}=VERSION"
+                )
+            after = function(before)
+            return value if after == before else msgspec.json.encode(after)
+
+        key = _key(model, alias)
+        _, after = await change(self._store, key, altered, what=f"{model}@{alias}")
+        assert after is not None
+        return msgspec.json.decode(after, type=Alias)
 
     def require(self, model: str, alias: str) -> None:
         """Refuse an alias that no handle of the app follows.
@@ -195,6 +253,10 @@ class FollowedAliases:
     Args:
         reader: where they are read.
         wanted: model and alias of each.
+
+    Attributes:
+        known: whether they were read.
+        canaries: by model and alias; always the same dictionary.
     """
 
     def __init__(self, reader: Bucket, wanted: Iterable[tuple[str, str]]):
@@ -204,6 +266,7 @@ class FollowedAliases:
         self._reading = asyncio.Lock()
         self._trouble: str | None = None
         self.known = False
+        self.canaries: dict[tuple[str, str | None], Canary] = {}
 
     def version(self, model: str, alias: str) -> str | None:
         """The version that an alias names, or None if it is not set."""
@@ -236,10 +299,16 @@ class FollowedAliases:
             self._trouble = None
 
     async def _read(self) -> None:
-        found = {}
+        found: dict[tuple[str, str], str] = {}
+        canaries: dict[tuple[str, str | None], Canary] = {}
         for model, alias in self._wanted:
             named, _ = await _read(self._reader, _key(model, alias))
             if named is not None:
                 found[model, alias] = named.version
+                if named.canary is not None:
+                    canaries[model, alias] = named.canary
         self._versions = found
+        for gone in self.canaries.keys() - canaries.keys():
+            del self.canaries[gone]
+        self.canaries.update(canaries)
         self.known = True

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from mqinfer.choice import chosen, root_of
 from mqinfer.completion import roots
 from mqinfer.context import current
 from mqinfer.inference.aliases import FollowedAliases
@@ -27,12 +28,15 @@ from mqinfer.model import FREELY, Model, Target, Together
 from mqinfer.ports import InferenceServer
 
 if TYPE_CHECKING:
+    from mqinfer.inference.aliases import Canary
     from mqinfer.model import Answer, Array
 
 __all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "QueueStatistics"]
 
 T = TypeVar("T")
 
+# Behind the name of an alias: what its canary's queue follows; no alias can be called so.
+CANARY = "=canary"
 # Seconds for a call outside of a handler: long enough for the slowest model behind others.
 CALL_TIMEOUT = 600.0
 
@@ -98,9 +102,13 @@ class Inference:
         # By what calls say, which a pin may overrule; once it is known what their alias names.
         self._ready: dict[Target, ModelQueue] = {}
         self._aliases = aliases
+        self._canaries: Mapping[tuple[str, str | None], Canary] = (
+            {} if aliases is None else aliases.canaries
+        )
         self._refresh = refresh
         self._bounds = (request_bytes, max_calls, max_bytes)
         self._make_limit = limit
+        self._clock = clock
         self._observer = observer
         self._pins: dict[str, str] = {}
         self._share = 1.0
@@ -120,6 +128,21 @@ class Inference:
             part: more than 0, at most 1; for models that are not in use yet.
         """
         self._share = part
+
+    def beside(self) -> Inference:
+        """Another one on the same server, with queues, pins and a share of its own."""
+        request_bytes, max_calls, max_bytes = self._bounds
+        return Inference(
+            self._link.server,
+            timeout=self._timeout,
+            clock=self._clock,
+            refresh=self._refresh,
+            request_bytes=request_bytes,
+            max_calls=max_calls,
+            max_bytes=max_bytes,
+            aliases=self._aliases,
+            limit=self._make_limit,
+        )
 
     async def __call__(
         self,
@@ -161,7 +184,8 @@ class Inference:
             ModelTimeout: it took too long, outside of a handler.
             NotConnected: this object was closed.
         """
-        queue = self._ready.get(model.target) or await self._followed(model.target)
+        target = self._chosen(model.target) if self._canaries else model.target
+        queue = self._ready.get(target) or await self._followed(target)
         bulk = model.priority == "bulk"
         context = current.get()
         if context is not None:
@@ -188,7 +212,8 @@ class Inference:
             NotConnected: this object was closed.
             Unavailable: the answer broke off after its first part: ask again, from the beginning.
         """
-        queue = self._ready.get(model.target) or await self._followed(model.target)
+        target = self._chosen(model.target) if self._canaries else model.target
+        queue = self._ready.get(target) or await self._followed(target)
         bulk, caller = model.priority == "bulk", model.caller
         context = current.get()
         if context is not None:
@@ -204,6 +229,17 @@ class Inference:
                 if part is None:
                     return
                 yield part
+
+    def canary_away(self, model: str, alias: str, seconds: float) -> str | None:
+        """Why a canary has not answered for so long, while its server does; None where it has."""
+        if self._link.availability.reason is not None:
+            return None
+        for target, queue in self._queues.items():
+            if (target.name, target.alias) == (model, f"{alias}{CANARY}"):
+                found = queue.followed.availability
+                if found.reason is not None and self._clock() - found.since >= seconds:
+                    return found.reason
+        return None
 
     def blocked(self, models: Iterable[Model]) -> str | None:
         """Why a stage that uses these models should not pull now, or None.
@@ -331,7 +367,27 @@ class Inference:
     def _resolved(self, target: Target) -> str | None:
         if target.alias is None or self._aliases is None:
             return target.version
-        return self._aliases.version(target.name, target.alias) or target.version
+        alias, of_canary, _ = target.alias.partition(CANARY)
+        # Calls that wait for a canary that is none any more go on with what the alias names.
+        canary = self._canaries.get((target.name, alias)) if of_canary else None
+        if canary is not None:
+            return canary.version
+        return self._aliases.version(target.name, alias) or target.version
+
+    def _chosen(self, target: Target) -> Target:
+        """The target of a call while there are canaries: theirs, where its message is of the share.
+
+        A canary that is known to be down takes nothing: what it would have had does not wait.
+        """
+        canary = self._canaries.get((target.name, target.alias))
+        context = current.get()
+        if canary is None or context is None or context.run is not None or self._pins:
+            return target
+        if not chosen(root_of(context.headers, context.id), canary.share):
+            return target
+        other = target._replace(alias=f"{target.alias}{CANARY}")
+        queue = self._ready.get(other)
+        return target if queue is not None and queue.followed.availability.reason else other
 
     async def _keep_fresh(self) -> None:
         while True:

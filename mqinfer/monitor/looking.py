@@ -322,6 +322,32 @@ class Monitor:
             raise few
         return made
 
+    def threshold(self, series: int) -> float:
+        """Of the evidence that is an alarm, where the budget is for so many series."""
+        return self._budget.threshold(max(1, series))
+
+    async def references_of(
+        self, model: str, version: str, otherwise: str
+    ) -> dict[Series, Accepted]:
+        """What the answers of a version are held against: its reference, or that of another one.
+
+        Args:
+            model: its name.
+            version: whose answers they are.
+            otherwise: whose reference serves a series of which it has none.
+
+        Returns:
+            References by the series of `version`; none of a series of which neither has one.
+        """
+        found: dict[Series, Accepted] = {}
+        for series, accepted in (await self._kept.references()).items():
+            if series.model != model or series.version not in (version, otherwise):
+                continue
+            own = Series(series.table, series.column, model, version)
+            if series.version == version or own not in found:
+                found[own] = accepted
+        return found
+
     async def adopt(
         self, run: str, now: float, of: tuple[str, str] | None = None
     ) -> list[Accepted]:

@@ -120,7 +120,8 @@ def permissions(
         if task.ordered:  # --drain: whether all is copied into the partitions
             publish[f"$JS.API.STREAM.INFO.{plan.stream_of(app, task)}"] = None
             publish[f"$JS.API.STREAM.MSG.GET.{app.name}"] = None
-    if aliases.followed(app) and any(task.stage is not None for task in tasks):
+    follows = aliases.followed(app) and any(task.stage is not None for task in tasks)
+    if follows or (app.models and app.rows):  # which shadows there are
         publish[f"$JS.API.STREAM.MSG.GET.KV_{aliases.bucket(app)}"] = None
     publish.update(dict.fromkeys(_of_joins(app, tasks)))
     if app.endpoints:

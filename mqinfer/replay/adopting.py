@@ -23,7 +23,8 @@ log = structlog.get_logger("mqinfer.monitor")
 async def adopt_moved(app: App, store: Runs, db: Database | None, model: str, version: str) -> None:
     """Make what the newest run of a version said the reference of its series that have none.
 
-    For whoever moves an alias: it is no error if there is no such run, or if it fails.
+    A shadow counts while it goes on, too. For whoever moves an alias, or lets a canary in: it is no
+    error if there is no such run, or if it fails.
 
     Args:
         app: the app.
@@ -35,7 +36,8 @@ async def adopt_moved(app: App, store: Runs, db: Database | None, model: str, ve
     if db is None or not watched(app)[0]:
         return
     try:
-        runs = [run for run in await store.all() if run.state in (State.DONE, State.PROMOTED)]
+        ended = (State.DONE, State.PROMOTED)
+        runs = [run for run in await store.all() if run.state in ended or run.open]
     except MqinferError as error:
         log.warning("no run was adopted as reference", model=model, reason=str(error))
         return

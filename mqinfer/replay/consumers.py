@@ -92,7 +92,7 @@ def _consumer(app: App, run: Run, task: plan.Task) -> RunConsumer:
     if task.packs:
         filters = (pack_subject(app, task.reads, run.name),)
         packs = replace(spec, name=pack_consumer(spec.name), filters=filters)
-    return RunConsumer(task, spec, run.end if ranged else None, packs)
+    return RunConsumer(task, spec, run.end if ranged and not run.open else None, packs)
 
 
 def settled(consumer: RunConsumer, state: ConsumerState | None) -> bool:
@@ -118,6 +118,8 @@ async def progress(app: App, run: Run, broker: Any, store: Runs) -> int:
             return max(0, run.total - state.lag)
         back = await store.store.waiting_after(app.name, spec.filters, 0)
         return max(0, run.total - back)
+    if run.open:
+        return max(0, state.acknowledged_floor + 1 - run.start) if state is not None else 0
     if state is None:
         return run.total if run.state in (State.DONE, State.PROMOTED) else 0
     if settled(first, state):

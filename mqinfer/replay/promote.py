@@ -62,8 +62,8 @@ def stages_of(run: Run) -> tuple[str, ...]:
 def inputs_sql(app: App, run: str) -> str:
     """SQL for the identities of the messages that a run has answered."""
     return (
-        f"SELECT input FROM {COVERED} FINAL "
-        f"WHERE app = {text_literal(app.name)} AND run = {text_literal(run)}"
+        f"SELECT input FROM {COVERED} FINAL WHERE app = {text_literal(app.name)} "
+        f"AND run = {text_literal(run)} AND skipped = ''"
     )
 
 
@@ -86,7 +86,7 @@ def owner_sql(app: App, lineage: str, promoted: Sequence[Run]) -> str:
         f"FROM ({lineage}) AS l INNER JOIN ("
         f"SELECT input AS mq_input, run AS mq_run, indexOf({names}, run) AS mq_rank "
         f"FROM {COVERED} FINAL "
-        f"WHERE app = {text_literal(app.name)} AND has({names}, run)"
+        f"WHERE app = {text_literal(app.name)} AND has({names}, run) AND skipped = ''"
         ") AS c ON l.mq_ancestor = c.mq_input "
         f"WHERE has(arrayElement({takes}, c.mq_rank), l.mq_stage) GROUP BY l.mq_id"
     )
@@ -197,6 +197,7 @@ class Promotions:
         if run.applied:
             return run
         promoted = promoted_of(await self._runs.all())
+        await ensure_table(self.db, coverage.RunInput)
         for row in coverage.row_types(self._app, run).values():
             schema = await ensure_table(self.db, row, self._app.name)
             columns = await self.db.query(

@@ -7,6 +7,10 @@ A run is made once, with its range fixed; after that only its state changes:
                           done ── promote ──> promoted ── undo ──> done
     running, stopped, done ── discard ──> discarding ── erase ──> discarded
 
+A shadow is a run whose range has no end yet: it answers, beside the live stage and with another
+version of a model, a share of what is published. Its end is fixed when somebody ends it; from then
+on it is a run as any other.
+
 `reopen`: dead letters of a run that was done are sent back to it. Every change is made under the
 condition that nobody else was quicker (see `Runs.change`), so no two can be taken at once.
 """
@@ -16,11 +20,14 @@ from __future__ import annotations
 import datetime
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from mqinfer.errors import ConfigurationError
+
+OPEN: Final = -1  # the end of the range of a shadow that goes on
+LATE: Final = 30.0
 
 
 class State(enum.StrEnum):
@@ -87,6 +94,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         token: random, so that no two definitions are the same.
         packs: whether its rows may go packed; one that an earlier version made may have workers
             of that version, which would end it while packs wait.
+        beside: the share of live messages that a shadow answers beside them; None is a replay.
+        late: seconds after which a shadow passes a message over.
     """
 
     name: str
@@ -109,6 +118,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     token: str = ""
     packs: bool = False
+    beside: float | None = None
+    late: float = LATE
+
+    @property
+    def open(self) -> bool:
+        """Whether it goes on with what is published, until somebody ends it."""
+        return self.end == OPEN
 
 
 def may(run: Run, transition: Transition) -> bool:

@@ -25,7 +25,19 @@ from mqinfer.errors import ConfigurationError, ConflictError
 from mqinfer.joinwiring import below
 from mqinfer.message import key_token
 from mqinfer.replay.ranges import Bounds, Wanted, fixed
-from mqinfer.replay.run import FINISH, REOPEN, RESUME, STOP, Run, State, Transition, may, moved
+from mqinfer.replay.run import (
+    FINISH,
+    LATE,
+    OPEN,
+    REOPEN,
+    RESUME,
+    STOP,
+    Run,
+    State,
+    Transition,
+    may,
+    moved,
+)
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -127,8 +139,10 @@ class Runs:
         rate: float | None = None,
         share: float = 1.0,
         downstream: bool = False,
+        beside: float | None = None,
+        late: float = LATE,
     ) -> Run:
-        """Fix a range and keep it under a name.
+        """Fix a range and keep it under a name; of a shadow (`beside`) only where it begins.
 
         Raises:
             ConfigurationError: the stage, a model, the key or the range cannot be.
@@ -150,13 +164,19 @@ class Runs:
             created=created,
             token=uuid.uuid4().hex,
             packs=True,
+            beside=beside,
+            late=late,
         )
         check(self.app, draft)
         bounds = await self.store.bounds(self.app.name)
         if bounds is None:
             raise ConfigurationError(f"there is no stream {self.app.name}: nothing was published")
-        start, end, notes = await fixed(wanted, bounds, self.app.name, self.store)
-        total = await self.store.count(self.app.name, filters(self.app, draft), start, end)
+        notes: tuple[str, ...] = ()
+        if beside is not None:
+            start, end, total = bounds.last + 1, OPEN, 0
+        else:
+            start, end, notes = await fixed(wanted, bounds, self.app.name, self.store)
+            total = await self.store.count(self.app.name, filters(self.app, draft), start, end)
         stages = tuple(task.name for task in taken(self.app, draft))
         run = msgspec.structs.replace(
             draft, start=start, end=end, total=total, notes=notes, stages=stages
@@ -223,6 +243,25 @@ class Runs:
                 if may(run, FINISH) and run.retries == seen.retries
                 else run
             ),
+        )
+
+    async def end(self, name: str) -> Run:
+        """Fix the end of a shadow: what is stored by now is its range; done when that is settled.
+
+        One that has an end keeps it.
+
+        Raises:
+            ConfigurationError: there is no such run.
+        """
+        run = await self.get(name)
+        bounds = await self.store.bounds(self.app.name)
+        if not run.open or bounds is None:
+            return run
+        last = max(bounds.last, run.start - 1)
+        total = await self.store.count(self.app.name, filters(self.app, run), run.start, last)
+        return await self.change(
+            name,
+            lambda now: msgspec.structs.replace(now, end=last, total=total) if now.open else now,
         )
 
     async def reopen(self, name: str) -> Run:
@@ -302,6 +341,14 @@ def check(app: App, run: Run) -> None:
         raise ConfigurationError(f"a rate is more than 0 messages a second, not {run.rate:g}")
     if not 0 < run.share <= 1:
         raise ConfigurationError(f"a share is more than 0 and at most 1, not {run.share:g}")
+    if run.beside is not None:
+        if not 0 < run.beside <= 1:
+            raise ConfigurationError(f"a share is more than 0 and at most 1, not {run.beside:g}")
+        if not set(app.rows.values()) & set(app.stages[run.stage].writes):
+            raise ConfigurationError(
+                f"stage {run.stage} writes no rows, which is what a shadow is compared by: replay "
+                "it with --downstream"
+            )
     tasks = taken(app, run)
     ours = {task.name for task in tasks}
     for task in tasks[1:]:

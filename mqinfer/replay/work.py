@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from mqinfer.choice import chosen, root_of_delivery
 from mqinfer.errors import ConfigurationError, Unavailable
+from mqinfer.flow.intime import TooLate
 from mqinfer.flow.policy import Policy
 from mqinfer.replay.consumers import consumers, settled
 from mqinfer.replay.coverage import RunInput, row_types
@@ -23,7 +25,7 @@ from mqinfer.replay.rate import RatedSlots
 from mqinfer.replay.run import State
 from mqinfer.replay.runs import retry_subject
 from mqinfer.state.states import ensure_states
-from mqinfer.worker.work import Binding, Running
+from mqinfer.worker.work import Aside, Binding, Running
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.replay")
 
 LOOK = 0.25  # seconds between looks at the run's state and its consumers
+_LOOK_BESIDE = 1.0  # the same of a shadow, which goes on for days
+_REASON = 200  # characters of why a message was passed over
 
 
 class Replayed(Policy):
@@ -62,17 +66,51 @@ class Replayed(Policy):
 
     def after_answer(self, job: Job, outputs: int) -> Sequence[Message]:
         """The coverage: whatever the outputs of two attempts, it is one."""
-        if not self._covers:
-            return ()
-        covered = RunInput(
+        return (self.record(job, outputs),) if self._covers else ()
+
+    def record(self, job: Job, outputs: int, skipped: str = "") -> RunInput:
+        """What is written down of a message."""
+        return RunInput(
             app=self._app,
             run=self._run.name,
             stage=self._run.stage,
             input=job.id,
             sequence=job.delivery.sequence,
             outputs=outputs,
+            skipped=skipped,
         )
-        return (covered,)
+
+
+class Beside(Replayed):
+    """The stage of a shadow takes its share of what comes, and says what it passes over.
+
+    Args:
+        app: name of the app.
+        run: the shadow.
+        end: the last sequence; infinity while it goes on.
+        foreign_ids: whether headers say who a message is.
+    """
+
+    def __init__(self, app: str, run: Run, end: float, *, foreign_ids: bool):
+        super().__init__(app, run, end, covers=True)
+        self._foreign_ids = foreign_ids
+
+    def admits(self, delivery: Delivery) -> bool:
+        """Whether it lies in the range, and in the share."""
+        share = self._run.beside
+        if share is None or not super().admits(delivery):
+            return False
+        root = root_of_delivery(
+            delivery.headers, delivery.stream, delivery.sequence, foreign_ids=self._foreign_ids
+        )
+        return chosen(root, share)
+
+    def instead(self, job: Job, error: BaseException) -> Sequence[Message]:
+        """The record that it was passed over, under the id that the answer's record would have."""
+        # A name and a line: enough to tell kinds apart, and small where every message fails.
+        text = str(error).partition("\n")[0][:_REASON]
+        told = text if isinstance(error, TooLate) else f"{type(error).__name__}: {text}"
+        return (self.record(job, 0, told),)
 
 
 class RunWork:
@@ -84,12 +122,23 @@ class RunWork:
             in the run's share of the slots.
         run: its definition.
         store: the runs of the app.
+        only: which of its tasks are worked on here; None is all of them.
+        busy: of a shadow, whether something live is being worked on in this process.
 
     Raises:
         ConfigurationError: the run names models, and there is no inference.
     """
 
-    def __init__(self, app: App, services: Services, run: Run, store: Runs):
+    def __init__(
+        self,
+        app: App,
+        services: Services,
+        run: Run,
+        store: Runs,
+        *,
+        only: Callable[[Task], bool] | None = None,
+        busy: Callable[[], bool] = lambda: False,
+    ):
         self.app = app
         self.run = run
         self.run_name = run.name
@@ -98,8 +147,15 @@ class RunWork:
         self._broker = services.broker
         self._runs = store
         self._consumers = {consumer.task.name: consumer for consumer in consumers(app, run)}
-        self.tasks = [consumer.task for consumer in self._consumers.values()]
-        self._stages = frozenset(task.name for task in self.tasks if task.stage is not None)
+        self.tasks = [
+            consumer.task
+            for consumer in self._consumers.values()
+            if only is None or only(consumer.task)
+        ]
+        self._busy = busy
+        self._stages = frozenset(
+            name for name, one in self._consumers.items() if one.task.stage is not None
+        )
         if services.inference is not None:
             services.inference.pin(run.models)
             services.inference.share(run.share)
@@ -140,6 +196,7 @@ class RunWork:
                 among=self._stages,
                 subjects=subjects,
             )
+        aside = None if run.beside is None else Aside(run.late, self._busy)
         covers = bool(row_types(app, run))
         rate, limits = run.rate, task.limits
 
@@ -160,16 +217,12 @@ class RunWork:
             self._broker,
             (*task.writes, RunInput) if covers else task.writes,
             run.name,
-            policy=Replayed(
-                app.name,
-                run,
-                math.inf if consumer.end is None else consumer.end,
-                covers=covers,
-            ),
+            policy=_policy(app, run, task, math.inf if consumer.end is None else consumer.end),
             slots=rated if rate else None,
             pack=run.packs,
             among=self._stages,
             subjects=subjects,
+            aside=aside,
         )
 
     # --- the end --------------------------------------------------------------------------------
@@ -181,11 +234,16 @@ class RunWork:
             try:
                 run = await self._runs.get(self.run.name)
                 # Once dead letters came back, the replayed stage reads another consumer.
-                other = bool(run.retries) != bool(self.run.retries)
+                other = bool(run.retries) != bool(self.run.retries) or run.end != self.run.end
                 if run.state is not State.RUNNING or other:
                     log.info("the run is over", run=run.name, state=run.state)
                     worker.stop()
                     return
+                if run.open:
+                    await self._all_settled()  # for whoever asks how much waits
+                    quiet = 0
+                    await asyncio.sleep(_LOOK_BESIDE)
+                    continue
                 # Twice, since stages may write to one another in a circle.
                 quiet = quiet + 1 if worker.complete and await self._all_settled() else 0
                 if quiet >= 2:
@@ -209,3 +267,10 @@ class RunWork:
                 done = done and settled(consumer, state)
             self.waiting[name] = waiting
         return done
+
+
+def _policy(app: App, run: Run, task: Task, end: float) -> Replayed:
+    """Of the replayed stage."""
+    if run.beside is not None:
+        return Beside(app.name, run, end, foreign_ids=task.reads.__mqinfer__.foreign_ids)
+    return Replayed(app.name, run, end, covers=bool(row_types(app, run)))

@@ -18,7 +18,8 @@ from mqinfer.completion.waited import asked_of, endpoints_of, joins_of, recorder
 from mqinfer.flow.beat import Beat
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.handling import Handling, InBatches, OneByOne, concurrency_of
-from mqinfer.flow.intake import Gate, Source
+from mqinfer.flow.intake import Source
+from mqinfer.flow.intime import InTime
 from mqinfer.flow.job import DeliveryContext, Job, TimedContext
 from mqinfer.flow.lane import Lane
 from mqinfer.flow.lanes import InLane, InTurns, Places, Turn
@@ -45,6 +46,7 @@ from mqinfer.state.states import States
 from mqinfer.tables.intotable import IntoTable, dead_letter_row
 from mqinfer.tables.packsintotable import PacksIntoTable
 from mqinfer.timers.setter import Setter
+from mqinfer.worker.gates import gates
 
 if TYPE_CHECKING:
     from mqinfer.completion.recorder import Recorder
@@ -195,6 +197,15 @@ class Assembly:
         handling = self._with_states(task, handling, settler, codec, binding)
         if bulk:
             handling = InTurns(handling, self.turn)
+        if binding.aside is not None:
+            handling = InTime(
+                handling,
+                settler,
+                late=binding.aside.late,
+                busy=binding.aside.busy,
+                turn=self.turn,
+                alone=_alone(task),
+            )
         if places is not None:
             handling = InLane(handling, places, bulk=bulk)
         handling = self._for_requests(task, handling, settler, binding)
@@ -210,7 +221,7 @@ class Assembly:
                 or binding.consumer,
                 binding.feed,
                 recreate=lambda: self.work.recreate(task),
-                gates=self._gates(task, handling, emitter),
+                gates=gates(self.work, self.services, task, binding, handling, emitter),
                 told=not (packs or bulk),
                 heard=self.turn.live if live else None,
             ),
@@ -351,9 +362,7 @@ class Assembly:
             return handling
         if task.name not in asked_of(app, binding.among):
             return handling
-        signature = task.stage.signature
-        alone = not signature.batch and signature.kind in ("coroutine", "async_generator")
-        return Passing(handling, settler, self.canceled, alone=alone)
+        return Passing(handling, settler, self.canceled, alone=_alone(task))
 
     def _with_states(
         self, task: plan.Task, handling: Handling, settler: Settler, codec: Codec, binding: Binding
@@ -415,33 +424,12 @@ class Assembly:
         decode, kind = codec.decode, task.reads
         return lambda delivery: decode(kind, delivery.data, delivery.headers.get(CONTENT_TYPE))
 
-    def _gates(self, task: plan.Task, handling: Handling, emitter: Emitter) -> list[Gate]:
-        """What may keep a task from pulling."""
-        broker, inference = self.services.broker, self.services.inference
-        gates: list[Gate] = [lambda: broker.blocked]
-        if isinstance(handling, IntoTable):
-            gates.append(lambda: handling.blocked)
-        if task.stage is not None and task.stage.models and inference is not None:
-            models = task.stage.models
-            gates.append(lambda: inference.blocked(models))
-        limit = task.limits.max_downstream
-        readers = plan.ahead(self.work.app, task)
-        if limit is not None and readers:
 
-            def behind() -> str | None:
-                for reader in readers:
-                    waiting = self.work.waiting.get(reader.name, 0)
-                    what = "messages wait"
-                    if packs := self.work.packs.get(reader.name, 0):
-                        # The server counts packs. Most that wait are as those that are written now.
-                        waiting += round(packs * (emitter.rows_a_pack(reader.reads) - 1))
-                        what = "rows or so wait"
-                    if waiting > limit:
-                        return f"{waiting:,} {what} for {reader.name} (max_downstream={limit:,})"
-                return None
-
-            gates.append(behind)
-        return gates
+def _alone(task: plan.Task) -> bool:
+    """Whether the handler of a stage is a coroutine for one message, which can be cancelled."""
+    assert task.stage is not None
+    signature = task.stage.signature
+    return not signature.batch and signature.kind in ("coroutine", "async_generator")
 
 
 def _places(task: plan.Task) -> Places | None:

@@ -16,6 +16,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """How a stage stands back that only a shadow works on.
+
+    Attributes:
+        late: seconds after which it passes a message over.
+        busy: whether something live is being worked on in this process, which goes first.
+    """
+
+    late: float
+    busy: Callable[[], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """How one task is bound to its consumer.
 
@@ -35,6 +48,7 @@ class Binding:
         bulk: the consumer of what comes of jobs, of a stage; None where there is none.
         among: names of the stages that the run takes; None is all of the app.
         subjects: that its messages may have, without a key; none is that of their type.
+        aside: of the stage of a shadow; None is all else.
     """
 
     stream: str
@@ -50,6 +64,7 @@ class Binding:
     bulk: str | None = None
     among: frozenset[str] | None = None
     subjects: tuple[str, ...] = ()
+    aside: Aside | None = None
 
 
 class Running(Protocol):

@@ -56,10 +56,19 @@ class Worker:
         services: connections.
         work: live messages, or a replay run.
         grace: seconds that handlers may take to finish when it stops.
+        around: the worker in whose process this one works on a shadow; what its lifespans yielded
+            serves here, too, and it keeps the tables up.
+
+    Attributes:
+        states: of the stages that run here, what their lifespans yielded.
     """
 
-    def __init__(self, services: Services, work: Work, *, grace: float = 25.0):
+    def __init__(
+        self, services: Services, work: Work, *, grace: float = 25.0, around: Worker | None = None
+    ):
         self.app = work.app
+        self.states: dict[str, object] = {}
+        self._around = around
         self.work = work
         self.runners: list[Runner] = []
         self._services = services
@@ -145,7 +154,7 @@ class Worker:
             stack.enter_context(self.watchdog.watching())
             async with unless(self._stop):
                 await self._services.patience.answer(self._ensure_streams)
-                if self.app.lifespan:
+                if self.app.lifespan and self._around is None:
                     await stack.enter_async_context(self.app.lifespan())
             if self._stop.is_set():
                 log.info("stopped", app=self.app.name)
@@ -239,7 +248,7 @@ class Worker:
         store = self._services.store
         if store is not None and any(task.endpoint is not None for task in self.work.tasks):
             helpers.append(group.create_task(sweep(store), name="large answers"))
-        database = self._services.database
+        database = self._services.database if self._around is None else None
         if database is not None and any(task.row is not None for task in self.work.tasks):
             helpers.append(group.create_task(keep_up(database, self._tables), name="upkeep"))
             rows = {task.row for task in self.work.tasks}
@@ -302,10 +311,13 @@ class Worker:
                     self._beginning[task.name] = lambda: table.blocked
                     await sink.prepare()
                     self._sinks.append(sink)
-                if task.stage and task.stage.lifespan:
+                if task.stage and self._around is not None:
+                    state = self._around.states[task.name]
+                elif task.stage and task.stage.lifespan:
                     state = await stack.enter_async_context(task.stage.lifespan())
             if self._stop.is_set():
                 return
+            self.states[task.name] = state
             runners = self._assembly.runners(task, sink, state)
             self.runners += runners
             del self._beginning[task.name]

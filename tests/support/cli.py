@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -125,14 +125,24 @@ class Shell:
         assert code == 0, err
         return json.loads(out)
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        """Run a command in a process of its own; it logs JSON lines to stderr."""
+    def start(
+        self, *arguments: str, log: str | None = None, **environ: str
+    ) -> subprocess.Popen[str]:
+        """Run a command in a process of its own; it logs JSON lines to stderr, or to a file."""
+        with ExitStack() as stack:
+            path = None if log is None else self.folder / log
+            stderr = subprocess.PIPE if path is None else stack.enter_context(path.open("w"))
+            return self._start(arguments, stderr, environ)
+
+    def _start(
+        self, arguments: Sequence[str], stderr: Any, environ: dict[str, str]
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             command(*arguments),
             cwd=self.folder,
             env={**os.environ, **_SAME_CODE, "MQINFER_LOG_FORMAT": "json", **environ},
             stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
         self.running.append(process)

@@ -1,0 +1,245 @@
+"""Shadows and canaries from the command line, on real servers, through kills of the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqinfer import Settings, wiring
+from mqinfer.choice import chosen
+from mqinfer.errors import TableError
+from mqinfer.stack.triton import TritonServer as Triton
+from tests.support.cli import Shell, until
+from tests.support.models import save_table
+
+SHARE = 0.5
+
+APP = """
+from __future__ import annotations
+from typing import Annotated
+import numpy as np
+from mqinfer import App, Label, Message, Row
+
+app = App("{name}")
+model = app.model("both", alias="live", version=1)
+
+class Ask(Message, subject="ask"):
+    index: int
+
+class Told(Row, table="told_{name}", order_by=("index",)):
+    index: int
+    value: float
+    label: Annotated[str, Label()]
+
+@app.stage(ack_wait="5s")
+async def ask(question: Ask) -> Told:
+    found = await model(index=np.array([question.index % 40], np.int64))
+    value = float(found["value"][0])
+    return Told(question.index, value, "odd" if question.index % 2 else "even")
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("repository") / "models"
+    root.mkdir()
+    for version, factor in (("1", 1.0), ("2", 10.0)):
+        save_table(root, version, factor, "both")
+    return root
+
+
+@pytest.fixture
+def shell(served: Shell, triton: Triton, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("MQINFER_TRITON_URL", triton.url)
+    served.write(APP, module=served.name)
+    return served
+
+
+def publish(shell: Shell, first: int, last: int) -> None:
+    lines = (json.dumps({"index": n}) + "\n" for n in range(first, last))
+    Path("asks.jsonl").write_text("".join(lines))
+    code, _, err = shell.run("publish", shell.app, "ask", "asks.jsonl")
+    assert code == 0, err
+
+
+def query(sql: str) -> list[dict[str, Any]]:
+    """What ClickHouse says; nothing while there is no such table."""
+
+    async def ask() -> list[dict[str, Any]]:
+        db = wiring.clickhouse(Settings.load())
+        try:
+            return [dict(row) for row in await db.query(sql)]
+        except TableError:
+            return []
+        finally:
+            await db.close()
+
+    return asyncio.run(ask())
+
+
+def rows(shell: Shell, run: str = "") -> dict[int, tuple[str, str]]:
+    """Index -> the message's id and the version that answered; each index once."""
+    found = query(
+        f"SELECT index, _ancestors[1] AS root, _models['both'] AS version, value "
+        f"FROM told_{shell.name}__storage FINAL WHERE _run = '{run}'"
+    )
+    for row in found:
+        assert row["value"] == row["index"] % 40 * {"1": 1.0, "2": 10.0}[row["version"]]
+    assert len({row["index"] for row in found}) == len(found)
+    return {row["index"]: (row["root"], row["version"]) for row in found}
+
+
+def records(shell: Shell, run: str) -> dict[str, str]:
+    found = query(
+        "SELECT input, skipped FROM mqinfer_run_inputs__storage FINAL "
+        f"WHERE app = '{shell.name}' AND run = '{run}'"
+    )
+    assert len({row["input"] for row in found}) == len(found)
+    return {row["input"]: row["skipped"] for row in found}
+
+
+def worker(shell: Shell) -> subprocess.Popen[str]:
+    """One whose log goes to a file: nobody reads on while it is killed."""
+    return shell.start("worker", shell.app, log=f"worker{len(shell.running)}.log")
+
+
+def test_a_shadow_is_exact_through_kills(shell: Shell) -> None:
+    working = [worker(shell), worker(shell)]
+    publish(shell, 0, 50)
+    until(lambda: len(rows(shell)) == 50)
+    arguments = ["--shadow", "both=2", "--share", "0.5", "--run", "s1", "--late", "1h"]
+    begun = shell.json("models", shell.app, *arguments)
+    assert (begun["run"], begun["stage"], begun["goes_on"]) == ("s1", "ask", True)
+    until(lambda: '"run": "s1"' in Path("worker0.log").read_text())
+    for number in range(3):
+        publish(shell, 50 + 100 * number, 150 + 100 * number)
+        # Some are on their way, of both; whoever follows works on the shadow by itself.
+        working[number % 2].kill()
+        working[number % 2] = worker(shell)
+    until(lambda: len(rows(shell)) == 350)
+    live = rows(shell)
+    assert {version for _, version in live.values()} == {"1"}
+    share = {root for n, (root, _) in live.items() if n >= 50 and chosen(root, SHARE)}
+    until(lambda: len(records(shell, "s1")) >= len(share))
+    found = records(shell, "s1")
+    assert found.keys() == share
+    assert set(found.values()) == {""}
+    until(lambda: len(rows(shell, "s1")) >= len(share))
+    beside = rows(shell, "s1").values()
+    assert {version for _, version in beside} == {"2"}
+    assert sorted(root for root, _ in beside) == sorted(share)
+
+    (told,) = shell.json("models", shell.app)["shadows"]
+    assert (told["run"], told["share"], told["answered"]) == ("s1", 0.5, len(share))
+    assert told["skipped"] == 0
+    ((table,)) = told["tables"]
+    assert table["matched"] == len(beside)
+    _, out, _ = shell.run("models", shell.app)
+    assert f"both 2 0.5 of ask s1 {len(share)} 0 " in " ".join(out.split())
+
+    code, out, err = shell.run("models", shell.app, "--no-shadow", "both")
+    assert code == 0, err
+    assert "when what is left is answered: run s1" in out
+    until(lambda: shell.json("runs", "show", shell.app, "s1")["state"] == "done")
+    assert shell.json("models", shell.app)["shadows"] == []
+    assert shell.run("runs", "compare", shell.app, "s1")[0] == 0
+    assert shell.run("runs", "discard", shell.app, "s1")[0] == 0
+    assert not rows(shell, "s1")
+    assert len(rows(shell)) == 350
+    for process in working:
+        process.send_signal(signal.SIGTERM)
+    for process in working:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+
+
+def test_a_shadow_that_is_not_served_holds_up_nothing(shell: Shell) -> None:
+    """As while its Triton is away: what it would have answered is passed over, and told."""
+    working = worker(shell)
+    publish(shell, 0, 1)
+    until(lambda: len(rows(shell)) == 1)
+    arguments = ["--shadow", "both=9", "--share", "1", "--run", "s9", "--late", "2s"]
+    code, out, err = shell.run("models", shell.app, *arguments)
+    assert (code, out) == (2, "")
+    assert "does not serve version 9 of both; it serves: 1, 2" in err
+    shell.json("models", shell.app, *arguments, "--force")
+    publish(shell, 1, 31)
+    until(lambda: len(rows(shell)) == 31)
+    until(lambda: len(records(shell, "s9")) >= 30)
+    assert set(records(shell, "s9").values()) == {"too late"}
+    assert not rows(shell, "s9")
+    _, out, _ = shell.run("models", shell.app)
+    assert "note: s9 passed over 30: too late" in out
+    assert shell.run("models", shell.app, "--no-shadow", "both")[0] == 0
+    until(lambda: shell.json("runs", "show", shell.app, "s9")["state"] == "done")
+    working.send_signal(signal.SIGTERM)
+    working.communicate(timeout=120)
+    assert working.returncode == 0
+
+
+def test_a_canary_has_its_share_and_is_promoted(shell: Shell) -> None:
+    working = worker(shell)
+    code, _, err = shell.run("models", shell.app, "--canary", "both=2")
+    assert code == 2
+    assert "both@live is not set: mqinfer models APP --set both@live=VERSION" in err
+    shell.json("models", shell.app, "--set", "both@live=1")
+    code, out, err = shell.run("models", shell.app, "--canary", "both=2", "--share", "0.5")
+    assert code == 0, err
+    assert "both@live: 1, and 2 for 0.5 of the traffic" in out
+    assert "note: neither version has a reference: it does not go back by itself" in out
+    asked = 0
+
+    def noticed() -> bool:
+        nonlocal asked
+        publish(shell, asked, asked := asked + 5)
+        until(lambda: len(rows(shell)) == asked)
+        return any(version == "2" for _, version in rows(shell).values())
+
+    until(noticed)
+    before = asked
+    publish(shell, asked, asked + 60)
+    until(lambda: len(rows(shell)) == before + 60)
+    for n, (root, version) in rows(shell).items():
+        if n >= before:
+            assert version == ("2" if chosen(root, 0.5) else "1")
+    facts = shell.json("models", shell.app)
+    ((canary,)) = facts["canaries"]
+    assert (canary["version"], canary["share"], canary["back"]) == ("2", 0.5, "")
+    _, out, _ = shell.run("models", shell.app)
+    assert "canary: version 2 has 0.5 of both@live since" in out
+    code, out, _ = shell.run("models", shell.app, "--promote", "both")
+    assert (code, out) == (0, "both@live: 2\n")
+    assert shell.json("models", shell.app)["canaries"] == []
+    working.send_signal(signal.SIGTERM)
+    working.communicate(timeout=120)
+    assert working.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--shadow", "both"], "--shadow takes MODEL=VERSION, such as grade_rust=2, not 'both'"),
+        (["--shadow", "both=7"], "does not serve version 7 of both; it serves: 1, 2"),
+        (["--shadow", "both=2", "--share", "2"], "a share is more than 0 and at most 1, not 2"),
+        (["--shadow", "both=2", "--stage", "no"], "has no stage no"),
+        (["--no-shadow", "both"], "model both has no shadow"),
+        (["--canary", "both@next=2"], "followed are: both@live"),
+        (["--no-canary", "both"], "both@live"),
+        (["--shadow", "both=2", "--promote", "both"], "one at a time: --shadow and --promote"),
+        (["--shadow", "both=2", "--set", "both@live=2"], "--shadow goes without --set"),
+        (["--share", "0.5"], "--share, --stage, --run and --late go with --shadow"),
+    ],
+)
+def test_mistakes_are_one_line(shell: Shell, arguments: list[str], says: str) -> None:
+    publish(shell, 0, 1)
+    code, out, err = shell.run("models", shell.app, *arguments)
+    assert (code, out) == (2, ""), err
+    assert says in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
