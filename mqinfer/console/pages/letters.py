@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 50
 PART: Final = 100  # letters of one answer
-_GROUPED: Final = 500  # letters that groups are made of
+_GROUPED: Final = 300  # letters that groups are made of
 _PATTERN: Final = 200  # characters of an error's pattern in an address
 _FILTERS: Final = ("stage", "kind", "error", "alike")
 _PICTURES: Final = 8
