@@ -40,7 +40,7 @@ def draw(path: Path, found: dict[str, Any]) -> None:
         left.set_yticks([line + height for line in range(len(rules))], rules)
         left.set_title(f"Stable months with a false alarm, of {found['months']:,} (dashed: 5 %)")
         left.invert_yaxis()
-        left.legend(frameon=False, loc="lower right", fontsize=8)
+        left.legend(frameon=False, loc="upper right", fontsize=8)
         told = next(iter(worlds.values()))["rules"]
         for place, rule in enumerate(rules):
             points = {
