@@ -21,6 +21,7 @@ from mqinfer.cli.options import load_settings
 from tests.support.cli import TIMEOUT, Shell, event, until
 
 COUNT = 300
+EAGER = "tests.support.eager"
 
 APP = """
 from __future__ import annotations
@@ -104,7 +105,7 @@ def test_killed_resumed_and_joined(words: Shell) -> None:
         again = ["worker", words.app, "--run", "r1"] if kill else arguments
         reached = handled(words) + 30
         allow(words, reached)
-        process = words.start(*again)
+        process = words.start(*again, module=EAGER)
         until(lambda reached=reached: handled(words) == reached)
         process.send_signal(signal.SIGKILL)
         process.wait(TIMEOUT)

@@ -139,14 +139,14 @@ def percentile(ordered: list[float], share: float) -> float:
 
 @contextlib.asynccontextmanager
 async def mqinfer(
-    name: str, *arguments: str, folder: Path, environ: dict[str, str]
+    name: str, *arguments: str, folder: Path, environ: dict[str, str], module: str = "mqinfer"
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The command line in a process; killed at the end if it still runs."""
     with (folder / f"{name}.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "mqinfer",
+            module,
             *arguments,
             cwd=ROOT,
             env=os.environ | environ,
@@ -170,10 +170,20 @@ class Replay:
         messages: that are replayed.
         quiet: seconds for which the live latency is taken before and after.
         options: of `mqinfer replay`.
+        module: that runs a command; see `tests.support.eager`.
     """
 
-    def __init__(self, folder: Path, *, messages: int, quiet: float, options: tuple[str, ...]):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        messages: int,
+        quiet: float,
+        options: tuple[str, ...],
+        module: str = "mqinfer",
+    ):
         self._folder = folder
+        self._module = module
         self._messages = messages
         self._quiet = quiet
         self._options = options
@@ -258,7 +268,9 @@ class Replay:
         self, name: str, *arguments: str
     ) -> contextlib.AbstractAsyncContextManager[asyncio.subprocess.Process]:
         self._workers += "run" in name or name in ("last", "joined")
-        return mqinfer(name, *arguments, folder=self._folder, environ=self._environ)
+        return mqinfer(
+            name, *arguments, folder=self._folder, environ=self._environ, module=self._module
+        )
 
     async def _rows(
         self, run: str, least: int, process: asyncio.subprocess.Process | None = None

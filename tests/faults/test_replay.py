@@ -14,7 +14,13 @@ pytestmark = pytest.mark.triton  # its model is one of Triton's Python backend
 
 async def test_a_replay_beside_live_work_is_killed_and_joined(tmp_path: Path) -> None:
     # Slow enough that a look at its rows comes before its end, on a busy machine too.
-    facts = await Replay(tmp_path, messages=800, quiet=1.0, options=("--rate=30",))()
+    facts = await Replay(
+        tmp_path,
+        messages=800,
+        quiet=1.0,
+        options=("--rate=30",),
+        module="tests.support.eager",
+    )()
     assert not facts.broken(), facts
     assert (facts.kills, facts.workers) == (3, 5)
     assert facts.probes > 100

@@ -89,8 +89,8 @@ def cli_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     asyncio.run(nats.stop())
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "mqinfer", *arguments]
+def command(*arguments: str, module: str = "mqinfer") -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
 
 
 @dataclass
@@ -126,19 +126,30 @@ class Shell:
         return json.loads(out)
 
     def start(
-        self, *arguments: str, log: str | None = None, **environ: str
+        self,
+        *arguments: str,
+        log: str | None = None,
+        module: str = "mqinfer",
+        **environ: str,
     ) -> subprocess.Popen[str]:
-        """Run a command in a process of its own; it logs JSON lines to stderr, or to a file."""
+        """Run a command in a process of its own.
+
+        Args:
+            arguments: of the command line.
+            log: a file for its log; by default it is written to a pipe, as JSON lines.
+            module: that runs the command; see `tests.support.eager`.
+            environ: variables beside those of this process.
+        """
         with ExitStack() as stack:
             path = None if log is None else self.folder / log
             stderr = subprocess.PIPE if path is None else stack.enter_context(path.open("w"))
-            return self._start(arguments, stderr, environ)
+            return self._start(command(*arguments, module=module), stderr, environ)
 
     def _start(
-        self, arguments: Sequence[str], stderr: Any, environ: dict[str, str]
+        self, command: Sequence[str], stderr: Any, environ: dict[str, str]
     ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            command(*arguments),
+            command,
             cwd=self.folder,
             env={**os.environ, **_SAME_CODE, "MQINFER_LOG_FORMAT": "json", **environ},
             stdin=subprocess.DEVNULL,

@@ -38,11 +38,18 @@ async def url(clickhouse_server: ClickHouseServer) -> AsyncIterator[str]:
     take a tenth of a processor.
     """
     name = f"test_{next(_numbers)}"
-    admin = ClickHouse(clickhouse_server.url)
-    await admin.command(f"CREATE DATABASE {name}")
+    await _tell(clickhouse_server, f"CREATE DATABASE {name}")
     yield clickhouse_server.url.rpartition("/")[0] + "/" + name
-    await admin.command(f"DROP DATABASE IF EXISTS {name}")
-    await admin.close()
+    await _tell(clickhouse_server, f"DROP DATABASE IF EXISTS {name}")
+
+
+async def _tell(server: ClickHouseServer, statement: str) -> None:
+    """By a connection of its own: one that is idle while the test runs its own loop may be lost."""
+    client = ClickHouse(server.url)
+    try:
+        await client.command(statement)
+    finally:
+        await client.close()
 
 
 @pytest.fixture
