@@ -189,7 +189,7 @@ def test_no_other_place_acknowledges_or_ends_a_message() -> None:
         ("settler.py", "skipped"),  # a line and a count
         ("settler.py", "unwanted"),  # nobody waits for it any more: a count, and who waits is told
         ("settler.py", "passed_over"),  # beyond the end of a run, counted: live work has it
-        ("settler.py", "dead"),  # a dead letter; one that cannot be, a line and a count
+        ("burying.py", "ended"),  # a dead letter, or what a shadow has stored instead: counted
         ("settler.py", "ended"),
         ("owner.py", "_token"),  # of a partition that is no more: no message
     }
