@@ -13,7 +13,6 @@ from typing import Any
 
 import clickhouse_connect
 
-from examples.mlwatch.app import app
 from examples.plants.local import Pipeline, pipeline
 from mqinfer.stack.errors import StackError
 
@@ -127,6 +126,3 @@ class Database:
     def close(self) -> None:
         """Release the connection."""
         self._client.close()
-
-
-__all__ = ["APP", "Database", "Pipeline", "Producer", "app", "pids", "producer", "running"]

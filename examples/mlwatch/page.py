@@ -71,7 +71,7 @@ class Looking:
 
     async def advice(self) -> str:
         """What it says to do."""
-        told = self._page.locator("section.alarm .meta", has_text="Retrain?").first
+        told = self._page.locator("#live p", has_text="Retrain?").first
         return " ".join((await told.inner_text()).split())
 
     async def pictures(self, label: str) -> int:

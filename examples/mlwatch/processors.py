@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -34,7 +35,9 @@ class Processors:
 
 def _of(process: psutil.Process) -> float:
     found = 0.0
-    for one in [process, *process.children(recursive=True)]:
+    # Those of this process are parts of their own.
+    children = [] if process.pid == os.getpid() else process.children(recursive=True)
+    for one in [process, *children]:
         with suppress(psutil.NoSuchProcess):
             times = one.cpu_times()
             found += times.user + times.system
