@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mqinfer import wiring
 from mqinfer.errors import ConfigurationError
 from mqinfer.jobs.accepting import KEEP, LASTS, Terms
 from mqinfer.jobs.job import Job
-from mqinfer.jobs.jobs import Jobs
 from mqinfer.times import parse_duration
 
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.codec import Codec
+    from mqinfer.jobs.jobs import Jobs
     from mqinfer.jobs.source import Named
-    from mqinfer.message import Message, Wire
     from mqinfer.worker.services import Services
 
 MOST = 5_000  # rows that one may ask a chunk to have
@@ -27,9 +27,6 @@ class ClientJobs:
     _services: Services
     _codec: Codec
     _jobs: Jobs | None = None
-
-    async def _encoded(self, message: Message) -> tuple[bytes, Wire]:
-        raise NotImplementedError
 
     async def submit(
         self,
@@ -127,16 +124,7 @@ class ClientJobs:
                 raise ConfigurationError(
                     f"app {self.app.name} has no endpoint: declare one with app.endpoint(...)"
                 )
-            jobs = Jobs(
-                self.app,
-                broker=services.broker,
-                core=services.core,
-                streams=services.streams,
-                store=services.store,
-                codec=self._codec,
-                encode=self._encoded,
-                secret=services.request_secret,
-            )
+            jobs = wiring.jobs(self.app, services, self._codec)
             await jobs.ensure()
             self._jobs = jobs
         return self._jobs

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from mqinfer import wiring
 from mqinfer.codec import CONTENT_TYPES
 from mqinfer.endpoint import Endpoint
 from mqinfer.errors import ConfigurationError
 from mqinfer.requests import request
-from mqinfer.requests.requests import Requests, unknown
+from mqinfer.requests.requests import unknown
 
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.codec import Codec
     from mqinfer.message import Message, Wire
     from mqinfer.requests.request import Request
+    from mqinfer.requests.requests import Requests
     from mqinfer.worker.services import Services
 
 A = TypeVar("A", bound="Message")
@@ -133,14 +135,7 @@ class ClientRequests:
                 raise ConfigurationError(
                     f"app {self.app.name} has no endpoint: declare one with app.endpoint(...)"
                 )
-            requests = Requests(
-                self.app,
-                broker=services.broker,
-                core=services.core,
-                streams=services.streams,
-                store=services.store,
-                secret=services.request_secret,
-            )
+            requests = wiring.requests(self.app, services)
             await requests.ensure()
             self._requests = requests
         return self._requests

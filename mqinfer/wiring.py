@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from mqinfer.adapters.triton import TritonClient
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
+    from mqinfer.codec import Codec
     from mqinfer.inference.aliases import Aliases, FollowedAliases
     from mqinfer.inference.inference import Inference
+    from mqinfer.jobs.jobs import Jobs
     from mqinfer.metrics import Metrics
     from mqinfer.ports import Broker
     from mqinfer.replay.runs import Runs
+    from mqinfer.requests.requests import Requests
     from mqinfer.settings import Settings
     from mqinfer.shadow.canary import Canaries
     from mqinfer.shadow.shadows import Shadows
@@ -115,6 +118,42 @@ def aliases(app: App, broker: Broker) -> Aliases:
     from mqinfer.inference.aliases import Aliases, bucket
 
     return Aliases(app, broker.bucket(bucket(app), replicas=app.replicas))
+
+
+def requests(app: App, services: Services) -> Requests:
+    """The requests of an app."""
+    from mqinfer.requests.requests import Requests
+
+    assert services.core is not None
+    assert services.streams is not None
+    return Requests(
+        app,
+        broker=services.broker,
+        core=services.core,
+        streams=services.streams,
+        store=services.store,
+        secret=services.request_secret,
+    )
+
+
+def jobs(app: App, services: Services, codec: Codec) -> Jobs:
+    """The jobs of an app, whose rows become messages by this codec."""
+    from mqinfer.jobs.checking import encoder
+    from mqinfer.jobs.jobs import Jobs
+
+    assert services.core is not None
+    assert services.streams is not None
+    assert services.store is not None
+    return Jobs(
+        app,
+        broker=services.broker,
+        core=services.core,
+        streams=services.streams,
+        store=services.store,
+        codec=codec,
+        encode=encoder(codec, services.store, services.inline_limit, services.broker),
+        secret=services.request_secret,
+    )
 
 
 def shadows(app: App, broker: JetStream) -> Shadows:

@@ -19,9 +19,6 @@ from mqinfer.console.options import Options
 from mqinfer.console.pages import PAGES
 from mqinfer.console.site import Site
 from mqinfer.errors import Unavailable
-from mqinfer.jobs.checking import encoder
-from mqinfer.jobs.jobs import Jobs
-from mqinfer.requests.requests import Requests
 from mqinfer.settings import Settings
 from mqinfer.starting import Patience, unless
 from mqinfer.web.server import serve
@@ -119,25 +116,8 @@ class Console:
             assert services.core is not None
             assert services.streams is not None
             assert store is not None
-            requests = Requests(
-                self.app,
-                broker=broker,
-                core=services.core,
-                streams=services.streams,
-                store=store,
-                secret=services.request_secret,
-            )
-            codec = Codec(store)
-            jobs = Jobs(
-                self.app,
-                broker=broker,
-                core=services.core,
-                streams=services.streams,
-                store=store,
-                codec=codec,
-                encode=encoder(codec, store, services.inline_limit, broker),
-                secret=services.request_secret,
-            )
+            requests = wiring.requests(self.app, services)
+            jobs = wiring.jobs(self.app, services, Codec(store))
             group = await stack.enter_async_context(asyncio.TaskGroup())
             deeds = Deeds(group)
             stack.callback(deeds.close)

@@ -25,10 +25,7 @@ from mqinfer.gateway.options import Options
 from mqinfer.gateway.site import Site
 from mqinfer.gateway.tenants import Tenants
 from mqinfer.gateway.validation import Validation
-from mqinfer.jobs.checking import encoder
-from mqinfer.jobs.jobs import Jobs
 from mqinfer.requests import ended
-from mqinfer.requests.requests import Requests
 from mqinfer.settings import Settings
 from mqinfer.starting import Patience, unless
 from mqinfer.web.server import serve
@@ -147,26 +144,9 @@ class Gateway:
                 assert services.store is not None
                 broker, store = services.broker, services.store
                 self.broker = broker
-                requests = Requests(
-                    self.app,
-                    broker=broker,
-                    core=services.core,
-                    streams=services.streams,
-                    store=store,
-                    secret=services.request_secret,
-                )
+                requests = wiring.requests(self.app, services)
                 await patience.answer(requests.ensure)
-                codec = Codec(store)
-                jobs = Jobs(
-                    self.app,
-                    broker=broker,
-                    core=services.core,
-                    streams=services.streams,
-                    store=store,
-                    codec=codec,
-                    encode=encoder(codec, store, services.inline_limit, broker),
-                    secret=services.request_secret,
-                )
+                jobs = wiring.jobs(self.app, services, Codec(store))
                 await patience.answer(jobs.ensure)
                 fetch = None
                 if self.options.fetch_from:

@@ -115,14 +115,13 @@ class Shadows:
             Unavailable: NATS does not answer.
         """
         stage = stage or self._stage(model)
-        before, revision = await self._read(model)
+        _, revision = await self._read(model)
         for one, _ in await self.standing([model]):
             raise ConfigurationError(
                 f"version {one.version} of {model} is a shadow already, as run {one.run}: end it "
                 f"(mqinfer models APP --no-shadow {model}), and wait until it is done, or discard "
                 f"it (mqinfer runs discard APP {one.run})"
             )
-        del before
         now = self._now()
         run = await self.runs.create(
             stage=stage,

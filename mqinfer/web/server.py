@@ -194,7 +194,6 @@ def _patient(head: float, refusal: Refusal) -> type[asyncio.Protocol]:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(_Together(transport))
             self.parser: Any = httptools.HttpRequestParser(self)
-            self.method = self.version = b""
             self._unread = 0  # bytes since the last that came to anything
             self._headed = False  # whether the head is read
             self._head: asyncio.TimerHandle | None = None
@@ -236,7 +235,8 @@ def _patient(head: float, refusal: Refusal) -> type[asyncio.Protocol]:
             Java's client asks for HTTP/2 in this way, with each request, as curl may; and the
             parser takes what follows for that.
             """
-            lines = [b"%b %b HTTP/%b" % (self.method, self.url, self.version)]
+            version = self.parser.get_http_version().encode()
+            lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
             for name, value in self.headers:
                 if name == b"connection":
                     lines += [b"connection: close"] if b"close" in value.lower() else []
@@ -256,11 +256,9 @@ def _patient(head: float, refusal: Refusal) -> type[asyncio.Protocol]:
         def on_headers_complete(self) -> None:
             self._unread, self._headed = 0, True
             hosts = sum(name == b"host" for name, _ in self.headers)
-            self.method, version = self.parser.get_method(), self.parser.get_http_version()
-            self.version = version.encode()
-            if hosts > 1 or (not hosts and version == "1.1"):
+            if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
                 raise ValueError("a request names one host (RFC 9112, 3.2)")
-            if self.method == b"CONNECT":
+            if self.parser.get_method() == b"CONNECT":
                 raise ValueError("this is no proxy")
             if not self.parser.should_upgrade():
                 super().on_headers_complete()
