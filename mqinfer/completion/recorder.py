@@ -180,8 +180,8 @@ class Recorder:
 
     def ended(
         self, job: Handled, outcome: Outcome, error: tuple[str, str] | None = None
-    ) -> list[tuple[Root, bytes]]:
-        """What is to be stored before a message is settled: encoded records, each with its root.
+    ) -> list[tuple[Root, Record]]:
+        """What is to be known before a message is settled: a record for each root it is below.
 
         Args:
             job: the message.
@@ -190,11 +190,13 @@ class Recorder:
         """
         found = self.roots_of(job)
         payloads: dict[int, Payload] = {}
-        made = []
-        for root in found:
-            record = self._record(job, root, found[1:], outcome, error, payloads)
-            made += [(root, encode(part)) for part in cut(record, self.largest, self.most)]
-        return made
+        return [
+            (root, self._record(job, root, found[1:], outcome, error, payloads)) for root in found
+        ]
+
+    def encoded(self, record: Record) -> list[bytes]:
+        """A record as it is stored, in as many parts as it takes."""
+        return [encode(part) for part in cut(record, self.largest, self.most)]
 
     @property
     def most(self) -> int:

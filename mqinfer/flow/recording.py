@@ -9,14 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from mqinfer.completion.record import Outcome
+    from collections.abc import Sequence
+
+    from mqinfer.completion.record import Outcome, Record
     from mqinfer.completion.recorder import Recorder
     from mqinfer.completion.roots import Root
     from mqinfer.flow.job import Job
     from mqinfer.ports import Broker
+
+
+class TellsAtOnce(Protocol):
+    """Who can tell those who wait for a root of a record that is all there is of it."""
+
+    def tell(self, root: Root, one: Record, told: Callable[[bool], None]) -> bool:
+        """Begin to tell them, if this record is all, and that is possible without waiting.
+
+        Args:
+            root: that it is of.
+            one: the record, of the first attempt at a message.
+            told: is called once, if the answer is True: whether they are told.
+        """
 
 
 class _Together:
@@ -36,11 +51,13 @@ class Recording:
     Args:
         recorder: makes them.
         broker: that publishes.
+        at_once: tells of roots of which there is a single record; None where nobody does.
     """
 
-    def __init__(self, recorder: Recorder, broker: Broker):
+    def __init__(self, recorder: Recorder, broker: Broker, at_once: TellsAtOnce | None = None):
         self._recorder = recorder
         self._broker = broker
+        self._at_once = at_once
         self._held: dict[Root, _Together] = {}
         self._waits = False
 
@@ -52,6 +69,8 @@ class Recording:
         then: Callable[[Exception | None], None],
     ) -> None:
         """Store the records of a message, then go on: with None, or with why they are not stored.
+
+        Where whoever waits can be told at once, they are not stored, and need not be.
 
         Its outputs are stored by now, or were not to be: of one that failed or died those that left
         early may be on their way, and are waited for. (`unpublished` is then one for whoever calls
@@ -68,8 +87,26 @@ class Recording:
         if not records:
             then(None)
             return
-        job.unpublished += 1  # never let go: from now on nothing but `stored` settles it
-        left, trouble = len(records), None
+        job.unpublished += 1  # never let go: from now on nothing but `then` settles it
+
+        def told(done: bool) -> None:
+            if done:
+                then(None)
+            else:
+                self._store(records, then)
+
+        # Of an attempt before this one there may be a record with outputs that this one has not.
+        alone = len(records) == 1 and outcome == "answered" and job.delivery.attempt == 1
+        if self._at_once is None or not alone or not self._at_once.tell(*records[0], told):
+            self._store(records, then)
+
+    def _store(
+        self,
+        records: Sequence[tuple[Root, Record]],
+        then: Callable[[Exception | None], None],
+    ) -> None:
+        parts = [(root, part) for root, one in records for part in self._recorder.encoded(one)]
+        left, trouble = len(parts), None
 
         def stored(problem: Exception | None) -> None:
             nonlocal left, trouble
@@ -78,8 +115,8 @@ class Recording:
             if not left:
                 then(trouble)
 
-        for root, record in records:
-            self._add(root, record, stored)
+        for root, part in parts:
+            self._add(root, part, stored)
 
     def _add(self, root: Root, record: bytes, stored: Callable[[Exception | None], None]) -> None:
         held = self._held.get(root)

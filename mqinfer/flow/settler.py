@@ -23,7 +23,7 @@ from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.job import SETTLED, STORING, Interruption, Job
 from mqinfer.flow.outcome import Dead, outcome
 from mqinfer.flow.past import Past
-from mqinfer.flow.recording import Recording
+from mqinfer.flow.recording import Recording, TellsAtOnce
 from mqinfer.identity import ONLY
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Settler:
         run: the replay run, or None.
         policy: of ordered or replayed work; None is plain work.
         timers: sets what handlers asked for with `ctx.later`; None where they cannot.
+        at_once: tells who waits for what is answered whole by one message; None where nobody does.
         again: called for a job that the policy keeps here, with the seconds it is to wait.
     """
 
@@ -77,6 +78,7 @@ class Settler:
         run: str | None = None,
         policy: Policy | None = None,
         timers: SetsTimers | None = None,
+        at_once: TellsAtOnce | None = None,
         again: Callable[[Job, float], None] = lambda _job, _delay: None,
     ):
         self._stage = stage
@@ -84,7 +86,7 @@ class Settler:
         self._broker = broker
         self.emitter = emitter
         self._recorder = recorder = emitter.recorder
-        self._recording = Recording(recorder, broker) if recorder is not None else None
+        self._recording = None if recorder is None else Recording(recorder, broker, at_once)
         self._ledger = ledger
         self._burying = Burying(
             *(stage, dead_subject, broker, emitter), metrics=metrics, run=run, policy=policy

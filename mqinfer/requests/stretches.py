@@ -2,7 +2,8 @@
 
 A message waits for a stage from when the record that names it was stored (the root: since the
 stream has it) until the record of what became of it there was. So a stretch is waiting, handling
-and storing together; of what is not settled there is no record yet.
+and storing together; of what is not settled there is no record yet. A request that was ended at
+once (`atonce`) has none at all: its one stage took from its beginning to its end.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ async def stretches(app: App, streams: Streams, state: State) -> list[Stretch]:
             found += [(stored.time.timestamp(), one) for one in decode(stored.data)]
         except DecodeError:
             continue  # a stranger's
-    return of_records(found)
+    return of_records(found) or _at_once(app, state)
 
 
 def of_records(records: Iterable[tuple[float, Record]]) -> list[Stretch]:
@@ -80,6 +81,20 @@ def of_records(records: Iterable[tuple[float, Record]]) -> list[Stretch]:
     for node in sorted(opened, key=lambda one: opened[one]):
         stages.setdefault(node[1], []).append(node)
     return [_stretch(stage, nodes, opened, settled) for stage, nodes in stages.items()]
+
+
+def _at_once(app: App, state: State) -> list[Stretch]:
+    """The one stage of a request that has succeeded without a record."""
+    endpoint = app.endpoints.get(state.endpoint)
+    if endpoint is None or state.status != "succeeded":
+        return []
+    stages = [stage.name for stage in app.stages.values() if stage.reads is endpoint.reads]
+    took = state.ended - state.created
+    return [
+        Stretch(name, 1, 1, 0, began=state.created, ended=state.ended, mean=took)
+        for name in stages
+        if len(stages) == 1
+    ]
 
 
 def _stretch(

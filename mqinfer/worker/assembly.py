@@ -36,6 +36,7 @@ from mqinfer.jobs.telling import Telling as TellingJobs
 from mqinfer.joins.handler import as_stage
 from mqinfer.joins.telling import Telling as TellingJoins
 from mqinfer.joins.tracking import Deadlines, Records
+from mqinfer.requests.atonce import AtOnce
 from mqinfer.requests.passing import Canceled, Passing
 from mqinfer.requests.seen import Seen
 from mqinfer.requests.telling import Telling as TellingRequests
@@ -189,6 +190,7 @@ class Assembly:
             run=binding.run,
             policy=binding.policy,
             timers=setter,
+            at_once=self._at_once(task, binding, bulk),
         )
         if bulk and task.tracker:
             limits = replace(task.limits, batch_wait=plan.BULK_WAIT, batch_size=plan.BULK_BATCH)
@@ -334,6 +336,15 @@ class Assembly:
             *(self.work.app, task.stage, binding.run, binding.among, codec),
             max_payload=lambda: broker.max_payload,
         )
+
+    def _at_once(self, task: plan.Task, binding: Binding, bulk: bool) -> AtOnce | None:
+        """Ends requests of live messages that are all there is of them."""
+        app, services = self.work.app, self.services
+        if bulk or task.stage is None or not endpoints_of(app, binding.among):
+            return None
+        if not any(one.reads is task.reads for one in app.endpoints.values()):
+            return None
+        return AtOnce(app, broker=services.broker, seen=self.seen)
 
     def _tracker(self, binding: Binding) -> Tracker:
         app, services = self.work.app, self.services
