@@ -198,7 +198,7 @@ class Account:
     def dead(self, letters: Iterable[tuple[str, str, str]]) -> None:
         """Look at the dead letters: stage, kind and id of each."""
         for (stage, kind, identity), count in Counter(letters).items():
-            right = (kind == "rejected" and stage in ("cut", "grade")) or (
+            right = (kind == "rejected" and stage in ("cut", "at_once", "grade")) or (
                 kind == "failed" and stage == "grade"
             )
             if not right or count > 1:

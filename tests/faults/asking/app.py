@@ -4,6 +4,7 @@ ask ─ cut ─> leaf ─┬─ grade ──────────────
                    └─ also ─> shape ─ shape ─> grade
 survey ─ walk ─> leaf ─ ... ─> grade ─ join ─> report     endpoint "survey"
 slow ─ plod ─> step ─ step ─> done                        endpoint "slow", due soon
+once ─ at_once ─────────────────────> grade               endpoint "once", one message answers it
 
 And whoever wants it is told the end at an address (`hooks`).
 """
@@ -33,7 +34,12 @@ jobs.LOST = 3.0  # type: ignore[misc]
 SOON = Backoff(initial=0.02, maximum=0.1)
 # Of what handles a job, a live request and a survey, in this order: who drives, who tracks.
 DRIVER = ("mqinfer-jobs",)
-TRACKER = ("mqinfer-tracker", *(f"mqinfer-requests-{name}" for name in wishes.ENDPOINTS))
+# With the stage that ends requests itself, where it knows their states.
+TRACKER = (
+    "mqinfer-tracker",
+    *(f"mqinfer-requests-{name}" for name in wishes.ENDPOINTS),
+    "at_once",
+)
 
 
 class Ask(Message):
@@ -50,6 +56,12 @@ class Survey(Message):
 class Slow(Message):
     n: int
     hold: float
+
+
+class Once(Message):
+    n: int
+    fan: Annotated[int, Meta(ge=0, le=50)]
+    size: int = 0
 
 
 class Leaf(Message):
@@ -137,12 +149,22 @@ def make(replicas: int) -> App:
         await asyncio.sleep(step.hold)
         return Done(step.n, step.i)
 
+    @app.stage(ack_wait=ACK_WAIT, backoff=SOON)
+    async def at_once(once: Once, ctx: Context) -> AsyncIterator[Grade]:
+        if wishes.refused(once.n):
+            raise Reject(wishes.NO)
+        for i in range(once.fan):
+            yield Grade(once.n, i, wishes.note(once.size))
+            if once.n % 13 == 4 and i == 1 and ctx.attempt == 1:
+                raise ValueError("once, on the way")
+
     app.endpoint("grade", Ask, answers=Grade, deadline="1h", keep="2h")
     app.endpoint("survey", Survey, answers=Report, deadline="1h", keep="2h")
     app.endpoint("slow", Slow, answers=Done, deadline=DEADLINE, keep="2h")
+    app.endpoint("once", Once, answers=Grade, deadline="1h", keep="2h")
     webhooks(app, private=True, backoff=SOON)
     return app
 
 
 app, cluster = make(1), make(3)
-WORKER = tuple(app.stages)
+WORKER = tuple(name for name in app.stages if name not in TRACKER)

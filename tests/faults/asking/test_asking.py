@@ -14,7 +14,7 @@ from .bulk import Bulk
 from .client import Told
 from .hooks import Heard
 from .run import Run
-from .wishes import DARK, Wish, truth, wish, wrong
+from .wishes import DARK, ENDPOINTS, Wish, truth, wish, wrong
 
 SEED = int(os.environ.get("FAULTS_SEED", "0")) or random.randrange(1_000_000)
 KINDS = (
@@ -157,7 +157,7 @@ def test_what_may_end_in_several_ways() -> None:
 def test_a_seed_wishes_the_same_and_of_everything() -> None:
     wishes = [wish(number, 7) for number in range(3000)]
     assert wishes == [wish(number, 7) for number in range(3000)]
-    assert {one.endpoint for one in wishes} == {"grade", "survey", "slow"}
+    assert {one.endpoint for one in wishes} == set(ENDPOINTS)
     assert {one.way for one in wishes} == {"events", "sync", "poll", "leave"}
     ends = {truth(one.endpoint, one.fields).status for one in wishes if not one.malformed}
     assert ends == {"succeeded", "partial", "failed"}
