@@ -26,6 +26,8 @@ SHARE: Final = 0.001
 # After something live has come they stand back for so many seconds, and for no longer than these.
 QUIET: Final = 0.01
 BACK: Final = 0.06
+# Of those that wait so many are woken in one turn: about what goes into its share.
+WOKEN: Final = 32
 
 
 class Places:
@@ -82,6 +84,9 @@ class Turn:
     And for a moment after something live has come they stand back: what they have on its way to a
     server is before it there, too. At least a quarter of the time is theirs.
 
+    Those that wait are woken by one timer, some at a time: hundreds that each look for themselves
+    cost the loop more than what they wait to do.
+
     Args:
         share: seconds of one turn.
         clock: monotonic seconds.
@@ -92,6 +97,8 @@ class Turn:
         self._clock = clock
         self._until = 0.0  # when what may be taken of this turn is taken; 0 while nothing is
         self._quiet = -math.inf  # until when something live is believed to go on
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._timer: asyncio.Handle | None = None  # while any wait
         self._since: float | None = None  # when they began to stand back
         self._due = -math.inf  # until when they need not
 
@@ -101,12 +108,36 @@ class Turn:
 
     async def room(self) -> None:
         """Go on: now, or when those of jobs may."""
-        while (left := self._left()) is not None:  # noqa: ASYNC110 - for time, or a turn, alone
-            await asyncio.sleep(left)
+        waits = bool(self._waiting)  # whoever waits goes first
+        while (left := self._left()) is not None or waits:
+            waits = False
+            place = asyncio.get_running_loop().create_future()
+            self._waiting.append(place)
+            self._look_in(left or 0.0)
+            await place
         if not self._until:
             self._until = self._clock() + self._share
             # It runs at the beginning of the next turn, before all that waits here.
             asyncio.get_running_loop().call_soon(self._begin)
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            later = loop.call_later(seconds, self._look) if seconds else loop.call_soon(self._look)
+            self._timer = later
+
+    def _look(self) -> None:
+        """Wake some of those that wait, if they may go on."""
+        self._timer = None
+        left = self._left()
+        woken = 0 if left is not None else WOKEN
+        while self._waiting and (woken or self._waiting[0].done()):
+            place = self._waiting.popleft()
+            if not place.done():  # its handler was not cancelled
+                place.set_result(None)
+                woken -= 1
+        if self._waiting:
+            self._look_in(left or 0.0)
 
     def _left(self) -> float | None:
         """Seconds after which to look again, 0 in the next turn; None: go on."""

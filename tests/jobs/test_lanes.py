@@ -234,3 +234,25 @@ def test_after_something_live_those_of_jobs_stand_back_and_are_never_starved() -
     assert 0.2 < went(4_000, 1) < 0.3  # live all the time: a quarter is theirs
     assert 0.45 < went(4_000, 20) < 0.75  # now and then: for ten milliseconds each time
     assert went(100, None) == 1.0
+
+
+async def test_those_that_wait_look_together() -> None:
+    """One timer wakes them; each that looked for itself, again and again, would be thousands."""
+    now, looks = 0.0, 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        return now
+
+    turn = Turn(clock=clock)
+    turn.live()
+    waiting = [asyncio.create_task(turn.room()) for _ in range(500)]
+    await until(lambda: looks > 510)  # who came has looked once, and the timer has for all
+    assert not any(task.done() for task in waiting)
+    for task in waiting[:250]:
+        task.cancel()
+    now = 1.0
+    await asyncio.gather(*waiting[250:])
+    assert looks < 510 + 250 + 50
+    assert all(task.cancelled() for task in waiting[:250])
