@@ -400,7 +400,8 @@ class Worker:
             from mqinfer.shadow.guard import Guard
 
             canaries = wiring.canaries(app, broker)  # type: ignore[arg-type]
-            guard = Guard(canaries, services.database, services.inference)
+            bucket = broker.bucket(plan.state_bucket(app))
+            guard = Guard(canaries, services.database, services.inference, bucket)
         return kept(self._keeper, guard, grace)
 
     async def reach(self) -> None:

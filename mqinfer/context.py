@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Awaitable, Generator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.later import Later, cancelled, later
 
@@ -34,6 +34,15 @@ class Sent:
 SENT = Sent()
 
 
+class Tells(Protocol):
+    """Who compares how messages end that different versions of a model answered."""
+
+    asked: dict[Any, Any]
+
+    def ended(self, context: Context, error: BaseException | None) -> None:
+        """The handling of a message ended: it is answered (None), or failed by this error."""
+
+
 class Context:
     """The message being handled, seen from inside the handler.
 
@@ -55,6 +64,7 @@ class Context:
         emitted: what `emit` was given, outside a worker: for tests of handlers.
         timers: what `later` and `cancel` were given, in their order; None where that is nothing.
         log: a structlog logger bound to stage, id, sequence and attempt.
+        trial: who is told how it ends, while a model that it asked has a canary; for the engine.
     """
 
     __slots__ = (
@@ -77,6 +87,7 @@ class Context:
         "state",
         "subject",
         "timers",
+        "trial",
         "waited",
         "waiting_since",
     )
@@ -120,6 +131,7 @@ class Context:
         self.waiting_since: float | None = None
         self._waits = self._queued = self._sent = 0
         self._progress = False
+        self.trial: Tells | None = None
         self._log: FilteringBoundLogger | None = None
 
     def join_told(self, died: tuple[Died, ...], incomplete: str, missing: dict[str, int]) -> None:

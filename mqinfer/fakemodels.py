@@ -18,6 +18,7 @@ from mqinfer import model as handles
 from mqinfer.context import current
 from mqinfer.errors import BadTensor, ConfigurationError, ModelError, ModelTimeout, MqinferError
 from mqinfer.inference import tensors
+from mqinfer.inference.canaried import Canaried
 from mqinfer.inference.streaming import take_stream
 from mqinfer.model import Answer, Model
 from mqinfer.ports import ModelInfo, TensorInfo
@@ -134,6 +135,7 @@ class _FakeInference:
         self.errors: defaultdict[str, deque[Exception]] = defaultdict(deque)
         self.delays: dict[str, float] = {}
         self.calls: list[ModelCall] = []
+        self.canaried = Canaried({})  # there are none
         self._aliases = aliases
         self._pins: dict[str, str] = {}
 

@@ -170,7 +170,7 @@ async def _reference(app: App, settings: Settings, runs: Runs, alias: Alias) -> 
 
     canary = alias.canary
     assert canary is not None
-    alone = "it does not go back by itself, but where its version does not answer"
+    alone = "it goes back by itself only where its version fails or does not answer"
     if not watched(app)[0]:
         return f"note: no row has a Label() or Confidence(): {alone} (docs/monitor.md)"
     async with AsyncExitStack() as stack:
@@ -186,7 +186,7 @@ async def _reference(app: App, settings: Settings, runs: Runs, alias: Alias) -> 
     if not held:
         return f"note: neither version has a reference: {alone} (mqinfer monitor accept APP)"
     told = "; ".join(f"{series}: {one.source}" for series, one in held.items())
-    return f"it goes back by itself when it leaves its reference ({told})"
+    return f"it goes back by itself when it fails, or leaves its reference ({told})"
 
 
 # --- the list -----------------------------------------------------------------------------------

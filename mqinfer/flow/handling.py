@@ -20,6 +20,7 @@ from mqinfer.message import Rejected
 from mqinfer.split import Split
 
 if TYPE_CHECKING:
+    from mqinfer.context import Context
     from mqinfer.stage import Stage
 
 # Outputs of one message that are held until its handler ends; beyond it they are published while
@@ -123,14 +124,27 @@ class OneByOne:
 
 
 class InBatches:
-    """A handler that takes a list of messages and returns one result for each."""
+    """A handler that takes a list of messages and returns one result for each.
+
+    Args:
+        stage: whose it is.
+        settler: of the stage.
+        sides: what the messages of one call have in common; None: nothing. While a model has a
+            canary, whose share each is of: a call of the handler asks one version for them all.
+    """
 
     runs_user_code = True
     weigh: Callable[[Job], int] | None = None
 
-    def __init__(self, stage: Stage, settler: Settler):
+    def __init__(
+        self,
+        stage: Stage,
+        settler: Settler,
+        sides: Callable[[Context], tuple[bool, ...]] | None = None,
+    ):
         self._stage = stage
         self._settler = settler
+        self._sides = sides
         self._threads = _threads(stage)
         self.concurrency = concurrency_of(stage)
         self.batch_size = stage.limits.batch_size
@@ -141,7 +155,7 @@ class InBatches:
 
         A server that is away, or a handler that asks to come again, is the fault of none of them.
         """
-        split = Split([jobs])
+        split = Split(self._apart(jobs))
         while part := split.take():
             current.set(part[0].context)
             if self._stage.later:
@@ -156,6 +170,16 @@ class InBatches:
                     self._settler.failed(job, error)
             else:
                 await self._answer(part, results)
+
+    def _apart(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
+        """The messages by what those of one call have in common; what is of no share goes first."""
+        if self._sides is None:
+            return [jobs]
+        found: dict[tuple[bool, ...], list[Job]] = {}
+        for job in jobs:
+            assert job.context is not None
+            found.setdefault(self._sides(job.context), []).append(job)
+        return [found[side] for side in sorted(found)]
 
     async def _answer(self, jobs: Sequence[Job], results: Sequence[Any]) -> None:
         """Settle each message by its own result."""
@@ -183,10 +207,18 @@ class InBatches:
         if self._stage.signature.state is not None:
             states = [job.memory.begin() for job in jobs if job.memory is not None]
             arguments = self._stage.signature.with_state(messages, contexts, states)
-        if self._stage.signature.kind == "coroutine":
-            results = await self._stage.handler(*arguments)
-        else:
-            results = await self._threads.call(self._stage.handler, arguments)
+        try:
+            if self._stage.signature.kind == "coroutine":
+                results = await self._stage.handler(*arguments)
+            else:
+                results = await self._threads.call(self._stage.handler, arguments)
+        finally:
+            # A version that was asked during the batch was asked for each of its messages.
+            first = contexts[0]
+            if first is not None and first.trial is not None:
+                for context in contexts:
+                    if context is not None:
+                        context.trial = first.trial
         if results is None and not self._stage.writes:
             return [None] * len(jobs)
         if not isinstance(results, (list, tuple)) or len(results) != len(jobs):

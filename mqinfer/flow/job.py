@@ -100,6 +100,7 @@ class DeliveryContext(Context):
         self.waiting_since = None
         self._waits = self._queued = self._sent = 0
         self._progress = False
+        self.trial = None
         self._log = None
 
     def emit(self, output: Message) -> Awaitable[None]:
@@ -275,6 +276,16 @@ class Job(Struct, eq=False):  # a Struct: one is made for every message
         """Its end; gives the state it was in. Nothing is to be said about it any more."""
         before, self.state = self.state, SETTLED
         return before
+
+    def tell(self, error: BaseException | None) -> None:
+        """Say how its handling ended, where versions of a model are compared by that.
+
+        Args:
+            error: that it failed by; None: it is answered.
+        """
+        if self.context is not None and self.context.trial is not None:
+            trial, self.context.trial = self.context.trial, None
+            trial.ended(self.context, error)
 
     # --- looking --------------------------------------------------------------------------------
 

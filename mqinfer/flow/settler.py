@@ -212,6 +212,7 @@ class Settler:
             job.unpublished += 1  # held until the state is written
             memory.keep(partial(self._kept, job))
             return
+        job.tell(None)
         self._broker.ack(job.delivery)
         now = self._clock()
         self._metrics.done(now - (job.started or job.received), job.delivery.published)
@@ -281,13 +282,11 @@ class Settler:
             self._void(job, error)
             return
         found = outcome(
-            error,
-            job.past,
-            job.delivery.attempt,
-            self._limits,
+            *(error, job.past, job.delivery.attempt, self._limits),
             now=time.time(),
             random=random.random(),
         )
+        job.tell(error)
         if isinstance(found, Dead):
             self.dead(job, found.error)
             return

@@ -14,12 +14,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from mqinfer.choice import chosen, root_of
 from mqinfer.completion import roots
 from mqinfer.context import current
 from mqinfer.inference.aliases import FollowedAliases
 from mqinfer.inference.batcher import MIB, Batcher
 from mqinfer.inference.calls import InferenceObserver, QueueStatistics
+from mqinfer.inference.canaried import CANARY, Canaried
 from mqinfer.inference.limits import AdaptiveLimit
 from mqinfer.inference.link import Link
 from mqinfer.inference.queue import ModelQueue
@@ -28,15 +28,12 @@ from mqinfer.model import FREELY, Model, Target, Together
 from mqinfer.ports import InferenceServer
 
 if TYPE_CHECKING:
-    from mqinfer.inference.aliases import Canary
     from mqinfer.model import Answer, Array
 
 __all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "QueueStatistics"]
 
 T = TypeVar("T")
 
-# Behind the name of an alias: what its canary's queue follows; no alias can be called so.
-CANARY = "=canary"
 # Seconds for a call outside of a handler: long enough for the slowest model behind others.
 CALL_TIMEOUT = 600.0
 
@@ -80,6 +77,9 @@ class Inference:
         aliases: what the aliases of models stand for; None where none is followed.
         limit: makes the limit of request slots of a model.
         observer: is told of every request.
+
+    Attributes:
+        canaried: chooses between an alias's version and its canary, and counts what comes of it.
     """
 
     def __init__(
@@ -102,9 +102,8 @@ class Inference:
         # By what calls say, which a pin may overrule; once it is known what their alias names.
         self._ready: dict[Target, ModelQueue] = {}
         self._aliases = aliases
-        self._canaries: Mapping[tuple[str, str | None], Canary] = (
-            {} if aliases is None else aliases.canaries
-        )
+        self.canaried = Canaried({} if aliases is None else aliases.canaries)
+        self._canaries = self.canaried.canaries
         self._refresh = refresh
         self._bounds = (request_bytes, max_calls, max_bytes)
         self._make_limit = limit
@@ -375,19 +374,20 @@ class Inference:
         return self._aliases.version(target.name, alias) or target.version
 
     def _chosen(self, target: Target) -> Target:
-        """The target of a call while there are canaries: theirs, where its message is of the share.
+        """The target of a call while there are canaries.
 
         A canary that is known to be down takes nothing: what it would have had does not wait.
         """
-        canary = self._canaries.get((target.name, target.alias))
         context = current.get()
-        if canary is None or context is None or context.run is not None or self._pins:
+        of_share = None if self._pins else self.canaried.of_share(target, context)
+        if of_share is None or context is None:
             return target
-        if not chosen(root_of(context.headers, context.id), canary.share):
+        other = target._replace(alias=f"{target.alias}{CANARY}") if of_share else target
+        queue = self._ready.get(other) if of_share else None
+        if queue is not None and queue.followed.availability.reason:
             return target
-        other = target._replace(alias=f"{target.alias}{CANARY}")
-        queue = self._ready.get(other)
-        return target if queue is not None and queue.followed.availability.reason else other
+        self.canaried.asked(target, context, of_share=of_share)
+        return other
 
     async def _keep_fresh(self) -> None:
         while True:

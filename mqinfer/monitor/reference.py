@@ -36,7 +36,7 @@ OTHER: Final = "(other)"
 UNSEEN: Final = "(unseen)"
 TOO_SMALL: Final = 0.02  # a change of a share by so much is too small to matter
 STEPS_AN_HOUR: Final = 3600 // STEP
-_SURE: Final = 3.291  # standard errors of 99.9 %, two-sided
+SURE: Final = 3.291  # standard errors of 99.9 %, two-sided
 # Steps that are put together to see how much more they vary: 10 s, a minute, 10 minutes. What comes
 # together need not come within one step.
 _WIDTHS: Final = (1, 6, 60)
@@ -127,7 +127,7 @@ def allowed(numbers: Counts, table: Counts) -> tuple[Floats, Floats, Floats]:
     phi = overdispersion(numbers, table)
     rows = table.sum()
     count = table.sum(axis=0)
-    least, most = wilson(count / phi, rows / phi, _SURE)
+    least, most = wilson(count / phi, rows / phi, SURE)
     n = hours.sum(axis=1, keepdims=True)
     hourly = _without_chance(hours / n, n, count / rows, phi)
     high = np.maximum(most, _percentile(hourly, n, 0.99)) + TOO_SMALL

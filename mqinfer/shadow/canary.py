@@ -78,18 +78,6 @@ class Canaries:
                 f"a canary's share is more than 0 and less than 1, not {share:g}: all of it is "
                 f"--set {model}@{alias}={version}"
             )
-        batches = [
-            stage.name
-            for stage in self.app.stages.values()
-            if stage.signature.batch
-            and any((one.name, one.alias) == (model, alias) for one in stage.models)
-        ]
-        if batches:
-            raise ConfigurationError(
-                f"stage {', '.join(batches)} handles batches, and whose message a call is for is "
-                "not known there, so none can be chosen: let the version be a shadow "
-                f"(--shadow {model}={version})"
-            )
 
         def changed(before: Alias) -> Alias:
             if before.version == version:

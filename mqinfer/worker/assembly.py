@@ -326,7 +326,8 @@ class Assembly:
             )
         assert task.stage is not None
         stage = as_stage(task.stage, codec)
-        return (InBatches if stage.signature.batch else OneByOne)(stage, settler)
+        batch, sides = stage.signature.batch, self.services.sides
+        return InBatches(stage, settler, sides) if batch else OneByOne(stage, settler)
 
     def _recorder(self, task: plan.Task, binding: Binding, codec: Codec) -> Recorder | None:
         if task.stage is None:

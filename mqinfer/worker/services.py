@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from mqinfer.starting import Patience
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mqinfer.blob import BlobStore
+    from mqinfer.context import Context
     from mqinfer.inference.inference import Inference
     from mqinfer.observe import Metrics
     from mqinfer.ports import Broker, Core, Database
@@ -49,3 +52,8 @@ class Services:
     timers: Table | None = None
     core: Core | None = None
     request_secret: str = ""
+
+    @property
+    def sides(self) -> Callable[[Context], tuple[bool, ...]] | None:
+        """Tells messages apart that are of a canary's share; None where no model is asked."""
+        return None if self.inference is None else self.inference.canaried.sides

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
+import msgspec
 import pytest
 
 from mqinfer import App, Label, Message, Row
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.choice import chosen
 from mqinfer.context import Context, current
-from mqinfer.errors import ConfigurationError
+from mqinfer.errors import ConfigurationError, ModelError, Snooze, Unavailable
 from mqinfer.identity import ANCESTORS
 from mqinfer.inference.aliases import Aliases, FollowedAliases
+from mqinfer.inference.canaried import Tried
 from mqinfer.inference.inference import Inference
 from mqinfer.monitor import counting
 from mqinfer.monitor.follow import Series
 from mqinfer.monitor.looking import Monitor
 from mqinfer.shadow.canary import Canaries
+from mqinfer.shadow.failing import fails_more, read
 from mqinfer.shadow.guard import Guard
 from tests.support.bucket import Memory
 from tests.support.inference import Server, inference_on, until, x
@@ -142,6 +146,32 @@ async def test_what_ends_it_is_one_write() -> None:
         assert (found.version, found.canary, found.back) == ("4", None, "")
 
 
+class Earlier(msgspec.Struct, frozen=True, kw_only=True):
+    """An alias, as versions read and write it that know of no canaries."""
+
+    model: str
+    alias: str
+    version: str
+    set: datetime.datetime
+
+
+async def test_workers_of_an_earlier_version_read_the_alias_alone() -> None:
+    """As in a rolling restart: what they answer is by the alias's version, and they say so."""
+    bucket = Memory()
+    canaries = Canaries(app, Aliases(app, bucket))
+    await canaries.aliases.set("double", "live", "1")
+    await canaries.let_in("double", "2", SHARE)
+    ((key, (value, revision)),) = bucket.values.items()
+    before = msgspec.json.decode(value, type=Earlier)
+    assert before.version == "1"
+    # The command of an earlier version moves it: that ends the canary, as any move does.
+    moved = msgspec.structs.replace(before, version="3")
+    assert await bucket.save(key, msgspec.json.encode(moved), revision)
+    found = await canaries.aliases.find("double", "live")
+    assert found is not None
+    assert (found.version, found.canary) == ("3", None)
+
+
 async def test_what_cannot_be_is_refused() -> None:
     async with at() as (canaries, _, _server):
         with pytest.raises(ConfigurationError, match="less than 1, not 1: all of it is --set"):
@@ -156,16 +186,104 @@ async def test_what_cannot_be_is_refused() -> None:
         with pytest.raises(ConfigurationError, match="double@live is not set"):
             await canaries.let_in("double", "2", SHARE)
 
-    batches = App("batches")
-    model = batches.model("double", alias="live")
 
-    @batches.stage(models=[model], batch_size=4)
-    async def several(sheets: list[Sheet]) -> list[Graded]:
-        raise NotImplementedError
+# --- what fails ---------------------------------------------------------------------------------
 
-    others = Canaries(batches, Aliases(batches, Memory()))
-    with pytest.raises(ConfigurationError, match="stage several handles batches"):
-        await others.let_in("double", "2", SHARE)
+
+async def ends(
+    inference: Inference, root: str, error: Exception | None, *, part: str = "", attempt: int = 1
+) -> None:
+    """A message asks, and its handling ends."""
+    context = Context(
+        id=part or root,
+        stage="grade",
+        sequence=1,
+        attempt=attempt,
+        headers={ANCESTORS: root} if part else {},
+    )
+    token = current.set(context)
+    try:
+        await inference.ask(double, {"x": x(1.0)})
+    finally:
+        current.reset(token)
+    assert context.trial is not None
+    context.trial.ended(context, error)
+
+
+@pytest.mark.parametrize(
+    ("asked", "failed", "others", "others_failed", "rings"),
+    [
+        (19, 19, 400, 0, False),  # too few
+        (20, 20, 400, 0, True),
+        (20, 20, 0, 0, False),  # beside nothing
+        (200, 3, 4000, 0, False),  # a few among many
+        (200, 30, 4000, 0, True),
+        (200, 30, 4000, 600, False),  # as those beside it
+        (10_000, 250, 90_000, 900, False),  # more, but not by much
+        (10_000, 600, 90_000, 900, True),
+    ],
+)
+def test_failing_is_a_test_of_two_proportions(
+    asked: int, failed: int, others: int, others_failed: int, *, rings: bool
+) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    counts = Tried(
+        version="2",
+        began=now,
+        asked=asked,
+        failed=failed,
+        others=others,
+        others_failed=others_failed,
+    )
+    assert fails_more(counts) is rings
+
+
+async def test_one_that_fails_goes_back() -> None:
+    """As all workers have counted together, and each first input once."""
+    roots = [f"photo-{number}" for number in range(200)]
+    bucket = Memory()
+    async with at() as (canaries, inference, _):
+        await canaries.let_in("double", "2", SHARE)
+        await inference._look_again()
+        mine = [root for root in roots if chosen(root, SHARE)]
+        guard = Guard(canaries, None, inference, bucket)
+        other = Guard(canaries, None, inference, bucket)
+        # Many parts of one that is bad, a retry, an outage, a snooze: no fault of the version.
+        for number in range(50):
+            await ends(inference, mine[0], ModelError("bad"), part=f"{mine[0]}/{number}")
+        for root in roots:
+            await ends(inference, root, None)
+            await ends(inference, root, ModelError("no"), attempt=2)
+            await ends(inference, root, Unavailable("away"))
+            await ends(inference, root, Snooze(after=1.0))
+        await guard.look()
+        await other.look()
+        (key,) = bucket.values
+        assert key == "grade.canary.double.live"
+        held = read(bucket.values[key][0])
+        assert held is not None
+        assert (held.asked, held.failed) == (len(mine), 1)
+        assert (held.others, held.others_failed) == (len(roots) - len(mine), 0)
+
+        # Another one is let in, and nothing of the last counts.
+        await canaries.take_back("double", "live")
+        later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+        canaries = Canaries(app, canaries.aliases, now=lambda: later)
+        await canaries.let_in("double", "2", SHARE)
+        await inference._look_again()
+        for root in roots:
+            await ends(inference, root, ModelError("bad") if chosen(root, SHARE) else None)
+            await (guard if len(root) % 2 else other).look()
+            await inference._look_again()
+            found = await canaries.aliases.find("double", "live")
+            assert found is not None
+            if found.canary is None:
+                break
+        assert found.canary is None
+        assert found.back.startswith("stage grade fails for 2")
+        assert found.back.endswith("ModelError: bad")
+        # It went back well before all were tried.
+        assert root != roots[-1]
 
 
 # --- the alarm ----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from tests.support.cli import Shell, until
 from tests.support.models import save_table
 
 SHARE = 0.5
+FACTORS = {"1": 1.0, "2": 10.0, "3": 100.0}  # by version
 
 APP = """
 from __future__ import annotations
+import os
+import signal
+from pathlib import Path
 from typing import Annotated
 import numpy as np
-from mqinfer import App, Label, Message, Row
+from mqinfer import App, Backoff, Context, Label, Message, Row
 
 app = App("{name}")
 model = app.model("both", alias="live", version=1)
@@ -37,10 +42,17 @@ class Told(Row, table="told_{name}", order_by=("index",)):
     value: float
     label: Annotated[str, Label()]
 
-@app.stage(ack_wait="5s")
-async def ask(question: Ask) -> Told:
+@app.stage(ack_wait="5s", attempts=100, backoff=Backoff(initial=0.2, maximum=1.0))
+async def ask(question: Ask, ctx: Context) -> Told:
+    dies = os.environ.get("DIES_AT", "").split() if ctx.attempt == 1 else ()
+    if f"before={question.index}" in dies:
+        os.kill(os.getpid(), signal.SIGKILL)
     found = await model(index=np.array([question.index % 40], np.int64))
     value = float(found["value"][0])
+    with Path("tries").open("a") as file:
+        file.write(f"{ctx.id} {found.version}\\n")
+    if f"after={question.index}" in dies:
+        os.kill(os.getpid(), signal.SIGKILL)
     return Told(question.index, value, "odd" if question.index % 2 else "even")
 """
 
@@ -49,8 +61,9 @@ async def ask(question: Ask) -> Told:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("repository") / "models"
     root.mkdir()
-    for version, factor in (("1", 1.0), ("2", 10.0)):
-        save_table(root, version, factor, "both")
+    for version, factor in FACTORS.items():
+        # The third fails requests for half of what is asked.
+        save_table(root, version, factor, "both", entries=20 if version == "3" else 100)
     return root
 
 
@@ -90,7 +103,7 @@ def rows(shell: Shell, run: str = "") -> dict[int, tuple[str, str]]:
         f"FROM told_{shell.name}__storage FINAL WHERE _run = '{run}'"
     )
     for row in found:
-        assert row["value"] == row["index"] % 40 * {"1": 1.0, "2": 10.0}[row["version"]]
+        assert row["value"] == row["index"] % 40 * FACTORS[row["version"]]
     assert len({row["index"] for row in found}) == len(found)
     return {row["index"]: (row["root"], row["version"]) for row in found}
 
@@ -104,9 +117,9 @@ def records(shell: Shell, run: str) -> dict[str, str]:
     return {row["input"]: row["skipped"] for row in found}
 
 
-def worker(shell: Shell) -> subprocess.Popen[str]:
+def worker(shell: Shell, **environ: str) -> subprocess.Popen[str]:
     """One whose log goes to a file: nobody reads on while it is killed."""
-    return shell.start("worker", shell.app, log=f"worker{len(shell.running)}.log")
+    return shell.start("worker", shell.app, log=f"worker{len(shell.running)}.log", **environ)
 
 
 def test_a_shadow_is_exact_through_kills(shell: Shell) -> None:
@@ -167,7 +180,7 @@ def test_a_shadow_that_is_not_served_holds_up_nothing(shell: Shell) -> None:
     arguments = ["--shadow", "both=9", "--share", "1", "--run", "s9", "--late", "2s"]
     code, out, err = shell.run("models", shell.app, *arguments)
     assert (code, out) == (2, "")
-    assert "does not serve version 9 of both; it serves: 1, 2" in err
+    assert "does not serve version 9 of both; it serves: 1, 2, 3" in err
     shell.json("models", shell.app, *arguments, "--force")
     publish(shell, 1, 31)
     until(lambda: len(rows(shell)) == 31)
@@ -192,7 +205,7 @@ def test_a_canary_has_its_share_and_is_promoted(shell: Shell) -> None:
     code, out, err = shell.run("models", shell.app, "--canary", "both=2", "--share", "0.5")
     assert code == 0, err
     assert "both@live: 1, and 2 for 0.5 of the traffic" in out
-    assert "note: neither version has a reference: it does not go back by itself" in out
+    assert "note: neither version has a reference: it goes back by itself only where" in out
     asked = 0
 
     def noticed() -> bool:
@@ -221,11 +234,67 @@ def test_a_canary_has_its_share_and_is_promoted(shell: Shell) -> None:
     assert working.returncode == 0
 
 
+def test_a_canary_is_exact_through_kills(shell: Shell) -> None:
+    """Each message is answered once, by the version that its id says, however often it is tried."""
+    shell.json("models", shell.app, "--set", "both@live=1")
+    shell.json("models", shell.app, "--canary", "both=2", "--share", "0.5")
+    # Whoever has these messages first dies, before it asks or with the answer in hand.
+    dies = {"DIES_AT": "before=20 after=120"}
+    working = [worker(shell, **dies), worker(shell, **dies)]
+
+    def kept_up(condition: Callable[[], object]) -> bool:
+        """The condition, while who has died is followed by another."""
+        for place, process in enumerate(working):
+            if process.poll() is not None:
+                assert process.returncode == -signal.SIGKILL
+                working[place] = worker(shell, **dies)
+        return bool(condition())
+
+    for last in (100, 200):
+        publish(shell, last - 100, last)
+        until(lambda last=last: kept_up(lambda: len(rows(shell)) == last))
+    assert len(shell.running) == 2 + 2
+    found = rows(shell)
+    for root, version in found.values():
+        assert version == ("2" if chosen(root, SHARE) else "1")
+    tries = [line.split() for line in Path("tries").read_text().splitlines()]
+    assert len(tries) > len(found)  # redelivered with an answer in hand
+    assert {(root, version) for root, version in tries} == set(found.values())
+
+    # A version that fails goes back by itself, although whoever counts is killed again and again;
+    # what it has failed on is answered by the other one then.
+    shell.json("models", shell.app, "--canary", "both=3", "--share", "0.5")
+    asked = 200
+
+    def gone() -> bool:
+        nonlocal asked
+        before = asked
+        working[before // 120 % 2].kill()
+        working[before // 120 % 2].wait()
+        publish(shell, before, asked := before + 120)
+        until(lambda: kept_up(lambda: sum(n >= before for n in rows(shell)) >= 60))
+        return "version" not in shell.json("models", shell.app)["canaries"][0]
+
+    until(lambda: kept_up(gone))
+    ((canary,)) = shell.json("models", shell.app)["canaries"]
+    assert canary["back"].startswith("stage ask fails for ")
+    until(lambda: kept_up(lambda: len(rows(shell)) == asked))
+    after = {n: pair for n, pair in rows(shell).items() if n >= 200}
+    for n, (root, version) in after.items():
+        assert version in ({"1", "2", "3"} if chosen(root, SHARE) else {"1"})
+        assert version != "3" or n % 40 < 20
+    assert shell.json("dead", "list", shell.app)["letters"] == []
+    for process in working:
+        process.send_signal(signal.SIGTERM)
+    for process in working:
+        process.communicate(timeout=120)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--shadow", "both"], "--shadow takes MODEL=VERSION, such as grade_rust=2, not 'both'"),
-        (["--shadow", "both=7"], "does not serve version 7 of both; it serves: 1, 2"),
+        (["--shadow", "both=7"], "does not serve version 7 of both; it serves: 1, 2, 3"),
         (["--shadow", "both=2", "--share", "2"], "a share is more than 0 and at most 1, not 2"),
         (["--shadow", "both=2", "--stage", "no"], "has no stage no"),
         (["--no-shadow", "both"], "model both has no shadow"),

@@ -90,12 +90,14 @@ def save(
     part.rename(folder / version)
 
 
-def save_table(root: Path, version: str, factor: float, name: str = "table") -> None:
-    """value = factor * index, for an index below 100; any other fails the whole request."""
+def save_table(
+    root: Path, version: str, factor: float, name: str = "table", *, entries: int = 100
+) -> None:
+    """value = factor * index, for an index below `entries`; any other fails the whole request."""
     nodes = [helper.make_node("Gather", ["values", "index"], ["value"])]
     asked = [tensor("index", TensorProto.INT64, ["n", 1])]
     told = [tensor("value", TensorProto.FLOAT, ["n", 1])]
-    values = [factor * index for index in range(100)]
+    values = [factor * index for index in range(entries)]
     save(root, version, graph(name, nodes, asked, told, values=values))
 
 

@@ -12,6 +12,7 @@ from mqinfer import App, Row, plan
 from mqinfer.flow.policy import Policy
 from mqinfer.flow.slots import Slots
 from mqinfer.identity import MSG_ID, ONLY, RUN, retry_id
+from mqinfer.inference.canaried import Canaried
 from mqinfer.observe import Metrics
 from mqinfer.worker.assembly import HEADERS_ROOM, WAITING, Assembly
 from mqinfer.worker.services import Services
@@ -67,7 +68,8 @@ class Assembled:
         inference: Any = SimpleNamespace(
             blocked=lambda models: next(
                 (self.models[model.name] for model in models if model.name in self.models), None
-            )
+            ),
+            canaried=Canaried({}),
         )
         self.work: Any = Bound(app, self.broker, **binding)
         self.metrics = Metrics(app.name)
