@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer.console import rendering
 from mqinfer.console.figures import Figure
-from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
+from mqinfer.errors import ConfigurationError, Unavailable
 from mqinfer.marker import Label, marks_of
 from mqinfer.replay import coverage
 from mqinfer.replay.compare import LIVE, Comparison, compare
@@ -130,10 +130,8 @@ async def comparison(site: Site, request: Request) -> Response:
     edition = (run.state, run.order, run.retries, run.applied)
     make = partial(_compared, site, run, other)
     key = ("compare", run.name, edition, name)
-    seen = await site.looks.of(key, make, _EVERY).now()
-    if seen.problem is not None:
-        raise MqinferError(seen.problem)
-    return site.render(request, "runs_comparison.html", run=run, other=name, key=KEY, **seen.state)
+    found = (await site.looks.of(key, make, _EVERY).now()).found()
+    return site.render(request, "runs_comparison.html", run=run, other=name, key=KEY, **found)
 
 
 async def _compared(site: Site, run: Run, other: Run | None) -> Mapping[str, Any]:

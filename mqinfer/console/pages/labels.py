@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer.console import watching
-from mqinfer.console.page import Filters, Form, Page, of_form
+from mqinfer.console.page import Filters, Form, Page, of_form, one_of
 from mqinfer.console.pages.examples import examples, picture_of
 from mqinfer.errors import ConfigurationError
 from mqinfer.monitor.bins import MISSING, range_of
@@ -67,9 +67,7 @@ def name_of(key: str, what: str) -> str:
 async def look(site: Site, filters: Filters) -> Mapping[str, Any]:
     """All that the page shows."""
     every, problems = watching.columns(site)
-    window = filters.get("window", WINDOW)
-    if window not in watching.WINDOWS:
-        raise ConfigurationError(f"a window is one of {', '.join(watching.WINDOWS)}")
+    window = one_of(filters, "window", watching.WINDOWS) or WINDOW
     context: dict[str, Any] = {
         "problems": problems,
         "unwatched": watching.unwatched(site),

@@ -141,7 +141,16 @@
       say("away");
     });
     source.addEventListener("reconnect", () => retry());
-    source.onerror = () => retry();
+    source.onerror = refused;
+  }
+
+  // A browser does not say why a stream was refused: whoever is to enter is asked by the page.
+  async function refused() {
+    const ended = source && source.readyState === EventSource.CLOSED;
+    retry();
+    if (!ended) return;
+    const answer = await fetch(location.href, { method: "HEAD" }).catch(() => null);
+    if (answer && answer.status === 401) location.reload();
   }
 
   function close() {
