@@ -8,6 +8,7 @@ a moment ago is shown until it is there.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +16,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer.errors import ConfigurationError, MqinferError
+from mqinfer.monitor.happened import Happening
 from mqinfer.monitor.looking import Monitor, Standing
 from mqinfer.monitor.reference import STEP
 from mqinfer.monitor.timeline import Mark, Shares, Tallies, Timeline, added, deployments
 from mqinfer.monitor.watched import watched
+from mqinfer.worker import presence
 
 if TYPE_CHECKING:
+    from mqinfer.app import App
     from mqinfer.console.site import Site
     from mqinfer.message import Row
     from mqinfer.monitor.episode import Episode
     from mqinfer.monitor.watched import Field
+    from mqinfer.worker.presence import Present
 
 WINDOWS: Final = {
     "1h": 3600.0,
@@ -144,9 +149,38 @@ async def verdicts(site: Site) -> Verdicts:
 async def _verdicts(site: Site) -> Mapping[str, Any]:
     now = time.time()
     looking = await monitor(site)
-    standing = await looking.look(now)
+    standing = await looking.look(now, await _happenings(site))
     history = await looking.history()
     return {"found": Verdicts(now, tuple(standing), tuple(reversed(history)))}
+
+
+async def _happenings(site: Site) -> list[Happening]:
+    """Aliases that moved, and workers that were all started anew; what cannot be asked is none."""
+    found = []
+    with contextlib.suppress(MqinferError):
+        for alias in (await site.aliases.all()).values():
+            text = f"{alias.model}@{alias.alias} was set to {alias.version}"
+            found.append(Happening(alias.set.timestamp(), text, alias.model))
+    with contextlib.suppress(MqinferError):
+        workers, now = await presence.seen(site.app, site.streams)
+        there = [one for one in workers if not one.run and not one.lost(now)]
+        found += deployed(site.app, there)
+    return found
+
+
+def deployed(app: App, workers: Sequence[Present]) -> list[Happening]:
+    """When the workers that write the rows of a table were started, the first of them.
+
+    As long as an older one works, none of them was a deployment: somebody joined.
+    """
+    found = []
+    for table, row in app.rows.items():
+        stages = {stage.name for stage in app.stages.values() if row in stage.writes}
+        started = [one.started for one in workers if stages & {*one.stages}]
+        if started:
+            text = f"all workers of {table} were started, a deployment"
+            found.append(Happening(min(started), text, table=table))
+    return found
 
 
 async def tallies(site: Site, chosen: Column, window: str) -> Tallies:
@@ -214,6 +248,4 @@ async def _shared(site: Site, key: tuple[Any, ...], make: Any, every: float) -> 
         MqinferError: why it found nothing.
     """
     seen = await site.looks.of(key, make, every).soon(_STALE)
-    if seen.problem is not None:
-        raise MqinferError(seen.problem)
-    return seen.state["found"]
+    return seen.found()["found"]

@@ -14,12 +14,14 @@ import pytest
 
 from mqinfer import App, Blob, Row
 from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.console.watching import deployed
 from mqinfer.image import encode_jpeg
 from mqinfer.monitor import counting
 from mqinfer.monitor.looking import Monitor
 from mqinfer.settings import Settings
 from mqinfer.tables.sql import text_literal
 from mqinfer.testing import FakeModels, until
+from mqinfer.worker.presence import Present
 from tests.console.test_browser import CHROMIUM, axe, browser, visiting
 from tests.support.console import Served, serving
 from tests.support.watched_app import HOSTILE, LABELS, Photo, app, first
@@ -263,3 +265,15 @@ async def test_what_is_said_needs_more_than_looking(nats: Settings, url: str) ->
             ):
                 answer = await served.http.post(f"/labels/{path}", data=form)
                 assert answer.status_code == 400, path
+
+
+def test_a_deployment_is_of_all_workers_and_not_one_that_joined() -> None:
+    def worker(started: float, *stages: str) -> Present:
+        return Present(host="here", pid=1, started=started, stages=stages)
+
+    assert deployed(app, []) == []
+    found = {one.table: one for one in deployed(app, [worker(7.0, "see"), worker(5.0, "see")])}
+    assert found.keys() == {"seen"}
+    assert found["seen"].at == 5.0
+    assert "all workers of seen were started" in found["seen"].text
+    assert [one.at for one in deployed(app, [worker(1.0, "see"), worker(9.0, "see")])] == [1.0]
