@@ -102,7 +102,7 @@ async def test_shadows_and_canaries_are_shown_and_ended(nats: Settings, url: str
                 await expect(shadow).to_contain_text(re.compile(r"\d+ answered, \d+ passed over"))
                 await expect(canary).to_contain_text("25.0%")
                 await expect(canary.get_by_role("link")).to_have_attribute(
-                    "href", "/labels?series=seen.label&version=2"
+                    "href", "/labels?series=seen.label&model=net&version=2"
                 )
                 for scheme, wide in (("dark", 1200), ("light", 390)):
                     await page.emulate_media(color_scheme=scheme)

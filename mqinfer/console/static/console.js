@@ -40,7 +40,10 @@
             ctx.moveTo(x, bbox.top);
             ctx.lineTo(x, bbox.top + bbox.height);
             ctx.stroke();
-            ctx.fillText(mark.text, x + 4 * devicePixelRatio, bbox.top + 12 * devicePixelRatio);
+            // To the left of its line where there is no room to the right.
+            const wide = ctx.measureText(mark.text).width + 4 * devicePixelRatio;
+            const left = x + wide > bbox.left + bbox.width ? x - wide : x + 4 * devicePixelRatio;
+            ctx.fillText(mark.text, left, bbox.top + 12 * devicePixelRatio);
           }
           ctx.restore();
         }],
@@ -58,6 +61,11 @@
     const data = [told.x];
     const series = [{}];
     const bands = [];
+    // What stands alone has no line to be seen by.
+    const alone = (u, i) => {
+      const y = u.data[i];
+      return y.map((_, at) => at).filter((at) => y[at] != null && y[at - 1] == null && y[at + 1] == null);
+    };
     const dashes = [[], [6, 3], [2, 3], [8, 3, 2, 3]]; // lines differ by more than their color
     told.lines.forEach((line, i) => {
       const stroke = color(`--c${(i % 6) + 1}`);
@@ -69,7 +77,7 @@
         bands.push({ series: [at, at + 1], fill: stroke + "2b" });
       }
       data.push(line.y);
-      series.push({ label: line.name, stroke, width: 2, dash: dashes[i % 4], value: (_, v) => write(v) });
+      series.push({ label: line.name, stroke, width: 2, dash: dashes[i % 4], points: { show: true, size: 5, filter: alone }, value: (_, v) => write(v) });
     });
     const axis = { stroke: color("--muted"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } };
     const options = {
