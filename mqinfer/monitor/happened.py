@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BEFORE: Final = 1800  # seconds before a change in which something may be why
 AFTER: Final = 600  # the same behind it: where a change began is known to some rows only
 _BACK: Final = 2 * 86_400  # seconds without a row, before which a version is a new one
+_MOVING: Final = 15  # seconds from an alias that moves to the reference that is adopted for it
 _SAID: Final = 3
 
 
@@ -68,14 +69,21 @@ async def versions(db: Database, table: str, since: float) -> list[Happening]:
     ]
 
 
-def why(episodes: Sequence[Episode], happenings: Iterable[Happening]) -> str:
-    """What happened just before the change of one of these episodes, in words; "": nothing did."""
+def why(episodes: Sequence[Episode], happenings: Iterable[Happening], made: float) -> str:
+    """What happened just before the change of one of these episodes, in words; "": nothing did.
+
+    Args:
+        episodes: of one series.
+        happenings: of any.
+        made: when its reference was; what came before is in the reference.
+    """
     found = {
         one
         for one in happenings
         for episode in episodes
         if one.model in ("", episode.model)
         and one.table in ("", episode.table)
+        and made - _MOVING <= one.at
         and episode.began - BEFORE <= one.at <= episode.began + AFTER
     }
     ordered = sorted(found, key=lambda one: (-one.at, one.text))[:_SAID]

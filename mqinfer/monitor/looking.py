@@ -187,7 +187,8 @@ class Monitor:
                 changed: Mapping[str, int] = {}
                 lasting = [episode for episode in episodes if episode.lasts]
                 if lasting:
-                    facts = replace(facts, step=await self._why(table, lasting, happenings))
+                    step = await self._why(accepted, lasting, happenings)
+                    facts = replace(facts, step=step)
                     changed = await self._since(series, lasting, now)
                 advice = of_label(facts, told, one.window, changed, accepted.reference)
             found.append(
@@ -209,11 +210,12 @@ class Monitor:
         return found
 
     async def _why(
-        self, table: str, lasting: Sequence[Episode], happenings: Sequence[Happening]
+        self, accepted: Accepted, lasting: Sequence[Episode], happenings: Sequence[Happening]
     ) -> str:
         """What happened where the change began."""
-        began = await versions(self._db, table, min(one.began for one in lasting))
-        return why(lasting, [*began, *happenings])
+        table, since = accepted.series.table, min(one.began for one in lasting)
+        began = await versions(self._db, table, since)
+        return why(lasting, [*began, *happenings], accepted.made)
 
     async def _since(
         self, series: Series, lasting: Sequence[Episode], now: float

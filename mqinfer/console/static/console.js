@@ -33,6 +33,7 @@
           ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
           ctx.textAlign = "left";
           ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
+          const taken = []; // of texts: from, to, line
           for (const mark of marks) {
             const x = u.valToPos(mark.x, "x", true);
             if (x < bbox.left || x > bbox.left + bbox.width) continue;
@@ -43,7 +44,10 @@
             // To the left of its line where there is no room to the right.
             const wide = ctx.measureText(mark.text).width + 4 * devicePixelRatio;
             const left = x + wide > bbox.left + bbox.width ? x - wide : x + 4 * devicePixelRatio;
-            ctx.fillText(mark.text, left, bbox.top + 12 * devicePixelRatio);
+            let row = 1;
+            while (taken.some(([from, to, on]) => on === row && left < to && from < left + wide)) row++;
+            taken.push([left, left + wide, row]);
+            ctx.fillText(mark.text, left, bbox.top + 12 * row * devicePixelRatio);
           }
           ctx.restore();
         }],
