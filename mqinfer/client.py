@@ -393,13 +393,13 @@ class Worker:
         from mqinfer.shadow.keeper import Keeper, kept
 
         if app.rows:
-            shadows = wiring.shadows(app, broker)  # type: ignore[arg-type]
+            shadows = wiring.shadows(app, broker)
             self._keeper = Keeper(shadows, services, engine, grace=grace)
         guard = None
         if followed(app):
             from mqinfer.shadow.guard import Guard
 
-            canaries = wiring.canaries(app, broker)  # type: ignore[arg-type]
+            canaries = wiring.canaries(app, broker)
             bucket = broker.bucket(plan.state_bucket(app))
             guard = Guard(canaries, services.database, services.inference, bucket)
         return kept(self._keeper, guard, grace)

@@ -156,7 +156,7 @@ def jobs(app: App, services: Services, codec: Codec) -> Jobs:
     )
 
 
-def shadows(app: App, broker: JetStream) -> Shadows:
+def shadows(app: App, broker: Broker) -> Shadows:
     """The shadows of an app's models."""
     from mqinfer.inference.aliases import bucket
     from mqinfer.shadow.shadows import Shadows
@@ -164,7 +164,7 @@ def shadows(app: App, broker: JetStream) -> Shadows:
     return Shadows(app, broker.bucket(bucket(app), replicas=app.replicas), runs(app, broker))
 
 
-def canaries(app: App, broker: JetStream) -> Canaries:
+def canaries(app: App, broker: Broker) -> Canaries:
     """The canaries of an app's models."""
     from mqinfer.shadow.canary import Canaries
 

@@ -250,7 +250,10 @@ async def _watch(
                 found = await monitor.look(now)
             except MqinferError as error:
                 trouble = [str(error)]  # the gauges say how old they are
-                print(f"not now: {error}")
+                if as_json:
+                    print_json({"app": app.name, "at": now, "problem": str(error)}, line=True)
+                else:
+                    print(f"not now: {error}")
             else:
                 shown, trouble = exposed(app.name, found, now), []
                 _print(app.name, found, await monitor.history(), now, as_json, line=True)

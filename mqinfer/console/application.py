@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import structlog
 from starlette.applications import Starlette
@@ -19,8 +19,10 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from mqinfer.console import pictures, rendering
+from mqinfer.console.page import of_form
 from mqinfer.errors import BadImage, BlobError, ConfigurationError, MqinferError, Unavailable
 from mqinfer.origin import own_pages_only
+from mqinfer.web import bodies
 from mqinfer.web.sse import EventStream, Frame
 from mqinfer.web.stopping import Stopping
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.console")
 
 _BODY: Final = 256 * 1024  # bytes of a form
+_PAUSE: Final = bodies.PAUSE  # seconds in which something of a form must come
+_ADDRESS: Final = 2000  # characters of one that somebody is led back to
 _STATIC: Final = Path(__file__).parent / "static"
 _HEADERS: Final = {
     "content-security-policy": (
@@ -100,7 +104,7 @@ class Front:
         """The application."""
         routes: list[BaseRoute] = [
             Route("/", self._home),
-            Route("/enter", self._enter, methods=["GET", "POST"]),
+            Route("/enter", partial(self._answer, self._enter), methods=["GET", "POST"]),
             Route("/healthz", self._healthz),
             Mount("/static", _Files(directory=_STATIC)),
             self._route("/picture", self._picture),
@@ -123,25 +127,34 @@ class Front:
         async def answered(request: Request) -> Response:
             if not self._entry.may_look(request):
                 return self._ask(request)
-            try:
-                if self._site is None:
-                    reason = f"the console waits for NATS: {self.waiting_for() or 'connecting'}"
-                    raise Unavailable(reason)  # noqa: TRY301
-                return await call(request)
-            except ClientDisconnect:
-                return Response(status_code=499)  # nobody reads it
-            except Exception as error:  # noqa: BLE001 - each has its answer
-                return self._failed(request, error)
+            return await self._answer(call, request)
 
         return Route(path, answered, methods=list(methods))
 
+    async def _answer(self, call: _Handler, request: Request) -> Response:
+        """What a handler answers, or why it does not."""
+        try:
+            return await call(request)
+        except (ClientDisconnect, bodies.Gone):
+            return Response(status_code=499)  # nobody reads it
+        except Exception as error:  # noqa: BLE001 - each has its answer
+            return self._failed(request, error)
+
     @property
     def _there(self) -> Site:
-        assert self._site is not None
+        if self._site is None:
+            waits = self.waiting_for() or "connecting"
+            raise Unavailable(f"the console waits for NATS: {waits}")
         return self._site
 
     def _failed(self, request: Request, error: Exception) -> Response:
-        if isinstance(error, ConfigurationError):
+        headers = None
+        if isinstance(error, bodies.TooSlow):
+            status, text = 408, "the form comes too slowly: send it again"
+            headers = {"connection": "close"}
+        elif isinstance(error, bodies.TooLarge):
+            status, text = 413, f"the form is larger than {_BODY:,} bytes: choose fewer"
+        elif isinstance(error, ConfigurationError):
             status, text = 400, str(error)
         elif isinstance(error, MqinferError):
             status, text = 503, str(error)
@@ -149,14 +162,23 @@ class Front:
             log.error("a request failed", path=request.url.path, exc_info=error)
             status, text = 500, "this is a fault of the console's; it is in its log"
         if "hx-request" in request.headers:
-            values = {"app": self._app, "text": text, "bad": True, "more": (), "can_act": False}
+            values = {"app": self._app, "text": text, "bad": True, "more": (), "enters": None}
             # htmx shows what is well alone.
-            return HTMLResponse(rendering.page("said.html", values))
-        return self._plain(request, "Not now", text, status)
+            return HTMLResponse(rendering.page("said.html", values), headers=headers)
+        title = "Not now" if status >= 500 else "Not so"
+        return self._plain(request, title, text, status, headers=headers)
 
-    def _plain(self, request: Request, title: str, text: str, status: int) -> Response:
-        values = self._frame(request, title) | {"problem": text, "waits": status == 503}
-        return HTMLResponse(rendering.page("problem.html", values), status)
+    def _plain(
+        self,
+        request: Request,
+        title: str,
+        text: str,
+        status: int,
+        page: Page | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        values = self._frame(request, title, page) | {"problem": text, "waits": status == 503}
+        return HTMLResponse(rendering.page("problem.html", values), status, headers=headers)
 
     async def _no_route(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -170,15 +192,22 @@ class Front:
     # --- who may --------------------------------------------------------------------------------
 
     def _ask(self, request: Request, status: int = 401) -> Response:
-        values = self._frame(request, "Enter") | {"wrong": status == 403}
-        headers = {"www-authenticate": "Bearer"} if status == 401 else None
+        """Ask for the token; who gives it comes to where they wanted to be."""
+        headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+        onward = own_path(request.query_params.get("next", ""))
+        if request.url.path != "/enter" and request.method == "GET":
+            onward = _place(request)
+        if "hx-request" in request.headers:
+            headers["hx-refresh"] = "true"  # a part of a page: all of it is asked for again
+        values = self._frame(request, "Enter") | {"wrong": status == 403, "onward": onward}
         return HTMLResponse(rendering.page("enter.html", values), status, headers=headers)
 
     async def _enter(self, request: Request) -> Response:
         token = request.query_params.get("token")
+        onward = own_path(request.query_params.get("next", ""))
         if request.method == "POST":
             found = await _form(request)
-            token = (found.get("token") or [""])[0]
+            token, onward = of_form(found, "token"), own_path(of_form(found, "next"))
         elif token is None:
             return self._ask(request, 200)
         if not self._entry.right(token):
@@ -186,7 +215,8 @@ class Front:
             return self._ask(request, 403)
         # Not a redirect: a browser that came by a link from elsewhere would follow it without the
         # cookie, which goes along only with what a page of ours asks for.
-        page = rendering.page("entered.html", self._frame(request, "Enter"))
+        values = self._frame(request, "Enter") | {"onward": onward}
+        page = rendering.page("entered.html", values)
         return self._entry.admit(HTMLResponse(page))
 
     # --- pages ----------------------------------------------------------------------------------
@@ -206,11 +236,16 @@ class Front:
             "title": title,
             "pages": self._pages,
             "page": page,
-            "build": rendering.build(),
+            "build": self._edition(request),
             "can_act": self._entry.can_act(request),
             "hint": self._entry.hint(request),
+            "enters": rendering.address("/enter", next=_place(request)),
             "local": self._options.local,
         }
+
+    def _edition(self, request: Request) -> str:
+        """What a page was drawn by and for: with another one it is loaded anew."""
+        return rendering.build() + ("+" if self._entry.can_act(request) else "")
 
     def _look(self, page: Page, filters: Mapping[str, str]) -> Look:
         site = self._there
@@ -225,6 +260,8 @@ class Front:
     async def _show(self, page: Page, request: Request) -> Response:
         filters = page.chosen(request)
         seen = await self._look(page, filters).now()
+        if seen.problem is not None and seen.asked_wrongly:
+            return self._plain(request, page.title, seen.problem, 400, page)
         values = self._values(request, page, seen)
         values["stream"] = rendering.address(f"/{page.name}/live", filters)
         if seen.problem is not None:
@@ -239,7 +276,7 @@ class Front:
     async def _frames(self, page: Page, request: Request, look: Look) -> AsyncIterator[Frame]:
         """What is seen, whenever it is another: always all of it, so that a miss does no harm."""
         seen, told = await look.now(), None
-        while True:
+        while self._entry.may_look(request):  # a cookie may end meanwhile
             frame = self._told(page, request, seen)
             if frame != told:
                 yield frame
@@ -254,7 +291,7 @@ class Front:
         if html is None:
             values = self._values(request, page, seen)
             html = seen.drawn[can_act] = rendering.block(f"{page.name}.html", "live", values)
-        return Frame("state", json.dumps({"html": html, "build": rendering.build()}).encode())
+        return Frame("state", json.dumps({"html": html, "build": self._edition(request)}).encode())
 
     async def _part(self, part: Part, request: Request) -> Response:
         return await part(self._there, request)
@@ -263,7 +300,12 @@ class Front:
         site = self._there
         reason = self._entry.refusal(request)
         if reason is not None:
-            answer = site.said(request, reason, bad=True)
+            enters = None
+            if self._entry.asks(request):
+                page = urlsplit(request.headers.get("hx-current-url", ""))
+                onward = own_path(urlunsplit(("", "", page.path, page.query, "")))
+                enters = rendering.address("/enter", next=onward)
+            answer = site.said(request, reason, bad=True, enters=enters)
             # htmx shows what is well alone.
             answer.status_code = 200 if "hx-request" in request.headers else 403
             return answer
@@ -291,17 +333,25 @@ async def _form(request: Request) -> dict[str, list[str]]:
     """The fields of a form.
 
     Raises:
-        ConfigurationError: it is too large, or none.
+        TooLarge, TooSlow, Gone: of `mqinfer.web.bodies`.
+        ConfigurationError: it is none.
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _BODY:
-            raise ConfigurationError(f"the form is larger than {_BODY:,} bytes: choose fewer")
+    body = b"".join([chunk async for chunk in bodies.chunks(request, _BODY, pause=_PAUSE)])
     try:
         return parse_qs(body.decode("ascii"), max_num_fields=20_000)
     except ValueError:  # UnicodeDecodeError is one
         raise ConfigurationError("the form cannot be read") from None
+
+
+def _place(request: Request) -> str:
+    """Where somebody is, as an address of ours."""
+    return own_path(urlunsplit(("", "", request.url.path, request.url.query, "")))
+
+
+def own_path(text: str) -> str:
+    """An address of ours as it is, and "/" for any other: nobody is led elsewhere."""
+    ours = text.startswith("/") and not text.startswith(("//", "/\\")) and len(text) <= _ADDRESS
+    return text if ours and text.isprintable() else "/"
 
 
 def _with_headers(served: Any) -> ASGIApp:

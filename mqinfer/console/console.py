@@ -18,14 +18,13 @@ from mqinfer.console.looks import Looks
 from mqinfer.console.options import Options
 from mqinfer.console.pages import PAGES
 from mqinfer.console.site import Site
-from mqinfer.errors import Unavailable
 from mqinfer.settings import Settings
-from mqinfer.starting import Patience, unless
-from mqinfer.web.server import serve
-from mqinfer.web.stopping import Stopping
+from mqinfer.starting import Patience
+from mqinfer.web.lifetime import Lifetime
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.ports import Broker
 
 log = structlog.get_logger("mqinfer.console")
 
@@ -42,7 +41,6 @@ class Console:
         ConfigurationError: the app's wiring is wrong.
 
     Attributes:
-        url: where it serves, once it does.
         front: what answers.
     """
 
@@ -51,11 +49,14 @@ class Console:
         self.options = options or Options()
         self.settings = settings or Settings.load()
         app.stages  # noqa: B018 - a mistake in the wiring is told before anything listens
-        self.url: str | None = None
         self._entry = Entry(app.name, self.options)
-        self._stopping = Stopping()
-        self.front = Front(app, self.options, self._entry, PAGES, self._stopping)
-        self._stop = asyncio.Event()
+        self._lifetime = Lifetime(self.options)
+        self.front = Front(app, self.options, self._entry, PAGES, self._lifetime.stopping)
+
+    @property
+    def url(self) -> str | None:
+        """Where it serves, once it does."""
+        return self._lifetime.url
 
     @property
     def ready(self) -> bool:
@@ -69,7 +70,7 @@ class Console:
 
     def stop(self) -> None:
         """Begin an orderly stop: streams are told to come back, to whoever is there then."""
-        self._stop.set()
+        self._lifetime.stop()
 
     async def run(self, started: Callable[[str], None] = lambda _: None) -> None:
         """Serve until `stop` is called.
@@ -84,64 +85,40 @@ class Console:
         patience = Patience()
         self.front.waiting_for = lambda: patience.reason
 
-        def serving(url: str) -> None:
-            self.url = url
-            started(url)
+        async def opening(stack: AsyncExitStack) -> Broker:
+            return await self._open(stack, patience)
 
-        async def http() -> None:
-            try:
-                await serve(self.front.asgi(), self.options, self._stop, serving)
-            finally:
-                self._stop.set()
-
-        async def end() -> None:
-            await self._stop.wait()
-            self._stopping.begin()
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(end(), name="stopping")
-            server = group.create_task(http(), name="serve")
-            group.create_task(self._open(patience, server), name="site")
-
-    async def _open(self, patience: Patience, server: asyncio.Task[None]) -> None:
-        """Connect, and let requests in until all that is under way is answered."""
-        async with AsyncExitStack() as stack:
-            async with unless(self._stop):
-                services = await stack.enter_async_context(
-                    wiring.services(self.app, self.settings, "console", (), patience)
-                )
-            if self._stop.is_set():
-                return
-            broker, store = services.broker, services.store
-            assert services.core is not None
-            assert services.streams is not None
-            assert store is not None
-            requests = wiring.requests(self.app, services)
-            jobs = wiring.jobs(self.app, services, Codec(store))
-            group = await stack.enter_async_context(asyncio.TaskGroup())
-            deeds = Deeds(group)
-            stack.callback(deeds.close)
-            site = Site(
-                app=self.app,
-                settings=self.settings,
-                entry=self._entry,
-                looks=Looks(group),
-                deeds=deeds,
-                broker=broker,
-                core=services.core,
-                streams=services.streams,
-                store=store,
-                requests=requests,
-                jobs=jobs,
-                closing=stack,
-            )
-            self.front.open(site)
-            log.info("ready", app=self.app.name)
-            lost = asyncio.create_task(broker.lost(), name="lost")
-            try:
-                await asyncio.wait({server, lost}, return_when=asyncio.FIRST_COMPLETED)
-                if lost.done():
-                    raise Unavailable("NATS closed the connection for good: start it again")
-            finally:
-                lost.cancel()
+        await self._lifetime.run(self.front.asgi(), opening, started)
         log.info("stopped", app=self.app.name)
+
+    async def _open(self, stack: AsyncExitStack, patience: Patience) -> Broker:
+        """Connect, and let requests in."""
+        services = await stack.enter_async_context(
+            wiring.services(self.app, self.settings, "console", (), patience)
+        )
+        broker, store = services.broker, services.store
+        assert services.core is not None
+        assert services.streams is not None
+        assert store is not None
+        requests = wiring.requests(self.app, services)
+        jobs = wiring.jobs(self.app, services, Codec(store))
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        deeds = Deeds(group)
+        stack.callback(deeds.close)
+        site = Site(
+            app=self.app,
+            settings=self.settings,
+            entry=self._entry,
+            looks=Looks(group),
+            deeds=deeds,
+            broker=broker,
+            core=services.core,
+            streams=services.streams,
+            store=store,
+            requests=requests,
+            jobs=jobs,
+            closing=stack,
+        )
+        self.front.open(site)
+        log.info("ready", app=self.app.name)
+        return broker

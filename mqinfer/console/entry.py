@@ -79,11 +79,15 @@ class Entry:
         if self._bearer(request):
             return None
         if not self._known(request):
-            return "this needs the token: open the address that the console printed"
+            return "this needs the token of the console"
         origin = request.headers.get("origin")
         if origin is None or origin.partition("://")[2] != request.headers.get("host"):
             return "only a page of this console can ask for that"
         return None
+
+    def asks(self, request: Request) -> bool:
+        """Whether somebody who cannot act could with the token."""
+        return not self._read_only and not self._known(request)
 
     def hint(self, request: Request) -> str | None:
         """Why nothing can be done, for a line on the page; None where it can."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from mqinfer.errors import MqinferError
+from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
 
 log = structlog.get_logger("mqinfer.console")
 
@@ -33,13 +33,26 @@ class Seen:
         at: when it was done, in monotonic seconds.
         state: what was seen; empty where there is a problem.
         problem: why nothing was seen, or None.
+        asked_wrongly: whether what was asked for is the reason: no later look sees more.
         drawn: what was made of it, so that it is made once.
     """
 
     at: float
     state: Mapping[str, Any]
     problem: str | None = None
+    asked_wrongly: bool = False
     drawn: dict[Hashable, str] = field(default_factory=dict)
+
+    def found(self) -> Mapping[str, Any]:
+        """What was seen.
+
+        Raises:
+            ConfigurationError: what was asked for is not there.
+            Unavailable: why nothing was seen.
+        """
+        if self.problem is None:
+            return self.state
+        raise (ConfigurationError if self.asked_wrongly else Unavailable)(self.problem)
 
 
 class Look:
@@ -83,6 +96,12 @@ class Look:
             self._begin()
         return self._seen
 
+    def known(self) -> Seen | None:
+        """The last one, None before the first; where a newer one is due it is made meanwhile."""
+        if self._seen is None or self._clock() >= self._seen.at + self._every:
+            self._begin()
+        return self._seen
+
     async def after(self, last: Seen) -> Seen:
         """One that is newer, once it is due."""
         if self._seen is not None and self._seen.at > last.at:
@@ -100,18 +119,19 @@ class Look:
 
     async def _look(self) -> Seen:
         problem: str | None = None
+        asked_wrongly = False
         state: Mapping[str, Any] = {}
         try:
             async with asyncio.timeout(_LONGEST):
                 state = await self._make()
         except MqinferError as error:
-            problem = str(error)
+            problem, asked_wrongly = str(error), isinstance(error, ConfigurationError)
         except TimeoutError:
             problem = f"there is no answer within {_LONGEST:.0f} s"
         except Exception as error:  # it ends no other look
             log.exception("a look failed")
             problem = f"a fault of the console's, which is in its log: {type(error).__name__}"
-        self._seen = Seen(self._clock(), state, problem)
+        self._seen = Seen(self._clock(), state, problem, asked_wrongly)
         return self._seen
 
 

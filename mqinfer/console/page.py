@@ -5,9 +5,11 @@ A page is a module of `mqinfer.console.pages` with a `PAGE`, and the template of
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from mqinfer.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -67,6 +69,29 @@ class Page:
         """The filters that an address has; what is no filter, or empty, is left out."""
         found = {name: request.query_params.get(name, "") for name in self.filters}
         return Chosen({name: text[:_LONGEST] for name, text in found.items() if text.strip()})
+
+
+def one_of(filters: Filters, name: str, known: Iterable[str]) -> str | None:
+    """A filter that says one of few things; None where it is not set.
+
+    Raises:
+        ConfigurationError: it says none of them.
+    """
+    text, known = filters.get(name), list(known)
+    if text is not None and text not in known:
+        raise ConfigurationError(f"there is no {name} {text[:60]!r}; one of: {', '.join(known)}")
+    return text
+
+
+def place_of_list(text: str) -> int | None:
+    """Where a page of a list begins; None at its beginning.
+
+    Raises:
+        ConfigurationError: it is no number.
+    """
+    if text and not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ConfigurationError(f"{text[:60]!r} is no place in the list")
+    return int(text) if text else None
 
 
 def of_form(form: Form, name: str) -> str:

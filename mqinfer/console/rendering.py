@@ -52,6 +52,7 @@ def environment() -> Environment:
         ago=ago,
         moment=moment,
         rate=rate,
+        brief=brief,
     )
     found.globals.update(static=static, at=address, picture=picture)
     parts = found.get_template("parts.html").module
@@ -121,6 +122,16 @@ def seconds(value: float | None) -> str:
     if short >= 120:
         return span(short)
     return f"{short:.1f} s" if short >= 1 else f"{1000 * short:.0f} ms"
+
+
+def brief(value: object, most: int = 60) -> str:
+    """A value of a row: numbers to four digits, texts cut; a dash where there is none."""
+    if value is None:
+        return _NONE
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = str(value)
+    return (text if len(text) <= most else text[: most - 1] + "…") or "(empty)"
 
 
 def size(count: float | None) -> str:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mqinfer.replay.runs import Runs
     from mqinfer.requests.requests import Requests
     from mqinfer.settings import Settings
+    from mqinfer.shadow.canary import Canaries
+    from mqinfer.shadow.shadows import Shadows
     from mqinfer.streams import Streams
 
 
@@ -85,6 +87,16 @@ class Site:
         return wiring.aliases(self.app, self.broker)
 
     @property
+    def shadows(self) -> Shadows:
+        """The shadows of models."""
+        return wiring.shadows(self.app, self.broker)
+
+    @property
+    def canaries(self) -> Canaries:
+        """The canaries of models."""
+        return wiring.canaries(self.app, self.broker)
+
+    @property
     def database(self) -> Database:
         """ClickHouse, connected when it is first asked.
 
@@ -117,7 +129,13 @@ class Site:
         return {"app": self.app, "can_act": self.entry.can_act(request), **values}
 
     def said(
-        self, request: Request, text: str, *, bad: bool = False, more: tuple[str, ...] = ()
+        self,
+        request: Request,
+        text: str,
+        *,
+        bad: bool = False,
+        more: tuple[str, ...] = (),
+        enters: str | None = None,
     ) -> Response:
         """What an action did, in words; the page itself shows what became of it.
 
@@ -126,5 +144,6 @@ class Site:
             text: what was done.
             bad: whether something was not.
             more: further lines.
+            enters: where the token is asked for, if that is what is missing.
         """
-        return self.render(request, "said.html", text=text, bad=bad, more=more)
+        return self.render(request, "said.html", text=text, bad=bad, more=more, enters=enters)

@@ -1,33 +1,25 @@
-"""Bodies: read within limits of bytes and time, and within what this process has room for.
-
-A client that says beforehand how much it sends is refused before it sends anything; one that sends
-next to nothing, byte by byte, is not waited for.
-"""
+"""Bodies: read within what this process has room for; too large or too slow is a problem."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from mqinfer.gateway.problems import Problem, away, too_large
+from mqinfer.web import bodies
+from mqinfer.web.bodies import PAUSE, SLOWEST
+from mqinfer.web.bodies import Gone as Gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from starlette.requests import Request
 
-PAUSE: Final = 10.0  # seconds in which something must come
-SLOWEST: Final = 4096  # bytes a second, on the whole, after the first pauses
 ROOM: Final = 256 * 1024 * 1024  # bytes of bodies that are read at a time; each is held twice
 
 Take = Callable[[int], None]
-
-
-class Gone(Exception):
-    """The client went away."""
 
 
 class Room:
@@ -85,40 +77,22 @@ async def chunks(
         Problem: it is too large, too slow, or there is no room for it.
         Gone: the client went away.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and (len(declared) > 15 or int(declared) > limit):
-        raise too_large(limit)
-    begun, size = clock(), 0
-    while True:
-        try:
-            async with asyncio.timeout(pause):
-                message = await request.receive()
-        except TimeoutError:
-            raise _slow() from None
-        if message["type"] == "http.disconnect":
-            raise Gone
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise too_large(limit)
-        take(len(chunk))
-        if chunk:
+    try:
+        read = bodies.chunks(request, limit, pause=pause, slowest=slowest, clock=clock)
+        async for chunk in read:
+            take(len(chunk))
             yield chunk
-        if not message.get("more_body", False):
-            return
-        if clock() - begun > 2 * pause + size / slowest:
-            raise _slow()
+    except bodies.TooLarge:
+        raise too_large(limit) from None
+    except bodies.TooSlow:
+        raise Problem(
+            408,
+            "slow",
+            "the body comes too slowly: send it again",
+            headers={"connection": "close"},
+        ) from None
 
 
 async def whole(request: Request, limit: int, take: Take) -> bytes:
     """All of a body; arguments and errors as of `chunks`."""
     return b"".join([chunk async for chunk in chunks(request, limit, take)])
-
-
-def _slow() -> Problem:
-    return Problem(
-        408,
-        "slow",
-        "the body comes too slowly: send it again",
-        headers={"connection": "close"},
-    )

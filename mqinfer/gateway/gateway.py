@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -12,7 +11,7 @@ import structlog
 
 from mqinfer import wiring
 from mqinfer.codec import Codec
-from mqinfer.errors import ConfigurationError, Unavailable
+from mqinfer.errors import ConfigurationError
 from mqinfer.gateway import problems
 from mqinfer.gateway.application import Front
 from mqinfer.gateway.bodies import Room
@@ -27,9 +26,8 @@ from mqinfer.gateway.tenants import Tenants
 from mqinfer.gateway.validation import Validation
 from mqinfer.requests import ended
 from mqinfer.settings import Settings
-from mqinfer.starting import Patience, unless
-from mqinfer.web.server import serve
-from mqinfer.web.stopping import Stopping
+from mqinfer.starting import Patience
+from mqinfer.web.lifetime import Lifetime
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -51,7 +49,6 @@ class Gateway:
             needed and there is no secret.
 
     Attributes:
-        url: where it serves, once it does.
         counting: of what it does.
         broker: to NATS, once there is one.
     """
@@ -72,14 +69,18 @@ class Gateway:
                 "the ids of requests are made with it, and links to their events are signed"
             )
         self._validation = Validation(app)
-        self.url: str | None = None
         self.counting = Counting(app.name)
         self.broker: Broker | None = None
-        self._stop = asyncio.Event()
+        self._lifetime = Lifetime(self.options, problems.unread)
+
+    @property
+    def url(self) -> str | None:
+        """Where it serves, once it does."""
+        return self._lifetime.url
 
     def stop(self) -> None:
         """Begin an orderly stop: what is under way is answered, streams are told to reconnect."""
-        self._stop.set()
+        self._lifetime.stop()
 
     async def run(self, started: Callable[[str], None] = lambda _: None) -> None:
         """Serve until `stop` is called.
@@ -98,101 +99,61 @@ class Gateway:
             self.app, self.options, self._tenants, self.counting, secret, shared, time.time
         )
         front.waiting_for = lambda: patience.reason
-        stopping = Stopping()
-        closed = asyncio.Event()  # the server has answered all that was under way
 
-        def serving(url: str) -> None:
-            self.url = url
-            started(url)
+        async def opening(stack: AsyncExitStack) -> Broker:
+            return await self._open(stack, front, patience, secret)
 
-        async def http() -> None:
-            try:
-                await serve(
-                    front.asgi(), self.options, self._stop, serving, refusal=problems.unread
-                )
-            finally:
-                self._stop.set()
-                closed.set()
-
-        async def end() -> None:
-            await self._stop.wait()
-            stopping.begin()
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(end(), name="stopping")
-            group.create_task(http(), name="serve")
-            group.create_task(
-                self._serve_app(front, patience, stopping, closed, secret), name="site"
-            )
-
-    async def _serve_app(
-        self,
-        front: Front,
-        patience: Patience,
-        stopping: Stopping,
-        closed: asyncio.Event,
-        secret: str,
-    ) -> None:
-        """Connect, and let requests in until all that is under way is answered."""
-        async with AsyncExitStack() as stack:
-            async with unless(self._stop):
-                services = await stack.enter_async_context(
-                    wiring.services(self.app, self.settings, "gateway", (), patience)
-                )
-                assert services.core is not None
-                assert services.streams is not None
-                assert services.store is not None
-                broker, store = services.broker, services.store
-                self.broker = broker
-                requests = wiring.requests(self.app, services)
-                await patience.answer(requests.ensure)
-                jobs = wiring.jobs(self.app, services, Codec(store))
-                await patience.answer(jobs.ensure)
-                fetch = None
-                if self.options.fetch_from:
-                    fetch = await stack.enter_async_context(
-                        Fetch.opened(
-                            self.options.fetch_from,
-                            self.options.max_upload,
-                            private=self.options.private,
-                        )
-                    )
-                site = Site(
-                    app=self.app,
-                    options=self.options,
-                    requests=requests,
-                    jobs=jobs,
-                    streams=services.streams,
-                    broker=broker,
-                    store=store,
-                    inputs=Inputs(
-                        self._validation,
-                        store,
-                        fetch,
-                        webhooks=ended.told(self.app),
-                        private=self.options.private,
-                    ),
-                    load=Load(self.app, broker, self.options.max_backlog),
-                    counting=self.counting,
-                    room=Room(),
-                    spool=Room(max(SPOOL, 2 * self.options.max_upload)),
-                    stopping=stopping,
-                    secret=secret,
-                    inline_limit=services.inline_limit,
-                )
-                front.open(site)
-                log.info("ready", app=self.app.name, endpoints=list(self.app.endpoints))
-            served = asyncio.create_task(closed.wait(), name="closed")
-            lost: asyncio.Task[None] | None = None
-            if self.broker is not None:
-                lost = asyncio.create_task(self.broker.lost(), name="lost")
-            try:
-                waits = {served} if lost is None else {served, lost}
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-                if lost is not None and lost.done():
-                    raise Unavailable("NATS closed the connection for good: start it again")
-            finally:
-                served.cancel()
-                if lost is not None:
-                    lost.cancel()
+        await self._lifetime.run(front.asgi(), opening, started)
         log.info("stopped", app=self.app.name)
+
+    async def _open(
+        self, stack: AsyncExitStack, front: Front, patience: Patience, secret: str
+    ) -> Broker:
+        """Connect, and let requests in."""
+        services = await stack.enter_async_context(
+            wiring.services(self.app, self.settings, "gateway", (), patience)
+        )
+        assert services.core is not None
+        assert services.streams is not None
+        assert services.store is not None
+        broker, store = services.broker, services.store
+        self.broker = broker
+        requests = wiring.requests(self.app, services)
+        await patience.answer(requests.ensure)
+        jobs = wiring.jobs(self.app, services, Codec(store))
+        await patience.answer(jobs.ensure)
+        fetch = None
+        if self.options.fetch_from:
+            fetch = await stack.enter_async_context(
+                Fetch.opened(
+                    self.options.fetch_from,
+                    self.options.max_upload,
+                    private=self.options.private,
+                )
+            )
+        site = Site(
+            app=self.app,
+            options=self.options,
+            requests=requests,
+            jobs=jobs,
+            streams=services.streams,
+            broker=broker,
+            store=store,
+            inputs=Inputs(
+                self._validation,
+                store,
+                fetch,
+                webhooks=ended.told(self.app),
+                private=self.options.private,
+            ),
+            load=Load(self.app, broker, self.options.max_backlog),
+            counting=self.counting,
+            room=Room(),
+            spool=Room(max(SPOOL, 2 * self.options.max_upload)),
+            stopping=self._lifetime.stopping,
+            secret=secret,
+            inline_limit=services.inline_limit,
+        )
+        front.open(site)
+        log.info("ready", app=self.app.name, endpoints=list(self.app.endpoints))
+        return broker

@@ -52,7 +52,7 @@ class Facts:
         alarm: whether one stands.
         estimates: of the last windows, the newest last; counted ones where there is truth.
         target: the accuracy that is wanted; None: nobody said.
-        unseen: the share of rows whose label the reference does not know.
+        unseen: the share of rows, since the change began, whose label the reference does not know.
         step: what happened where the change began (a deployment, an alias that moved), or "".
         nulls: the share of rows without a label, now.
         nulls_before: in the reference.
@@ -116,7 +116,11 @@ def retrain(facts: Facts) -> Advice:
 
 
 def of_label(
-    facts: Facts, told: Verdict, counts: Mapping[str, int], reference: Reference
+    facts: Facts,
+    told: Verdict,
+    counts: Mapping[str, int],
+    since: Mapping[str, int],
+    reference: Reference,
 ) -> Advice:
     """The advice about a label, with what its counts say beside what else is known.
 
@@ -124,15 +128,16 @@ def of_label(
         facts: what else is known.
         told: of the window.
         counts: of the window, by label.
+        since: the same since the alarm's change began, however long ago; empty without an alarm.
         reference: that they are held against.
     """
     rows = max(told.rows, 1)
-    folded = dict(zip(reference.keys, reference.folded(counts), strict=True))
+    folded = dict(zip(reference.keys, reference.folded(since), strict=True))
     before = dict(zip(reference.keys, reference.counts, strict=True))
     return retrain(
         replace(
             facts,
-            unseen=folded[UNSEEN] / rows if facts.alarm else 0.0,
+            unseen=folded[UNSEEN] / max(sum(folded.values()), 1),
             nulls=counts.get(MISSING, 0) / rows,
             nulls_before=before.get(MISSING, 0) / reference.rows,
             worst=[change.key for change in told.changes[:3]],

@@ -84,6 +84,39 @@ async def counted(
     return found
 
 
+async def steps(
+    db: Database, series: Series, since: float, until: float, run: str
+) -> list[tuple[int, Mapping[str, int]]]:
+    """Steps of a series with their counts by key, ascending.
+
+    Args:
+        db: that has the table.
+        series: which.
+        since: the first moment, seconds since the epoch.
+        until: the last one, the same.
+        run: whose rows; "" is live.
+    """
+    rows = await db.query(
+        "SELECT number, "
+        "CAST((groupArray(key), groupArray(n)), 'Map(String, UInt64)') AS counts "
+        f"FROM (SELECT intDiv(toUnixTimestamp(step), {STEP}) AS number, key, sum(n) AS n "
+        f"FROM {quoted(series.table + VIEW_SUFFIX)} WHERE `column` = {{column:String}} "
+        "AND model = {model:String} AND version = {version:String} AND run = {run:String} "
+        "AND step >= toDateTime({since:UInt32}, 'UTC') "
+        "AND step < toDateTime({until:UInt32}, 'UTC') GROUP BY number, key) "
+        "GROUP BY number ORDER BY number",
+        {
+            "column": series.column,
+            "model": series.model,
+            "version": series.version,
+            "run": run,
+            "since": int(since),
+            "until": max(int(until), 0),
+        },
+    )
+    return [(int(row["number"]), dict(row["counts"])) for row in rows]
+
+
 async def seals(db: Database, table: str, since: float) -> dict[int, str]:
     """The newest seal of each hour of a table that has one, by the hour's first second."""
     rows = await db.query(

@@ -97,13 +97,23 @@ class Examples:
         row: its row type.
         field: the column.
         blobs: columns that hold blobs, and are given whole.
+        model: whose answers, where several models answer in the column; "": any.
     """
 
-    def __init__(self, db: Database, row: type[Row], field: Field, blobs: Sequence[str] = ()):
+    def __init__(
+        self,
+        db: Database,
+        row: type[Row],
+        field: Field,
+        blobs: Sequence[str] = (),
+        model: str = "",
+    ):
         self._db = db
         self._schema: TableSchema = schema_of(row)
         self._field = field
         self._blobs = frozenset(blobs)
+        self._model = model or field.model
+        self._stages = [name for name, asked in field.by_stage if asked == model]
 
     async def page(
         self, key: str, now: float, limit: int, *, after: Place | None = None, version: str = ""
@@ -139,8 +149,10 @@ class Examples:
 
     def _where(self, key: str, after: Place | None, version: str) -> str:
         found = [self._has(key), "_run = ''"]
-        if version and self._field.model:
-            model = text_literal(self._field.model)
+        if self._stages:
+            found.append(f"toString(_stage) IN ({', '.join(map(text_literal, self._stages))})")
+        if version and self._model:
+            model = text_literal(self._model)
             found.append(f"toString(_models[{model}]) = {text_literal(version)}")
         if after is not None:
             moment = f"fromUnixTimestamp64Nano({after.published})"
@@ -194,10 +206,11 @@ class Examples:
         """When the first of the hours begins that have so many rows of a key; None: none has."""
         since = until // 10**9 - _DAYS * 86_400
         source = of_column(self._schema, self._field, max(0, since))
-        of_version = "AND version = {version:String} " if version and self._field.model else ""
+        ours = "AND version = {version:String} " if version and self._model else ""
+        ours += f"AND model = {text_literal(self._model)} " if self._stages else ""
         found = await self._db.query(
             "SELECT toUnixTimestamp(toStartOfHour(step)) AS hour, sum(n) AS n "
-            f"FROM ({source}) WHERE key = {{key:String}} AND run = '' {of_version}"
+            f"FROM ({source}) WHERE key = {{key:String}} AND run = '' {ours}"
             "AND step <= toDateTime({until:UInt32}, 'UTC') "
             "GROUP BY hour ORDER BY hour DESC LIMIT {limit:UInt32}",
             {

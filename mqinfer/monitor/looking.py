@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -17,6 +18,7 @@ from mqinfer.monitor.counting import VIEW_SUFFIX
 from mqinfer.monitor.detector import Alarm, Budget, backtest
 from mqinfer.monitor.episode import Episode, Word
 from mqinfer.monitor.follow import Saying, Series, heard, said
+from mqinfer.monitor.happened import Happening, versions, why
 from mqinfer.monitor.kept import Accepted, Kept
 from mqinfer.monitor.places import ensure_counts
 from mqinfer.monitor.reference import STEP, reference_of
@@ -116,11 +118,15 @@ class Monitor:
         await self._kept.ensure()
         await self._truths.ensure()
 
-    async def look(self, now: float) -> list[Standing]:
+    async def look(self, now: float, happenings: Sequence[Happening] = ()) -> list[Standing]:
         """How every series stands that has rows in the window, or a reference.
 
         The first look goes through all steps since the references were accepted, and a later one
         through those since the last sealed hour.
+
+        Args:
+            now: seconds since the epoch.
+            happenings: what happened, as far as rows do not tell it.
         """
         references = await self._kept.references()
         sayings = await self._kept.sayings()
@@ -128,7 +134,7 @@ class Monitor:
         found = []
         for table in self._tables():
             own = {series: one for series, one in references.items() if series.table == table}
-            found += await self._look(table, own, sayings, threshold, now)
+            found += await self._look(table, own, sayings, threshold, now, happenings)
         return sorted(found, key=lambda one: str(one.series))
 
     async def _look(
@@ -138,6 +144,7 @@ class Monitor:
         sayings: Sequence[Saying],
         threshold: float,
         now: float,
+        happenings: Sequence[Happening],
     ) -> list[Standing]:
         made = min((one.made for one in references.values()), default=now)
         # Asked first: an hour that is sealed in between has another seal at the next look.
@@ -177,7 +184,13 @@ class Monitor:
             advice = None
             if one.what == "label":
                 facts = Facts(alarm, known, self._target)
-                advice = of_label(facts, told, one.window, accepted.reference)
+                changed: Mapping[str, int] = {}
+                lasting = [episode for episode in episodes if episode.lasts]
+                if lasting:
+                    step = await self._why(accepted, lasting, happenings)
+                    facts = replace(facts, step=step)
+                    changed = await self._since(series, lasting, now)
+                advice = of_label(facts, told, one.window, changed, accepted.reference)
             found.append(
                 Standing(
                     series,
@@ -196,6 +209,21 @@ class Monitor:
             )
         return found
 
+    async def _why(
+        self, accepted: Accepted, lasting: Sequence[Episode], happenings: Sequence[Happening]
+    ) -> str:
+        """What happened where the change began."""
+        table, since = accepted.series.table, min(one.began for one in lasting)
+        began = await versions(self._db, table, since)
+        return why(lasting, [*began, *happenings], accepted.made)
+
+    async def _since(
+        self, series: Series, lasting: Sequence[Episode], now: float
+    ) -> Mapping[str, int]:
+        """Rows by key since the first of these episodes began."""
+        steps = await self.steps(series, min(one.began for one in lasting), now)
+        return sum((Counter(counts) for _, counts in steps), Counter())
+
     def _watched(self, table: str) -> Watched:
         (one,) = (one for one in watched(self._app)[0] if one.row.__mqinfer__.table == table)
         return one
@@ -211,25 +239,7 @@ class Monitor:
         self, series: Series, since: float, until: float, run: str = ""
     ) -> list[tuple[int, Mapping[str, int]]]:
         """Closed steps of a series with their counts by key, ascending."""
-        rows = await self._db.query(
-            "SELECT number, "
-            "CAST((groupArray(key), groupArray(n)), 'Map(String, UInt64)') AS counts "
-            f"FROM (SELECT intDiv(toUnixTimestamp(step), {STEP}) AS number, key, sum(n) AS n "
-            f"FROM {quoted(series.table + VIEW_SUFFIX)} WHERE `column` = {{column:String}} "
-            "AND model = {model:String} AND version = {version:String} AND run = {run:String} "
-            "AND step >= toDateTime({since:UInt32}, 'UTC') "
-            "AND step < toDateTime({until:UInt32}, 'UTC') GROUP BY number, key) "
-            "GROUP BY number ORDER BY number",
-            {
-                "column": series.column,
-                "model": series.model,
-                "version": series.version,
-                "run": run,
-                "since": int(since),
-                "until": max(int(until) - _CLOSED, 0),
-            },
-        )
-        return [(int(row["number"]), dict(row["counts"])) for row in rows]
+        return await asking.steps(self._db, series, since, until - _CLOSED, run)
 
     async def history(self) -> list[Episode]:
         """Episodes that ended with their reference, the oldest first."""

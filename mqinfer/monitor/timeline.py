@@ -70,10 +70,12 @@ class Timeline:
         db: that has them.
         row: the table's row type.
         field: the column.
+        model: whose answers, where several models answer in it; "": any.
     """
 
-    def __init__(self, db: Database, row: type[Row], field: Field):
+    def __init__(self, db: Database, row: type[Row], field: Field, model: str = ""):
         self._db = db
+        self._ours = "run = ''" + (f" AND model = {text_literal(model)}" if model else "")
         self._schema: TableSchema = schema_of(row)
         self._field = field
 
@@ -81,11 +83,11 @@ class Timeline:
         """What was counted of live rows from then on, until the other moment."""
         source = of_column(self._schema, self._field, int(since))
         before = "" if until is None else f" AND step < toDateTime({int(until)}, 'UTC')"
-        return await self._tallied(source, f"run = ''{before}")
+        return await self._tallied(source, self._ours + before)
 
     async def newest(self, since: float) -> Tallies:
         """The same of what came since a moment that is not long ago: reads these rows alone."""
-        return await self._tallied(live(self._schema, [self._field], int(since)), "run = ''")
+        return await self._tallied(live(self._schema, [self._field], int(since)), self._ours)
 
     async def _tallied(self, source: str, where: str) -> Tallies:
         rows = await self._db.query(
@@ -116,7 +118,7 @@ class Timeline:
             "if(has({keys:Array(String)}, key), key, '') AS mq_key, "
             "has({keys:Array(String)}, key) AS drawn, sum(n) AS n, sum(numbers) AS numbers, "
             "sum(total) AS total, toUnixTimestamp(min(step)) AS began "
-            f"FROM ({source}) WHERE run = '' GROUP BY place, version, mq_key, drawn",
+            f"FROM ({source}) WHERE {self._ours} GROUP BY place, version, mq_key, drawn",
             {"keys": list(keys)},
         )
         return _shares(rows, keys, first, last, place)

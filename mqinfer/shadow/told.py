@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from mqinfer.marker import Label, marks_of
 from mqinfer.replay.compare import compare
 from mqinfer.replay.coverage import RunInput
 from mqinfer.replay.promote import COVERED
@@ -35,6 +36,7 @@ class Told:
         skipped: messages that it passed over.
         reasons: the most frequent of why, and how often.
         tables: of each, rows that were matched with live ones, and the part that is the same.
+        labels: columns that are labels, and the part of their values that is the same.
     """
 
     model: str
@@ -47,6 +49,7 @@ class Told:
     skipped: int | None = None
     reasons: tuple[tuple[str, int], ...] = ()
     tables: tuple[tuple[str, int, float | None], ...] = ()
+    labels: tuple[tuple[str, float], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -55,7 +58,8 @@ class Told:
             for table, matched, agreement in self.tables
         ]
         reasons = [{"reason": reason, "messages": count} for reason, count in self.reasons]
-        return asdict(self) | {"tables": tables, "reasons": reasons}
+        labels = [{"label": label, "agreement": agreement} for label, agreement in self.labels]
+        return asdict(self) | {"tables": tables, "labels": labels, "reasons": reasons}
 
     @property
     def same(self) -> str:
@@ -102,4 +106,15 @@ async def told(app: App, shadow: Shadow, run: Run, db: Database) -> Told:
         tables=tuple(
             (table["table"], table["matched"], table["agreement"]) for table in found["tables"]
         ),
+        labels=tuple(
+            (f"{table['table']}.{column}", table["columns"][column]["agreement"])
+            for table in found["tables"]
+            for column in _labels(app, table["table"])
+            if table["matched"] and column in table["columns"]
+        ),
     )
+
+
+def _labels(app: App, table: str) -> list[str]:
+    """The columns of a table that are labels."""
+    return [mark.column for mark in marks_of(app.rows[table]) if isinstance(mark.marker, Label)]

@@ -30,7 +30,8 @@ _OTHERS = 200  # files of a process that are no connections of clients
 Refusal = Callable[[int, str], tuple[str, bytes]]
 
 
-def _plain(_status: int, why: str) -> tuple[str, bytes]:
+def plain(_status: int, why: str) -> tuple[str, bytes]:
+    """A refusal of plain text."""
     return "text/plain; charset=utf-8", f"{why}\n".encode()
 
 
@@ -68,7 +69,7 @@ async def serve(
     stop: asyncio.Event,
     started: Callable[[str], None],
     *,
-    refusal: Refusal = _plain,
+    refusal: Refusal = plain,
     head: float = HEAD,
 ) -> None:
     """Serve until `stop` is set, and what is under way is answered.

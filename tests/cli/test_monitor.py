@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import socket
 import time
 import urllib.request
 
+import pytest
+
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.app import App
 from mqinfer.cli.load import load_app
-from mqinfer.monitor.looking import Monitor
+from mqinfer.cli.monitor import _watch
+from mqinfer.errors import Unavailable
+from mqinfer.monitor.looking import Monitor, Standing
+from mqinfer.settings import Settings
 from tests.support.cli import Shell, until
 
+DAY = 86_400.0
 APP = """
 from typing import Annotated
 from mqinfer import App, Label, Message, Row
@@ -130,6 +137,35 @@ def test_whoever_watches_has_gauges(shell: Shell, url: str) -> None:
     until(gauges)
     watching.send_signal(signal.SIGINT)
     assert watching.wait(60) in (0, 130)
+
+
+async def test_whoever_watches_for_json_has_lines_of_it_alone(
+    shell: Shell, url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while ClickHouse does not answer."""
+    look, looks = Monitor.look, itertools.count()
+
+    async def sometimes(monitor: Monitor, now: float) -> list[Standing]:
+        if next(looks) % 2:
+            raise Unavailable("ClickHouse does not answer")
+        return await look(monitor, now)
+
+    monkeypatch.setattr(Monitor, "look", sometimes)
+    settings = Settings.load({}, clickhouse_url=url)
+    app = load_app(shell.write(APP))
+    lines: list[str] = []
+    watching = asyncio.create_task(_watch(app, settings, (DAY, None), 0.0, None, as_json=True))
+    try:
+        while len(lines) < 2:
+            await asyncio.sleep(0.01)
+            assert not watching.done()
+            lines += capsys.readouterr().out.splitlines()
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+    first, second = (json.loads(line) for line in lines[:2])
+    assert (first["app"], first["series"]) == (app.name, [])
+    assert (second["app"], second["problem"]) == (app.name, "ClickHouse does not answer")
 
 
 def test_an_app_without_marks_is_told_what_to_do(shell: Shell, url: str) -> None:

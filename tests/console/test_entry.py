@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ import httpx
 import pytest
 
 import mqinfer.console
+from mqinfer.console import application, entry
+from mqinfer.console.application import own_path
 from mqinfer.console.options import Options, parse_address
 from mqinfer.errors import ConfigurationError
 from mqinfer.settings import Settings
@@ -102,7 +105,77 @@ async def test_looking_and_acting_on_this_machine(nats: Settings) -> None:
         assert missing.status_code == 404
         assert "nothing is at this address" in missing.text
         huge = {"seq": ["1" * 300_000], "do": "retry"}
-        assert (await served.http.post(act, data=huge)).status_code == 400
+        assert (await served.http.post(act, data=huge)).status_code == 413
+        assert (await served.stranger.post("/enter", content=b"\xff")).status_code == 400
+
+
+async def test_who_sends_slowly_is_not_waited_for(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(application, "_PAUSE", 0.2)
+    async with serving(nats) as served:
+        for path in ("/letters/act", "/enter"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+            head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n"
+            writer.write(f"{head}authorization: Bearer {TOKEN}\r\n\r\nseq=1".encode())
+            told = (await reader.read()).decode()  # until the connection is closed
+            assert told.startswith("HTTP/1.1 408 "), told
+            assert "too slowly" in told
+            writer.close()
+
+
+async def test_a_token_that_ended_is_asked_for_again(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On this machine to act, elsewhere to look; who tells it goes on where they were."""
+    async with serving(nats) as served:
+        await enter(served, TOKEN)
+        here = "/letters?stage=cut"
+        headers = {"origin": served.url, "hx-request": "true", "hx-current-url": served.url + here}
+        async with served.stranger.stream("GET", "/letters/live") as answer:
+            lines = answer.aiter_lines()
+            first = [await anext(lines) for _ in range(5)]
+            assert "event: state" in first
+        assert "looking only" not in (await served.stranger.get(here)).text
+        monkeypatch.setattr(entry, "LASTS", -1.0)
+        await enter(served, TOKEN)  # a cookie that has ended
+        refused = await served.stranger.post("/letters/act", data=SOME, headers=headers)
+        onward = "/enter?next=%2Fletters%3Fstage%3Dcut"
+        assert f'<a href="{onward}">Enter the token</a>' in refused.text
+        page = (await served.stranger.get(here)).text
+        assert f'<a class="hint" href="{onward}"' in page
+        asked = (await served.stranger.get(onward)).text
+        assert 'name="next" value="/letters?stage=cut"' in asked
+        form = {"token": TOKEN, "next": here}
+        entered = await served.stranger.post("/enter", data=form, headers={"origin": served.url})
+        assert 'content="0;url=/letters?stage=cut"' in entered.text
+    async with serving(nats, host="0.0.0.0") as served:
+        cookie = {"cookie": "mqinfer-console-garden=1.x.y"}
+        page = await served.stranger.get(here, headers=cookie)
+        assert page.status_code == 401
+        assert 'name="next" value="/letters?stage=cut"' in page.text
+        part = await served.stranger.get("/letters/letter?seq=1", headers={"hx-request": "true"})
+        assert part.headers["hx-refresh"] == "true"  # the page is asked for anew
+
+
+def test_nobody_is_led_elsewhere() -> None:
+    assert own_path("/letters?stage=a#b") == "/letters?stage=a#b"
+    elsewhere = ("", "//evil.example", "/\\evil.example", "https://evil.example", "/a\nb")
+    assert {own_path(text) for text in (*elsewhere, "/" + "a" * 3000)} == {"/"}
+
+
+async def test_a_filter_that_is_none_is_said_to_be_none(nats: Settings) -> None:
+    async with serving(nats) as served:
+        for address, said in (
+            ("/requests?status=gone", "there is no status &#39;gone&#39;; one of: open, "),
+            ("/requests?endpoint=none", "there is no endpoint &#39;none&#39;; one of: grade"),
+            ("/requests?before=x", "&#39;x&#39; is no place in the list"),
+            ("/runs?run=none", "has no run &#39;none&#39;"),
+        ):
+            page = await served.stranger.get(address)
+            assert page.status_code == 400, address
+            assert said in page.text, address
+            assert f'<a href="{address.partition("?")[0]}">All of ' in page.text
 
 
 async def test_beyond_this_machine_a_token_is_needed_to_look(nats: Settings) -> None:
@@ -137,8 +210,6 @@ async def test_read_only(nats: Settings) -> None:
 async def test_away(nats: Settings) -> None:
     """Where NATS is not there the pages say so, and the stream tells it."""
     gone = Settings.load({}, nats_url="nats://127.0.0.1:9", blobs=nats.blobs)
-    import asyncio
-
     from mqinfer.console.console import Console
     from mqinfer.testing import until
     from tests.support.console_app import app

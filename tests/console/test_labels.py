@@ -7,19 +7,21 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
 
-from mqinfer import App, Blob, Row
+from mqinfer import App, Blob, Label, Row
 from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.console.watching import deployed
 from mqinfer.image import encode_jpeg
 from mqinfer.monitor import counting
 from mqinfer.monitor.looking import Monitor
 from mqinfer.settings import Settings
 from mqinfer.tables.sql import text_literal
 from mqinfer.testing import FakeModels, until
+from mqinfer.worker.presence import Present
 from tests.console.test_browser import CHROMIUM, axe, browser, visiting
 from tests.support.console import Served, serving
 from tests.support.watched_app import HOSTILE, LABELS, Photo, app, first
@@ -157,6 +159,50 @@ async def test_hostile_empty_and_missing_labels(nats: Settings, url: str) -> Non
             assert (await served.http.get(address)).status_code == 404, address
 
 
+async def test_several_models_answer_in_one_column(
+    nats: Settings, url: str, db: ClickHouse
+) -> None:
+    """Each has its reference, and so its own lines; none is added to another's."""
+    apart = App("apart")
+
+    class Leaf(Row, frozen=True, table="leaves"):
+        grade: Annotated[str, Label()]
+
+    for name in ("one", "two"):
+        model = apart.model(name)
+
+        @apart.stage(name=f"grade_{name}", models=[model])
+        async def grade(photo: Photo) -> Leaf:
+            raise NotImplementedError
+
+    end = time.time() // 3600 * 3600
+    async with serving(told(nats, url), apart) as served:
+        await Monitor(apart, db).ensure()
+        for name, key, rows in (("one", "ill", 700), ("two", "well", 300)):
+            await db.command(
+                f"INSERT INTO {counting.COUNTS} SELECT 's', 'leaves', 'grade', 'label', '{name}', "
+                f"'1', '', toDateTime({end - 3600}, 'UTC'), '{key}', {rows}, 0, 0, 0"
+            )
+        await db.command(
+            f"INSERT INTO {counting.SEALS} SELECT 'leaves', toDateTime({end - 3600}, 'UTC'), "
+            "'s', now64(3), []"
+        )
+        for name, ours, others in (("one", "ill", "well"), ("two", "well", "ill")):
+            page = (await served.http.get(f"/labels?series=leaves.grade&model={name}")).text
+            lines = page.partition("lines-title")[2]
+            assert f">{ours}</a>" in lines
+            assert f">{others}</a>" not in lines
+            assert f'<span class="unit">{name} 1' in page
+            (link,) = re.findall(r'href="(/labels\?[^"]*key=[^"]*)#examples"', lines)
+            rows_ = (await served.http.get(html.unescape(link))).text
+            (part,) = re.findall(r'hx-get="(/labels/examples\?[^"]*)"', rows_)
+            assert f"model={name}" in part
+            found = await served.http.get(html.unescape(part))
+            assert found.status_code == 200
+        wrong = await served.http.get("/labels?series=leaves.grade&model=none")
+        assert (wrong.status_code, "these do: one, two" in wrong.text) == (400, True)
+
+
 async def test_a_thousand_labels(nats: Settings, url: str, db: ClickHouse) -> None:
     end = time.time() // 3600 * 3600
     with FakeModels(MODELS, aliases=ALIASES):
@@ -263,3 +309,15 @@ async def test_what_is_said_needs_more_than_looking(nats: Settings, url: str) ->
             ):
                 answer = await served.http.post(f"/labels/{path}", data=form)
                 assert answer.status_code == 400, path
+
+
+def test_a_deployment_is_of_all_workers_and_not_one_that_joined() -> None:
+    def worker(started: float, *stages: str) -> Present:
+        return Present(host="here", pid=1, started=started, stages=stages)
+
+    assert deployed(app, []) == []
+    found = {one.table: one for one in deployed(app, [worker(7.0, "see"), worker(5.0, "see")])}
+    assert found.keys() == {"seen"}
+    assert found["seen"].at == 5.0
+    assert "all workers of seen were started" in found["seen"].text
+    assert [one.at for one in deployed(app, [worker(1.0, "see"), worker(9.0, "see")])] == [1.0]

@@ -27,7 +27,7 @@ async def test_why_a_stage_stands(nats: Settings) -> None:
         page = (await served.http.get("/pipeline")).text
         assert "not begun" in row(page, "cut")
         assert "No worker says that it is there" in page
-        assert '<svg viewBox="0 0 ' in page
+        assert '<svg class="fits" viewBox="0 0 ' in page
         async with served.harness.worker() as worker:
 
             async def works() -> bool:

@@ -18,6 +18,7 @@ from mqinfer.monitor import asking, counting, gauges
 from mqinfer.monitor.episode import State
 from mqinfer.monitor.follow import Series
 from mqinfer.monitor.gauges import exposed
+from mqinfer.monitor.happened import Happening
 from mqinfer.monitor.looking import Monitor, adopt
 from mqinfer.monitor.verdict import Word
 from tests.rooms import ROOT
@@ -121,6 +122,49 @@ async def test_from_no_reference_to_an_alarm_and_back(db: ClickHouse) -> None:
     (one,) = await watching.look(now + 1)
     assert one.episodes == ()
     assert [found.state for found in await watching.history()] == [State.ACCEPTED]
+
+
+async def test_advice_looks_at_what_happened_first_and_counts_what_is_new_from_the_change_on(
+    db: ClickHouse,
+) -> None:
+    now = float(int(time.time()) // 10 * 10)
+    began = now - 2 * DAY
+    watching = Monitor(app, db, window=1800)
+    await watching.ensure()
+    await counted(db, began - DAY, began, 0.3)
+    await watching.accept([], began - DAY, began)
+    began += 600
+    # For half an hour of two days every third row is of a kind that the reference does not know.
+    await counted(db, began, began + 1800, 0.3)
+    await db.command(
+        f"INSERT INTO {counting.COUNTS} SELECT 's', 'graded', 'label', 'label', 'grader', '1', '', "
+        f"toDateTime({int(began)} + number * 10, 'UTC'), 'bird', 5, 0, 0, 0 FROM numbers(180)"
+    )
+
+    async def advised(at: float, *happened: Happening) -> str:
+        (one,) = [one for one in await watching.look(at, happened) if one.series == LABEL]
+        assert one.alarms(at)
+        return str(one.advice)
+
+    soon = began + 1800 + 120
+    assert "33.3% of the rows have a label that the reference does not know" in await advised(soon)
+    # An hour later the window holds none of these rows; the episode does.
+    assert "33.3% of the rows have a label" in await advised(began + 3 * 3600)
+    # What came just before is said first; what came long before, or is about others, is not.
+    for away, model, says in (
+        (60, "", True),
+        (60, "grader", True),
+        (-300, "", True),
+        (900, "", False),  # before the reference was made: it is in it
+        (3600, "", False),
+        (-3600, "", False),
+        (60, "other", False),
+    ):
+        happened = Happening(began - away, "workers were started", model)
+        told = await advised(soon, happened)
+        assert ("fix the data: it changed at a step: workers were started (" in told) == says
+    await counted(db, began - 60, began + 600, 0.3, version="2")
+    assert "it changed at a step: grader 2 began to answer" in await advised(soon)
 
 
 async def test_a_later_look_goes_on_from_a_sealed_hour_and_sees_what_came_late(

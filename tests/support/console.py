@@ -41,6 +41,10 @@ class Served:
         assert self.console.url is not None
         return self.console.url
 
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
 
 @asynccontextmanager
 async def running(settings: Settings, served: App = app, **options: Any) -> AsyncIterator[Console]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer.console import rendering
 from mqinfer.console.figures import Figure
-from mqinfer.errors import ConfigurationError, MqinferError, Unavailable
+from mqinfer.errors import ConfigurationError, Unavailable
 from mqinfer.marker import Label, marks_of
 from mqinfer.replay import coverage
 from mqinfer.replay.compare import LIVE, Comparison, compare
@@ -65,12 +65,14 @@ class Matrix:
         values: before and in the run, the most frequent first.
         lines: of cells, by the value before.
         rest: rows of values that have no place in it, as far as they were counted.
+        label: whether the column says that it is one.
     """
 
     column: str
     values: tuple[str, ...]
     lines: tuple[tuple[Cell, ...], ...]
     rest: int
+    label: bool = False
 
 
 def matrix_of(column: str, changes: Sequence[Mapping[str, Any]]) -> Matrix:
@@ -104,7 +106,7 @@ def _matrices(row: type[Row], table: Mapping[str, Any]) -> list[Matrix]:
         values = {one[side] for one in changes for side in ("old_value", "new_value")}
         moved = any(one["old_value"] != one["new_value"] for one in changes)
         if changes and (column in labels or (moved and len(values) <= _SIDE)):
-            found.append(matrix_of(column, changes))
+            found.append(replace(matrix_of(column, changes), label=column in labels))
     return found
 
 
@@ -130,10 +132,8 @@ async def comparison(site: Site, request: Request) -> Response:
     edition = (run.state, run.order, run.retries, run.applied)
     make = partial(_compared, site, run, other)
     key = ("compare", run.name, edition, name)
-    seen = await site.looks.of(key, make, _EVERY).now()
-    if seen.problem is not None:
-        raise MqinferError(seen.problem)
-    return site.render(request, "runs_comparison.html", run=run, other=name, key=KEY, **seen.state)
+    found = (await site.looks.of(key, make, _EVERY).now()).found()
+    return site.render(request, "runs_comparison.html", run=run, other=name, key=KEY, **found)
 
 
 async def _compared(site: Site, run: Run, other: Run | None) -> Mapping[str, Any]:

@@ -56,14 +56,13 @@ class Shown:
 async def examples(site: Site, request: Request) -> Response:
     """A page of the rows that have a label."""
     asked = request.query_params
-    chosen = watching.column(site, asked.get("series", ""))
+    chosen = watching.column(site, asked.get("series", ""), asked.get("model", ""))
     key, version = asked.get("key", "").removeprefix("="), asked.get("version", "")
     after = place_of(asked.get("after", ""))
     await watching.monitor(site)  # the tables are there
     blobs = blob_columns(chosen.row)
-    found = await Examples(site.database, chosen.row, chosen.field, list(blobs)).page(
-        key, time.time(), _PAGE, after=after, version=version
-    )
+    rows = Examples(site.database, chosen.row, chosen.field, list(blobs), chosen.model)
+    found = await rows.page(key, time.time(), _PAGE, after=after, version=version)
     lineage: list[tuple[Held, ...]] = [()] * len(found.rows)
     problem = None
     try:

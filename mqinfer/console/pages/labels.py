@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer.console import watching
-from mqinfer.console.page import Filters, Form, Page, of_form
+from mqinfer.console.page import Filters, Form, Page, of_form, one_of
 from mqinfer.console.pages.examples import examples, picture_of
 from mqinfer.errors import ConfigurationError
 from mqinfer.monitor.bins import MISSING, range_of
@@ -67,9 +67,7 @@ def name_of(key: str, what: str) -> str:
 async def look(site: Site, filters: Filters) -> Mapping[str, Any]:
     """All that the page shows."""
     every, problems = watching.columns(site)
-    window = filters.get("window", WINDOW)
-    if window not in watching.WINDOWS:
-        raise ConfigurationError(f"a window is one of {', '.join(watching.WINDOWS)}")
+    window = one_of(filters, "window", watching.WINDOWS) or WINDOW
     context: dict[str, Any] = {
         "problems": problems,
         "unwatched": watching.unwatched(site),
@@ -115,20 +113,21 @@ def _choice(
     """The column that is shown, and how its version stands."""
     ordered = _ordered(known)
     if name := filters.get("series"):
-        chosen = watching.column(site, name)
+        chosen = watching.column(site, name, filters.get("model", ""))
     else:
         names = [f"{one.series.table}.{one.series.column}" for one in ordered]
         chosen = watching.column(site, next(iter(names), every[0].name))
     ours = [
-        one
-        for one in ordered
-        if (one.series.table, one.series.column) == (chosen.table, chosen.field.column)
+        one for one in ordered if chosen.has(one.series.table, one.series.column, one.series.model)
     ]
     if version := filters.get("version"):
         ours = [one for one in ours if one.series.version == version]
     else:  # that of the most rows, alarms before all
         ours.sort(key=lambda one: (not one.alarms(known.at), -one.verdict.rows))
-    return chosen, next(iter(ours), None)
+    standing = next(iter(ours), None)
+    if chosen.field.by_stage and standing is not None:  # one model at a time
+        chosen = replace(chosen, model=standing.series.model)
+    return chosen, standing
 
 
 async def _chosen(
@@ -213,7 +212,7 @@ def _ended(known: Verdicts, chosen: Column) -> list[Episode]:
     return [
         one
         for one in sorted([*now, *known.history], key=lambda one: -one.alarmed)
-        if (one.table, one.column) == (chosen.table, chosen.field.column)
+        if chosen.has(one.table, one.column, one.model)
     ][:20]
 
 
@@ -268,7 +267,7 @@ PAGE: Final = Page(
     name="labels",
     title="Labels",
     look=look,
-    filters=("series", "version", "window", "key", "top"),
+    filters=("series", "model", "version", "window", "key", "top"),
     parts={"examples": examples, "picture": picture_of},
     actions={"acknowledge": acknowledge, "mute": mute, "accept": accept},
     shown=_has_tables,

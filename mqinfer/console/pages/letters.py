@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from mqinfer import plan
 from mqinfer.codec import Codec, blobs_in
 from mqinfer.console import payloads, pictures
-from mqinfer.console.page import Filters, Form, Page, of_form
+from mqinfer.console.page import Filters, Form, Page, of_form, place_of_list
 from mqinfer.errors import BadImage, ConfigurationError, MqinferError
 from mqinfer.identity import CONTENT_TYPE
 from mqinfer.operate.alike import pattern
@@ -108,9 +108,8 @@ async def _look(site: Site, filters: Filters, stream: str) -> dict[str, Any]:
         letter = Letter(stored)
         return letter if chosen.takes(letter) else None
 
-    page = await newest(
-        site.streams, stream, take, subject=subject, before=_before(filters), count=SHOWN
-    )
+    before = place_of_list(filters.get("before", ""))
+    page = await newest(site.streams, stream, take, subject=subject, before=before, count=SHOWN)
     prefix = plan.dead_subject(site.app, "")
     return {
         "kept": kept,
@@ -126,13 +125,6 @@ async def _look(site: Site, filters: Filters, stream: str) -> dict[str, Any]:
 
 
 KINDS: Final = ("decode", "rejected", "failed", "timeout", "killed")
-
-
-def _before(filters: Filters) -> int | None:
-    text = filters.get("before", "")
-    if text and not (text.isascii() and text.isdigit()):
-        raise ConfigurationError(f"{text!r} is no number of a dead letter")
-    return int(text) if text else None
 
 
 def _selection(filters: Filters, **more: Any) -> Selection:

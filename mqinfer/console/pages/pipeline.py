@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from mqinfer.console import watching
 from mqinfer.console.page import Filters, Form, Page, of_form
+from mqinfer.console.pages.beside import beside, end_canary, end_shadow, promote_canary
 from mqinfer.console.rendering import rate
 from mqinfer.errors import MqinferError
 from mqinfer.inference.aliases import followed
@@ -15,6 +17,7 @@ from mqinfer.operate.graph import Graph, Node, graph_of
 from mqinfer.operate.layout import Layout, layout
 from mqinfer.operate.models import require_served, rows, uses
 from mqinfer.operate.status import AppStatus, TaskStatus, gather, rates, warnings
+from mqinfer.replay.adopting import adopt_moved
 from mqinfer.times import span
 from mqinfer.worker import presence
 
@@ -173,6 +176,7 @@ async def _models(site: Site) -> dict[str, Any] | None:
         "served": served.state.get("served"),
         "loose": [alias for key, alias in (named or {}).items() if key not in pairs],
         "problems": problems,
+        "beside": await beside(site, named),
     }
 
 
@@ -192,6 +196,10 @@ async def set_alias(site: Site, request: Request, form: Form) -> Response:
         before = await site.aliases.set(model, alias, version)
     else:
         before = await site.aliases.unset(model, alias)
+    if version:
+        db = site.database if site.app.rows else None
+        await adopt_moved(site.app, site.runs, db, model, version)
+        watching.changed(site)
     was = before.version if before else "not set"
     text = f"{model}@{alias}: {was} → {version or 'not set'}; workers follow within two seconds"
     return site.said(request, text)
@@ -207,5 +215,10 @@ PAGE: Final = Page(
     title="Pipeline",
     look=look,
     parts={"rows": count_rows},
-    actions={"alias": set_alias},
+    actions={
+        "alias": set_alias,
+        "shadow": end_shadow,
+        "canary": end_canary,
+        "promote": promote_canary,
+    },
 )

@@ -14,7 +14,7 @@ import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from mqinfer.console import payloads
-from mqinfer.console.page import Filters, Form, Page, of_form
+from mqinfer.console.page import Filters, Form, Page, of_form, one_of, place_of_list
 from mqinfer.errors import ConfigurationError, MqinferError
 from mqinfer.jobs import places as job_places
 from mqinfer.jobs import state as job_states
@@ -51,7 +51,8 @@ MOODS: Final = {
 async def look(site: Site, filters: Filters) -> dict[str, Any]:
     """The newest requests, and the jobs, those that changed last first."""
     now = time.time()
-    wanted = filters.get("status")
+    wanted = one_of(filters, "status", STATUSES)
+    endpoint = one_of(filters, "endpoint", site.app.endpoints) or "*"
 
     def take_request(stored: Stored) -> State | None:
         found = _decoded(states.decode, stored)
@@ -61,19 +62,13 @@ async def look(site: Site, filters: Filters) -> dict[str, Any]:
         found = _decoded(job_states.decode, stored)
         return found if found and _wanted(found, now, wanted) else None
 
-    endpoint = filters.get("endpoint", "*")
-    if endpoint != "*" and endpoint not in site.app.endpoints:
-        raise ConfigurationError(
-            f"there is no endpoint {endpoint!r}; there are: {', '.join(site.app.endpoints)}"
-        )
-
     async def page(bucket: str, take: Any, before: str) -> Newest[Any]:
         return await newest(
             site.streams,
             f"KV_{bucket}",
             take,
             subject=f"$KV.{bucket}.{endpoint}.*",
-            before=_number(filters.get(before, "")),
+            before=place_of_list(filters.get(before, "")),
             count=SHOWN,
         )
 
@@ -97,12 +92,6 @@ def _decoded(decode: Callable[[bytes], _T], stored: Stored) -> _T | None:
 
 def _wanted(state: State | Job, now: float, status: str | None) -> bool:
     return state.expires > now and (not status or state.status == status)
-
-
-def _number(text: str) -> int | None:
-    if text and not (text.isascii() and text.isdigit()):
-        raise ConfigurationError(f"{text!r} is no place in the list")
-    return int(text) if text else None
 
 
 # --- one of them --------------------------------------------------------------------------------

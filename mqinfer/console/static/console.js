@@ -33,6 +33,7 @@
           ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
           ctx.textAlign = "left";
           ctx.setLineDash([4 * devicePixelRatio, 3 * devicePixelRatio]);
+          const taken = []; // of texts: from, to, line
           for (const mark of marks) {
             const x = u.valToPos(mark.x, "x", true);
             if (x < bbox.left || x > bbox.left + bbox.width) continue;
@@ -40,7 +41,13 @@
             ctx.moveTo(x, bbox.top);
             ctx.lineTo(x, bbox.top + bbox.height);
             ctx.stroke();
-            ctx.fillText(mark.text, x + 4 * devicePixelRatio, bbox.top + 12 * devicePixelRatio);
+            // To the left of its line where there is no room to the right.
+            const wide = ctx.measureText(mark.text).width + 4 * devicePixelRatio;
+            const left = x + wide > bbox.left + bbox.width ? x - wide : x + 4 * devicePixelRatio;
+            let row = 1;
+            while (taken.some(([from, to, on]) => on === row && left < to && from < left + wide)) row++;
+            taken.push([left, left + wide, row]);
+            ctx.fillText(mark.text, left, bbox.top + 12 * row * devicePixelRatio);
           }
           ctx.restore();
         }],
@@ -58,6 +65,11 @@
     const data = [told.x];
     const series = [{}];
     const bands = [];
+    // What stands alone has no line to be seen by.
+    const alone = (u, i) => {
+      const y = u.data[i];
+      return y.map((_, at) => at).filter((at) => y[at] != null && y[at - 1] == null && y[at + 1] == null);
+    };
     const dashes = [[], [6, 3], [2, 3], [8, 3, 2, 3]]; // lines differ by more than their color
     told.lines.forEach((line, i) => {
       const stroke = color(`--c${(i % 6) + 1}`);
@@ -69,7 +81,7 @@
         bands.push({ series: [at, at + 1], fill: stroke + "2b" });
       }
       data.push(line.y);
-      series.push({ label: line.name, stroke, width: 2, dash: dashes[i % 4], value: (_, v) => write(v) });
+      series.push({ label: line.name, stroke, width: 2, dash: dashes[i % 4], points: { show: true, size: 5, filter: alone }, value: (_, v) => write(v) });
     });
     const axis = { stroke: color("--muted"), grid: { stroke: color("--line"), width: 1 }, ticks: { stroke: color("--line") } };
     const options = {
@@ -141,7 +153,16 @@
       say("away");
     });
     source.addEventListener("reconnect", () => retry());
-    source.onerror = () => retry();
+    source.onerror = refused;
+  }
+
+  // A browser does not say why a stream was refused: whoever is to enter is asked by the page.
+  async function refused() {
+    const ended = source && source.readyState === EventSource.CLOSED;
+    retry();
+    if (!ended) return;
+    const answer = await fetch(location.href, { method: "HEAD" }).catch(() => null);
+    if (answer && answer.status === 401) location.reload();
   }
 
   function close() {
