@@ -109,6 +109,7 @@ async def ticked(harness: Harness, count: int) -> list[Stored]:
 
 async def check_ticks(harness: Harness) -> None:
     """One a second without a gap, none early, one answer each."""
+    assert await harness.dead() == []  # of which no answer would come
 
     async def settled() -> bool:
         found = await harness.stored(subject="clock.=tick.beat")
