@@ -51,7 +51,7 @@ async def measure(options: Options) -> Result:
     """Drain the same rows again and again; then publish at a steady rate, and look."""
     count, queued = options.amount(ROWS, least=1000), options.amount(QUEUED, least=1000)
     alone = options.amount(ALONE, least=1000)
-    seconds = max(2.0, SECONDS * min(options.scale, 1.0))
+    seconds = max(1.0, SECONDS * min(options.scale, 1.0))
     found: dict[str, list[float]] = {}
     visible: list[list[float]] = []
     servers = load.servers(options.folder / "stack", clickhouse=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -80,13 +81,13 @@ async def nats_only(folder: Path, **stack_settings: Any) -> AsyncIterator[Settin
 
 @overload
 async def until(
-    condition: Callable[[], Awaitable[_T]], what: str = "the state", timeout: float = 30.0
+    condition: Callable[[], Awaitable[_T]], what: str = "the state", timeout: float = 60.0
 ) -> _T: ...
 
 
 @overload
 async def until(
-    condition: Callable[[], _T], what: str = "the state", timeout: float = 30.0
+    condition: Callable[[], _T], what: str = "the state", timeout: float = 60.0
 ) -> _T: ...
 
 
@@ -96,13 +97,14 @@ async def until(
     """Wait until `condition` gives something true (it may be a coroutine function), and give it.
 
     Args:
-        condition: is asked every 20 ms.
+        condition: is asked every 20 ms at first, and ten times a second after two seconds.
         what: is waited for, in the error's text.
         timeout: in seconds.
 
     Raises:
         AssertionError: it does not within `timeout` seconds.
     """
+    began = time.monotonic()
     try:
         async with asyncio.timeout(timeout):
             while True:
@@ -111,7 +113,9 @@ async def until(
                     found = await found
                 if found:
                     return found
-                await asyncio.sleep(0.02)
+                # To look may be work, for a server too, at the cost of what is waited for.
+                waited = time.monotonic() - began
+                await asyncio.sleep(min(max(0.02, waited / 20), 0.1))
     except TimeoutError:
         raise AssertionError(f"{what} did not come in {timeout} s") from None
 

@@ -439,7 +439,7 @@ async def test_the_loop_goes_on_while_a_picture_is_decoded(monkeypatch):
 
     def slow(data, **options):
         started.set()
-        assert go_on.wait(30)
+        assert go_on.wait(120)
         return decode(data, **options)
 
     monkeypatch.setattr(image, "decode", slow)

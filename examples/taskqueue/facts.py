@@ -11,15 +11,17 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 import mqinfer
-from examples.taskqueue.data import Written
 from examples.taskqueue.local import HERE, Running
 from mqinfer.errors import EncodeError, RequestFailed, RequestInvalid, RequestRejected
 from mqinfer.stack.probe import http
+
+if TYPE_CHECKING:
+    from examples.taskqueue.data import Written
 
 SETOSA = {"sepal_length": 5.1, "sepal_width": 3.5, "petal_length": 1.4, "petal_width": 0.2}
 LIBRARIES = {

@@ -133,10 +133,13 @@ class Keeper:
         return min(max(record.last - self._now(), 0.0), LOOK)
 
     def _ahead(self, stage: str, value: bytes | None) -> bytes | None:
-        before = read(value)
+        before, schedule = read(value), self._schedules[stage]
+        if before is not None and before.mark == schedule.mark and before != self._set.get(stage):
+            # Whoever wrote it may have died before its ticks were set: they come first.
+            return value
         abandoned = before is not None and before == self._overdue.get(stage)
         clock = Clock(self._now(), self._started)
-        after = ahead(before, self._schedules[stage], clock, abandoned=abandoned)
+        after = ahead(before, schedule, clock, abandoned=abandoned)
         return value if after is None or after == before else msgspec.json.encode(after)
 
     def _without(self, value: bytes | None) -> bytes | None:

@@ -89,7 +89,7 @@ class Bucket:
 
 
 def download(url):
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=120) as answer:
         return answer.read()
 
 
@@ -389,7 +389,7 @@ async def test_a_network_folder_that_is_away_is_an_outage(folder, monkeypatch, c
 async def test_a_folder_that_hangs_is_an_outage(tmp_path, monkeypatch):
     store = FolderStore(tmp_path, timeout=0.05)
     go_on = threading.Event()
-    monkeypatch.setattr(store, "_read", lambda path, limit: go_on.wait(30))
+    monkeypatch.setattr(store, "_read", lambda path, limit: go_on.wait(120))
     with pytest.raises(Unavailable, match=r"does not answer within 0\.05 s"):
         await store.get("x")
     go_on.set()
@@ -490,7 +490,7 @@ async def test_a_cancelled_call_is_cancelled(folder, monkeypatch):
 
     def slow(path, limit):
         started.set()
-        go_on.wait(30)
+        go_on.wait(120)
 
     monkeypatch.setattr(folder, "_read", slow)
     call = asyncio.create_task(folder.get("x"))

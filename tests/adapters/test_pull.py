@@ -80,7 +80,7 @@ async def running(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     task = asyncio.create_task(wire.pull.run())
     yield
     wire.pull.closed = True
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         await task
 
 

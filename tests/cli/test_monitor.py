@@ -129,7 +129,7 @@ def test_whoever_watches_has_gauges(shell: Shell, url: str) -> None:
     def gauges() -> bool:
         assert watching.poll() is None
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
                 return b"mqinfer_monitor_looked_timestamp_seconds{" in answer.read()
         except OSError:
             return False

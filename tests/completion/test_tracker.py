@@ -158,7 +158,7 @@ def test_called_once_in_effect_with_exactly_its_outputs(
 
     async def two() -> None:
         done: list[list[Record]] = []
-        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             group.create_task(work(world, queue, done))
             group.create_task(work(world, queue, done))
         tells = len(world.told)
@@ -195,7 +195,7 @@ def test_a_deadline_beside_records_is_told_one_thing(
             return
 
     async def both() -> None:
-        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             group.create_task(work(world, queue, []))
             group.create_task(late())
 
@@ -224,7 +224,7 @@ def test_one_who_heeds_the_first_is_told_something_true_at_first(
             return
 
     async def both() -> None:
-        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             group.create_task(work(world, queue, []))
             group.create_task(late())
 

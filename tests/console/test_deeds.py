@@ -51,7 +51,7 @@ async def test_none_keeps_the_console_from_its_end() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
         known = Deeds(group)
         known.begin("a", "a", endless)
         await asyncio.sleep(0)

@@ -38,7 +38,7 @@ async def test_requests(nats: Settings, tmp_path: Path) -> None:
         told = html.unescape((await http.get("/requests/request", params=one)).text)
         assert '"name": "p"' in told
         async with served.harness.worker():
-            await waits.wait(30)
+            await waits.wait(120)
             rejected = await client.request(Photo("none"), endpoint="grade", wait=30)
         assert rejected.status == "failed"
 

@@ -10,7 +10,7 @@ from examples.plants.training.evaluate import FIRST_SEED, Report, evaluate, matc
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = ROOT / "triton_models"
-SCENES = 80
+SCENES = 50
 """Fewer than the README's figures are measured on; other seeds than those."""
 
 
@@ -21,7 +21,7 @@ def report() -> Report:
 
 
 def test_the_detector_finds_leaves_it_has_not_seen(report: Report) -> None:
-    assert report.true > 500
+    assert report.true > 400
     assert report.precision >= 0.95
     assert report.recall >= 0.95
 

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from examples.taskqueue import data, facts
+from examples.taskqueue import facts
 from examples.taskqueue.browser import MISSING
 from examples.taskqueue.facts import SWAPPED, Facts, judged
-from examples.taskqueue.iris import SIDES
 from tests.support.plants import left_behind
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +58,10 @@ def test_the_demo_finds_all_as_it_must_be(tmp_path: Path) -> None:
 
 
 def test_a_file_of_rows_is_the_same_each_time(tmp_path: Path) -> None:
+    # Here, as scikit-learn takes each of the processes that collect the tests over a second.
+    from examples.taskqueue import data
+    from examples.taskqueue.iris import SIDES
+
     first, again = tmp_path / "a.csv", tmp_path / "b.csv"
     written = data.write(first, 4000)
     assert data.write(again, 4000) == written

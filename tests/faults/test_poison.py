@@ -171,7 +171,7 @@ async def test_one_that_kills_its_worker(nats: Settings, tmp_path: Path, batch: 
     }
     log = (tmp_path / "worker.log").open("ab")
     async with Harness(app, nats) as harness:
-        await harness.publish(*(number(value) for value in range(30)))
+        await harness.publish(*(number(value) for value in range(16)))
         deaths = 0
 
         async def supervise() -> None:
@@ -201,13 +201,13 @@ async def test_one_that_kills_its_worker(nats: Settings, tmp_path: Path, batch: 
             finally:
                 task.cancel()
         log.close()
-        neighbours = [value for value in range(30) if value != POISON]
+        neighbours = [value for value in range(16) if value != POISON]
         assert sorted(m.value for m in await harness.messages(answer)) == neighbours
-        assert sorted(m.value for m in await harness.messages(slow)) == list(range(30))
+        assert sorted(m.value for m in await harness.messages(slow)) == list(range(16))
         (letter,) = await harness.dead()
         assert letter.kind == "killed"
         assert b'"value":7' in letter.data
-        # Twice as one of many, `attempts` times alone, and by halves of all 60 in between.
+        # Twice as one of many, `attempts` times alone, and by halves of all 32 in between.
         assert attempts + 2 <= deaths <= attempts + 2 + 7
         assert attempts_of(letter) == deaths + 1  # the delivery that found it out is one more
 

@@ -16,7 +16,7 @@ async def test_a_replay_beside_live_work_is_killed_and_joined(tmp_path: Path) ->
     # Slow enough that a look at its rows comes before its end, on a busy machine too.
     facts = await Replay(
         tmp_path,
-        messages=800,
+        messages=400,
         quiet=1.0,
         options=("--rate=30",),
         module="tests.support.eager",

@@ -9,7 +9,7 @@ from .stateworker import POINTS
 
 
 async def test_each_message_counts_once_through_every_death(tmp_path: Path) -> None:
-    faults = Faults(tmp_path, messages=2_000, keys=40, kills=12, servers=1, seed=5)
+    faults = Faults(tmp_path, messages=1_200, keys=40, kills=12, servers=1, seed=5)
     await faults()
     assert sum(faults.deaths.values()) >= 10
     assert set(faults.deaths) >= set(POINTS[1:5])

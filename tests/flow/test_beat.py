@@ -71,14 +71,14 @@ async def test_after_a_stand_still_what_is_read_may_be_as_old_as_that_until_it_i
 async def test_who_waits_for_the_loop_to_turn_goes_on_after_the_next_sign_of_life() -> None:
     beat, clock, asked, _ = made()
     with beat.beating():
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await beat.turns()
         clock.now += 10
         waiting = asyncio.create_task(beat.turns())
         await turns()
         assert not waiting.done()
         beat._beat()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await waiting
         for one in asked.waiting:
             one.set_result(None)

@@ -45,7 +45,7 @@ async def test_no_more_run_at_once_than_its_size(threads: Threads, held: threadi
 
     def wait() -> None:
         running.release()
-        held.wait(30)
+        held.wait(120)
 
     calls = [asyncio.create_task(threads.call(wait, ())) for _ in range(5)]
     await until(lambda: running._value == 2, "two calls")
@@ -83,7 +83,7 @@ async def test_a_call_that_hangs_leaves_its_place_to_another(
 
     def hang() -> None:
         began.release()
-        held.wait(30)
+        held.wait(120)
 
     for count in range(1, 2 * ABANDONED_FACTOR + 1):
         assert not threads.exhausted

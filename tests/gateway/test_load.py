@@ -29,7 +29,7 @@ async def refused(served: Served) -> httpx.Response | None:
     reader, writer = await asyncio.open_connection(base.host, base.port)
     try:
         writer.write(head.encode() + b"{")
-        raw = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        raw = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 120)
     except TimeoutError:
         return None
     finally:

@@ -141,14 +141,14 @@ async def test_a_connection_on_which_nothing_is_asked_is_closed(
         for sent in (b"", b"GET / HTTP/1.1\r\nhost: localhost\r\nx-slow: "):
             reader, writer = await asyncio.open_connection(host, port)
             writer.write(sent)
-            assert await asyncio.wait_for(reader.read(), 30) == b""
+            assert await asyncio.wait_for(reader.read(), 120) == b""
             writer.close()
         # Nor is a second request waited for that never comes to its end.
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert (await reader.readuntil(b"alive\n")).startswith(b"HTTP/1.1 200")
         writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\nx-slow: ")
-        assert await asyncio.wait_for(reader.read(), 30) == b""
+        assert await asyncio.wait_for(reader.read(), 120) == b""
         writer.close()
 
 

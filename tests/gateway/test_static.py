@@ -38,7 +38,7 @@ def site(tmp_path: Path) -> Path:
 
 async def raw(url: httpx.URL, path: str) -> tuple[int, bytes]:
     """What is answered to a path that no client would send as it is."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         reader, writer = await asyncio.open_connection(url.host, url.port)
         head = f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         writer.write(head.encode())

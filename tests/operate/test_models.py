@@ -539,7 +539,7 @@ def test_a_replay_is_refused_a_version_that_is_not_served(
     forced = shell.start(*arguments, "--model", "both=7", "--force")
     until_listed(shell, ["r1"])
     forced.terminate()
-    forced.wait(30)
+    forced.wait(120)
     assert shell.json("runs", "show", shell.app, "r1")["settled"] == 0
 
     # Triton is away: it starts, and waits.
@@ -561,7 +561,7 @@ def test_a_replay_is_refused_a_version_that_is_not_served(
         assert json.loads(waiting.stdout.readline())["done"] == 0
         waiting.terminate()
         assert json.loads(waiting.stdout.read().splitlines()[-1])["state"] == "running"
-    assert waiting.wait(30) == 130
+    assert waiting.wait(120) == 130
 
 
 def until_listed(shell: Shell, names: list[str]) -> None:

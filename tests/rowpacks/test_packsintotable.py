@@ -112,7 +112,7 @@ class Sunk(Assembled):
             yield runner
         finally:
             stop.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 await work
 
     def letters(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def served() -> Iterator[Web]:
         yield web
     finally:
         web.server.shutdown()
-        thread.join(30)
+        thread.join(120)
         web.server.server_close()
 
 

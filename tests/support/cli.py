@@ -186,11 +186,12 @@ def event(running: subprocess.Popen[str], name: str, **fields: object) -> dict[s
 
 
 def until(condition: Callable[[], object], timeout: float = TIMEOUT) -> None:
-    """Wait for a state."""
-    end = time.monotonic() + timeout
+    """Wait for a state; a look may be a whole command: fewer of them the longer it takes."""
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, "the state was not reached"
-        time.sleep(0.02)
+        waited = time.monotonic() - began
+        assert waited < timeout, "the state was not reached"
+        time.sleep(min(max(0.02, waited / 20), 0.1))
 
 
 @pytest.fixture

@@ -322,7 +322,7 @@ class Flow:
             yield SimpleNamespace(stop=stop, task=task)
         finally:
             stop.set()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 await task
 
     @property

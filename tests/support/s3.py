@@ -42,7 +42,7 @@ def s3_endpoint():
         yield f"http://127.0.0.1:{port}"
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.wait(120)
 
 
 def s3_config(endpoint, **more):
@@ -59,5 +59,5 @@ def s3_config(endpoint, **more):
 def bucket(s3_endpoint):
     name = f"b-{uuid.uuid4().hex}"
     request = urllib.request.Request(f"{s3_endpoint}/{name}", method="PUT")
-    with urllib.request.urlopen(request, timeout=30):
+    with urllib.request.urlopen(request, timeout=120):
         return name

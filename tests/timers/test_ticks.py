@@ -182,6 +182,29 @@ def soon(hours: float = 1.0) -> float:
     return (now // 3600 + 10) * 3600 - hours * 3600
 
 
+async def test_what_was_decided_and_not_set_is_not_lost_though_nobody_looks_until_it_is_due(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(nats, clocked("1h")) as (harness, stage):
+
+        async def dies(*_: object) -> None:
+            raise asyncio.CancelledError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stage.keeper, "_tick", dies)
+            with pytest.raises(asyncio.CancelledError):
+                await stage.look()
+        other = Stage(harness, clocked("1h"), BEGAN + 2.5 * 3600)
+        await other.keeper.begin()
+        assert await other.look() == 0
+        await other.look()
+
+        async def all_there() -> bool:
+            return await of_the_past(harness) == ["13:00", "14:00", "15:00"]
+
+        await until(all_there, "the ticks")
+
+
 async def test_a_deployment_changes_a_schedule_and_older_workers_stand_back(
     nats: Settings,
 ) -> None:
