@@ -122,6 +122,19 @@ def tasks(app: App, names: Sequence[str] | None = None) -> list[Task]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
+def backlog(app: App, names: Sequence[str] | None = None) -> tuple[tuple[str, str], ...]:
+    """Streams and consumers whose messages wait for a worker of these stages and sinks.
+
+    Those that wait for a deadline of their own are left out: no worker would make them fewer.
+    """
+    return tuple(
+        (spec.stream, spec.name)
+        for task in tasks(app, names)
+        if not task.waits
+        for spec in consumer_specs(app, task)
+    )
+
+
 def upstream(app: App, chosen: Iterable[Task]) -> list[Task]:
     """The tasks of the app that something of `chosen` waits for, themselves included."""
     everything = tasks(app)

@@ -28,7 +28,7 @@ LAYERS = (
     "client clienttimers clientstates clientrequests clientjobs",
     "fakemodels",
     "web",
-    "gateway console",
+    "gateway console deploy",
     "testing stack packed catalog bench cli __main__ mqinfer",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}

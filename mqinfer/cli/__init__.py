@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.remove("--debug")
         os.environ["MQINFER_DEBUG"] = "1"
     debug = bool(os.environ.get("MQINFER_DEBUG"))
-    if arguments is None and given[:1] and given[0] in _STOPPED:  # and a process of its own
+    stopped = (given[:1] and given[0] in _STOPPED) or given[:2] == ["deploy", "apply"]
+    if arguments is None and stopped:  # and a process of its own
         signals.listen()
     from mqinfer.cli.errors import ExitCode, report
 

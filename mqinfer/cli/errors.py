@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     DONE = 0
     FAILED = 1
     USAGE = 2  # the command line, a setting or a declaration has to be changed first
+    AGAIN = 75  # of a supervised process that had its share: another begins (sysexits' TEMPFAIL)
     INTERRUPTED = 130
 
 

@@ -33,6 +33,7 @@ _COMMANDS = (
     "rename",
     "graph",
     "permissions",
+    "deploy",
     "settings",
     "dead",
     "runs",

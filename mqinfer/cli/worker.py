@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import threading
@@ -16,8 +17,13 @@ from mqinfer.cli import options
 from mqinfer.cli.deadline import Deadline, leave
 from mqinfer.cli.errors import ExitCode, find
 from mqinfer.cli.load import load_app
-from mqinfer.cli.processes import Supervisor, bind_to_supervisor
+from mqinfer.cli.looks import Looks
+from mqinfer.cli.processes import Supervisor, bind_to_supervisor, supervised
+from mqinfer.cli.share import Share
 from mqinfer.errors import ConfigurationError, HandlerHangs
+from mqinfer.supervise.group import Group
+from mqinfer.supervise.scaling import parse_processes, parse_scale
+from mqinfer.times import parse_size
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -39,8 +45,33 @@ def worker(
         ),
     ] = None,
     processes: Annotated[
-        int, typer.Option("--processes", "-p", min=1, help="How many; crashed ones start again.")
-    ] = 1,
+        str,
+        typer.Option(
+            "--processes",
+            "-p",
+            metavar="N|N..M",
+            help="How many, or as many as the backlog needs; crashed ones start again.",
+        ),
+    ] = "1",
+    scale: Annotated[
+        str,
+        typer.Option(
+            metavar="RULES",
+            help="Of N..M: target=30s (to be done in), backlog=1000 (a process), cooldown=1m.",
+        ),
+    ] = "",
+    max_messages: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="A process ends in order after so many; another begins."
+        ),
+    ] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="A process ends in order above that, such as 2GB; another begins."
+        ),
+    ] = None,
     drain: Annotated[bool, typer.Option("--drain", help="End when nothing is left to do.")] = False,
     run: Annotated[
         str | None,
@@ -78,11 +109,14 @@ def worker(
     \b
       mqinfer worker plants:app                       all stages and sinks
       mqinfer worker plants:app -s crop -p 4          four processes for one stage
+      mqinfer worker plants:app -p 1..8               as many as the backlog needs
       mqinfer worker plants:app -s sink-disease_grade
       mqinfer worker plants:app --drain --http 9000   end when all is done
       mqinfer worker plants:app --run may             go on with a replay, or help it
     """
     bind_to_supervisor()
+    bounds = parse_scale(scale, *_processes(processes))
+    share = Share(max_messages, None if max_memory is None else parse_size(max_memory))
     flags = {
         "nats_url": nats_url,
         "triton_url": triton_url,
@@ -98,6 +132,10 @@ def worker(
         raise ConfigurationError(
             "--run takes the stages of the run and ends with it: leave out --stage and --drain"
         )
+    if bounds.scales and (drain or run is not None):
+        raise ConfigurationError(
+            f"--processes {processes} follows a backlog: --drain and --run take one number"
+        )
     options.configure_logs(settings)
 
     def make() -> Worker:
@@ -107,7 +145,9 @@ def worker(
             loaded, stages=stage, settings=settings, drain=drain, run=run, wait=not no_wait
         )
 
-    if processes > 1:
+    if not supervised() and (bounds.most > 1 or share):
+        from mqinfer import plan
+
         if no_wait:
             asyncio.run(make().reach())  # a child that failed would be started again
         arguments = ["worker", app, *(f"--stage={name}" for name in stage or ())]
@@ -118,19 +158,33 @@ def worker(
         if http is not None:
             arguments.append(f"--http-host={http_host}")
         environ = {f"MQINFER_{name.upper()}": value for name, value in flags.items() if value}
-        supervisor = Supervisor(
-            arguments, processes, http=http, environ=environ, grace=settings.grace
+        group = Group(
+            "",
+            (*arguments, *share.arguments()),
+            bounds,
+            http=http,
+            environ=tuple(environ.items()),
+            stages=tuple(task.name for task in plan.tasks(loaded, stage)),
+            consumers=plan.backlog(loaded, stage),
         )
-        raise typer.Exit(supervisor.run())
+        looks = Looks(loaded, settings, [group]) if bounds.scales else None
+        raise typer.Exit(Supervisor([group], grace=settings.grace, looks=looks).run())
     if run is not None:
         yield_cpu()
     listen = None if http is None else (http_host, http)
 
     async def work() -> int:
-        return await run_worker(make(), listen)
+        return await run_worker(make(), listen, share)
 
     signals.hold()
     raise typer.Exit(run_loop(settings, work))
+
+
+def _processes(text: str) -> tuple[int, int]:
+    try:
+        return parse_processes(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--processes: {error}") from None
 
 
 def yield_cpu() -> None:
@@ -151,12 +205,15 @@ def _check(app: App, stages: list[str] | None) -> None:
     plan.tasks(app, stages)
 
 
-async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> int:
+async def run_worker(
+    running: Worker, listen: tuple[str, int] | None = None, share: Share | None = None
+) -> int:
     """Run a worker until it ends or is told to by a signal; its exit code.
 
     Args:
         running: a worker that was not started.
         listen: where to serve HTTP beside it.
+        share: after which it ends in order, to begin anew.
     """
     from mqinfer.collector import tune_collector
 
@@ -188,10 +245,11 @@ async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> 
     deadline = Deadline(running.settings.grace, running.blocked)
     try:
         with deadline.kept(), signals.handed_to(running.stop, abort, deadline.begin):
-            if listen is None:
-                await work
-            else:
-                await _beside_http(running, work, *listen)
+            async with share.watched(running) if share else contextlib.nullcontext():
+                if listen is None:
+                    await work
+                else:
+                    await _beside_http(running, work, *listen)
     except asyncio.CancelledError:
         if not aborted:
             raise
@@ -200,7 +258,7 @@ async def run_worker(running: Worker, listen: tuple[str, int] | None = None) -> 
         if hangs := find(error, HandlerHangs):
             leave(str(hangs))  # asyncio would wait for the handler before the process ends
         raise
-    return ExitCode.DONE
+    return ExitCode.AGAIN if share and share.had else ExitCode.DONE
 
 
 async def _beside_http(running: Worker, work: asyncio.Future[None], host: str, port: int) -> None:

@@ -49,6 +49,8 @@ class Present(msgspec.Struct, frozen=True, omit_defaults=True):
         run: the replay run that it works on, or "".
         reasons: why it cannot pull and publish now, a line each.
         in_flight: messages that it has.
+        busy: the part of a processor that it used since it said so last.
+        queueing: a model whose calls have waited here for seconds, or "".
         at: when it was last heard of, by the server's clock; whoever reads it puts it in.
     """
 
@@ -59,6 +61,8 @@ class Present(msgspec.Struct, frozen=True, omit_defaults=True):
     run: str = ""
     reasons: tuple[str, ...] = ()
     in_flight: int = 0
+    busy: float = 0.0
+    queueing: str = ""
     at: float = 0.0
 
     def lost(self, now: float) -> bool:
@@ -84,14 +88,14 @@ class Presence:
     Args:
         work: that it works on.
         broker: to NATS.
-        look: gives why it cannot work, and how many messages it has.
+        look: gives why it cannot work, how many messages it has, and a model whose calls queue.
     """
 
     def __init__(
         self,
         work: Work,
         broker: Broker,
-        look: Callable[[], tuple[Sequence[str], int]],
+        look: Callable[[], tuple[Sequence[str], int, str]],
     ):
         self._bucket = bucket_of(work.app, broker)
         self._key = secrets.token_hex(8)
@@ -103,6 +107,7 @@ class Presence:
             run=work.run_name,
         )
         self._look = look
+        self._used = time.monotonic(), time.process_time()
         self._known: dict[str, tuple[bytes, int]] = {}
         self._saying = asyncio.Lock()  # or what is being said would come behind the last words
         self._left = False
@@ -136,9 +141,16 @@ class Presence:
             log.debug("this worker did not take its leave", reason=str(error))
 
     async def _say(self) -> None:
-        reasons, in_flight = self._look()
+        reasons, in_flight, queueing = self._look()
+        now, used = time.monotonic(), time.process_time()
+        busy = (used - self._used[1]) / max(now - self._used[0], 0.1)
+        self._used = now, used
         me = msgspec.structs.replace(
-            self._me, reasons=tuple(reasons)[:_REASONS], in_flight=in_flight
+            self._me,
+            reasons=tuple(reasons)[:_REASONS],
+            in_flight=in_flight,
+            busy=round(busy, 2),
+            queueing=queueing,
         )
         told = msgspec.json.encode(me)
 

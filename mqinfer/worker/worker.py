@@ -16,21 +16,19 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import plan
-from mqinfer.completion import roots
-from mqinfer.completion.waited import asked_of, waits
+from mqinfer.completion.waited import asked_of
 from mqinfer.errors import ConfigurationError, HandlerHangs, Unavailable
 from mqinfer.flow.beat import EVERY, Beat
 from mqinfer.flow.runner import Runner
-from mqinfer.jobs.jobs import bucket_of as bucket_of_jobs
 from mqinfer.model import inference as current_inference
 from mqinfer.monitor.sealing import keep_counts
 from mqinfer.monitor.watched import watched
-from mqinfer.requests.kept import bucket_of
 from mqinfer.requests.sweeping import sweep
 from mqinfer.starting import unless
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.upkeep import keep_up
 from mqinfer.worker.assembly import Assembly
+from mqinfer.worker.making import make_streams
 from mqinfer.worker.presence import Presence
 from mqinfer.worker.renewals import Renewals
 from mqinfer.worker.tally import Tally
@@ -46,6 +44,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("mqinfer.worker")
 
+QUEUEING = 2.0  # seconds from which on a model's calls wait for the model, and not to be gathered
 BEATS = 16  # in the shortest ack_wait, at least
 
 
@@ -187,22 +186,7 @@ class Worker:
             runner.turned(seconds, blamed)
 
     async def _ensure_streams(self) -> None:
-        broker = self._services.broker
-        for stream in plan.stream_specs(self.app):
-            if not stream.schedules:
-                await broker.ensure_stream(stream)
-            elif self._services.timers is not None:
-                await self._services.timers.ensure(stream)
-        if waits(self.app):
-            await broker.bucket(
-                roots.bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
-            ).ensure()
-        if self.app.endpoints:
-            await bucket_of(self.app, broker).ensure()
-            await bucket_of_jobs(self.app, broker).ensure()
-        await broker.bucket(
-            plan.state_bucket(self.app), max_age=self.app.max_age, replicas=self.app.replicas
-        ).ensure()
+        await make_streams(self.app, self._services.broker, self._services.timers)
         await self.work.survey()
 
     async def _work_beside(self) -> None:
@@ -230,8 +214,22 @@ class Worker:
                 told.add(runner.name)
                 yield runner.source.consumer, self._services.metrics.stage(runner.name)
 
-    def _present(self) -> tuple[list[str], int]:
-        return self.not_ready(), sum(len(runner.jobs) for runner in self.runners)
+    def _present(self) -> tuple[list[str], int, str]:
+        in_flight = sum(len(runner.jobs) for runner in self.runners)
+        return self.not_ready(), in_flight, self._queueing()
+
+    def _queueing(self) -> str:
+        """A model whose calls have waited for longer than batching takes; "" if there is none."""
+        if self._services.inference is None:
+            return ""
+        queues = self._services.inference.statistics().queues
+        return next((one.model for one in queues if one.batcher.oldest > QUEUEING), "")
+
+    @property
+    def handled(self) -> int:
+        """Messages that ended here since the start, by an answer or a dead letter."""
+        accounts = [metrics for _, metrics in self._counted()]
+        return sum(one.completed + sum(one.deaths.values()) for one in accounts)
 
     def _start_beside(
         self, group: asyncio.TaskGroup, tally: Tally, presence: Presence

@@ -1,0 +1,413 @@
+"""Reading: a `deploy.toml` becomes a `Deployment`, or every error in it is told at once.
+
+Each error is a line that begins with its key, as TOML has it, and says what to do. What only the
+app can tell (stages that nobody runs, aliases that nothing follows) is checked here as well.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mqinfer import plan
+from mqinfer.deploy.deployment import Cluster, Deployment, Served, Triton, Workers
+from mqinfer.errors import ConfigurationError
+from mqinfer.inference.aliases import followed
+from mqinfer.settings import Settings
+from mqinfer.supervise.scaling import parse_processes
+from mqinfer.times import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
+
+T = TypeVar("T")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+TARGETS = ("local", "compose", "k8s")
+_TOP = (
+    "image", "settings", "secrets", "workers", "gateway", "console", "models", "triton", "k8s",
+)  # fmt: skip
+
+
+class Misread(ConfigurationError):
+    """A file that cannot be deployed.
+
+    Attributes:
+        problems: a line each.
+    """
+
+    def __init__(self, file: str, problems: list[str]):
+        self.problems = problems
+        more = "" if len(problems) == 1 else f" ({len(problems)} problems)"
+        super().__init__(f"{file}{more}: " + "; ".join(problems))
+
+
+def read(file: Path, app: App, target: str) -> Deployment:
+    """What a file says of an app.
+
+    Args:
+        file: its path.
+        app: that is deployed.
+        target: where to: local, compose or k8s.
+
+    Raises:
+        Misread: all that is wrong with it.
+    """
+    try:
+        table = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        raise ConfigurationError(f"there is no {file}: docs/deploy.md shows one") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misread(str(file), [f"it is no TOML: {error}"]) from None
+    problems: list[str] = []
+    found = _deployment(_Table(table, "", problems, _TOP), app, target)
+    problems += _elsewhere(found, target) if target != "local" else []
+    if problems:
+        raise Misread(str(file), problems)
+    return found
+
+
+def _elsewhere(found: Deployment, target: str) -> list[str]:
+    """What is missing where each process has a disk and a network of its own."""
+    problems = []
+    given = {**found.settings, **dict.fromkeys(found.secrets, "secret")}
+    if target == "k8s" and not found.image:
+        problems.append(
+            'image is missing: the container that has mqinfer and the app, "host/name:1"'
+        )
+    for name in ("nats_url", "triton_url", "clickhouse_url"):
+        value = given.get(name, "127.0.0.1")
+        served = name == "triton_url" and found.triton is not None and name not in given
+        if not served and any(here in value for here in ("127.0.0.1", "localhost", "[::1]")):
+            problems.append(
+                f"settings.{name} is missing, or of this machine: a container reaches the server "
+                f'by its name, or write secrets = ["{name}"]'
+            )
+    if given.get("blobs", "") != "secret" and "://" not in given.get("blobs", ""):
+        problems.append(
+            "settings.blobs is missing, or a folder, which containers do not share: s3://bucket, "
+            "gs://bucket or nats://"
+        )
+    if found.console is not None and "console_token" not in found.secrets:
+        problems.append('console lets nobody in from outside without secrets = ["console_token"]')
+    return problems
+
+
+class _Table:
+    """A table of the file: values by key, and what is wrong with them."""
+
+    def __init__(
+        self, values: Any, place: str, problems: list[str], keys: Iterable[str] | None = None
+    ):
+        self.place = place
+        self.problems = problems
+        self._values: Mapping[str, Any] = values if isinstance(values, dict) else {}
+        if not isinstance(values, dict):
+            self.wrong("", f"is a table: write [{place}] above its keys")
+        elif keys is not None:
+            known = list(keys)
+            for key in values:
+                if key not in known:
+                    near = difflib.get_close_matches(key, known, n=1)
+                    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                    self.wrong(key, f"is no key here: {hint}")
+
+    def wrong(self, key: str, text: str) -> None:
+        name = ".".join(filter(None, (self.place, key)))
+        self.problems.append(f"{name} {text}")
+
+    def get(self, key: str, parse: Callable[[Any], T], default: T) -> T:
+        if key not in self._values:
+            return default
+        try:
+            return parse(self._values[key])
+        except (ConfigurationError, ValueError, TypeError) as error:
+            self.wrong(key, f"= {self._values[key]!r}: {error}")
+            return default
+
+    def table(self, key: str, keys: Iterable[str] | None = None) -> _Table | None:
+        if key not in self._values:
+            return None
+        place = ".".join(filter(None, (self.place, key)))
+        return _Table(self._values[key], place, self.problems, keys)
+
+    def __iter__(self) -> Any:
+        return iter(self._values)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+
+# --- values -------------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("is text in quotes")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("is true or false")
+    return value
+
+
+_NONE: tuple[str, ...] = ()
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError('is a list of texts, such as ["crop"]')
+    return tuple(value)
+
+
+def _whole(least: int, most: float = float("inf")) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            above = "" if most == float("inf") else f" to {most:.0f}"
+            raise ValueError(f"is a whole number from {least}{above}")
+        return value
+
+    return parse
+
+
+def _optional(parse: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    return parse
+
+
+def _seconds(value: Any) -> float:
+    found = parse_duration(value)
+    if not found:
+        raise ValueError("must be more than nothing, such as 30s")
+    return found
+
+
+def _bytes(value: Any) -> int:
+    found = parse_size(value)
+    if not found:
+        raise ValueError("must be more than nothing, such as 2GB")
+    return found
+
+
+def _cpu(value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+        raise ValueError("is a number of processors, such as 2 or 0.5")
+    return float(value)
+
+
+def _processes(value: Any) -> tuple[int, int]:
+    if not isinstance(value, (int, str)) or isinstance(value, bool):
+        raise TypeError('write 4, or "1..8" for as many as the backlog needs')
+    return parse_processes(str(value))
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def _deployment(top: _Table, app: App, target: str) -> Deployment:
+    secrets = top.get("secrets", _texts, _NONE)
+    return Deployment(
+        image=top.get("image", _text, ""),
+        settings=_settings(top, secrets, target),
+        secrets=secrets,
+        workers=_workers(top, app),
+        gateway=_served(top, "gateway", 8080, app),
+        console=_served(top, "console", 8090, app),
+        models=_models(top, app),
+        triton=_triton(top, target),
+        k8s=_k8s(top),
+    )
+
+
+def _settings(top: _Table, secrets: Iterable[str], target: str) -> dict[str, str]:
+    """Those of `[settings]`, and over them those of `[settings.<target>]`."""
+    known = {field.name: field for field in fields(Settings)}
+    for name in secrets:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f": did you mean {near[0]}?" if near else ": `mqinfer settings` lists them"
+            top.wrong("secrets", f"names {name!r}, which is no setting{hint}")
+    table = top.table("settings", [*known, *TARGETS])
+    if table is None:
+        return {}
+    found = _values(table, known, secrets)
+    for other in TARGETS:
+        if (own := table.table(other, known)) is not None:
+            values = _values(own, known, secrets)
+            found |= values if other == target else {}
+    return found
+
+
+def _values(table: _Table, known: Mapping[str, Any], secrets: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in table:
+        if name not in known:
+            continue  # said above, or of a target
+        value = table.get(name, _setting, "")
+        if known[name].metadata["secret"]:
+            table.wrong(name, f'is a secret: write secrets = ["{name}"] at the top, not its value')
+        elif name in secrets:
+            table.wrong(name, "is in secrets as well: leave one of them out")
+        elif value:
+            try:
+                # Files are of the machine that it runs on.
+                known[name].metadata["kind"].parse(value)
+            except (ConfigurationError, ValueError):
+                allowed = known[name].metadata["kind"].allowed
+                table.wrong(name, f"= {value!r} is not allowed: it must be {allowed}")
+            found[name] = value
+    return found
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise TypeError("is text or a number")
+    return str(value)
+
+
+def _workers(top: _Table, app: App) -> dict[str, Workers]:
+    try:
+        tasks = {task.name: task for task in plan.tasks(app)}
+    except ConfigurationError as error:
+        top.wrong("", f"app {app.name}: {error}")
+        return {}
+    table = top.table("workers")
+    if table is None:
+        top.wrong("workers", "is missing: [workers.all] with processes = 1 runs every stage")
+        return {}
+    groups: dict[str, Workers] = {}
+    runs: dict[str, str] = {}  # stage -> the group that runs it
+    rest: str | None = None
+    for name in table:
+        one = table.table(name, (*Workers.__struct_fields__, "processes"))
+        assert one is not None
+        for key in ("least", "most"):
+            if key in one:
+                one.wrong(key, 'is said by processes: "1..8"')
+        if not _NAME.fullmatch(name):
+            one.wrong("", "is a name of small letters, digits and -, at most 40")
+        stages = one.get("stages", _texts, _NONE)
+        for stage in stages:
+            if stage not in tasks:
+                near = difflib.get_close_matches(stage, tasks, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(tasks)}"
+                one.wrong("stages", f"names {stage!r}, which app {app.name} has not: {hint}")
+            elif stage in runs:
+                one.wrong("stages", f"names {stage!r}, which workers.{runs[stage]} runs: once only")
+            else:
+                runs[stage] = name
+        if "stages" not in one:
+            if rest is not None:
+                one.wrong("stages", f"is missing, as in workers.{rest}: one group takes the rest")
+            rest = name
+        least, most = one.get("processes", _processes, (1, 1))
+        ordered = [stage for stage in stages if stage in tasks and tasks[stage].ordered]
+        if most > app.partitions and ordered and len(ordered) == len(stages):
+            one.wrong(
+                "processes",
+                f"= {most} is more than the {app.partitions} partitions that {', '.join(ordered)} "
+                "reads, each of which one process has: lower it",
+            )
+        groups[name] = Workers(
+            stages=stages,
+            least=least,
+            most=most,
+            target=one.get("target", _seconds, 30.0),
+            backlog=one.get("backlog", _whole(1), 1000),
+            cooldown=one.get("cooldown", _seconds, 60.0),
+            max_messages=one.get("max_messages", _optional(_whole(1)), None),
+            max_memory=one.get("max_memory", _optional(_bytes), None),
+            cpu=one.get("cpu", _optional(_cpu), None),
+            memory=one.get("memory", _optional(_bytes), None),
+        )
+    left = tuple(stage for stage in tasks if stage not in runs)
+    if rest is not None:
+        groups[rest] = _with_stages(groups[rest], left)
+        if not left:
+            table.wrong(rest, "has no stages left: the other groups run them all; leave it out")
+    elif left:
+        table.wrong("", f"run no {', '.join(left)}: a group without `stages` takes the rest")
+    order = list(tasks)
+    return {
+        name: _with_stages(one, tuple(sorted(one.stages, key=lambda s: order.index(s))))
+        if all(stage in tasks for stage in one.stages)
+        else one
+        for name, one in groups.items()
+    }
+
+
+def _with_stages(group: Workers, stages: tuple[str, ...]) -> Workers:
+    import msgspec
+
+    return msgspec.structs.replace(group, stages=stages)
+
+
+def _served(top: _Table, key: str, port: int, app: App) -> Served | None:
+    table = top.table(key, Served.__struct_fields__)
+    if table is None:
+        return None
+    if key == "gateway" and not app.endpoints:
+        table.wrong("", f"has nothing to serve: app {app.name} has no endpoints; leave it out")
+    return Served(
+        port=table.get("port", _whole(1, 65535), port),
+        replicas=table.get("replicas", _whole(1), 1),
+        options=table.get("options", _texts, _NONE),
+        cpu=table.get("cpu", _optional(_cpu), None),
+        memory=table.get("memory", _optional(_bytes), None),
+    )
+
+
+def _models(top: _Table, app: App) -> dict[str, str]:
+    table = top.table("models")
+    if table is None:
+        return {}
+    pairs = followed(app)
+    found = {}
+    for model in table:
+        aliases = table.table(model)
+        assert aliases is not None
+        for alias in aliases:
+            if (model, alias) not in pairs:
+                has = ", ".join(f"{one}.{other}" for one, other in pairs) or "none"
+                aliases.wrong(alias, f"is an alias that nothing in the app follows; it has {has}")
+            version = aliases.get(alias, _version, "")
+            found[f"{model}@{alias}"] = version
+    return found
+
+
+def _version(value: Any) -> str:
+    if isinstance(value, bool) or not str(value).isdigit():
+        raise ValueError('is a version of the model, such as "2"')
+    return str(value)
+
+
+def _triton(top: _Table, target: str) -> Triton | None:
+    table = top.table("triton", Triton.__struct_fields__)
+    if table is None:
+        return None
+    found = Triton(
+        image=table.get("image", _text, Triton().image),
+        replicas=table.get("replicas", _whole(1), 1),
+        gpus=table.get("gpus", _whole(0), 0),
+        models=table.get("models", _text, Triton().models),
+    )
+    return None if target == "local" else found  # there `mqinfer up` serves them
+
+
+def _k8s(top: _Table) -> Cluster:
+    table = top.table("k8s", Cluster.__struct_fields__)
+    usual = Cluster()
+    if table is None:
+        return usual
+    return Cluster(
+        namespace=table.get("namespace", _text, usual.namespace),
+        secret=table.get("secret", _text, usual.secret),
+        nats_monitor=table.get("nats_monitor", _text, usual.nats_monitor),
+        nats_account=table.get("nats_account", _text, usual.nats_account),
+        monitor=table.get("monitor", _flag, usual.monitor),
+    )

@@ -1,0 +1,145 @@
+"""`mqinfer deploy` with real processes: applied, compared, changed while it runs, stopped."""
+
+import json
+import subprocess
+from typing import Any
+
+from tests.cli.test_scaling import ended, events
+from tests.support.cli import TIMEOUT, Shell, until
+
+GROUPS = """
+[workers.count]
+stages = ["count"]
+[workers.rest]
+processes = 1
+"""
+
+
+def write(served: Shell, text: str) -> str:
+    (served.folder / "deploy.toml").write_text(text)
+    return "deploy.toml"
+
+
+def differences(served: Shell, file: str, code: int) -> list[dict[str, Any]]:
+    found, out, err = served.run("deploy", "diff", served.app, file, "--target=local", "--json")
+    assert found == code, err
+    changes: list[dict[str, Any]] = json.loads(out)["changes"]
+    return changes
+
+
+def apply(served: Shell, file: str, **options: Any) -> subprocess.Popen[str]:
+    return served.start("deploy", "apply", served.app, file, "--target=local", **options)
+
+
+def publish(served: Shell, *words: str) -> None:
+    path = served.folder / "words.jsonl"
+    path.write_text("\n".join(json.dumps({"text": word}) for word in words))
+    assert served.run("publish", served.app, "word", str(path))[0] == 0
+
+
+def group_events(served: Shell, name: str, group: str) -> list[dict[str, Any]]:
+    return [one for one in events(served, name) if one.get("group") == group]
+
+
+def test_from_nothing_through_changes_to_the_end(served: Shell) -> None:
+    file = write(served, GROUPS)
+    assert {one["kind"] for one in differences(served, file, 1)} == {"begin"}
+    running = apply(served, file, log="log")
+    until(lambda: (served.folder / "log").exists() and not differences_now(served, file))
+    publish(served, "a", "b")
+    until(lambda: sorted(counted(served)) == ["a", "b"])
+
+    # One group changes: its process is replaced, the other's is not, and nothing is lost.
+    file = write(
+        served, GROUPS.replace('stages = ["count"]', 'stages = ["count"]\nmax_messages = 900')
+    )
+    (change,) = differences(served, file, 1)
+    assert change["where"] == "workers.count"
+    assert change["what"] == "max_messages none -> 900"
+    assert "one by one; nothing is lost" in change["then"]
+    code, out, err = served.run("deploy", "apply", served.app, file, "--target=local")
+    assert code == 0, err
+    assert "supervises app" in out
+    until(lambda: group_events(served, "process ended", "worker-count"))
+    publish(served, "c")
+    until(lambda: sorted(counted(served)) == ["a", "b", "c"])
+    assert len(group_events(served, "process started", "worker-count")) == 2
+    assert len(group_events(served, "process started", "worker-rest")) == 1
+    # The new one was ready before the old one was told to end.
+    order = [one["event"] for one in both(served)]
+    assert order == ["process started", "process started", "process ended"]
+
+    # One that cannot run does not take down what runs.
+    broken = served.folder / ".mqinfer" / "deploy" / served.name / "local" / "processes.json"
+    broken.write_text(broken.read_text().replace("--stage=count", "--stage=nobody"))
+    until(lambda: group_events(served, "a process cannot run as configured", "worker-count"))
+    publish(served, "d")
+    until(lambda: "d" in counted(served))
+
+    # A group less: it ends in order.
+    file = write(served, "[workers.all]\n")
+    assert {one["where"] for one in differences(served, file, 1)} == {
+        "workers.all",
+        "workers.count",
+        "workers.rest",
+    }
+    assert served.run("deploy", "apply", served.app, file, "--target=local")[0] == 0
+    until(lambda: group_events(served, "process ended", "worker-rest"))
+    publish(served, "e")
+    until(lambda: sorted(counted(served)) == ["a", "b", "c", "d", "e"])
+    assert ended(running) == 0
+
+
+def counted(served: Shell) -> list[str]:
+    path = served.folder / "counted"
+    return path.read_text().split() if path.exists() else []
+
+
+def both(served: Shell) -> list[dict[str, Any]]:
+    names = ("process started", "process ended")
+    lines = (json.loads(line) for line in (served.folder / "log").read_text().splitlines())
+    return [one for one in lines if one["event"] in names and one["group"] == "worker-count"]
+
+
+def differences_now(served: Shell, file: str) -> bool:
+    return served.run("deploy", "diff", served.app, file, "--target=local")[0] != 0
+
+
+def test_what_drops_data_needs_a_word_for_it(served: Shell) -> None:
+    source = (served.folder / f"{served.name}.py").read_text()
+    app = served.write(
+        source.replace(f'"{served.name}"', '"{name}", max_age="{age}"'), module="aged"
+    )
+    aged = served.folder / "aged.py"
+    text = aged.read_text()
+    file = write(served, "[workers.all]\n")
+    aged.write_text(text.replace("{age}", "2d"))
+    first = served.start("worker", app, "--drain")
+    assert first.wait(TIMEOUT) == 0
+    aged.write_text(text.replace("{age}", "1d"))
+    refused = served.start("deploy", "apply", app, file, "--target=local")
+    _, err = refused.communicate(timeout=TIMEOUT)
+    assert refused.returncode == 2
+    assert "stream aged drops data (see above); --drop applies it" in err
+
+
+def test_what_is_somebody_elses_program_is_told(served: Shell, monkeypatch: Any) -> None:
+    file = write(
+        served,
+        'image = "x:1"\nsecrets = ["nats_url", "triton_url", "clickhouse_url"]\n'
+        "[settings]\nblobs = 'nats://'\n[workers.all]\n",
+    )
+    monkeypatch.setenv("PATH", str(served.folder))
+    code, _, err = served.run("deploy", "apply", served.app, file, "--target=k8s")
+    assert code == 2
+    assert "kubectl is not installed here" in err
+    assert "kubectl apply -k .mqinfer/deploy" in err
+    # What comes first is done: a message that is published now has its consumers.
+    stages = served.json("status", served.app, "--interval=0")["stages"]
+    assert all(one["exists"] for one in stages)
+    code, _, err = served.run("deploy", "diff", served.app, file, "--target=local")
+    assert code == 2
+    assert "was applied to k8s" in err
+    assert served.run("deploy", "forget", served.app)[0] == 0
+    assert served.run("deploy", "diff", served.app, file, "--target=local")[0] == 1
+    assert served.run("deploy", "diff", served.app, file, "--target=moon")[0] == 2
