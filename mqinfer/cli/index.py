@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+import sys
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -115,7 +116,8 @@ def index(
         for line in told.lines:
             print(line)
     if told.failed:
-        raise Failed(told.failed)
+        print(told.failed, file=sys.stderr)
+        raise Failed
 
 
 def _chosen(app: App, name: str | None, model: str | None) -> list[Chosen]:

@@ -209,7 +209,7 @@ async def _build(
 ) -> Told:
     facts, lines = [], []
     for index, model in chosen:
-        made = await generations.build(index, model, **changed)
+        made = await generations.build(index, model, changed)
         facts.append({"index": index.name, "model": model, **msgspec.to_builtins(made)})
         lines.append(
             f"generation {made.number} of {index.name} {model} is built beside the one that is "

@@ -47,8 +47,8 @@ class Gateway:
         settings: None reads the environment.
 
     Raises:
-        ConfigurationError: the app has no endpoint, a file of keys cannot be used, or keys are
-            needed and there is no secret.
+        ConfigurationError: the app has neither endpoint nor index, a file of keys cannot be used,
+            or keys are needed and there is no secret.
 
     Attributes:
         url: where it serves, once it does.
@@ -61,7 +61,7 @@ class Gateway:
         self.options = options or Options()
         self.settings = settings or Settings.load()
         app.stages  # noqa: B018 - a mistake in the wiring is told before anything listens
-        if not app.endpoints:
+        if not app.endpoints and not app.indexes:
             raise ConfigurationError(
                 f"app {app.name} has no endpoint: declare one with app.endpoint(...)"
             )
@@ -179,6 +179,7 @@ class Gateway:
                     stopping=stopping,
                     secret=secret,
                     inline_limit=services.inline_limit,
+                    searching=wiring.searching(self.app, services) if self.app.indexes else None,
                 )
                 front.open(site)
                 log.info("ready", app=self.app.name, endpoints=list(self.app.endpoints))

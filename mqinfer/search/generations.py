@@ -190,20 +190,22 @@ class Generations:
         value = await self._bucket.load(places.generation(index.name, model, number))
         return msgspec.json.decode(value[0], type=Generation) if value and value[0] else None
 
-    async def build(self, index: Index, model: str, **changed: Any) -> Generation:
+    async def build(
+        self, index: Index, of: str, changed: Mapping[str, Any] | None = None
+    ) -> Generation:
         """Begin another generation beside those there are; those who hold shards build it.
 
         Args:
             index: of which.
-            model: of which model's vectors.
+            of: which model's vectors.
             changed: fields of `Generation` that are not as the app declares them.
         """
         await self.ensure()
         while True:
-            begin = places.generations(index.name, model)
+            begin = places.generations(index.name, of)
             taken = [int(n.removeprefix(begin)) for n in await self.names() if n.startswith(begin)]
-            made = declared(index, max(taken, default=0) + 1, made=time.time(), **changed)
-            if await self._write(index.name, model, made):  # else another took the number
+            made = declared(index, max(taken, default=0) + 1, made=time.time(), **(changed or {}))
+            if await self._write(index.name, of, made):  # else another took the number
                 return made
 
     async def flip(self, index: Index, model: str, number: int) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mqinfer import Message, wiring
 from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.errors import Unavailable
 from mqinfer.search.keeping import Keeping
 from mqinfer.testing import Harness, until
 from tests.support.search_app import Vector
@@ -68,7 +69,10 @@ async def seen(harness: Harness, wanted: int, index: str = "pictures") -> None:
     probe = np.ones(DIMENSIONS, np.float32)
 
     async def there() -> bool:
-        found = await harness.client.search(index, {held: probe}, min(wanted + 1, 1000))
+        try:
+            found = await harness.client.search(index, {held: probe}, min(wanted + 1, 1000))
+        except Unavailable:
+            return False
         return len(found) == min(wanted, 1000)
 
     await until(there, f"{wanted} vectors")

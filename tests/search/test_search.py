@@ -6,6 +6,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 import mqinfer
 from mqinfer.errors import SearchError, Unavailable
@@ -13,6 +14,7 @@ from mqinfer.search.keeping import Keeping
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 from tests.search.support import clustered, exact, holding, keys, messages, seen
+from tests.support.gateway import serving
 from tests.support.search_app import Vector, app, pictures
 
 
@@ -117,6 +119,36 @@ async def test_equal_distances_have_one_order_and_a_missing_shard_is_told(nats: 
                 assert (hits.shards, keys(hits)) == ("2/2", wanted)
 
 
+async def test_searches_by_http_are_those_of_a_client(nats: Settings) -> None:
+    vectors = clustered(40)
+    async with serving(nats, app) as served, holding(served.harness):
+        where = "/v1/indexes/pictures/search"
+        away = await served.http.post("/v1/indexes/others/search", json={"vector": [1.0]})
+        assert (away.status_code, "there are: pictures" in away.text) == (404, True)
+        await served.harness.publish(*messages(vectors))
+        await seen(served.harness, 40)
+        asked = {"vector": vectors[3].tolist(), "k": 3, "where": {"number": {"lt": 9}}}
+        found = (await served.http.post(where, json=asked)).json()
+        own = await served.harness.client.search(
+            "pictures", vectors[3], 3, where={"number": {"lt": 9}}
+        )
+        assert [hit["key"] for hit in found["hits"]] == keys(own)
+        assert found["hits"][0]["values"] == {"station": "south", "number": 3}
+        assert (found["shards"], found["missing"]) == ("2/2", [])
+        for body, text in (
+            ({"vector": [1.0]}, "1 dimensions"),
+            ({"vector": [0.0] * 32}, "all zeros"),
+            ({"vector": "near"}, "Expected"),
+            ({"vector": [1.0], "colour": 1}, "unknown field"),
+        ):
+            refused = await served.http.post(where, json=body)
+            assert (refused.status_code, text in refused.text) == (422, True), refused.text
+        assert (await served.http.get("/v1/indexes")).json()["indexes"][0]["name"] == "pictures"
+        document = (await served.http.get("/openapi.json")).json()
+        OpenAPIV31SpecValidator(document).validate()
+        assert where.replace("pictures", "{name}") in document["paths"]
+
+
 async def test_a_flip_while_searches_go_on_fails_none_and_mixes_nothing(nats: Settings) -> None:
     vectors = clustered(200)
     async with Harness(app, nats) as harness, holding(harness) as keeping:
@@ -135,7 +167,7 @@ async def test_a_flip_while_searches_go_on_fails_none_and_mixes_nothing(nats: Se
         async with asyncio.TaskGroup() as group:
             group.create_task(searches())
             model = "searched_vector"
-            made = await generations.build(pictures, model, shards=3, metric="l2")
+            made = await generations.build(pictures, model, {"shards": 3, "metric": "l2"})
             await until(lambda: _ready(keeping, made.number), "a generation")
             assert {number for number, _ in found} == {1}
             assert await generations.flip(pictures, model, 2) == 1
