@@ -49,6 +49,7 @@ class Core(Protocol):
         """Ask one of those who answer; None: nobody does.
 
         Raises:
+            PayloadTooLarge: it exceeds the server's limit.
             Unavailable: no answer in so many seconds.
         """
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from mqinfer.adapters.natspy import nats
-from mqinfer.errors import Unavailable
+from mqinfer.errors import PayloadTooLarge, Unavailable
 
 if TYPE_CHECKING:
     from mqinfer.adapters.natsclient import LeanClient
@@ -63,6 +63,8 @@ class CoreNats:
         if self._client.is_closed:
             raise Unavailable("the connection to NATS is closed for good")
         subscription = await self._client.subscribe_direct(subject, raw, queue)
+        with suppress(nats.errors.Error, OSError, TimeoutError):
+            await self._client.flush()  # from here on the server knows
         try:
             yield
         finally:
@@ -78,6 +80,8 @@ class CoreNats:
             answer = await self._client.request(subject, payload, timeout=timeout)
         except nats.errors.NoRespondersError:
             return None
+        except nats.errors.MaxPayloadError:
+            raise PayloadTooLarge(f"{len(payload):,} bytes are more than NATS takes") from None
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise Unavailable(f"no answer from {subject} in {timeout:g} s: {error}") from None
         return bytes(answer.data)

@@ -33,12 +33,16 @@ class Answering:
         shard: that is asked.
         generation: its number, which each answer says.
         say: sends an answer to where it is wanted.
+        limit: bytes that an answer may have.
     """
 
-    def __init__(self, shard: Shard, generation: int, say: Callable[[str, bytes], None]):
+    def __init__(
+        self, shard: Shard, generation: int, say: Callable[[str, bytes], None], limit: int
+    ):
         self._shard = shard
         self._generation = generation
         self._say = say
+        self._limit = limit
         self._waiting: list[tuple[str, Asked]] = []
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
@@ -87,7 +91,7 @@ class Answering:
                 self._refuse(reply, str(error))
             return
         for (reply, _), near in zip(group, found, strict=True):
-            self._say(reply, protocol.encode(self._told(near)))
+            self._tell(reply, self._told(near))
 
     def _told(self, near: list[Near]) -> Answered:
         return Answered(
@@ -105,7 +109,14 @@ class Answering:
             query: Floats = np.frombuffer(asked.vector, "<f4")
             scores = self._shard.scores(query, keys)
             told = Answered(self._generation, list(scores), list(scores.values()))
-        self._say(reply, protocol.encode(told))
+        self._tell(reply, told)
+
+    def _tell(self, reply: str, told: Answered) -> None:
+        payload = protocol.encode(told)
+        if len(payload) > self._limit:  # the server would close the connection
+            self._refuse(reply, f"the answer has {len(payload):,} bytes, too many: ask for fewer")
+        else:
+            self._say(reply, payload)
 
     def _refuse(self, reply: str, why: str) -> None:
         self._say(reply, protocol.encode(Answered(self._generation, error=why)))

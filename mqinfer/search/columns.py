@@ -35,11 +35,7 @@ _KNOWN = ("eq", "ne", "in", *_COMPARED)
 
 
 def plain(value: Any) -> Plain:
-    """A value as it is kept: text, a number, a truth or nothing; times as text that sorts.
-
-    Raises:
-        SearchError: it is none of these.
-    """
+    """A value as it is kept: text, a number, a truth or nothing; all else as text."""
     if isinstance(value, enum.Enum):
         return plain(value.value)
     if value is None or isinstance(value, (str, bool, int, float)):
@@ -49,7 +45,7 @@ def plain(value: Any) -> Plain:
         return known.astimezone(datetime.UTC).isoformat(timespec="microseconds")
     if isinstance(value, datetime.date):
         return value.isoformat()
-    raise SearchError(f"a filter compares text, numbers, truths and times, not {type(value)}")
+    return str(value)
 
 
 def read(where: Mapping[str, Any] | None, index: Index) -> Where:

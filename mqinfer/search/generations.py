@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import structlog
 
 from mqinfer.blob import Dropping
 from mqinfer.bucket import change
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
     from mqinfer.bucket import Bucket
+
+
+log = structlog.get_logger("mqinfer.search")
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +117,17 @@ class Held:
     all: Mapping[int, Generation]
 
 
+def _read(key: str, value: tuple[bytes, int] | None) -> Generation | None:
+    """A generation; None: there is none, or none that this version knows how to hold."""
+    if value is None or not value[0]:
+        return None
+    try:
+        return msgspec.json.decode(value[0], type=Generation)
+    except msgspec.ValidationError as error:
+        log.warning("a generation of another version is passed over", key=key, reason=str(error))
+        return None
+
+
 def model_of(index: Index, model: str | None) -> str:
     """The model that is meant; None is the only one.
 
@@ -172,9 +187,8 @@ class Generations:
         found: dict[int, Generation] = {}
         for name in await self._bucket.names() if names is None else names:
             if name.startswith(begin):
-                value = await self._bucket.load(name)
-                if value is not None and value[0]:
-                    one = msgspec.json.decode(value[0], type=Generation)
+                one = _read(name, await self._bucket.load(name))
+                if one is not None:
                     found[one.number] = one
         return Held(await self.current(index, model), dict(sorted(found.items())))
 
@@ -187,8 +201,8 @@ class Generations:
 
     async def generation(self, index: Index, model: str, number: int) -> Generation | None:
         """One of them; None: there is none of this number."""
-        value = await self._bucket.load(places.generation(index.name, model, number))
-        return msgspec.json.decode(value[0], type=Generation) if value and value[0] else None
+        key = places.generation(index.name, model, number)
+        return _read(key, await self._bucket.load(key))
 
     async def build(
         self, index: Index, of: str, changed: Mapping[str, Any] | None = None

@@ -45,6 +45,11 @@ class Vector:
     values: tuple[Plain, ...]
 
 
+def key_of(value: Any) -> Key:
+    """A key: text or a whole number; what is neither (a UUID, a date) as text."""
+    return value if isinstance(value, (str, int)) else str(value)
+
+
 class Incoming:
     """What reads the vectors of a generation.
 
@@ -85,7 +90,7 @@ class Incoming:
         found: dict[Key, Vector] = {}
         for row, models in zip(pack.rows, pack.models(), strict=True):
             if row is not None and self._generation.admits(models, run):
-                key = getattr(row, self._index.key)
+                key = key_of(getattr(row, self._index.key))
                 found[key] = self.vector(row, 2 * delivery.sequence + (key in found))
         yield from found.values()
 
@@ -93,4 +98,6 @@ class Incoming:
         """The vector in a message."""
         index = self._index
         values = tuple(plain(getattr(message, name)) for name in index.filters)
-        return Vector(getattr(message, index.key), version, getattr(message, index.vector), values)
+        return Vector(
+            key_of(getattr(message, index.key)), version, getattr(message, index.vector), values
+        )

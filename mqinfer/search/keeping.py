@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from mqinfer import plan
-from mqinfer.errors import MqinferError, Unavailable
+from mqinfer.errors import ConnectionClosed, MqinferError, Unavailable
 from mqinfer.search import places, protocol
 from mqinfer.search.replica import Replica
 
@@ -79,7 +79,7 @@ class Keeping:
         """Hold shards until `stop` is called.
 
         Raises:
-            Unavailable: NATS does not answer, at the start.
+            Unavailable: NATS does not answer, at the start, or closed the connection for good.
         """
         core, where = self.tools.core, places.roll(self._app)
         await self.tools.broker.ensure_stream(plan.stream_spec(self._app))
@@ -88,6 +88,8 @@ class Keeping:
             while not self._stop.is_set():
                 try:
                     await self._look(group)
+                except ConnectionClosed:
+                    raise
                 except Unavailable as error:
                     log.warning("generations cannot be looked up", reason=str(error))
                 try:

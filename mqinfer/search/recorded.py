@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqinfer.message import Row
 from mqinfer.search.columns import plain
-from mqinfer.search.incoming import Vector
+from mqinfer.search.incoming import Vector, key_of
 from mqinfer.tables.columns import columns_of
 from mqinfer.tables.sql import quoted
 from mqinfer.tables.tables import schema_of
@@ -42,7 +42,7 @@ class Recorded:
         columns = dict(zip(kind.__struct_fields__, columns_of(kind), strict=True))
         own = columns[index.key]
         self._key = quoted(own.name)
-        self._type = str(own.kind.of)
+        self._type = str(own.kind.of.plain)
         self._table = schema.name
         self._filters = [quoted(columns[name].name) for name in index.filters]
         self._vector = quoted(columns[index.vector].name)
@@ -77,7 +77,7 @@ class Recorded:
         async for rows in self._pages(database, columns, _PAGE):
             yield [
                 Vector(
-                    row["k"],
+                    key_of(row["k"]),
                     2 * int(row["place"]),
                     row["v"],
                     tuple(plain(row[f"f{i}"]) for i in range(len(self._filters))),
@@ -89,7 +89,7 @@ class Recorded:
         """Each key, and whether its newest row takes it out, in pages; errors as of `vectors`."""
         columns = [f"empty({self._vector}) AS gone"]
         async for rows in self._pages(database, columns, 10 * _PAGE):
-            yield [(row["k"], bool(row["gone"])) for row in rows]
+            yield [(key_of(row["k"]), bool(row["gone"])) for row in rows]
 
     async def _pages(
         self, database: Database, columns: list[str], size: int

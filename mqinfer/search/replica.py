@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+import numpy as np
 import structlog
 
 from mqinfer.birth import new_id
@@ -112,15 +113,17 @@ class Replica:
         answering = []
         async with AsyncExitStack() as stack:
             for shard, held in self._shards.items():
-                one = Answering(held, number, core.say)
+                one = Answering(held, number, core.say, self._tools.broker.max_payload)
                 task = group.create_task(one.run(), name=f"shard {shard}")
                 answering.append((one, task))
                 where = places.asked(self._app, self._index.name, self._model, number, shard)
                 await stack.enter_async_context(core.answering(where, one.asked, queue="replicas"))
             self.ready = True
             log.info("shards answer", **self._name, shards=list(self._shards), vectors=len(self))
-            await stop.wait()
-            self.ready = False
+            try:
+                await stop.wait()
+            finally:
+                self.ready = False
         for one, task in answering:  # nobody asks any more; what was asked is answered
             await one.finished()
             task.cancel()
@@ -138,7 +141,7 @@ class Replica:
         shard = shards.get(places.shard_of(vector.key, self._generation.shards))
         if shard is None:
             return
-        if len(vector.vector):
+        if vector.vector is not None and np.size(vector.vector):
             try:
                 shard.add(vector.key, vector.version, vector.vector, vector.values)
             except SearchError as error:

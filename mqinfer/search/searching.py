@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from mqinfer.errors import ConfigurationError, SearchError, Unavailable
+from mqinfer.errors import ConfigurationError, PayloadTooLarge, SearchError, Unavailable
 from mqinfer.hits import Hit, Hits
 from mqinfer.search import columns, places, protocol, vectors
 from mqinfer.search.generations import Generation, Generations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_K: Final = 1000
 _FRESH = 2.0  # seconds for which it is believed which generation is searched
 _FIRST = 0.5  # seconds until another replica is asked: the one that was may have died
+_KEYS = 1000  # that are asked for in one message
 _MORE = 4  # times k candidates of each of several models
 
 
@@ -209,6 +210,8 @@ class Searching:
         while (left := end - time.monotonic()) > 0:
             try:
                 data = await self._core.ask(subject, payload, min(pause, left))
+            except PayloadTooLarge as error:
+                raise SearchError(str(error)) from None
             except Unavailable:
                 pause *= 2
                 continue
@@ -259,11 +262,12 @@ class Searching:
         missing: set[int] = set()
         for shard, own in by_shard.items():
             where = places.asked(self._app, index.name, model, generation.number, shard)
-            end = time.monotonic() + timeout
-            answer = await self._ask(where, protocol.encode(Asked(keys=own)), end)
-            if answer is None:
-                missing.add(shard)
-            else:
+            for at in range(0, len(own), _KEYS):
+                payload = protocol.encode(Asked(keys=own[at : at + _KEYS]))
+                answer = await self._ask(where, payload, time.monotonic() + timeout)
+                if answer is None:
+                    missing.add(shard)
+                    break
                 lacking += answer.keys
         return lacking, missing
 
