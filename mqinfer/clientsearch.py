@@ -90,6 +90,23 @@ class ClientSearch:
         found = index_of(self.app, index)
         return await self._searches().current(found, model_of(found, model))
 
+    async def model_of(self, index: Index | str, identity: str) -> str:
+        """The one model that something is searched by, where each is to have its share.
+
+        Args:
+            index: of several models, whose weights are their shares; or its name.
+            identity: of what is asked: asked again under the same id, it goes the same way, until
+                weights change.
+
+        Raises:
+            ConfigurationError: there is no such index.
+            SearchError: all weights are 0.
+            Unavailable: NATS does not answer.
+        """
+        from mqinfer.search.searching import chosen, index_of
+
+        return chosen(await self._searches().weights(index_of(self.app, index)), identity)
+
     def _searches(self) -> Searching:
         if self._searching is None:
             self._searching = wiring.searching(self.app, self._services)

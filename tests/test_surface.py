@@ -185,6 +185,7 @@ class Client(app: App, services: Services, inference: Inference | None = None)
         id: str | None = None,
     ) -> str
     model(model: Model | str) -> Model
+    async model_of(index: Index | str, identity: str) -> str
     async publish(
         message: Message,
         *,

@@ -166,7 +166,8 @@ class Replica:
                 lacking = {}
             except Unavailable as error:
                 failures += 1
-                log.warning("waiting for ClickHouse", **self._name, reason=str(error))
+                if failures == 1:
+                    log.warning("waiting for ClickHouse", **self._name, reason=str(error))
                 await asyncio.sleep(AGAIN.delay(failures, random.random()))
 
     async def _from_table(

@@ -8,6 +8,7 @@ begins anew with the one that took its place.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -289,6 +290,25 @@ def merged(
         mean = sum(weights[model] * score for model, score in scores.items()) / whole
         hits.append(Hit(key, mean, scores, dict(zip(index.filters, told, strict=True))))
     return sorted(hits, key=lambda hit: (-hit.score, str(hit.key)))[:k]
+
+
+def chosen(weights: Mapping[str, float], identity: str) -> str:
+    """The model that an id falls to: each has its share of all ids, and an id always the same one.
+
+    Args:
+        weights: of the models.
+        identity: of what is asked.
+
+    Raises:
+        SearchError: all weights are 0.
+    """
+    digest = hashlib.sha256(identity.encode()).digest()
+    at = int.from_bytes(digest[:8], "big") / 2**64 * sum(weights.values())
+    for model, weight in sorted(weights.items()):
+        if at < weight:
+            return model
+        at -= weight
+    raise SearchError(f"weights are not all 0: {dict(weights)}")
 
 
 def _by_model(index: Index, vector: Any) -> dict[str, Any]:

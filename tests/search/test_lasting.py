@@ -22,6 +22,7 @@ from mqinfer.errors import Unavailable
 from mqinfer.search import places
 from mqinfer.search.roll import called
 from mqinfer.settings import Settings
+from mqinfer.stack import NatsServer
 from mqinfer.testing import Harness, until
 from tests.search.support import Floats, clustered, holding, keys, messages, seen
 from tests.support.search_app import Vector, app, pictures
@@ -51,7 +52,7 @@ async def serving(settings: Settings, *more: str) -> AsyncIterator[asyncio.subpr
     finally:
         if process.returncode is None:
             process.terminate()
-        await process.wait()
+            assert await process.wait() == 0
 
 
 async def all_keys(harness: Harness, vectors: Floats) -> list[object]:
@@ -233,3 +234,31 @@ async def test_a_generation_of_a_version_takes_its_vectors_alone(nats: Settings)
                 return False
 
         await until(all_there, "both generations")
+
+
+async def test_a_server_that_dies_and_a_stream_that_is_made_anew(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path / "nats", log=tmp_path / "nats.log")
+    await server.start()
+    try:
+        await server.wait_ready(60)
+        settings = Settings.load({}, nats_url=server.url, blobs=str(tmp_path / "blobs"), grace=5.0)
+        vectors = clustered(30)
+        rows = messages(vectors)
+        async with Harness(app, settings) as harness:
+            async with holding(harness):
+                await harness.publish(*rows[:10])
+                await seen(harness, 10)
+                server.kill()  # and with it the consumer, which is in its memory
+                await server.start()
+                await server.wait_ready(60)
+                await harness.publish(*rows[10:20])
+                await seen(harness, 20)
+            # Its places begin anew, and all that it has is newer than what the snapshot knows.
+            await harness.services.broker.client.api(f"$JS.API.STREAM.DELETE.{app.name}")  # type: ignore[attr-defined]
+        async with Harness(app, settings) as harness, holding(harness):
+            await harness.client.publish(Vector("p3", []), id="gone")
+            await harness.publish(*rows[20:])
+            await seen(harness, 29)
+            assert "p3" not in await all_keys(harness, vectors)
+    finally:
+        await server.stop()

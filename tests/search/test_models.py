@@ -9,12 +9,23 @@ import pytest
 
 import mqinfer
 from mqinfer.errors import SearchError
+from mqinfer.search.searching import chosen
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 from tests.search.support import clustered, holding, keys
 from tests.support.search_two_app import Large, Small, app, pictures
 
 APP = "tests.support.search_two_app:app"
+
+
+def test_each_model_has_its_share_of_ids_and_an_id_always_the_same() -> None:
+    weights = {"small": 3.0, "large": 1.0, "none": 0.0}
+    found = [chosen(weights, f"id{n}") for n in range(4000)]
+    assert found == [chosen(weights, f"id{n}") for n in range(4000)]
+    assert 2850 < found.count("small") < 3150
+    assert "none" not in found
+    with pytest.raises(SearchError, match="all 0"):
+        chosen({"small": 0.0}, "id")
 
 
 async def test_models_are_merged_by_weights(
@@ -72,6 +83,7 @@ async def test_models_are_merged_by_weights(
             return keys(await pictures.search(query, 8)) == wanted(small=1.0)
 
         await until(heeded, "the weights")
+        assert {await client.model_of("pictures", f"id{n}") for n in range(50)} == {"small"}
         assert "no model 'medium'" in await told(
             "index", APP, "weights", "--set", "medium=1", code=2
         )
