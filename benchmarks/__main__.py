@@ -29,7 +29,7 @@ USUAL = (
     *("stage_loop", "ordered", "inference", "sink", "latency", "views", "start"),
     *("joins", "timers", "requests", "jobs"),
 )
-FURTHER = ("servers", "replay", "scale", "blobs", "cost", "decoders", "streams")
+FURTHER = ("servers", "replay", "scale", "blobs", "cost", "decoders", "streams", "search")
 NAMES = USUAL + FURTHER
 _LIMIT = 1200.0  # seconds for one benchmark
 

@@ -1,9 +1,9 @@
 """mqinfer: asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
-Declare:   App, Message, Row, State, Blob, Column, Tensor
+Declare:   App, Message, Row, State, Blob, Column, Tensor, Index
 Watch:     Label, Confidence, Input, Embedding
 Handle:    Context, Died, Tick, Retry, Snooze, Reject, Rejected, Backoff
-Run:       Worker, connect, Client, Request, Job, Settings
+Run:       Worker, connect, Client, Request, Job, Hits, Hit, Settings
 Errors:    mqinfer.errors
 """
 
@@ -19,6 +19,8 @@ from mqinfer.column import Column
 from mqinfer.completion.assemble import Died
 from mqinfer.context import Context
 from mqinfer.errors import MqinferError, Reject, Retry, Snooze
+from mqinfer.hits import Hit, Hits
+from mqinfer.index import Index
 from mqinfer.marker import Confidence, Embedding, Input, Label
 from mqinfer.message import Message, Rejected, Row
 from mqinfer.model import Answer, Model, Tensor
@@ -46,6 +48,9 @@ __all__ = [
     "Context",
     "Died",
     "Embedding",
+    "Hit",
+    "Hits",
+    "Index",
     "Input",
     "Job",
     "JobRow",

@@ -19,6 +19,7 @@ from mqinfer.collisions import collisions
 from mqinfer.declared import Declared, declared_in, stage_of, unreadables
 from mqinfer.endpoint import BULK, Endpoint, Endpoints, misanswered
 from mqinfer.errors import WiringError
+from mqinfer.index import Index, Indexes
 from mqinfer.joinwiring import misjoined
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Priority, Tensor
@@ -40,7 +41,7 @@ MAX_PARTITIONS = 1024
 connector: Callable[[App, Settings | None], AbstractAsyncContextManager[Any]] | None = None
 
 
-class App(Clocked, Endpoints):
+class App(Clocked, Endpoints, Indexes):
     """One JetStream stream and what happens on it.
 
     Args:
@@ -92,6 +93,7 @@ class App(Clocked, Endpoints):
         self.lifespan = lifespan
         self.models: dict[str, Model] = {}
         self.endpoints: dict[str, Endpoint[Any]] = {}
+        self.indexes: dict[str, Index] = {}
         self._declared: list[Declared] = []
         self._stages: dict[str, Stage] | None = None
 
@@ -346,10 +348,15 @@ class App(Clocked, Endpoints):
 
     @property
     def messages(self) -> tuple[type[Message], ...]:
-        """Every type that a stage reads, writes or sets timers of, in the order of first use."""
+        """Every type that a stage reads, writes or sets timers of, or that is indexed.
+
+        In the order of first use.
+        """
         found: dict[type[Message], None] = {}
         for stage in self.stages.values():
             found.update(dict.fromkeys((stage.reads, *stage.sends)))
+        for index in self.indexes.values():
+            found.update(dict.fromkeys(index.models.values()))
         return tuple(found)
 
     @property

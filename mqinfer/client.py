@@ -22,6 +22,7 @@ from mqinfer.birth import new_id
 from mqinfer.blobfields import can_hold_blobs
 from mqinfer.clientjobs import ClientJobs
 from mqinfer.clientrequests import ClientRequests
+from mqinfer.clientsearch import ClientSearch
 from mqinfer.clientstates import ClientStates
 from mqinfer.clienttimers import ClientTimers
 from mqinfer.codec import CONTENT_TYPES, Codec
@@ -29,6 +30,7 @@ from mqinfer.errors import ConfigurationError, PublishError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, header_line, safe_id
+from mqinfer.index import searching
 from mqinfer.inference.aliases import followed
 from mqinfer.message import Message, Wire, key_token
 from mqinfer.model import ClientInference, Inference, Model, clients
@@ -52,7 +54,7 @@ log = structlog.get_logger("mqinfer.worker")
 PUBLISH_TIMEOUT = 30.0
 
 
-class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs):
+class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs, ClientSearch):
     """Publishes messages of one app, and calls its models; made by `mqinfer.connect(app)`.
 
     A message that is refused leaves the client usable. Models may be called in any task, event loop
@@ -267,13 +269,23 @@ async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[C
         await services.broker.ensure_stream(plan.stream_spec(app))
         inference = services.inference
         assert services.store is not None
-        with blob.stores.offered(app, services.store):
+        with blob.stores.offered(app, services.store), _searched(app, services):
             if inference is None:
                 yield Client(app, services)
                 return
             async with inference:
                 with clients.offered(app, inference) as opened, _entered(inference):
                     yield Client(app, services, ClientInference(opened))
+
+
+@contextmanager
+def _searched(app: App, services: Services) -> Iterator[None]:
+    """What this process searches the app's indexes with."""
+    if not app.indexes:
+        yield
+        return
+    with searching.offered(app, wiring.searching(app, services)):
+        yield
 
 
 @contextmanager
@@ -381,6 +393,7 @@ class Worker:
                 log.info("stopped", app=self.app.name)
                 return
             await stack.enter_async_context(self._beside(self.services, self.engine))
+            stack.enter_context(_searched(self.app, self.services))
             await self.engine.run()
 
     def _beside(

@@ -214,6 +214,10 @@ class JobUnknown(RequestError):
     """There is no job of this id: there never was, or its end was kept long enough."""
 
 
+class SearchError(MqinferError, ValueError):
+    """What is searched for, or by, cannot be: the text says what is wrong with it."""
+
+
 class PermissionDenied(MqinferError):
     """The server denies this subject or table to these credentials."""
 

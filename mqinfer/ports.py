@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.bucket import Bucket
+from mqinfer.core import Core as Core
+from mqinfer.core import Heard as Heard
 from mqinfer.specs import ConsumerSpec as ConsumerSpec
 from mqinfer.specs import ConsumerState as ConsumerState
 from mqinfer.specs import CopyOf as CopyOf
@@ -404,30 +406,3 @@ class Broker(Feed, Protocol):
 
     async def close(self) -> None:
         """Close the connection."""
-
-
-# --- what is said now ---------------------------------------------------------------------------
-
-# Subject, payload and header block of something that was said.
-Heard = Callable[[str, bytes, bytes], None]
-
-
-class Core(Protocol):
-    """What NATS does without a stream: whoever listens hears it, and nobody else ever does."""
-
-    def listen(
-        self, subject: str, heard: Heard, again: Callable[[], None] | None = None
-    ) -> AbstractAsyncContextManager[None]:
-        """Listen while inside; also again after a reconnection, without what came meanwhile.
-
-        Args:
-            subject: with wildcards.
-            heard: called on the event loop; must not raise or block.
-            again: called after a reconnection, in the same way.
-
-        Raises:
-            Unavailable: the connection is closed.
-        """
-
-    def say(self, subject: str, payload: bytes = b"") -> None:
-        """Say something; it may get lost."""

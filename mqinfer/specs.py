@@ -51,7 +51,8 @@ class ConsumerSpec:
     `start` is where one that is made begins instead: a time, or "new"; it has no effect on one that
     exists, or together with `start_sequence`. `max_ack_pending` is how many messages
     may be unacknowledged, over all workers; -1 leaves that to the slots of the workers. With
-    `window_kept` one that exists keeps its own.
+    `window_kept` one that exists keeps its own. One of a single `reader` is kept in memory, and is
+    gone when nobody has asked it for so many seconds.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ConsumerSpec:
     start: datetime.datetime | Literal["new"] | None = None
     max_ack_pending: int = -1
     window_kept: bool = False
+    reader: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

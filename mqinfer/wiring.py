@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from mqinfer.ports import Broker
     from mqinfer.replay.runs import Runs
     from mqinfer.requests.requests import Requests
+    from mqinfer.search.generations import Generations
+    from mqinfer.search.searching import Searching
+    from mqinfer.search.tools import Tools
     from mqinfer.settings import Settings
     from mqinfer.shadow.canary import Canaries
     from mqinfer.shadow.shadows import Shadows
@@ -153,6 +156,38 @@ def jobs(app: App, services: Services, codec: Codec) -> Jobs:
         codec=codec,
         encode=encoder(codec, services.store, services.inline_limit, services.broker),
         secret=services.request_secret,
+    )
+
+
+def generations(app: App, broker: Broker) -> Generations:
+    """The generations of an app's indexes."""
+    from mqinfer.search.generations import Generations
+    from mqinfer.search.places import bucket
+
+    return Generations(app, broker.bucket(bucket(app), replicas=app.replicas))
+
+
+def searching(app: App, services: Services) -> Searching:
+    """What searches the indexes of an app."""
+    from mqinfer.search.searching import Searching
+
+    assert services.core is not None
+    return Searching(app, services.core, generations(app, services.broker))
+
+
+def keeping(app: App, services: Services, database: ClickHouse | None, every: float) -> Tools:
+    """What a process needs that holds shards, and writes snapshots every so many seconds."""
+    from mqinfer.search.tools import Tools
+
+    assert services.core is not None
+    assert services.store is not None
+    return Tools(
+        broker=services.broker,
+        core=services.core,
+        store=services.store,
+        generations=generations(app, services.broker),
+        database=database,
+        snapshot_every=every,
     )
 
 

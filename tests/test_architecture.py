@@ -13,19 +13,20 @@ from tests import rooms
 LAYERS = (
     "errors identity birth times split backoff hints opened referred context later message row "
     "column marker statetype completion join endpoint joinwiring declared blob dropped blobfields "
-    "readable beside codec written model signature stage collisions app clocked cron schedule tick "
-    "settings observe metrics choice image imageheader jpeg counts collector http bucket streams "
-    "specs ports signals starting headers origin processors varint supervise",
+    "readable beside codec index written model signature stage collisions app clocked cron "
+    "schedule tick settings observe metrics choice image imageheader jpeg counts collector http "
+    "bucket core hits streams specs ports signals starting headers origin processors varint "
+    "supervise",
     "rowpacks",
     "flow",
     "inference tables timers joins requests jobs monitor",
     "plan task",
-    "state",
+    "state search",
     "worker",
     "replay operate shadow",
     "adapters",
     "wiring",
-    "client clienttimers clientstates clientrequests clientjobs",
+    "client clienttimers clientstates clientrequests clientjobs clientsearch",
     "fakemodels",
     "web",
     "gateway console deploy",

@@ -17,16 +17,19 @@ import pytest
 from mqinfer.app import App
 from mqinfer.client import Client
 from mqinfer.clientrequests import ClientRequests
+from mqinfer.clientsearch import ClientSearch
 from mqinfer.clientstates import ClientStates
 from mqinfer.clienttimers import ClientTimers
 from mqinfer.clocked import Clocked
 from mqinfer.endpoint import Endpoints
+from mqinfer.index import Indexes
 from mqinfer.message import Message, MessageMeta, Row
 from mqinfer.statetype import State, StateMeta
 
 MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack", "mqinfer.catalog")
 # Classes of which a part lies in a file of its own.
-WHOLES, PARTS = (App, Client), (Clocked, Endpoints, ClientTimers, ClientStates, ClientRequests)
+WHOLES = (App, Client)
+PARTS = (Clocked, Endpoints, Indexes, ClientTimers, ClientStates, ClientRequests, ClientSearch)
 KINDS = tuple(type(inspect.Parameter.KEYWORD_ONLY))
 KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
@@ -76,6 +79,21 @@ class App(
         *,
         bulk: bool = False,
     ) -> tuple[str, ...]
+    index(
+        name: str,
+        *,
+        of: type[Message] | Mapping[str, type[Message]],
+        key: str,
+        vector: str = 'vector',
+        filters: Sequence[str] = (),
+        shards: int = 1,
+        metric: Metric = 'cosine',
+        dtype: Dtype = 'bf16',
+        exact_below: int = 20000,
+        connectivity: int = 16,
+        expansion_add: int = 128,
+        expansion_search: int = 64,
+    ) -> Index
     join(
         root: type[Message],
         *,
@@ -154,6 +172,7 @@ class Blob(data: bytes | bytearray | memoryview, *, path: str | None = None)
 class Client(app: App, services: Services, inference: Inference | None = None)
     blobs: BlobStore
     async cancel(name: str, *, key: object = None, stage: str | None = None) -> bool
+    async generation(index: Index | str, model: str | None = None) -> Generation
     async get_request(id: str, *, tenant: str = '') -> Request[Any]
     async lag(name: str) -> int
     async later(
@@ -166,6 +185,7 @@ class Client(app: App, services: Services, inference: Inference | None = None)
         id: str | None = None,
     ) -> str
     model(model: Model | str) -> Model
+    async model_of(index: Index | str, identity: str) -> str
     async publish(
         message: Message,
         *,
@@ -207,6 +227,16 @@ class Client(app: App, services: Services, inference: Inference | None = None)
         headers: Mapping[str, str] | None = None,
     ) -> Request[Any]
     async requests() -> Requests
+    async search(
+        index: Index | str,
+        vector: Any,
+        k: int = 10,
+        *,
+        where: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
+        generations: Mapping[str, int] | None = None,
+        timeout: float = 5.0,
+    ) -> Hits
     async state(stage: str, key: object, *, run: str | None = None) -> State | None
     async state(stage: str, key: object, kind: type[S], *, run: str | None = None) -> S | None
     async states(stage: str, *, run: str | None = None) -> dict[str, State]
@@ -252,6 +282,39 @@ class Context(
     waited_by(now: float) -> float
 class Died(stage: str, id: str, kind: str, reason: str)
 class Embedding(model: str | None = None)
+class Hit(
+    key: Key,
+    score: float,
+    scores: Mapping[str, float],
+    values: Mapping[str, Plain],
+)
+class Hits(
+    found: Sequence[Hit],
+    asked: int,
+    missing: Sequence[str],
+    generations: Mapping[str, int],
+)
+    complete: bool
+    shards: str
+class Index(
+    name: str,
+    models: Mapping[str, type[Message]],
+    key: str,
+    vector: str,
+    filters: tuple[str, ...],
+    shards: int,
+    parameters: Parameters,
+    app: object = None,
+)
+    async search(
+        vector: Any,
+        k: int = 10,
+        *,
+        where: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
+        generations: Mapping[str, int] | None = None,
+        timeout: float = 5.0,
+    ) -> Hits
 class Input()
 class Job(jobs: Jobs, state: State, codec: Codec, *, replayed: bool = False)
     async cancel() -> JobStatus
@@ -455,6 +518,7 @@ class RequestPending(RequestError, TimeoutError)
 class RequestRejected(RequestFailed)
 class RequestUnknown(RequestError)
 class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
+class SearchError(MqinferError, ValueError)
 class Snooze(reason: str = 'not yet', *, after: float)
 class SnoozedTooLong(MqinferError)
 class StateChanged(Unavailable)

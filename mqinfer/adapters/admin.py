@@ -318,6 +318,10 @@ def consumer_config(spec: ConsumerSpec) -> dict[str, Any]:
         "max_ack_pending": spec.max_ack_pending,
         "replay_policy": "instant",
     }
+    if spec.reader is not None:
+        del config["durable_name"]
+        config |= {"inactive_threshold": int(spec.reader * NANO), "mem_storage": True}
+        config["num_replicas"] = 1
     if len(spec.filters) == 1:
         config["filter_subject"] = spec.filters[0]
     else:

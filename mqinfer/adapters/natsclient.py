@@ -72,14 +72,19 @@ class LeanClient(Client):
         self._denials: dict[str, set[asyncio.Future[str]]] = {}
         self.renewed: set[Callable[[], None]] = set()  # who is told of a reconnection
 
-    async def subscribe_direct(self, subject: str, handler: RawHandler) -> Subscription:
-        """Subscribe; `handler` runs on the read loop for every message and must not block."""
+    async def subscribe_direct(
+        self, subject: str, handler: RawHandler, queue: str = ""
+    ) -> Subscription:
+        """Subscribe, alone or as one of a queue group.
+
+        `handler` runs on the read loop for every message and must not block.
+        """
         # With a callback there would be a task for each, and each has a queue: 5 KB that nobody
         # uses, and a gateway has two subscriptions for each client that waits.
         if self._nobody is None:
             self._nobody = asyncio.get_running_loop().create_future()
             self._nobody.cancel()
-        subscription = await self.subscribe(subject, future=self._nobody)
+        subscription = await self.subscribe(subject, queue, future=self._nobody)
         subscription._pending_queue = self._nothing
         self._direct[subscription._id] = handler
         return subscription

@@ -25,6 +25,7 @@ _COMMANDS = (
     "tables",
     "state",
     "models",
+    "index",
     "monitor",
     "check",
     "bench",

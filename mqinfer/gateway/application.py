@@ -23,6 +23,7 @@ from mqinfer.gateway.files import Files
 from mqinfer.gateway.jobs.showing import ShowingJobs
 from mqinfer.gateway.jobs.submitting import Submitting
 from mqinfer.gateway.problems import Problem, away, not_found
+from mqinfer.gateway.searching import Searching, listed
 from mqinfer.gateway.showing import Showing
 from mqinfer.gateway.static import Pages
 from mqinfer.gateway.tenants import Tenant
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("mqinfer.gateway")
 
 _Handler = Callable[[Request, Tenant], Awaitable[Any]]
-_Part = TypeVar("_Part", Asking, Showing, Files, Submitting, ShowingJobs)
+_Part = TypeVar("_Part", Asking, Showing, Files, Submitting, ShowingJobs, Searching)
 _ALLOWED = (
     "Accept", "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "If-Range",
     "Last-Event-ID", "Prefer", "Range", "X-API-Key",
@@ -96,7 +97,10 @@ class Front:
     def open(self, site: Site) -> None:
         """Let requests in: NATS was reached."""
         self._site = site
-        parts = (Asking(site), Showing(site), Files(site), Submitting(site), ShowingJobs(site))
+        parts = (
+            *(Asking(site), Showing(site), Files(site), Submitting(site), ShowingJobs(site)),
+            Searching(site),
+        )
         self._parts = {type(part): part for part in parts}
 
     def asgi(self) -> ASGIApp:
@@ -132,6 +136,8 @@ class Front:
             self._route(f"{job}/errors", by(ShowingJobs, ShowingJobs.errors)),
             self._route(f"{job}/cancel", POST=by(ShowingJobs, ShowingJobs.cancel)),
             self._route(f"{job}/retry-failed", POST=by(ShowingJobs, ShowingJobs.retry)),
+            self._route("/v1/indexes", self._indexes),
+            self._route("/v1/indexes/{name}/search", POST=by(Searching, Searching.search)),
             self._route("/v1/webhook-secret", self._webhook_secret),
             self._route("/metrics", self._metrics),
             self._route("/openapi.json", self._openapi, keys=False),
@@ -247,6 +253,10 @@ class Front:
             raise Problem(404, "unknown", "there is no such endpoint")
         told = {**openapi.of_endpoint(found, self._refs), **self._components()}
         return answers.json(views.encode(told))
+
+    async def _indexes(self, request: Request, tenant: Tenant) -> Response:
+        del request, tenant
+        return answers.json(views.encode(listed(self._app)))
 
     def _components(self) -> dict[str, Any]:
         return {"components": {"schemas": self._schemas}}

@@ -45,8 +45,8 @@ class Gateway:
         settings: None reads the environment.
 
     Raises:
-        ConfigurationError: the app has no endpoint, a file of keys cannot be used, or keys are
-            needed and there is no secret.
+        ConfigurationError: the app has neither endpoint nor index, a file of keys cannot be used,
+            or keys are needed and there is no secret.
 
     Attributes:
         counting: of what it does.
@@ -58,7 +58,7 @@ class Gateway:
         self.options = options or Options()
         self.settings = settings or Settings.load()
         app.stages  # noqa: B018 - a mistake in the wiring is told before anything listens
-        if not app.endpoints:
+        if not app.endpoints and not app.indexes:
             raise ConfigurationError(
                 f"app {app.name} has no endpoint: declare one with app.endpoint(...)"
             )
@@ -153,6 +153,7 @@ class Gateway:
             stopping=self._lifetime.stopping,
             secret=secret,
             inline_limit=services.inline_limit,
+            searching=wiring.searching(self.app, services) if self.app.indexes else None,
         )
         front.open(site)
         log.info("ready", app=self.app.name, endpoints=list(self.app.endpoints))

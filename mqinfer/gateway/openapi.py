@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mqinfer.gateway import schemas
+from mqinfer.gateway import schemas, searching
 from mqinfer.gateway.jobs import describing
 from mqinfer.gateway.parts import (
     COUNT,
@@ -65,9 +65,15 @@ def document(app: App, *, keys: bool = False) -> dict[str, Any]:
             "answers by it. Every answer is kept for a while; nothing that was accepted is lost.",
         },
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
-        "paths": {**_asking(app, refs), **_telling(), **describing.paths(), **_others()},
+        "paths": {
+            **_asking(app, refs),
+            **_telling(),
+            **describing.paths(),
+            **searching.paths(app),
+            **_others(),
+        },
         "components": {
-            "schemas": {**named, **_ours(), **describing.schemas(app)},
+            "schemas": {**named, **_ours(), **describing.schemas(app), **searching.schemas(app)},
             "responses": {
                 str(status): {
                     "description": text,

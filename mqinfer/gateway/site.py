@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mqinfer.ports import Broker
     from mqinfer.requests.requests import Requests
     from mqinfer.requests.state import State
+    from mqinfer.search.searching import Searching
     from mqinfer.streams import Streams
     from mqinfer.web.stopping import Stopping
 
@@ -67,6 +68,7 @@ class Site:
         stopping: of the gateway.
         secret: that all replicas share; "" where no keys are needed.
         inline_limit: bytes of a blob that ride in a message.
+        searching: of the app's indexes; None where it has none.
     """
 
     app: App
@@ -84,6 +86,7 @@ class Site:
     stopping: Stopping
     secret: str
     inline_limit: int
+    searching: Searching | None = None
 
     def endpoint(self, request: Request) -> Endpoint[Any]:
         """The endpoint that an address names.

@@ -20,6 +20,7 @@ from mqinfer.joinwiring import below
 from mqinfer.replay import coverage, runs
 from mqinfer.requests import ended, places
 from mqinfer.rowpacks.which import pack_consumer, pack_subject, packed
+from mqinfer.search import places as places_of_indexes
 from mqinfer.state import record
 from mqinfer.timers.places import stream_of as timers_stream
 from mqinfer.worker import known
@@ -128,6 +129,8 @@ def permissions(
         publish.update(dict.fromkeys(_of_requests(app, tasks)))
         if any(task.name in asked_of(app) for task in tasks):
             subscribe.append(places.canceled(app))
+    if any(task.stage is not None for task in tasks):
+        publish.update(dict.fromkeys(_of_searches(app)))
     for run in replays:
         publish.update(dict.fromkeys(_of_run(app, run, tasks)))
     if blob_bucket is not None:
@@ -183,9 +186,18 @@ def requester(
             for task in plan.tasks(app, fed):
                 for spec in plan.consumer_specs(app, task):
                     publish[f"$JS.API.CONSUMER.INFO.{spec.stream}.{spec.name}"] = None
+    publish.update(dict.fromkeys(_of_searches(app)))
     if blob_bucket is not None:
         publish.update(dict.fromkeys(_of_blobs(blob_bucket)))
     return Permissions(tuple(publish), tuple(subscribe))
+
+
+def _of_searches(app: App) -> Iterator[str]:
+    """What searching the indexes takes; holding them takes more, and is not told here."""
+    for index in app.indexes.values():
+        yield f"$JS.API.STREAM.MSG.GET.KV_{places_of_indexes.bucket(app)}"
+        for model in index.models:
+            yield f"requests.{app.name}.search.{index.name}.{model}.*.*"
 
 
 def _of_blobs(bucket: str) -> Iterator[str]:

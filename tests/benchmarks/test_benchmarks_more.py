@@ -22,6 +22,7 @@ from benchmarks import (
     replay,
     requests,
     scale,
+    search,
     servers,
     sink,
     start,
@@ -47,6 +48,14 @@ async def test_start(tmp_path: Path) -> None:
     assert len(result.rows) == 3
     assert all(seconds > 0 for row in figures(result).values() for seconds in row)
     assert len(result.goals) == 2
+
+
+async def test_search(tmp_path: Path) -> None:
+    result = await search.measure(options(tmp_path))
+    # Sizes in process, both bare and ours; in ClickHouse; the smallest through NATS.
+    assert len(result.rows) == 7
+    assert all(row.figures["recall@10"].median > 0.8 for row in result.rows)
+    assert len(result.goals) == 3
 
 
 async def test_servers(tmp_path: Path) -> None:

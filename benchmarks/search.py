@@ -1,0 +1,272 @@
+"""search: an index beside bare usearch and ClickHouse: queries a second, recall, memory, freshness.
+
+Vectors as models give them: clustered, 1,280 numbers each. Recall@10 is against looking at all. The
+bare library searches the same queries with the same parameters, in as large batches as the shard
+does. Through NATS there are clients side by side, and the shard is in this process as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import usearch.index
+from numpy.typing import NDArray
+
+from benchmarks.results import Figure, Goal, Options, Result, Row
+from mqinfer import App, Column, wiring
+from mqinfer import Row as TableRow
+from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.index import Parameters
+from mqinfer.ports import Origin
+from mqinfer.search.keeping import Keeping
+from mqinfer.search.shard import Shard
+from mqinfer.search.table import create_vector_index, search_table
+from mqinfer.settings import Settings
+from mqinfer.stack import Stack, StackSettings
+from mqinfer.tables.tables import INSERTED, frame_values, schema_of
+from mqinfer.testing import Harness, until
+
+SIZES = (10_000, 100_000)
+DIMENSIONS = 1280
+QUERIES = 200
+K = 10
+BATCH = 64  # queries that a shard answers together
+CLIENTS = 64
+IN_TABLE = 100_000  # more vectors are not stored in ClickHouse here: its merges would take hours
+FRESH = 100
+LEAST = 1024  # queries of a rate
+OF_BARE, VISIBLE = 0.8, 1.0
+
+Floats = NDArray[np.float32]
+
+
+class Vector(TableRow, frozen=True, table="bench_vector", order_by="name", wire="msgpack"):
+    name: str
+    vector: Annotated[list[float], Column("Array(Float32)")]
+
+
+app = App("search_bench")
+index = app.index("vectors", of=Vector, key="name")
+
+
+def clustered(count: int, seed: int) -> Floats:
+    """Unit vectors around a thousand directions."""
+    random = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).normal(size=(1000, DIMENSIONS)).astype(np.float32)
+    found = np.empty((count, DIMENSIONS), np.float32)
+    for at in range(0, count, 10_000):
+        part = found[at : at + 10_000]
+        part[:] = centres[random.integers(0, 1000, len(part))]
+        part += random.normal(scale=0.6, size=part.shape).astype(np.float32)
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    return found
+
+
+async def measure(options: Options) -> Result:
+    """Each size: bare, as a shard, in ClickHouse; the smallest through NATS as well."""
+    rows: list[Row] = []
+    goals: list[Goal] = []
+    late = float("nan")
+    stack_settings = StackSettings(
+        dir=options.folder / "stack", nats_port=0, triton=False, clickhouse_port=0
+    )
+    async with Stack(stack_settings) as stack:
+        settings = Settings.load(
+            {},
+            nats_url=stack.nats_url,
+            clickhouse_url=stack.clickhouse_url,
+            blobs=str(options.folder / "blobs"),
+        )
+        queries = clustered(options.amount(QUERIES, least=20), 2)
+        for number, full in enumerate(SIZES):
+            count = options.amount(full, least=500)
+            options.say(f"{count:,} vectors")
+            vectors = clustered(count, 1)
+            best = [set(np.argsort(-(vectors @ one))[:K].tolist()) for one in queries]
+            # Whatever the scale: with a graph.
+            parameters = Parameters(exact_below=min(20_000, count // 2))
+            found = await asyncio.to_thread(
+                _in_process, vectors, parameters, queries, best, options.repeat
+            )
+            rows += found
+            bare, ours = (row.figures["queries/s"] for row in found)
+            goals.append(Goal(f"of bare usearch at {count:,}", ours.times(bare), OF_BARE))
+            if count <= IN_TABLE:
+                rows.append(await _in_clickhouse(settings, vectors, queries, best))
+            if number == 0:
+                row, late = await _through_nats(settings, vectors, queries, best)
+                rows.append(row)
+    goals.append(Goal("s until visible after publish, p99", late, VISIBLE, at_most=True))
+    return Result(
+        "search",
+        f"{DIMENSIONS} numbers each, the nearest {K}",
+        rows,
+        goals,
+        [
+            f"{BATCH} queries are searched for together in process. A million vectors are "
+            "--scale 10. Recall is against looking at every vector."
+        ],
+    )
+
+
+def _in_process(
+    vectors: Floats, parameters: Parameters, queries: Floats, best: list[set[int]], repeat: int
+) -> list[Row]:
+    """The bare library, and a shard, in turns."""
+    shard, count = Shard(parameters), len(vectors)
+    for number, one in enumerate(vectors):
+        shard.add(number, number, one)
+    renewal = shard.renewal()
+    assert renewal is not None
+    began = time.perf_counter()
+    shard.renew(renewal, renewal.made())
+    build = time.perf_counter() - began
+    assert shard.rows is not None
+    bare = usearch.index.Index(
+        ndim=DIMENSIONS,
+        metric="cos",
+        dtype=parameters.dtype,
+        connectivity=parameters.connectivity,
+        expansion_add=parameters.expansion_add,
+        expansion_search=parameters.expansion_search,
+    )
+    bare.add(np.arange(count), vectors, threads=1)
+
+    def barely(some: Floats) -> list[list[int]]:
+        found: list[list[int]] = bare.search(some, K, threads=1).keys.tolist()
+        return found
+
+    def ours(some: Floats) -> list[list[int]]:
+        return [[int(hit.key) for hit in hits] for hits in shard.search(some, K, {})]
+
+    rates: dict[str, list[float]] = {"usearch": [], "shard": []}
+    recalls: dict[str, float] = {}
+    many = np.tile(queries, (-(-LEAST // len(queries)), 1))
+    for _ in range(repeat):
+        for name, search in (("usearch", barely), ("shard", ours)):
+            recalls[name] = _recall(search(queries), best)
+            began = time.perf_counter()
+            for at in range(0, len(many), BATCH):
+                search(many[at : at + BATCH])
+            rates[name].append(len(many) / (time.perf_counter() - began))
+    size = count * DIMENSIONS * 2  # bf16
+    figures = {
+        name: {
+            "queries/s": Figure(tuple(rates[name]), "queries/s"),
+            "recall@10": Figure((recalls[name],), ""),
+        }
+        for name in rates
+    }
+    figures["shard"] |= {
+        "bytes of the vectors' own": Figure((shard.rows.nbytes / size,), "x"),
+        "built": Figure((count / build,), "vectors/s"),
+    }
+    return [
+        Row(f"{name}, {count:,}", figures[one])
+        for name, one in (("bare usearch", "usearch"), ("mqinfer, in process", "shard"))
+    ]
+
+
+async def _in_clickhouse(
+    settings: Settings, vectors: Floats, queries: Floats, best: list[set[int]]
+) -> Row:
+    """The two steps of `search_table`, one query after the other."""
+    database, schema = ClickHouse(settings.clickhouse_url, timeout=600.0), schema_of(Vector)
+    try:
+        await database.command(f"DROP TABLE IF EXISTS {schema.storage}")
+        await database.command(schema.create_storage())
+        await database.command(schema.create_view())
+        await create_vector_index(database, Vector, DIMENSIONS)
+        columns = [*(column.name for column in schema.columns), *(name for name, _ in INSERTED)]
+        types = [schema.types[name] for name in columns]
+        for at in range(0, len(vectors), 5000):
+            part = vectors[at : at + 5000]
+            numbers = range(at, at + len(part))
+            origins = [Origin(f"id{n}", sequence=n, published=(n + 1) * 10**9) for n in numbers]
+            data = [[str(n) for n in numbers], part.tolist(), *frame_values(origins)]
+            await database.insert(schema.storage, columns, types, data, token=str(at))
+        began, found = time.perf_counter(), []
+        for one in queries:
+            rows = await search_table(database, Vector, one, K)
+            found.append([int(row["name"]) for row in rows])
+        rate = len(queries) / (time.perf_counter() - began)
+    finally:
+        await database.close()
+    return Row(
+        f"ClickHouse in two steps, {len(vectors):,}",
+        {
+            "queries/s": Figure((rate,), "queries/s"),
+            "recall@10": Figure((_recall(found, best),), ""),
+        },
+    )
+
+
+async def _through_nats(
+    settings: Settings, vectors: Floats, queries: Floats, best: list[set[int]]
+) -> tuple[Row, float]:
+    """Clients side by side, and then how long a vector takes to be found: p99, in seconds."""
+    async with Harness(app, settings) as harness:
+        keeping = Keeping(app, wiring.keeping(app, harness.services, None, 3600.0))
+        running = asyncio.create_task(keeping.run())
+        try:
+            for at in range(0, len(vectors), 1000):
+                part = enumerate(vectors[at : at + 1000], start=at)
+                await harness.publish(*(Vector(str(n), one.tolist()) for n, one in part))
+
+            def there() -> bool:
+                return sum(one.count for one in keeping.holding().shards) == len(vectors)
+
+            await until(lambda: there() and not keeping.not_ready(), "all vectors", 600.0)
+            found = [await index_hits(harness, one) for one in queries]
+            many, began = (
+                iter(np.tile(queries, (-(-LEAST // len(queries)), 1))),
+                time.perf_counter(),
+            )
+            done = 0
+
+            async def client() -> None:
+                nonlocal done
+                for one in many:
+                    await index_hits(harness, one)
+                    done += 1
+
+            await asyncio.gather(*(client() for _ in range(CLIENTS)))
+            rate = done / (time.perf_counter() - began)
+            late = [await _visible(harness, n) for n in range(FRESH)]
+        finally:
+            keeping.stop()
+            await running
+    row = Row(
+        f"mqinfer, through NATS, {len(vectors):,}",
+        {
+            "queries/s": Figure((rate,), "queries/s"),
+            "recall@10": Figure((_recall(found, best),), ""),
+            "visible, p50": Figure((median(late),), "s"),
+        },
+    )
+    return row, float(np.quantile(late, 0.99))
+
+
+async def index_hits(harness: Harness, query: Floats) -> list[int]:
+    """What a client is told."""
+    return [int(hit.key) for hit in await harness.client.search(index, query, K)]
+
+
+async def _visible(harness: Harness, number: int) -> float:
+    vector = np.random.default_rng(10_000 + number).normal(size=DIMENSIONS).astype(np.float32)
+    key, began = str(-1 - number), time.perf_counter()
+    await harness.client.publish(Vector(key, vector.tolist()), id=key)
+    while True:
+        if (await harness.client.search(index, vector, 1))[0].key == key:
+            return time.perf_counter() - began
+        await asyncio.sleep(0.001)
+
+
+def _recall(found: list[list[int]], best: list[set[int]]) -> float:
+    return sum(
+        len(set(some) & wanted) / len(wanted) for some, wanted in zip(found, best, strict=True)
+    ) / len(best)
