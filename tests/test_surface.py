@@ -563,7 +563,7 @@ nats_only(folder: Path, **stack_settings: Any) -> AsyncIterator[Settings]
 async until(
     condition: Callable[[], Awaitable[_T]],
     what: str = 'the state',
-    timeout: float = 30.0,
+    timeout: float = 60.0,
 ) -> _T
 async until(condition: Callable[[], _T], what: str = 'the state', timeout: float = 30.0) -> _T
 
