@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from mqinfer.around import Surrounded, Surrounding, surround
 from mqinfer.backoff import Backoff
 from mqinfer.clocked import Clocked, StageKeywords
 from mqinfer.collisions import collisions
@@ -40,7 +41,7 @@ MAX_PARTITIONS = 1024
 connector: Callable[[App, Settings | None], AbstractAsyncContextManager[Any]] | None = None
 
 
-class App(Clocked, Endpoints):
+class App(Clocked, Endpoints, Surrounded):
     """One JetStream stream and what happens on it.
 
     Args:
@@ -93,6 +94,7 @@ class App(Clocked, Endpoints):
         self.models: dict[str, Model] = {}
         self.endpoints: dict[str, Endpoint[Any]] = {}
         self._declared: list[Declared] = []
+        self._surroundings: list[Surrounding] = []
         self._stages: dict[str, Stage] | None = None
 
     # --- declaring ------------------------------------------------------------------------------
@@ -376,6 +378,8 @@ class App(Clocked, Endpoints):
                     WiringError(f"stage {stage.name}: declared twice; give one a name=")
                 )
             stages[stage.name] = stage
+        stages, wrong = surround(stages, self._surroundings)
+        problems.extend(wrong)
         problems.extend(collisions(stages))
         problems.extend(misjoined(stages))
         problems.extend(misanswered(self.endpoints, stages))

@@ -170,6 +170,8 @@ class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs):
             headers = {MSG_ID: identity}
         if content_type is not None:
             headers[CONTENT_TYPE] = content_type
+        if (tracing := self._services.tracing) is not None and (span := tracing.current()):
+            headers.update(span.headers)
         broker = self._services.broker
         if broker.full:
             await broker.room()

@@ -13,11 +13,13 @@ from tests import rooms
 LAYERS = (
     "errors identity birth times split backoff hints opened referred context later message row "
     "column marker statetype completion join endpoint joinwiring declared blob dropped blobfields "
-    "readable beside codec written model signature stage collisions app clocked cron schedule tick "
-    "settings observe metrics choice image imageheader jpeg counts collector http bucket streams "
-    "specs ports signals starting headers origin processors varint supervise",
+    "readable beside codec written model signature stage collisions app clocked around hooks cron "
+    "schedule tick settings observe metrics choice image imageheader jpeg counts "
+    "collector http bucket streams specs ports signals starting headers origin processors varint "
+    "supervise",
     "rowpacks",
     "flow",
+    "tracing",
     "inference tables timers joins requests jobs monitor",
     "plan task",
     "state",
@@ -40,8 +42,12 @@ OWNERS = {
     "clickhouse_connect": "adapters/clickhouse.py",
     "obstore": "adapters/blobstores/cloud.py",
     "chdb": "stack/",
+    "opentelemetry": "adapters/otel.py",
 }
-HEAVY = ("nats", "tritonclient", "clickhouse_connect", "cv2", "chdb", "numpy", "uvicorn")
+HEAVY = (
+    *("nats", "tritonclient", "clickhouse_connect", "cv2", "chdb", "numpy", "uvicorn"),
+    "opentelemetry",
+)
 
 
 @pytest.mark.parametrize("client", OWNERS)

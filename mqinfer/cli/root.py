@@ -32,6 +32,7 @@ _COMMANDS = (
     "begin",
     "rename",
     "graph",
+    "boards",
     "permissions",
     "settings",
     "dead",

@@ -179,6 +179,7 @@ class Gateway:
                     stopping=stopping,
                     secret=secret,
                     inline_limit=services.inline_limit,
+                    tracing=services.tracing,
                 )
                 front.open(site)
                 log.info("ready", app=self.app.name, endpoints=list(self.app.endpoints))

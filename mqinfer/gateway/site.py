@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mqinfer.requests.requests import Requests
     from mqinfer.requests.state import State
     from mqinfer.streams import Streams
+    from mqinfer.tracing.spans import Tracing
     from mqinfer.web.stopping import Stopping
 
 _TOKEN = 3600.0  # seconds beyond a request's deadline for which the link to its events opens
@@ -67,6 +68,7 @@ class Site:
         stopping: of the gateway.
         secret: that all replicas share; "" where no keys are needed.
         inline_limit: bytes of a blob that ride in a message.
+        tracing: makes spans; None makes none.
     """
 
     app: App
@@ -84,6 +86,7 @@ class Site:
     stopping: Stopping
     secret: str
     inline_limit: int
+    tracing: Tracing | None = None
 
     def endpoint(self, request: Request) -> Endpoint[Any]:
         """The endpoint that an address names.

@@ -47,6 +47,8 @@ from mqinfer.state.states import States
 from mqinfer.tables.intotable import IntoTable, dead_letter_row
 from mqinfer.tables.packsintotable import PacksIntoTable
 from mqinfer.timers.setter import Setter
+from mqinfer.tracing.handling import traced
+from mqinfer.tracing.inserts import of_inserts
 from mqinfer.worker.gates import gates
 
 if TYPE_CHECKING:
@@ -293,7 +295,8 @@ class Assembly:
         codec: Codec,
     ) -> Handling:
         if sink is not None:
-            return (PacksIntoTable if packs else IntoTable)(sink, settler, task.limits)
+            made = (PacksIntoTable if packs else IntoTable)(sink, settler, task.limits)
+            return of_inserts(made, task.name, self.services.tracing)
         if task.tracker:
             return Records(self._tracker(binding), settler, task.limits)
         if task.deadline is not None:
@@ -325,7 +328,7 @@ class Assembly:
                 inline_limit=self.services.inline_limit,
             )
         assert task.stage is not None
-        stage = as_stage(task.stage, codec)
+        stage = traced(as_stage(task.stage, codec), self.services.tracing)
         return (InBatches if stage.signature.batch else OneByOne)(stage, settler)
 
     def _recorder(self, task: plan.Task, binding: Binding, codec: Codec) -> Recorder | None:
@@ -369,11 +372,9 @@ class Assembly:
     ) -> Handling:
         """The handling of a stage below an endpoint, which passes over what nobody waits for."""
         app = self.work.app
-        if task.stage is None or not app.endpoints:
-            return handling
-        if task.name not in asked_of(app, binding.among):
-            return handling
-        return Passing(handling, settler, self.canceled, alone=_alone(task))
+        if task.stage and app.endpoints and task.name in asked_of(app, binding.among):
+            return Passing(handling, settler, self.canceled, alone=_alone(task))
+        return handling
 
     def _with_states(
         self, task: plan.Task, handling: Handling, settler: Settler, codec: Codec, binding: Binding
