@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import structlog
 
@@ -22,7 +22,7 @@ from mqinfer.tracing.spans import Attributes, Headers, Kind, Span
 if TYPE_CHECKING:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.sampling import Sampler
+    from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 
 log = structlog.get_logger("mqinfer.tracing")
 
@@ -118,31 +118,46 @@ def provider(service: str) -> TracerProvider:
     if not named:
         resource = resource.merge(Resource({SERVICE_NAME: service}))
     made = TracerProvider(resource=resource)
-    made.sampler = _with_links(made.sampler)
+    made.sampler = cast("Any", WithLinks(made.sampler))
     return made
 
 
-def _with_links(sampler: Sampler) -> Sampler:
-    """Samples what stands for several if one of them is sampled; all else as before."""
-    from opentelemetry.sdk.trace import sampling
-    from opentelemetry.trace import get_current_span
+class WithLinks:
+    """A sampler: of what stands for several if one of them is sampled; of all else as another says.
 
-    class WithLinks(sampling.Sampler):
-        def should_sample(
-            self, parent_context: Any, trace_id: int, name: str, *more: Any, **named: Any
-        ) -> sampling.SamplingResult:
-            links = named.get("links") or (more[2] if len(more) > 2 else None) or ()
-            alone = not get_current_span(parent_context).get_span_context().is_valid
-            if alone and any(link.context.trace_flags.sampled for link in links):
-                return sampling.ALWAYS_ON.should_sample(
-                    parent_context, trace_id, name, *more, **named
-                )
-            return sampler.should_sample(parent_context, trace_id, name, *more, **named)
+    Args:
+        other: the other.
+    """
 
-        def get_description(self) -> str:
-            return f"WithLinks({sampler.get_description()})"
+    def __init__(self, other: Sampler):
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+        from opentelemetry.trace import get_current_span
 
-    return WithLinks()
+        self._other = other
+        self._always = ALWAYS_ON
+        self._span_of = get_current_span
+
+    def should_sample(
+        self,
+        parent_context: Any,
+        trace_id: int,
+        name: str,
+        kind: Any = None,
+        attributes: Any = None,
+        links: Any = None,
+        trace_state: Any = None,
+    ) -> SamplingResult:
+        """What is done with a span that begins."""
+        alone = not self._span_of(parent_context).get_span_context().is_valid
+        linked = alone and any(link.context.trace_flags.sampled for link in links or ())
+        sampler = self._always if linked else self._other
+        return sampler.should_sample(
+            parent_context, trace_id, name, kind, attributes, links, trace_state
+        )
+
+    def get_description(self) -> str:
+        """For whoever looks at the provider."""
+        return f"WithLinks({self._other.get_description()})"
 
 
 class Otel:
@@ -168,14 +183,26 @@ class Otel:
             "client": trace.SpanKind.CLIENT,
         }
 
-    def span(self, name: str, kind: Kind, parent: Headers | None, attributes: Attributes) -> Span:
+    def span(
+        self,
+        name: str,
+        kind: Kind,
+        parent: Headers | None,
+        attributes: Attributes,
+        links: Sequence[str] = (),
+    ) -> Span:
         """Begin a span; see `mqinfer.tracing.spans`."""
         context = None
         if parent is not None:
             context = self._nothing
             if TRACE in parent:
                 context = self._propagator.extract(parent, context)
-        return self._started(name, kind, context, attributes)
+        found = [self._link(one) for one in links] or None
+        return self._started(name, kind, context, attributes, found)
+
+    def _link(self, parent: str) -> trace.Link:
+        context = self._propagator.extract({TRACE: parent}, self._nothing)
+        return self._trace.Link(self._trace.get_current_span(context).get_span_context())
 
     def together(self, name: str, kind: Kind, of: Sequence[Span], attributes: Attributes) -> Span:
         """Begin a span of what is done for several at once."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.errors import Reject
+from mqinfer.identity import LINKS
 from mqinfer.message import Rejected
 from mqinfer.tracing.spans import Attributes, Tracing, replaced
 
@@ -29,13 +30,14 @@ def traced(stage: Stage, tracing: Tracing | None) -> Stage:
 
 
 def _hook(stage: Stage, tracing: Tracing) -> Hook:
-    name = f"stage {stage.name}"
+    name, joins = f"stage {stage.name}", stage.join is not None
 
     async def one(message: object, context: Context, call: Call) -> None:
         del message
         before = context.headers
         try:
-            with tracing.span(name, "consumer", before, _attributes(context)) as span:
+            links = before.get(LINKS, "").split() if joins else ()
+            with tracing.span(name, "consumer", before, _attributes(context), links) as span:
                 context.headers = replaced(before, span.headers)
                 await call()
         except BaseException:

@@ -48,7 +48,14 @@ class Span(Protocol):
 class Tracing(Protocol):
     """Begins spans."""
 
-    def span(self, name: str, kind: Kind, parent: Headers | None, attributes: Attributes) -> Span:
+    def span(
+        self,
+        name: str,
+        kind: Kind,
+        parent: Headers | None,
+        attributes: Attributes,
+        links: Sequence[str] = (),
+    ) -> Span:
         """Begin a span.
 
         Args:
@@ -57,6 +64,7 @@ class Tracing(Protocol):
             parent: headers with the trace that it belongs to; without one it begins a trace. None
                 is whatever goes on.
             attributes: of it.
+            links: further spans, each as its `traceparent`.
         """
 
     def together(self, name: str, kind: Kind, of: Sequence[Span], attributes: Attributes) -> Span:

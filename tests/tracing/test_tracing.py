@@ -148,6 +148,7 @@ async def test_from_a_request_to_its_rows(settings: Settings, spans: Spans) -> N
     # A join: in its root's trace, linked with what it was given.
     report = spans.one("stage report")
     assert traced(report) == PARENT[3:35]
+    assert linked(report) == good
 
 
 @pytest.mark.parametrize("sampled", [True, False])
