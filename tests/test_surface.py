@@ -15,6 +15,7 @@ from typing import Any, get_overloads
 import pytest
 
 from mqinfer.app import App
+from mqinfer.around import Surrounded
 from mqinfer.client import Client
 from mqinfer.clientrequests import ClientRequests
 from mqinfer.clientstates import ClientStates
@@ -26,7 +27,8 @@ from mqinfer.statetype import State, StateMeta
 
 MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack", "mqinfer.catalog")
 # Classes of which a part lies in a file of its own.
-WHOLES, PARTS = (App, Client), (Clocked, Endpoints, ClientTimers, ClientStates, ClientRequests)
+WHOLES = (App, Client)
+PARTS = (Clocked, Endpoints, Surrounded, ClientTimers, ClientStates, ClientRequests)
 KINDS = tuple(type(inspect.Parameter.KEYWORD_ONLY))
 KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
@@ -44,6 +46,8 @@ class App(
     partitions: int = 8,
     lifespan: Lifespan | None = None,
 )
+    around(hook: AnyHook, /) -> AnyHook
+    around(*, stages: str | Sequence[str]) -> Callable[[AnyHook], AnyHook]
     connect(settings: Settings | None = None) -> AbstractAsyncContextManager[Any]
     cron(
         fields: str,
