@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from mqinfer.around import Surrounded, Surrounding, surround
 from mqinfer.backoff import Backoff
 from mqinfer.clocked import Clocked, StageKeywords
 from mqinfer.collisions import collisions
@@ -41,7 +42,7 @@ MAX_PARTITIONS = 1024
 connector: Callable[[App, Settings | None], AbstractAsyncContextManager[Any]] | None = None
 
 
-class App(Clocked, Endpoints, Indexes):
+class App(Clocked, Endpoints, Indexes, Surrounded):
     """One JetStream stream and what happens on it.
 
     Args:
@@ -95,6 +96,7 @@ class App(Clocked, Endpoints, Indexes):
         self.endpoints: dict[str, Endpoint[Any]] = {}
         self.indexes: dict[str, Index] = {}
         self._declared: list[Declared] = []
+        self._surroundings: list[Surrounding] = []
         self._stages: dict[str, Stage] | None = None
 
     # --- declaring ------------------------------------------------------------------------------
@@ -383,6 +385,8 @@ class App(Clocked, Endpoints, Indexes):
                     WiringError(f"stage {stage.name}: declared twice; give one a name=")
                 )
             stages[stage.name] = stage
+        stages, wrong = surround(stages, self._surroundings)
+        problems.extend(wrong)
         problems.extend(collisions(stages))
         problems.extend(misjoined(stages))
         problems.extend(misanswered(self.endpoints, stages))

@@ -7,6 +7,7 @@ import copy
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
+    AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
@@ -172,6 +173,8 @@ class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs, ClientSearc
             headers = {MSG_ID: identity}
         if content_type is not None:
             headers[CONTENT_TYPE] = content_type
+        if (tracing := self._services.tracing) is not None and (span := tracing.current()):
+            headers.update(span.headers)
         broker = self._services.broker
         if broker.full:
             await broker.room()
@@ -278,14 +281,11 @@ async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[C
                     yield Client(app, services, ClientInference(opened))
 
 
-@contextmanager
-def _searched(app: App, services: Services) -> Iterator[None]:
+def _searched(app: App, services: Services) -> AbstractContextManager[object]:
     """What this process searches the app's indexes with."""
     if not app.indexes:
-        yield
-        return
-    with searching.offered(app, wiring.searching(app, services)):
-        yield
+        return nullcontext()
+    return searching.offered(app, wiring.searching(app, services))
 
 
 @contextmanager

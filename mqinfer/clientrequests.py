@@ -9,6 +9,7 @@ from mqinfer import wiring
 from mqinfer.codec import CONTENT_TYPES
 from mqinfer.endpoint import Endpoint
 from mqinfer.errors import ConfigurationError
+from mqinfer.identity import TRACE
 from mqinfer.requests import request
 from mqinfer.requests.requests import unknown
 
@@ -84,7 +85,8 @@ class ClientRequests:
             key: what is asked again under the same key (after an error of the connection, say) is
                 the same request, for as long as it is kept. None is a new one.
             tenant: on whose behalf; a request is found under the same only.
-            headers: of the message, such as `traceparent`.
+            headers: of the message, such as `traceparent`; without that it is of the trace that
+                goes on here, if the process traces.
 
         Raises:
             ConfigurationError: there is no such endpoint, or several.
@@ -104,7 +106,7 @@ class ClientRequests:
             CONTENT_TYPES[wire],
             key=key,
             tenant=tenant,
-            headers=headers,
+            headers=self._traced(headers),
             wait=wait,
         )
         return await request.of(requests, accepted.state, self._codec, replayed=accepted.replayed)
@@ -139,6 +141,13 @@ class ClientRequests:
             await requests.ensure()
             self._requests = requests
         return self._requests
+
+    def _traced(self, headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        """Headers of a message, which is of the trace that goes on, unless they name another."""
+        tracing = self._services.tracing
+        if tracing is None or (span := tracing.current()) is None or TRACE in (headers or {}):
+            return headers
+        return {**(headers or {}), **span.headers}
 
     def _asked(self, message: Message, given: Endpoint[Any] | str | None) -> Endpoint[Any]:
         endpoints = self.app.endpoints

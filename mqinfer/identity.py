@@ -36,7 +36,11 @@ DEADLINE: Final = "Mq-Deadline"
 # span of its own: a parent that nobody has recorded would tear the trace apart.
 TRACE: Final = "traceparent"
 TRACE_STATE: Final = "tracestate"
+SAMPLED: Final = ("1", "3")  # how a traceparent ends that somebody records
 MAX_TRACE_STATE: Final = 512
+# Of what tells a join: the spans that it is linked with, each as its traceparent.
+LINKS: Final = "Mq-Links"
+MAX_LINKS: Final = 128  # as many as OpenTelemetry keeps of a span
 # JetStream's own: after which time the server drops a message.
 TTL: Final = "Nats-TTL"
 # And where a message of a stream that copies another comes from.

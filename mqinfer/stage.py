@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError, WiringError
+from mqinfer.hooks import Hook
 from mqinfer.join import Join
 from mqinfer.message import Message
 from mqinfer.model import Model
@@ -126,6 +127,7 @@ class Stage:
         later: the message types that it may set timers of.
         clock: when the clock feeds it; None is a stage that messages feed.
         join: what it waits for, if it is the stage of a join.
+        around: hooks around the handler, the outermost first.
 
     Raises:
         WiringError: nothing is yielded that could leave early.
@@ -142,6 +144,7 @@ class Stage:
     later: tuple[type[Message], ...] = ()
     clock: Schedule | None = None
     join: Join | None = None
+    around: tuple[Hook, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be early."""

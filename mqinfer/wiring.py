@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from mqinfer import plan
 from mqinfer.adapters.core import CoreNats
 from mqinfer.adapters.jetstream import JetStream
+from mqinfer.adapters.otel import open_tracing
 from mqinfer.adapters.scan import Scanner
 from mqinfer.headers import parse_headers
 from mqinfer.model import stand_ins
@@ -260,6 +261,9 @@ async def services(
             lambda: stack.enter_async_context(jetstream(app, settings, role))
         )
         metrics = Metrics(app.name)
+        tracing = open_tracing(app.name)
+        if tracing is not None:
+            stack.push_async_callback(tracing.flush)
         store = blobs(app, settings, broker, metrics)
         stack.push_async_callback(store.close)
         inference: Inference | None = None
@@ -276,7 +280,14 @@ async def services(
                 await patience.answer(versions.load)
             if not patience.wait and any(task.stage and task.stage.models for task in tasks):
                 await server.ready()
-            inference = Inference(server, aliases=versions, observer=metrics)
+            if tracing is None:
+                inference = Inference(server, aliases=versions, observer=metrics)
+            else:
+                from mqinfer.inference.traced import TracedInference
+
+                inference = TracedInference(
+                    server, aliases=versions, observer=metrics, tracing=tracing
+                )
         database = None
         if any(task.row is not None for task in tasks):
             database = clickhouse(settings)
@@ -296,4 +307,5 @@ async def services(
             timers=timetable(app, broker),
             core=CoreNats(broker.client),
             request_secret=settings.request_secret or "",
+            tracing=tracing,
         )

@@ -14,11 +14,13 @@ LAYERS = (
     "errors identity birth times split backoff hints opened referred context later message row "
     "column marker statetype completion join endpoint joinwiring declared blob dropped blobfields "
     "readable beside codec index written model signature stage collisions app clocked cron "
-    "schedule tick settings observe metrics choice image imageheader jpeg counts collector http "
+    "around hooks schedule tick settings observe metrics choice image imageheader jpeg counts "
+    "collector http "
     "bucket core hits streams specs ports signals starting headers origin processors varint "
     "supervise",
     "rowpacks",
     "flow",
+    "tracing",
     "inference tables timers joins requests jobs monitor",
     "plan task",
     "state search",
@@ -41,8 +43,12 @@ OWNERS = {
     "clickhouse_connect": "adapters/clickhouse.py",
     "obstore": "adapters/blobstores/cloud.py",
     "chdb": "stack/",
+    "opentelemetry": "adapters/otel.py",
 }
-HEAVY = ("nats", "tritonclient", "clickhouse_connect", "cv2", "chdb", "numpy", "uvicorn")
+HEAVY = (
+    *("nats", "tritonclient", "clickhouse_connect", "cv2", "chdb", "numpy", "uvicorn"),
+    "opentelemetry",
+)
 
 
 @pytest.mark.parametrize("client", OWNERS)

@@ -15,6 +15,7 @@ from typing import Any, get_overloads
 import pytest
 
 from mqinfer.app import App
+from mqinfer.around import Surrounded
 from mqinfer.client import Client
 from mqinfer.clientrequests import ClientRequests
 from mqinfer.clientsearch import ClientSearch
@@ -29,7 +30,16 @@ from mqinfer.statetype import State, StateMeta
 MODULES = ("mqinfer", "mqinfer.errors", "mqinfer.testing", "mqinfer.stack", "mqinfer.catalog")
 # Classes of which a part lies in a file of its own.
 WHOLES = (App, Client)
-PARTS = (Clocked, Endpoints, Indexes, ClientTimers, ClientStates, ClientRequests, ClientSearch)
+PARTS = (
+    Clocked,
+    Endpoints,
+    Indexes,
+    Surrounded,
+    ClientTimers,
+    ClientStates,
+    ClientRequests,
+    ClientSearch,
+)
 KINDS = tuple(type(inspect.Parameter.KEYWORD_ONLY))
 KEYWORDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
 
@@ -47,6 +57,8 @@ class App(
     partitions: int = 8,
     lifespan: Lifespan | None = None,
 )
+    around(hook: AnyHook, /) -> AnyHook
+    around(*, stages: str | Sequence[str]) -> Callable[[AnyHook], AnyHook]
     connect(settings: Settings | None = None) -> AbstractAsyncContextManager[Any]
     cron(
         fields: str,
@@ -565,7 +577,7 @@ async until(
     what: str = 'the state',
     timeout: float = 60.0,
 ) -> _T
-async until(condition: Callable[[], _T], what: str = 'the state', timeout: float = 30.0) -> _T
+async until(condition: Callable[[], _T], what: str = 'the state', timeout: float = 60.0) -> _T
 
 mqinfer.stack
 

@@ -33,6 +33,7 @@ _COMMANDS = (
     "begin",
     "rename",
     "graph",
+    "boards",
     "permissions",
     "deploy",
     "settings",

@@ -16,7 +16,7 @@ import msgspec
 
 from mqinfer.completion.progress import CHANGED, COMPLETE, LIMIT, TOO_MANY, Decision, split
 from mqinfer.completion.record import First, Output, Payload, Record, firsts, nodes_of, whole
-from mqinfer.identity import format_models, parse_models
+from mqinfer.identity import MAX_LINKS, format_models, parse_models
 
 STEPS = 128  # from one pause to the next
 MAX_BYTES = 64 * 1024 * 1024  # of the payloads that one root's outputs may have together
@@ -72,6 +72,7 @@ class Tale(msgspec.Struct, frozen=True):
         causes: of each of the outputs, the number of the root's output that it came of, or is.
         died_of: the same of what died.
         left: of which of the root's outputs something is missing.
+        traces: of those that gave the outputs, if they were traced, each once.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Tale(msgspec.Struct, frozen=True):
     causes: tuple[int, ...] = ()
     died_of: tuple[int, ...] = ()
     left: frozenset[int] = frozenset()
+    traces: tuple[str, ...] = ()
 
 
 def tale(records: Iterable[Record], wanted: Collection[str], decision: Decision) -> Tale:
@@ -132,6 +134,7 @@ def tale_by_steps(
         causes=tuple(walk.causes),
         died_of=tuple(walk.died_of),
         left=frozenset(walk.left),
+        traces=tuple(walk.traces),
     )
 
 
@@ -159,6 +162,7 @@ class _Walk:
         self.left: set[int] = set()
         self.missing: Counter[str] = Counter()
         self.models: dict[str, str] = {}
+        self.traces: dict[str, None] = {}
         self.over = False  # there are more outputs than are told
         self.unasked = False  # a record has left out some that are asked for now
         seen = None if decision.how == COMPLETE else split(decision.seen)
@@ -244,6 +248,8 @@ class _Walk:
             return
         self.outputs.append(Found(output.id, subject, payload))
         self.causes.append(cause)
+        if record.trace and len(self.traces) < MAX_LINKS:
+            self.traces[record.trace] = None
 
     def _data(self, record: Record) -> tuple[Payload, ...] | None:
         """The payloads that a record holds, or its pieces; None where one of these is missing."""

@@ -107,6 +107,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
         models: `name=version` that answered on the way.
         piece: a part of the data of another one.
         too_many: whether there are more outputs than are told, none of them with its data.
+        trace: the `traceparent` of what was done with it, if that was recorded.
     """
 
     id: str
@@ -122,6 +123,7 @@ class Record(msgspec.Struct, array_like=True, frozen=True):
     models: str = ""
     piece: bytes | None = None
     too_many: bool = False
+    trace: str = ""
 
     @property
     def node(self) -> bytes:

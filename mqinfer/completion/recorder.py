@@ -37,6 +37,7 @@ from mqinfer.identity import (
     MODELS,
     MSG_ID,
     ROOTS,
+    SAMPLED,
     TRACE,
     TRACE_STATE,
     format_models,
@@ -279,7 +280,17 @@ class Recorder:
             first=first,
             error=None if error is None else (error[0], error[1][:_MAX_REASON]),
             models=format_models(context.models) if context.models else "",
+            trace=_trace(job, context),
         )
+
+
+def _trace(job: Handled, context: Context) -> str:
+    """The span of what was done with a message, if there is a sampled one."""
+    # Else the headers are those that it came with.
+    if context.headers is job.delivery.headers:
+        return ""
+    told = context.headers.get(TRACE, "")
+    return told if told.endswith(SAMPLED) and told != job.delivery.headers.get(TRACE) else ""
 
 
 def _at_the_end(call: Callable[[], None]) -> object:

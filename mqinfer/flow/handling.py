@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mqinfer.context import current
@@ -16,7 +17,8 @@ from mqinfer.flow.early import Early
 from mqinfer.flow.job import Job
 from mqinfer.flow.settler import Settler
 from mqinfer.flow.threads import Threads
-from mqinfer.message import Rejected
+from mqinfer.hooks import run as inside
+from mqinfer.message import Message, Rejected
 from mqinfer.split import Split
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class OneByOne:
         self._wants_context = stage.signature.wants_context
         self._with_state = stage.signature.with_state
         self._kind = stage.signature.kind
+        self._around = stage.around
         # A coroutine without a context has no way to send anything before it returns.
         self._may_be_early = self._wants_context or self._kind != "coroutine"
         self._size = 1 if stage.early else CHUNK
@@ -87,13 +90,13 @@ class OneByOne:
         try:
             if memory is not None:
                 arguments = self._with_state(job.message, job.context, memory.begin())
-            if early is None or self._kind == "coroutine":
+            if self._around:
+                handler = partial(self._outputs, early, arguments)
+                outputs = await inside(self._around, job.message, job.context, handler)
+            elif early is None or self._kind == "coroutine":
                 outputs = settler.emitter.checked(await self._handler(*arguments))
-            elif self._kind == "async_generator":
-                outputs = await early.drain(self._handler(*arguments))
             else:
-                result = await self._threads.call(self._call, (early, *arguments))
-                outputs = settler.emitter.checked(result)
+                outputs = await self._outputs(early, arguments)
             if not settler.emitter.plain:
                 await settler.emitter.prepare(outputs)
             if memory is not None:
@@ -108,6 +111,15 @@ class OneByOne:
         finally:
             if early is not None:
                 early.close()
+
+    async def _outputs(self, early: Early | None, arguments: tuple[Any, ...]) -> Sequence[Message]:
+        """What the handler gives and has not sent yet, as a sequence."""
+        checked = self._settler.emitter.checked
+        if early is None or self._kind == "coroutine":
+            return checked(await self._handler(*arguments))
+        if self._kind == "async_generator":
+            return await early.drain(self._handler(*arguments))
+        return checked(await self._threads.call(self._call, (early, *arguments)))
 
     def _call(self, early: Early, *arguments: Any) -> Any:
         result = self._handler(*arguments)
@@ -207,11 +219,14 @@ class InBatches:
         if self._stage.signature.state is not None:
             states = [job.memory.begin() for job in jobs if job.memory is not None]
             arguments = self._stage.signature.with_state(messages, contexts, states)
+        handler = partial(self._returned, arguments, len(jobs))
         try:
-            if self._stage.signature.kind == "coroutine":
-                results = await self._stage.handler(*arguments)
+            if self._stage.around:
+                results: Sequence[Any] = await inside(
+                    self._stage.around, messages, contexts, handler
+                )
             else:
-                results = await self._threads.call(self._stage.handler, arguments)
+                results = await handler()
         finally:
             # A version that was asked during the batch was asked for each of its messages.
             first = contexts[0]
@@ -219,18 +234,26 @@ class InBatches:
                 for context in contexts:
                     if context is not None:
                         context.trial = first.trial
-        if results is None and not self._stage.writes:
-            return [None] * len(jobs)
-        if not isinstance(results, (list, tuple)) or len(results) != len(jobs):
-            count = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
-            raise TypeError(
-                f"stage {self._stage.name}: a batch handler returns a list with one result for "
-                f"each of its {len(jobs)} messages, this one returned {count}"
-            )
         # A model that answered during the batch answered for each of its messages.
         for job in jobs[1:]:
             if job.context is not None and contexts[0] is not None:
                 job.context.models.update(contexts[0].models)
+        return results
+
+    async def _returned(self, arguments: tuple[Any, ...], count: int) -> Sequence[Any]:
+        """What the handler returned, one result for each of so many messages."""
+        if self._stage.signature.kind == "coroutine":
+            results = await self._stage.handler(*arguments)
+        else:
+            results = await self._threads.call(self._stage.handler, arguments)
+        if results is None and not self._stage.writes:
+            return [None] * count
+        if not isinstance(results, (list, tuple)) or len(results) != count:
+            found = len(results) if isinstance(results, (list, tuple)) else type(results).__name__
+            raise TypeError(
+                f"stage {self._stage.name}: a batch handler returns a list with one result for "
+                f"each of its {count} messages, this one returned {found}"
+            )
         return results
 
     @property

@@ -27,6 +27,7 @@ from mqinfer.gateway.searching import Searching, listed
 from mqinfer.gateway.showing import Showing
 from mqinfer.gateway.static import Pages
 from mqinfer.gateway.tenants import Tenant
+from mqinfer.gateway.tracing import STATUS, begun
 from mqinfer.http import METRICS_TYPE
 from mqinfer.origin import own_pages_only
 from mqinfer.requests import ended
@@ -177,9 +178,16 @@ class Front:
         handlers = others if get is None else {"GET": get, "HEAD": get, **others}
 
         async def answered(request: Request) -> Any:
+            tracing = None if self._site is None else self._site.tracing
             try:
                 tenant = self._tenant(request) if keys else Tenant("", "")
-                found = await handlers[request.method](request, tenant)
+                handler = handlers[request.method]
+                if tracing is None or request.method != "POST":
+                    found = await handler(request, tenant)
+                else:
+                    with begun(tracing, path, request) as span:
+                        found = await handler(request, tenant)
+                        span.tell({STATUS: found.status_code})
             except Exception as error:  # noqa: BLE001 - each has its answer
                 found = _failed(request, error)
             self._counting.answered[f"{request.method} {path}", found.status_code] += 1

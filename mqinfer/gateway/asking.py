@@ -15,7 +15,7 @@ from mqinfer.errors import (
     RequestConflict,
 )
 from mqinfer.flow.saveblobs import save_blobs
-from mqinfer.gateway import answers, bodies, forms, validation, views
+from mqinfer.gateway import answers, bodies, forms, tracing, validation, views
 from mqinfer.gateway.problems import Fault, Problem, away, invalid
 from mqinfer.message import key_token
 
@@ -73,6 +73,7 @@ class Asking:
                 wait=wait,
                 race=race,
                 webhook=webhook,
+                headers=tracing.trace_of(request),
             )
         except RequestConflict as error:
             raise Problem(422, "key-reused", str(error)) from None

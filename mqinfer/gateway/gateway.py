@@ -154,6 +154,7 @@ class Gateway:
             secret=secret,
             inline_limit=services.inline_limit,
             searching=wiring.searching(self.app, services) if self.app.indexes else None,
+            tracing=services.tracing,
         )
         front.open(site)
         log.info("ready", app=self.app.name, endpoints=list(self.app.endpoints))

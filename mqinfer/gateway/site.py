@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mqinfer.requests.state import State
     from mqinfer.search.searching import Searching
     from mqinfer.streams import Streams
+    from mqinfer.tracing.spans import Tracing
     from mqinfer.web.stopping import Stopping
 
 _TOKEN = 3600.0  # seconds beyond a request's deadline for which the link to its events opens
@@ -69,6 +70,7 @@ class Site:
         secret: that all replicas share; "" where no keys are needed.
         inline_limit: bytes of a blob that ride in a message.
         searching: of the app's indexes; None where it has none.
+        tracing: makes spans; None makes none.
     """
 
     app: App
@@ -87,6 +89,7 @@ class Site:
     secret: str
     inline_limit: int
     searching: Searching | None = None
+    tracing: Tracing | None = None
 
     def endpoint(self, request: Request) -> Endpoint[Any]:
         """The endpoint that an address names.

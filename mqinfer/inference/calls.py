@@ -20,6 +20,7 @@ from mqinfer.ports import ModelInfo
 
 if TYPE_CHECKING:
     from mqinfer.model import Array
+    from mqinfer.tracing.spans import Span
 
 # So often, and for so long, may an item that is alone bring the server or the model down until it
 # counts as at fault. A loss counts when there was a sign of life since the one before: a model
@@ -144,6 +145,7 @@ class Call:
         until: when its bound is over, by the loop's clock; infinite where it has none.
         seconds: the bound.
         losses: None until it was lost while it was alone.
+        span: that goes on where it was made, if that is traced.
     """
 
     # Whether its request can have brought nothing down.
@@ -164,6 +166,7 @@ class Call:
         "request",
         "seconds",
         "size",
+        "span",
         "until",
     )
 
@@ -189,6 +192,7 @@ class Call:
         self.until = math.inf
         self.seconds = math.inf
         self.losses: Losses | None = None
+        self.span: Span | None = None
         self._stand = OVER
 
     def succeed(self, answer: Answer) -> None:

@@ -29,6 +29,7 @@ from mqinfer.ports import InferenceServer
 
 if TYPE_CHECKING:
     from mqinfer.model import Answer, Array
+    from mqinfer.tracing.spans import Tracing
 
 __all__ = ["Inference", "InferenceObserver", "InferenceStatistics", "QueueStatistics"]
 
@@ -77,6 +78,7 @@ class Inference:
         aliases: what the aliases of models stand for; None where none is followed.
         limit: makes the limit of request slots of a model.
         observer: is told of every request.
+        tracing: makes spans of requests; `traced.TracedInference` makes those of calls.
 
     Attributes:
         canaried: chooses between an alias's version and its canary, and counts what comes of it.
@@ -95,8 +97,10 @@ class Inference:
         aliases: FollowedAliases | None = None,
         limit: Callable[[], AdaptiveLimit] = AdaptiveLimit,
         observer: InferenceObserver | None = None,
+        tracing: Tracing | None = None,
     ):
-        self._link = Link(server, clock=clock)
+        self._link = Link(server, clock=clock, tracing=tracing)
+        self.tracing = tracing
         self._timeout = timeout
         self._queues: dict[Target, ModelQueue] = {}
         # By what calls say, which a pin may overrule; once it is known what their alias names.
@@ -131,7 +135,7 @@ class Inference:
     def beside(self) -> Inference:
         """Another one on the same server, with queues, pins and a share of its own."""
         request_bytes, max_calls, max_bytes = self._bounds
-        return Inference(
+        return type(self)(
             self._link.server,
             timeout=self._timeout,
             clock=self._clock,
@@ -141,6 +145,7 @@ class Inference:
             max_bytes=max_bytes,
             aliases=self._aliases,
             limit=self._make_limit,
+            tracing=self.tracing,
         )
 
     async def __call__(

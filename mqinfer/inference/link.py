@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context as Variables
 
 import structlog
@@ -18,6 +19,7 @@ from mqinfer.errors import MqinferError, NotConnected, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.inference.watch import Watch
 from mqinfer.ports import InferenceServer, ModelInfo
+from mqinfer.tracing.spans import Attributes, Span, Tracing
 
 log = structlog.get_logger("mqinfer.inference")
 
@@ -27,6 +29,7 @@ _PROBE_SECONDS = 10.0
 _LOAD_SECONDS = 900.0
 # Short, since work is to go on within two seconds of a server's return.
 PROBES = Backoff(initial=0.1, maximum=1.0)
+_UNTRACED = nullcontext()
 
 
 class Link:
@@ -35,6 +38,7 @@ class Link:
     Args:
         server: the adapter.
         clock: monotonic seconds.
+        tracing: makes spans of requests; None makes none.
 
     Attributes:
         watch: runs the requests.
@@ -48,9 +52,11 @@ class Link:
         server: InferenceServer,
         *,
         clock: Callable[[], float] = time.monotonic,
+        tracing: Tracing | None = None,
     ):
         self.server = server
         self.clock = clock
+        self.tracing = tracing
         self.availability = Availability("triton", clock)
         self.attempts = Attempts(PROBES)
         self.listeners: list[Callable[[], None]] = []
@@ -61,6 +67,16 @@ class Link:
         self.crashed = asyncio.Event()
         self.watch = Watch(server, self.describe, self.spawn)
         self._recovery: asyncio.Task[None] | None = None
+
+    def together(self, model: str, spans: Iterable[Span | None]) -> AbstractContextManager[object]:
+        """The span of a request, of calls that may be traced."""
+        if self.tracing is None:
+            return _UNTRACED
+        found = [span for span in spans if span is not None]
+        if not found:
+            return _UNTRACED
+        told: Attributes = {"mqinfer.model": model, "mqinfer.items": len(found)}
+        return self.tracing.together(f"request {model}", "client", found, told)
 
     def require_open(self) -> None:
         """Refuse what cannot be done any more.

@@ -116,6 +116,8 @@ class ModelQueue:
             raise ModelError(take_stream(self.model))
         info, checked = await self._checked(info, inputs)
         call = Call(info, checked, context, bulk, caller)
+        if self._link.tracing is not None:
+            call.span = self._link.tracing.current()
         self._join(call)
         self.bounds.begin(call, seconds)
         try:
@@ -347,7 +349,8 @@ class ModelQueue:
         arrays = tensors.assemble(info, filled)
         started = link.clock()
         try:
-            reply = await link.watch.infer(self.model, self.followed.version, arrays)
+            with link.together(self.model, (entry.item.span for entry in batch)):
+                reply = await link.watch.infer(self.model, self.followed.version, arrays)
             seconds = link.clock() - started
             outputs = self._fitting.outputs(info, reply, items, filled)
         except Exception:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.errors import DecodeError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mqinfer.codec import Codec
     from mqinfer.completion.assemble import Died
     from mqinfer.context import Context
+    from mqinfer.hooks import Call, Hook
     from mqinfer.join import Join, Joined
     from mqinfer.stage import Stage
 
@@ -44,7 +46,22 @@ def as_stage(stage: Stage, codec: Codec) -> Stage:
                 yield output
 
     wrapped: Callable[..., Any] = call if signature.kind == "coroutine" else run
-    return replace(stage, handler=wrapped, signature=replace(signature, wants_context=True))
+    around = tuple(_of_root(hook, arguments) for hook in stage.around)
+    told = replace(signature, wants_context=True)
+    return replace(stage, handler=wrapped, signature=told, around=around)
+
+
+def _of_root(
+    hook: Hook, arguments: Callable[[Joined, Context], Awaitable[tuple[Any, ...]]]
+) -> Hook:
+    """A hook that is given the root, in place of the message that tells of it."""
+
+    @wraps(hook)
+    async def given(joined: Joined, context: Context, call: Call) -> None:
+        root, *_ = await arguments(joined, context)
+        await hook(root, context, call)
+
+    return given
 
 
 async def _given(

@@ -24,6 +24,7 @@ from mqinfer.flow.publishing import publish_stored
 from mqinfer.identity import (
     ANCESTORS,
     CONTENT_TYPE,
+    LINKS,
     MODELS,
     MSG_ID,
     ROOTS,
@@ -126,6 +127,8 @@ class Telling:
         first = told.first.headers if told.first is not None else {}
         ancestors = parse_ancestors(first.get(ANCESTORS))
         headers = {**first, **headers}
+        if told.traces:
+            headers[LINKS] = " ".join(told.traces)
         headers[ANCESTORS] = " ".join(extend_ancestors(ancestors, told.id))
         if told.first is not None and (outer := roots.parse(told.first.outer, self._run)):
             headers[ROOTS] = roots.text(outer)

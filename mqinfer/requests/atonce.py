@@ -10,7 +10,7 @@ come, the answers are large, the state was not given out to this worker, or some
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from mqinfer.completion import progress, record
@@ -27,6 +27,26 @@ if TYPE_CHECKING:
     from mqinfer.completion.roots import Root
     from mqinfer.ports import Broker
     from mqinfer.requests.seen import Seen
+    from mqinfer.stage import Stage
+
+
+def at_once(
+    stage: Stage | None, app: App, among: Collection[str] | None, broker: Broker, seen: Seen
+) -> AtOnce | None:
+    """Who ends the requests that a stage's live messages are; None where no endpoint reads them.
+
+    Args:
+        stage: the stage; None where it is none.
+        app: whose.
+        among: names of the stages that a run takes; None is live work.
+        broker: for the bucket of their states.
+        seen: states as this worker was given them.
+    """
+    if stage is None or among is not None:
+        return None
+    if not any(endpoint.reads is stage.reads for endpoint in app.endpoints.values()):
+        return None
+    return AtOnce(app, broker=broker, seen=seen)
 
 
 class AtOnce:

@@ -36,7 +36,7 @@ from mqinfer.jobs.telling import Telling as TellingJobs
 from mqinfer.joins.handler import as_stage
 from mqinfer.joins.telling import Telling as TellingJoins
 from mqinfer.joins.tracking import Deadlines, Records
-from mqinfer.requests.atonce import AtOnce
+from mqinfer.requests.atonce import at_once
 from mqinfer.requests.passing import Canceled, Passing
 from mqinfer.requests.seen import Seen
 from mqinfer.requests.telling import Telling as TellingRequests
@@ -47,6 +47,8 @@ from mqinfer.state.states import States
 from mqinfer.tables.intotable import IntoTable, dead_letter_row
 from mqinfer.tables.packsintotable import PacksIntoTable
 from mqinfer.timers.setter import Setter
+from mqinfer.tracing.handling import traced
+from mqinfer.tracing.inserts import of_inserts
 from mqinfer.worker.gates import gates
 
 if TYPE_CHECKING:
@@ -190,7 +192,9 @@ class Assembly:
             run=binding.run,
             policy=binding.policy,
             timers=setter,
-            at_once=self._at_once(task, binding, bulk),
+            at_once=at_once(
+                None if bulk else task.stage, app, binding.among, services.broker, self.seen
+            ),
         )
         if bulk and task.tracker:
             limits = replace(task.limits, batch_wait=plan.BULK_WAIT, batch_size=plan.BULK_BATCH)
@@ -293,7 +297,8 @@ class Assembly:
         codec: Codec,
     ) -> Handling:
         if sink is not None:
-            return (PacksIntoTable if packs else IntoTable)(sink, settler, task.limits)
+            made = (PacksIntoTable if packs else IntoTable)(sink, settler, task.limits)
+            return of_inserts(made, task.name, self.services.tracing)
         if task.tracker:
             return Records(self._tracker(binding), settler, task.limits)
         if task.deadline is not None:
@@ -325,7 +330,7 @@ class Assembly:
                 inline_limit=self.services.inline_limit,
             )
         assert task.stage is not None
-        stage = as_stage(task.stage, codec)
+        stage = traced(as_stage(task.stage, codec), self.services.tracing)
         batch, sides = stage.signature.batch, self.services.sides
         return InBatches(stage, settler, sides) if batch else OneByOne(stage, settler)
 
@@ -337,15 +342,6 @@ class Assembly:
             *(self.work.app, task.stage, binding.run, binding.among, codec),
             max_payload=lambda: broker.max_payload,
         )
-
-    def _at_once(self, task: plan.Task, binding: Binding, bulk: bool) -> AtOnce | None:
-        """Ends requests of live messages that are all there is of them."""
-        app, services = self.work.app, self.services
-        if bulk or task.stage is None or not endpoints_of(app, binding.among):
-            return None
-        if not any(one.reads is task.reads for one in app.endpoints.values()):
-            return None
-        return AtOnce(app, broker=services.broker, seen=self.seen)
 
     def _tracker(self, binding: Binding) -> Tracker:
         app, services = self.work.app, self.services
@@ -370,11 +366,9 @@ class Assembly:
     ) -> Handling:
         """The handling of a stage below an endpoint, which passes over what nobody waits for."""
         app = self.work.app
-        if task.stage is None or not app.endpoints:
-            return handling
-        if task.name not in asked_of(app, binding.among):
-            return handling
-        return Passing(handling, settler, self.canceled, alone=_alone(task))
+        if task.stage and app.endpoints and task.name in asked_of(app, binding.among):
+            return Passing(handling, settler, self.canceled, alone=_alone(task))
+        return handling
 
     def _with_states(
         self, task: plan.Task, handling: Handling, settler: Settler, codec: Codec, binding: Binding

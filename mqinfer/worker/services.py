@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mqinfer.ports import Broker, Core, Database
     from mqinfer.streams import Streams
     from mqinfer.timers.table import Table
+    from mqinfer.tracing.spans import Tracing
     from mqinfer.worker.renewals import Lines
 
 
@@ -38,6 +39,7 @@ class Services:
         timers: of the app; None where nothing can set one.
         request_secret: that the ids of requests with a key are made with.
         core: what is said without a stream; None where nobody listens.
+        tracing: makes spans; None makes none.
     """
 
     broker: Broker
@@ -52,6 +54,7 @@ class Services:
     timers: Table | None = None
     core: Core | None = None
     request_secret: str = ""
+    tracing: Tracing | None = None
 
     @property
     def sides(self) -> Callable[[Context], tuple[bool, ...]] | None:

@@ -73,6 +73,9 @@ class Records:
     def ended(self, job: Any, outcome: str, _error: object) -> list[tuple[str, bytes]]:
         return [("root", f"{outcome} {len(job.noted or ())}".encode())]
 
+    def encoded(self, record: bytes) -> list[bytes]:
+        return [record]
+
     def soon(self, call: Callable[[], None]) -> None:
         call()
 
