@@ -26,7 +26,7 @@ LAYERS = (
     "adapters",
     "wiring",
     "client clienttimers clientstates clientrequests clientjobs",
-    "fakemodels",
+    "fakemodels dedup",
     "web",
     "gateway console",
     "testing stack packed catalog bench cli __main__ mqinfer",
