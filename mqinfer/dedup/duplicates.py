@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -149,10 +149,11 @@ def near_duplicates(
     name: str = "dedup",
     *,
     of: type[Fingerprint] = Fingerprint,
-    bits: int = 6,
+    bits: int = 8,
     matching: int = 1,
     cosine: float = 0.03,
     words_from: Sequence[str] = (),
+    **limits: Any,
 ) -> Duplicates:
     """Let an app find near-duplicates among the fingerprints that a stage of it returns.
 
@@ -166,6 +167,7 @@ def near_duplicates(
             for a million pictures or so; 2 makes (bits + 1)(bits + 2) / 2, for a hundred million.
         cosine: distance (1 - cosine) at most of the vectors, where both have one.
         words_from: other names of near-duplicates of this app; people's words on them count.
+        limits: of the three stages, as `app.stage` takes them (`ack_wait` and the others).
 
     Raises:
         WiringError: these numbers cannot be.
@@ -177,12 +179,12 @@ def near_duplicates(
     rule = Rule(bits, matching, cosine)
 
     class TheNote(
-        Note, name=f"{name}_note", key="content", ordered=True, wire="msgpack", frozen=True
+        Note, subject=f"{name}_note", key="content", ordered=True, wire="msgpack", frozen=True
     ):
         pass
 
     class TheProbe(
-        Probe, name=f"{name}_probe", key="part", ordered=True, wire="msgpack", frozen=True
+        Probe, subject=f"{name}_probe", key="part", ordered=True, wire="msgpack", frozen=True
     ):
         pass
 
@@ -215,7 +217,7 @@ def near_duplicates(
     def notes(sends: Iterator[tuple[str, What]]) -> Iterator[TheNote]:
         return (TheNote(content, what) for content, what in sends)
 
-    @app.stage(name=f"{name}_enter")
+    @app.stage(name=f"{name}_enter", **limits)
     async def enter(seen: of) -> list[TheNote | Given]:  # type: ignore[valid-type]
         one: Fingerprint = seen
         if not _is_content(one.content) or (one.looks and not _is_hash(one.looks)):
@@ -223,7 +225,7 @@ def near_duplicates(
         note = TheNote(one.content, Seen(one.order, one.looks, one.vector))
         return [note, Given(one.picture, one.content, one.order)]
 
-    @app.stage(name=f"{name}_pictures", lifespan=words)
+    @app.stage(name=f"{name}_pictures", lifespan=words, **limits)
     async def pictures(
         note: TheNote, standing: Standing, ctx: Context
     ) -> list[TheNote | TheProbe | Decision | Said]:
@@ -253,7 +255,7 @@ def near_duplicates(
             out.append(Decision(me, *row))
         return out
 
-    @app.stage(name=f"{name}_parts")
+    @app.stage(name=f"{name}_parts", **limits)
     async def parts(probe: TheProbe, part: Part) -> list[TheNote]:
         me = (probe.order, probe.content)
         earlier, later = meet(part, probe.part, me, probe.looks, rule.bits, rule.matching)

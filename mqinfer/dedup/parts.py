@@ -89,7 +89,8 @@ def meet(
         part.entries += np.array([(value, order, bytes.fromhex(content))], _ENTRY).tobytes()
     differ = entries["looks"] ^ np.uint64(value)
     counts = np.unpackbits(differ.view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)
-    earlier, later = [], []
+    earlier: list[Met] = []
+    later: list[Met] = []
     for at in np.flatnonzero((counts <= bits) & ~mine):
         if _first(int(differ[at]), bits, matching) != key.partition(":")[0]:
             continue
