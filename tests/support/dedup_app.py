@@ -1,6 +1,6 @@
 """An app whose workers die between two steps, for `tests/dedup/test_kills.py`; and its truth.
 
-A picture's looks follow from its number, and it is as early as its number is low, whenever it comes.
+A picture's looks follow from its number, and so does its place, whenever it comes.
 """
 
 from __future__ import annotations
