@@ -29,7 +29,7 @@ LAYERS = (
     "adapters",
     "wiring",
     "client clienttimers clientstates clientrequests clientjobs clientsearch",
-    "fakemodels",
+    "fakemodels dedup",
     "web",
     "gateway console deploy",
     "testing stack packed catalog bench cli __main__ mqinfer",
