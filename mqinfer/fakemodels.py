@@ -19,6 +19,7 @@ from mqinfer.context import current
 from mqinfer.errors import BadTensor, ConfigurationError, ModelError, ModelTimeout, MqinferError
 from mqinfer.inference import tensors
 from mqinfer.inference.canaried import Canaried
+from mqinfer.inference.inference import InferenceStatistics
 from mqinfer.inference.streaming import take_stream
 from mqinfer.model import Answer, Model
 from mqinfer.ports import ModelInfo, TensorInfo
@@ -138,6 +139,10 @@ class _FakeInference:
         self.canaried = Canaried({})  # there are none
         self._aliases = aliases
         self._pins: dict[str, str] = {}
+
+    def statistics(self) -> InferenceStatistics:
+        """Nothing waits: what is asked is answered at once, or when its delay has passed."""
+        return InferenceStatistics(None, 0, ())
 
     async def ask(self, model: Model, inputs: Mapping[str, Array]) -> Answer:
         """Answer one item."""

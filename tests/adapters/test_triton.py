@@ -493,7 +493,8 @@ async def test_a_worker_does_not_begin_with_a_sequence_model(
             await harness.publish(Ask(1))
             with pytest.raises(ConfigurationError, match="stage ask: model talk is a sequence"):
                 await Worker(app, settings=settings).run()
-            assert await harness.lag("ask") == 1
+            assert await harness.lag("ask") in (1, -1)  # its consumer is made meanwhile
+            assert len(await harness.stored()) == 1
             assert await harness.dead() == []
 
 
