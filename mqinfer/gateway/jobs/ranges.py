@@ -35,6 +35,8 @@ def wanted(header: str | None, if_range: str | None, etag: str, size: int) -> ra
         start, stop = int(first), min(size, int(last) + 1) if last else size
         if last and int(last) < int(first):
             return None  # malformed
+    if start == size == 0:
+        return None  # all of an empty file is from its beginning, as who goes on with one asks
     if start >= stop:
         told = {"content-range": f"bytes */{size}", "accept-ranges": "bytes", "etag": etag}
         raise Problem(416, "range", f"the file has {size:,} bytes", headers=told)
