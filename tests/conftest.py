@@ -9,10 +9,12 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import pytest_asyncio
+import structlog
 
 from mqinfer.collector import tune_collector
 from mqinfer.settings import Settings
@@ -126,6 +128,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """What was imported is not looked through for cycles again and again: a million objects."""
     tune_collector()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loggers_are_free() -> None:
+    """A module's logger that was bound for good would pass by whoever captures logs later."""
+    configure = structlog.configure
+
+    def uncached(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    structlog.configure = uncached
+
+
+@pytest.fixture(autouse=True)
+def logging_is_as_it_was() -> Iterator[None]:
+    """What a test, or a command that it runs, makes of logging ends with it."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session", autouse=True)

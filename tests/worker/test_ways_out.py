@@ -192,6 +192,7 @@ def test_no_other_place_acknowledges_or_ends_a_message() -> None:
         ("settler.py", "ended"),
         ("burying.py", "ended"),  # a dead letter, or what a shadow says in its place
         ("owner.py", "_token"),  # of a partition that is no more: no message
+        ("feed.py", "run"),  # of an index: its shards have it, and where they have read is counted
     }
 
 
