@@ -205,7 +205,21 @@ def effect(record: Record) -> Effect:
     )
 
 
-def cut(record: Record, size: int = PIECE, limit: int = LIMIT) -> list[Record]:
+def bounded(record: Record, limit: int = LIMIT) -> Record:
+    """A record that says so where a message has more outputs than are told.
+
+    Args:
+        record: with all outputs, or the first ones and one more than are told.
+        limit: the most outputs.
+    """
+    if len(record.outputs) <= limit:
+        return record
+    keep = record.data[:1] if record.first is not None and record.first.payload >= 0 else ()
+    outputs = tuple(msgspec.structs.replace(one, data=-1) for one in record.outputs[: limit + 1])
+    return msgspec.structs.replace(record, outputs=outputs, data=keep, too_many=True)
+
+
+def cut(record: Record, size: int = PIECE) -> list[Record]:
     """A record and, where it holds much, the pieces of its data, which take its place.
 
     A piece is called by what it holds: those of two attempts that differ are not mixed up.
@@ -213,14 +227,7 @@ def cut(record: Record, size: int = PIECE, limit: int = LIMIT) -> list[Record]:
     Args:
         record: one for all.
         size: the most bytes of a piece.
-        limit: the most outputs.
     """
-    if len(record.outputs) > limit:
-        keep = record.data[:1] if record.first is not None and record.first.payload >= 0 else ()
-        outputs = tuple(
-            msgspec.structs.replace(one, data=-1) for one in record.outputs[: limit + 1]
-        )
-        record = msgspec.structs.replace(record, outputs=outputs, data=keep, too_many=True)
     if sum(len(payload.data) for payload in record.data) <= size // 4:
         return [record]
     data = _encode_data(record.data)

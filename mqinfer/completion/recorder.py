@@ -25,6 +25,7 @@ from mqinfer.completion.record import (
     Output,
     Payload,
     Record,
+    bounded,
     cut,
     encode,
     together,
@@ -197,7 +198,7 @@ class Recorder:
 
     def encoded(self, record: Record) -> list[bytes]:
         """A record as it is stored, in as many parts as it takes."""
-        return [encode(part) for part in cut(record, self.largest, self.most)]
+        return [encode(part) for part in cut(record, self.largest)]
 
     @property
     def most(self) -> int:
@@ -269,7 +270,7 @@ class Recorder:
                 data.append(payloads[index])
             identity = output_id(context.id, self._stage, self._run, index)
             outputs.append(Output(identity, places.setdefault(kind, len(places)), index, at))
-        return Record(
+        record = Record(
             id=context.id,
             stage=self._stage,
             outcome=outcome,
@@ -282,6 +283,7 @@ class Recorder:
             models=format_models(context.models) if context.models else "",
             trace=_trace(job, context),
         )
+        return bounded(record, self.most)
 
 
 def _trace(job: Handled, context: Context) -> str:

@@ -28,7 +28,7 @@ from mqinfer.completion.progress import (
     split,
     told,
 )
-from mqinfer.completion.record import First, Kind, Output, Payload, Record, cut
+from mqinfer.completion.record import First, Kind, Output, Payload, Record, bounded, cut
 from mqinfer.identity import output_id
 from tests.completion.trees import ROOT, WANTED, Tree, trees
 
@@ -137,7 +137,7 @@ def test_more_than_the_bound_is_told_as_it_is() -> None:
         data=(Payload(b"photo"), *(Payload(b"x") for _ in outputs)),
         first=First(("cut",), 0, 0, {}),
     )  # fmt: skip
-    (only,) = cut(big)
+    (only,) = cut(bounded(big))
     assert len(only.outputs) == LIMIT + 1
     known = added(NOTHING, [record.effect(only)], JOIN)
     assert known.decided["report"].how == TOO_MANY
@@ -164,10 +164,11 @@ def test_what_is_kept_fits_into_a_message_of_any_server(size: int, waiting: int)
     most, names = outputs_in(size), [f"report{number}" for number in range(waiting)]
     outputs = tuple(Output(output_id(ROOT, "cut", None, n), 0, n, n) for n in range(most + 5))
     big = Record(ROOT, "cut", "answered", kinds=(Kind("leaf", ("grade",)),), outputs=outputs)
-    (told,) = cut(big, size // 2, most)
+    (told,) = cut(bounded(big, most), size // 2)
     assert told.too_many
     assert len(record.encode(told)) < 0.9 * size
-    assert not cut(msgspec.structs.replace(big, outputs=outputs[:most]), size, most)[-1].too_many
+    fits = msgspec.structs.replace(big, outputs=outputs[:most])
+    assert not cut(bounded(fits, most), size)[-1].too_many
 
     nodes = [node(str(n), "grade") for n in range(nodes_in(size, waiting))]
     known = added(NOTHING, [Effect(opens=frozenset(nodes))], names, len(nodes))

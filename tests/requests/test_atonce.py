@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +13,14 @@ import pytest
 from mqinfer import App, Backoff, Context, Message
 from mqinfer.adapters.bucket import JetStreamBucket
 from mqinfer.completion import roots
+from mqinfer.completion.progress import outputs_in
 from mqinfer.requests import places
 from mqinfer.requests import state as states
 from mqinfer.requests.seen import Seen
 from mqinfer.requests.state import State
 from mqinfer.requests.stretches import stretches
 from mqinfer.settings import Settings
-from mqinfer.testing import Harness, until
+from mqinfer.testing import Harness, nats_only, until
 
 
 class Photo(Message):
@@ -26,6 +28,10 @@ class Photo(Message):
 
 
 class Grade(Message):
+    n: int
+
+
+class Leaf(Message):
     n: int
 
 
@@ -135,6 +141,29 @@ async def test_what_an_attempt_left_before_it_failed_is_an_answer_too(
         assert await request.result() == stored
         assert len(attempts) == 2
         assert await records(harness) > 0
+
+
+async def test_more_outputs_than_are_told_are_no_success(tmp_path: Path, known: Known) -> None:
+    app = App("plants")
+
+    @app.stage
+    async def grade(photo: Photo, ctx: Context) -> AsyncIterator[Leaf | Grade]:
+        await known.wait(ctx)
+        for i in range(photo.n):
+            yield Leaf(i)
+        yield Grade(photo.n)
+
+    app.endpoint("grade", Photo, answers=Grade)
+    async with (
+        nats_only(tmp_path, nats_max_payload=32 * 1024) as settings,
+        Harness(app, settings) as harness,
+        harness.worker(),
+    ):
+        most = outputs_in(harness.services.broker.max_payload)
+        few = await harness.client.request(Photo(most - 1), wait=60)
+        assert await few.result() == (Grade(most - 1),)
+        many = await harness.client.request(Photo(most + 5), wait=60)
+        assert many.status == "failed"
 
 
 async def test_who_dies_before_it_hears_that_the_request_has_ended(
