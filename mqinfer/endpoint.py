@@ -58,6 +58,11 @@ class Endpoint(Generic[A]):
         """What the roots that are chunks of its jobs have for a type."""
         return CHUNK + self.name
 
+    @property
+    def wanted(self) -> frozenset[str]:
+        """The subjects of the outputs that are answers."""
+        return frozenset(kind.__mqinfer__.subject for kind in self.answers)
+
 
 class Endpoints:
     """The part of `App` that declares endpoints.

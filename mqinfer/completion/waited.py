@@ -91,13 +91,13 @@ def recorder(
     if stage.name not in recorded(app, among):
         return None
     stages, joins, endpoints = _chosen(app, among), joins_of(app, among), endpoints_of(app, among)
-    wanted: dict[str, set[str]] = {}
+    wanted: dict[str, frozenset[str]] = {}
     for join in joins.values():
-        kinds = wanted.setdefault(join.root.__mqinfer__.subject, set())
-        kinds |= {kind.__mqinfer__.subject for kind in join.of}
+        root = join.root.__mqinfer__.subject
+        kinds = frozenset(kind.__mqinfer__.subject for kind in join.of)
+        wanted[root] = wanted.get(root, kinds) | kinds
     for endpoint in endpoints.values():
-        answers = {kind.__mqinfer__.subject for kind in endpoint.answers}
-        wanted[endpoint.root] = wanted[endpoint.chunk] = answers
+        wanted[endpoint.root] = wanted[endpoint.chunk] = endpoint.wanted
     is_root = any(join.root is stage.reads for join in joins.values())
     names = [one.root for one in endpoints.values() if one.reads is stage.reads]
     readers = _readers(stages, stage.reads)

@@ -52,10 +52,7 @@ class Telling:
         self._store = store
         self._now = now
         self._bucket = bucket_of(app, broker)
-        self._subjects = {
-            endpoint.chunk: {kind.__mqinfer__.subject for kind in endpoint.answers}
-            for endpoint in app.endpoints.values()
-        }
+        self._subjects = {endpoint.chunk: endpoint.wanted for endpoint in app.endpoints.values()}
 
     def names(self, kind: str) -> Sequence[str]:
         """Who waits for the chunks of an endpoint's jobs: they do, under this name."""

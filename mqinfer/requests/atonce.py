@@ -65,10 +65,7 @@ class AtOnce:
         self._bucket = bucket_of(app, broker)
         self._seen = seen
         self._now = now
-        self._wanted = {
-            endpoint.root: {kind.__mqinfer__.subject for kind in endpoint.answers}
-            for endpoint in app.endpoints.values()
-        }
+        self._wanted = {endpoint.root: endpoint.wanted for endpoint in app.endpoints.values()}
 
     def tell(self, root: Root, one: Record, told: Callable[[bool], None]) -> bool:
         """End the request, if the record is all there is of it, and its state is known here."""

@@ -62,10 +62,7 @@ class Telling:
         self._seen = seen
         self._now = now
         self._bucket = bucket_of(app, broker)
-        self._subject = {
-            endpoint.root: {kind.__mqinfer__.subject for kind in endpoint.answers}
-            for endpoint in app.endpoints.values()
-        }
+        self._subject = {endpoint.root: endpoint.wanted for endpoint in app.endpoints.values()}
 
     def names(self, kind: str) -> Sequence[str]:
         """Who waits for the requests of an endpoint: whoever asked, under the endpoint's name."""
