@@ -102,14 +102,17 @@ class Console:
         assert store is not None
         requests = wiring.requests(self.app, services)
         jobs = wiring.jobs(self.app, services, Codec(store))
+        # Before what uses it: what is opened later is closed once nothing looks any more.
+        opened = await stack.enter_async_context(AsyncExitStack())
         group = await stack.enter_async_context(asyncio.TaskGroup())
-        deeds = Deeds(group)
+        deeds, looks = Deeds(group), Looks(group)
         stack.callback(deeds.close)
+        stack.callback(looks.close)
         site = Site(
             app=self.app,
             settings=self.settings,
             entry=self._entry,
-            looks=Looks(group),
+            looks=looks,
             deeds=deeds,
             broker=broker,
             core=services.core,
@@ -117,7 +120,7 @@ class Console:
             store=store,
             requests=requests,
             jobs=jobs,
-            closing=stack,
+            closing=opened,
         )
         self.front.open(site)
         log.info("ready", app=self.app.name)

@@ -109,6 +109,11 @@ class Look:
         await asyncio.sleep(max(0.0, last.at + self._every - self._clock()))
         return await self.now()
 
+    def close(self) -> None:
+        """End what goes on."""
+        if self._making is not None:
+            self._making.cancel()
+
     async def _new(self) -> Seen:
         return await asyncio.shield(self._begin())
 
@@ -145,6 +150,11 @@ class Looks:
     def __init__(self, group: asyncio.TaskGroup):
         self._group = group
         self._known: OrderedDict[Hashable, Look] = OrderedDict()
+
+    def close(self) -> None:
+        """End those that go on: nobody is left who would see them."""
+        for look in self._known.values():
+            look.close()
 
     def of(self, key: Hashable, make: Make, every: float) -> Look:
         """The look of this key; made where there is none."""
