@@ -13,6 +13,8 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +28,7 @@ from mqinfer.ports import Origin
 from mqinfer.tables.sink import Sink
 
 _HOUR = 3600
+_EVERY = 10.0  # seconds
 
 
 class Picture(Message):
@@ -80,16 +83,38 @@ def _items(kind: Any, first: int, count: int, began: float) -> list[Any]:
     ]
 
 
-async def _look(db: ClickHouse, took: list[float] | None) -> None:
-    """Ask for the newest counts every ten seconds, as whoever watches does."""
-    while took is not None:
+class _Watcher:
+    """Asks for the newest counts every ten seconds of inserts, as whoever watches does.
+
+    Attributes:
+        took: seconds that each look took.
+    """
+
+    def __init__(self, db: ClickHouse):
+        self._db = db
+        self._since = _EVERY
+        self.took: list[float] = []
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[None]:
+        """Look beside what is inserted here, if it is time to."""
         start = time.perf_counter()
-        await db.query(
+        looking: asyncio.Task[None] | None = None
+        if self._since >= _EVERY:
+            self._since = 0.0
+            looking = asyncio.create_task(self._look())
+        yield
+        self._since += time.perf_counter() - start
+        if looking is not None:
+            await looking
+
+    async def _look(self) -> None:
+        start = time.perf_counter()
+        await self._db.query(
             "SELECT key, sum(n) AS n FROM watched__counts WHERE `column` = 'label' AND NOT sealed "
             "GROUP BY key"
         )
-        took.append(time.perf_counter() - start)
-        await asyncio.sleep(10)
+        self.took.append(time.perf_counter() - start)
 
 
 async def _multiply(db: ClickHouse, storage: str, copies: int) -> None:
@@ -113,29 +138,31 @@ async def _measure(rows: int, block: int, rounds: int, copies: int, folder: Path
         schema = await ensure_counts(db, one, app.name)
         sinks = {kind: Sink(db, kind, app=app.name) for kind in (Plain, Watched)}
         seconds: dict[Any, list[float]] = {kind: [] for kind in sinks}
-        looks: list[float] = []
+        watcher = _Watcher(db)
         per_round = rows // rounds
         for turn in range(rounds + 1):  # the first one warms up
             order = list(sinks) if turn % 2 else list(sinks)[::-1]
             for kind in order:
                 items = _items(kind, turn * per_round, per_round, began + turn * per_round / 1000)
-                looking = asyncio.create_task(_look(db, looks if kind is Watched else None))
                 start = time.perf_counter()
-                for first in range(0, len(items), block):
-                    await sinks[kind].write(items[first : first + block])
+                async with watcher.beside() if turn and kind is Watched else nullcontext():
+                    for first in range(0, len(items), block):
+                        await sinks[kind].write(items[first : first + block])
+                    took = time.perf_counter() - start
                 if turn:
-                    seconds[kind].append(time.perf_counter() - start)
-                looking.cancel()
-                await asyncio.gather(looking, return_exceptions=True)
-        rates = {kind: [per_round / one for one in seconds[kind]] for kind in sinks}
-        for kind, found in rates.items():
+                    seconds[kind].append(took)
+        for kind, found in seconds.items():
+            rates = [per_round / one for one in found]
             print(
-                f"{kind.__name__:8} blocks of {block:,}: median {statistics.median(found):,.0f} "
-                f"rows/s ({min(found):,.0f} to {max(found):,.0f})"
+                f"{kind.__name__:8} blocks of {block:,}: {per_round * rounds / sum(found):,.0f} "
+                f"rows/s; of {rounds} rounds the median {statistics.median(rates):,.0f} "
+                f"({min(rates):,.0f} to {max(rates):,.0f})"
             )
-        plain, counted = (statistics.median(rates[kind]) for kind in (Plain, Watched))
-        print(f"counting costs {100 * (1 - counted / plain):.1f} % of the rate")
-        print(f"a look took {statistics.median(looks):.3f} s (median of {len(looks)})")
+        plain, counted = (sum(seconds[kind]) for kind in (Plain, Watched))
+        print(f"counting costs {100 * (1 - plain / counted):.1f} % of the rate")
+        print(
+            f"a look took {statistics.median(watcher.took):.3f} s (median of {len(watcher.took)})"
+        )
         await _multiply(db, schema.storage, copies)
         start = time.perf_counter()
         hours = await seal(db, one, schema)
@@ -151,9 +178,9 @@ async def _measure(rows: int, block: int, rounds: int, copies: int, folder: Path
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=400_000, help="into each table")
+    parser.add_argument("--rows", type=int, default=4_000_000, help="into each table")
     parser.add_argument("--block", type=int, default=10_000, help="rows of one insert")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument(
         "--copies", type=int, default=1, help="of each row, before hours are sealed"
     )
