@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mqinfer.inference.inference import Inference
     from mqinfer.jobs.jobs import Jobs
     from mqinfer.metrics import Metrics
-    from mqinfer.ports import Broker
+    from mqinfer.ports import Broker, Core
     from mqinfer.replay.runs import Runs
     from mqinfer.requests.requests import Requests
     from mqinfer.search.generations import Generations
@@ -107,6 +107,11 @@ def runs(app: App, broker: Broker) -> Runs:
 
     assert isinstance(broker, JetStream)
     return Runs(app, JetStreamRuns(broker, bucket(app), replicas=app.replicas))
+
+
+def core(broker: JetStream) -> Core:
+    """What is said to those who listen now, over the same connection."""
+    return CoreNats(broker.client)
 
 
 def scanner(broker: Broker) -> Scanner:

@@ -65,7 +65,7 @@ def index(
     ] = "5m",
     http: Annotated[
         int | None,
-        typer.Option(metavar="PORT", min=0, max=65535, help="serve: /healthz and /readyz."),
+        typer.Option(metavar="PORT", min=0, max=65535, help="serve: /healthz, /readyz, /metrics."),
     ] = None,
     http_host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="serve: where to listen.")
@@ -179,6 +179,9 @@ def _serve(
         def not_ready() -> list[str]:
             return kept[0].not_ready() if kept else [patience.reason or "connecting"]
 
+        def metrics() -> bytes:
+            return kept[0].metrics() if kept else b""
+
         async def hold(stack: AsyncExitStack) -> None:
             services = await stack.enter_async_context(
                 wiring.services(app, settings, "index", (), patience)
@@ -204,7 +207,7 @@ def _serve(
                                 host=host,
                                 live=lambda: None,
                                 ready=not_ready,
-                                metrics=lambda: b"",
+                                metrics=metrics,
                             )
                         )
                     try:

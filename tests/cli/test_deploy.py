@@ -1,10 +1,13 @@
 """`mqinfer deploy` with real processes: applied, compared, changed while it runs, stopped."""
 
 import json
+import os
+import signal
 import subprocess
 from typing import Any
 
-from tests.cli.test_scaling import ended, events
+from tests.cli.test_scaling import APP, ended, events, lines
+from tests.cli.test_scaling import publish as burst
 from tests.support.cli import TIMEOUT, Shell, until
 
 GROUPS = """
@@ -90,6 +93,33 @@ def test_from_nothing_through_changes_to_the_end(served: Shell) -> None:
     assert ended(running) == 0
 
 
+def test_a_group_of_the_file_scales_through_a_kill_and_down_again(served: Shell) -> None:
+    app = served.write(APP)
+    file = write(
+        served,
+        "[workers.slow]\nstages = ['slow']\nprocesses = '1..3'\ntarget = '1s'\nbacklog = 5\n"
+        "cooldown = '1s'\n[workers.rest]\n",
+    )
+    running = served.start("deploy", "apply", app, file, "--target=local", log="log")
+    until(lambda: (served.folder / "log").exists() and len(events(served, "started")) >= 2)
+
+    def of_slow(name: str) -> list[dict[str, Any]]:
+        return group_events(served, name, "worker-slow")
+
+    words = burst(served, app, "w", 60)
+    # Nobody's handler ends before there are three, so a slow machine changes nothing.
+    until(lambda: len(of_slow("process started")) >= 3)
+    until(lambda: len(events(served, "started")) >= 4)
+    assert [one["processes"] for one in of_slow("scaling")] == [2, 3]
+    os.kill(of_slow("process started")[0]["pid"], signal.SIGKILL)
+    until(lambda: len(of_slow("process started")) >= 4)
+    (served.folder / "go").touch()
+    until(lambda: set(lines(served.folder / "slow")) == words)  # lost: none
+    until(lambda: of_slow("scaling")[-1]["processes"] == 1)
+    until(lambda: len(of_slow("process ended")) == 2)
+    assert ended(running) == 0
+
+
 def counted(served: Shell) -> list[str]:
     path = served.folder / "counted"
     return path.read_text().split() if path.exists() else []
@@ -97,8 +127,8 @@ def counted(served: Shell) -> list[str]:
 
 def both(served: Shell) -> list[dict[str, Any]]:
     names = ("process started", "process ended")
-    lines = (json.loads(line) for line in (served.folder / "log").read_text().splitlines())
-    return [one for one in lines if one["event"] in names and one["group"] == "worker-count"]
+    told = (json.loads(line) for line in (served.folder / "log").read_text().splitlines())
+    return [one for one in told if one["event"] in names and one["group"] == "worker-count"]
 
 
 def differences_now(served: Shell, file: str) -> bool:

@@ -53,7 +53,10 @@ async def look(app: App, planned: Plan, settings: Settings) -> tuple[list[Change
     async with wiring.jetstream(app, settings, "test") as broker:
         before, revision = await applied.load(broker.bucket(applied.bucket_name(app)))
         aliases = await wiring.aliases(app, broker).all()
-        now = await live.look(app, wiring.scanner(broker), aliases)
+        indexes = await live.look_at_indexes(
+            app, wiring.generations(app, broker), wiring.core(broker)
+        )
+        now = await live.look(app, wiring.scanner(broker), aliases, indexes)
     return changes(before, planned.deployment, planned.declared, now), revision
 
 
