@@ -21,6 +21,7 @@ from mqinfer.worker.services import Services
 
 if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse
+    from mqinfer.adapters.mlflow import Tracker
     from mqinfer.adapters.scan import Scanner
     from mqinfer.adapters.spread import Spread
     from mqinfer.adapters.timetable import Timetable
@@ -107,6 +108,13 @@ def runs(app: App, broker: Broker) -> Runs:
 
     assert isinstance(broker, JetStream)
     return Runs(app, JetStreamRuns(broker, bucket(app), replicas=app.replicas))
+
+
+def tracker() -> Tracker | None:
+    """What keeps records of experiments; None where MLFLOW_TRACKING_URI is not set."""
+    from mqinfer.adapters.mlflow import open_tracker
+
+    return open_tracker()
 
 
 def core(broker: JetStream) -> Core:
