@@ -16,6 +16,7 @@ from mqinfer.cli import interrupt, options
 from mqinfer.cli.errors import ExitCode, Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
+from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.errors import ConfigurationError
 from mqinfer.times import parse_duration
 
@@ -88,6 +89,7 @@ def index(
       mqinfer index plants:app drop pictures --to 1      frees its memory
       mqinfer index plants:app weights pictures --set lite0=2
     """
+    bind_to_supervisor()
     settings = options.load_settings(**dataclasses.asdict(process))
     loaded = load_app(app)
     if not loaded.indexes:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mqinfer.deploy.change import Change, Kind, arrow
+from mqinfer.times import span
 
 if TYPE_CHECKING:
     from mqinfer.deploy.applied import Applied
@@ -128,7 +129,10 @@ def _processes(where: str, then: Held, now: Held) -> Iterator[Change]:
     if then.parts != now.parts:
         text = "shards change processes: until these have read them, searches name what is missing"
         yield Change(Kind.RESTART, where, f"parts {then.parts} -> {now.parts}", text)
-    for name in ("snapshot_every", "cpu", "memory"):
+    if then.snapshot_every != now.snapshot_every:
+        what = f"snapshot_every {span(then.snapshot_every)} -> {span(now.snapshot_every)}"
+        yield Change(Kind.RESTART, where, what, _REPLACED)
+    for name in ("cpu", "memory"):
         if (old := getattr(then, name)) != (new := getattr(now, name)):
             yield Change(Kind.RESTART, where, f"{name} {arrow(old, new)}", _REPLACED)
 
