@@ -95,7 +95,7 @@ def test_from_nothing_through_changes_to_the_end(served: Shell) -> None:
 
 
 def test_a_group_of_the_file_scales_through_a_kill_and_down_again(served: Shell) -> None:
-    app = served.write(APP)
+    app = served.write(APP.replace("timeout=600", 'timeout=600, ack_wait="5s"'))
     file = write(
         served,
         "[workers.slow]\nstages = ['slow']\nprocesses = '1..3'\ntarget = '1s'\nbacklog = 5\n"
