@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,8 +111,8 @@ def diff(
     r"""Tell what applying would do, each difference by its consequence. Changes nothing.
 
     Compared are the file and the code with what was applied last, and with what there is on NATS:
-    streams, consumers, aliases, workers, indexes. Exit codes as of `kubectl diff`: 0 no difference,
-    1 some, 2 an error.
+    streams, consumers, aliases, workers, indexes; with tables of ClickHouse and versions in Triton
+    as far as these answer. Exit codes as of `kubectl diff`: 0 no difference, 1 some, 2 an error.
 
     \b
       mqinfer deploy diff plants:app deploy.toml --target local
@@ -171,6 +172,7 @@ def apply(
 
 async def _compare(wanted: _Wanted) -> tuple[list[Change], int]:
     from mqinfer import wiring
+    from mqinfer.cli.deployservers import servers
     from mqinfer.deploy import applied, live
     from mqinfer.deploy.changes import changes
 
@@ -181,7 +183,12 @@ async def _compare(wanted: _Wanted) -> tuple[list[Change], int]:
         indexes = await live.look_at_indexes(
             wanted.app, wiring.generations(wanted.app, broker), wiring.core(broker)
         )
-        now = await live.look(wanted.app, wiring.scanner(broker), aliases, indexes)
+        models = bool(wanted.plan.deployment.models)
+        others = await servers(wanted.app, wanted.settings, wanted.target, models=models)
+        for line in others.silent:
+            print(line, file=sys.stderr)
+        scanner = wiring.scanner(broker)
+        now = await live.look(wanted.app, scanner, aliases, indexes, others)
     if before is not None and before.target != wanted.target:
         raise ConfigurationError(
             f"app {wanted.app.name} was applied to {before.target}: stop it there, then "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -82,6 +82,21 @@ class LiveIndex:
 
 
 @dataclass(frozen=True, slots=True)
+class Servers:
+    """What ClickHouse and Triton have, as far as they were asked and answered.
+
+    Attributes:
+        conflicts: why rows of a table could not be stored, by table.
+        served: versions that answer, by model; None is not known.
+        silent: who did not answer, and why, a line each.
+    """
+
+    conflicts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    served: Mapping[str, Sequence[str]] | None = None
+    silent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """One look.
 
@@ -96,6 +111,7 @@ class Live:
         aliases: versions by `model@alias`.
         workers: that are there.
         indexes: by name.
+        servers: what others have.
     """
 
     stream: LiveStream | None = None
@@ -107,6 +123,7 @@ class Live:
     aliases: Mapping[str, str] = field(default_factory=dict)
     workers: tuple[Present, ...] = ()
     indexes: Mapping[str, LiveIndex] = field(default_factory=dict)
+    servers: Servers = field(default_factory=Servers)
 
 
 async def look(
@@ -114,6 +131,7 @@ async def look(
     streams: Streams,
     aliases: Mapping[tuple[str, str], Alias],
     indexes: Mapping[str, LiveIndex],
+    servers: Servers | None = None,
 ) -> Live:
     """Look at an app's streams, consumers, aliases and workers.
 
@@ -122,6 +140,7 @@ async def look(
         streams: of the server.
         aliases: that are set.
         indexes: as they are; see `look_at_indexes`.
+        servers: what others have; None: they were not asked.
 
     Raises:
         Unavailable: NATS does not answer.
@@ -151,6 +170,7 @@ async def look(
         aliases={f"{model}@{name}": one.version for (model, name), one in aliases.items()},
         workers=tuple(one for one in workers if not one.lost(now) and not one.run),
         indexes=indexes,
+        servers=servers or Servers(),
     )
 
 
