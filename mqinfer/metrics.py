@@ -181,10 +181,14 @@ class Metrics:
 
     Args:
         app: the app's name, a label of everything.
+
+    Attributes:
+        queueing: whether calls of a model have waited for seconds; None: nobody has looked.
     """
 
     def __init__(self, app: str):
         self.app = app
+        self.queueing: bool | None = None
         self._stages: dict[str, StageMetrics] = {}
         self._models: dict[tuple[str, str], ModelMetrics] = defaultdict(ModelMetrics)
         self._sinks: dict[str, SinkMetrics] = {}
@@ -338,6 +342,13 @@ class Metrics:
             ("model_failures", "failures", "Requests refused or not answered."),
         )
         yield _seconds(rows, labels, "model_request_seconds", "One request, with its network.")
+        if self.queueing is not None:
+            from prometheus_client.core import GaugeMetricFamily
+
+            text = "1 while calls have waited for seconds: their server is what holds them up."
+            queue = GaugeMetricFamily("mqinfer_model_calls_queue", text, labels=["app"])
+            queue.add_metric([self.app], float(self.queueing))
+            yield queue
 
     def _collect_sinks(self) -> Iterator[Metric]:
         labels = ["app", "table"]

@@ -21,6 +21,7 @@ from mqinfer.worker.services import Services
 
 if TYPE_CHECKING:
     from mqinfer.adapters.clickhouse import ClickHouse
+    from mqinfer.adapters.mlflow import Tracker
     from mqinfer.adapters.scan import Scanner
     from mqinfer.adapters.spread import Spread
     from mqinfer.adapters.timetable import Timetable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from mqinfer.inference.inference import Inference
     from mqinfer.jobs.jobs import Jobs
     from mqinfer.metrics import Metrics
-    from mqinfer.ports import Broker
+    from mqinfer.ports import Broker, Core
     from mqinfer.replay.runs import Runs
     from mqinfer.requests.requests import Requests
     from mqinfer.search.generations import Generations
@@ -107,6 +108,18 @@ def runs(app: App, broker: Broker) -> Runs:
 
     assert isinstance(broker, JetStream)
     return Runs(app, JetStreamRuns(broker, bucket(app), replicas=app.replicas))
+
+
+def tracker() -> Tracker | None:
+    """What keeps records of experiments; None where MLFLOW_TRACKING_URI is not set."""
+    from mqinfer.adapters.mlflow import open_tracker
+
+    return open_tracker()
+
+
+def core(broker: JetStream) -> Core:
+    """What is said to those who listen now, over the same connection."""
+    return CoreNats(broker.client)
 
 
 def scanner(broker: Broker) -> Scanner:

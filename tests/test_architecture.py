@@ -44,10 +44,11 @@ OWNERS = {
     "obstore": "adapters/blobstores/cloud.py",
     "chdb": "stack/",
     "opentelemetry": "adapters/otel.py",
+    "mlflow": ("adapters/mlflow.py", "packed/"),
 }
 HEAVY = (
     *("nats", "tritonclient", "clickhouse_connect", "cv2", "chdb", "numpy", "uvicorn"),
-    "opentelemetry",
+    *("opentelemetry", "mlflow"),
 )
 
 

@@ -24,16 +24,18 @@ def boards(
 ) -> None:
     r"""Print a board for Grafana, or alert rules for Prometheus, of an app. Asks no server.
 
-    JSON, which a file of rules may be as well as YAML. Run it again when stages change.
+    JSON, which a file of rules may be as well as YAML. Run it again when stages change. Those of
+    `mqinfer deploy render` know groups of workers, targets and thresholds as well.
 
     \b
       mqinfer boards plants:app -o grafana/dashboards/plants.json
       mqinfer boards plants:app --rules -o prometheus/plants.yml
     """
+    from mqinfer.operate import alerts
     from mqinfer.operate import boards as made
 
     loaded = load_app(app)
-    text = json.dumps((made.rules if rules else made.board)(loaded), indent=2)
+    text = json.dumps(alerts.rules(loaded) if rules else made.board(loaded), indent=2)
     if output is None:
         print(text)
     else:

@@ -11,6 +11,7 @@ from mqinfer import signals
 from mqinfer.cli import options
 from mqinfer.cli.errors import ExitCode
 from mqinfer.cli.load import load_app
+from mqinfer.cli.processes import bind_to_supervisor
 
 
 def console(
@@ -47,6 +48,7 @@ def console(
     """
     import dataclasses
 
+    bind_to_supervisor()
     settings = options.load_settings(**dataclasses.asdict(process), console_token=token)
     loaded = load_app(app)
     options.configure_logs(settings)

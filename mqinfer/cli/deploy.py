@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +54,7 @@ class _Wanted:
         from mqinfer.deploy.targets import compose, k8s, local
 
         if self.target == "compose":
-            return compose.render(self.plan)
+            return compose.render(self.plan, self.app)
         if self.target == "k8s":
             return k8s.render(self.plan, self.app)
         return local.render(self.plan, self.app)
@@ -90,8 +91,8 @@ def _wanted(app: str, file: Path, target: str, out: Path | None, nats_url: str |
 def render(app: options.AppName, file: File, target: TargetName, out: Out = None) -> None:
     r"""Write the files of a target: asks no server, changes nothing else.
 
-    local: processes.json and systemd units; compose: compose.yaml and a Dockerfile; k8s: objects
-    for `kubectl apply -k`, and values for NATS's chart.
+    local: processes.json and systemd units; compose: compose.yaml, observe.yaml for Prometheus and
+    Grafana, and a Dockerfile; k8s: objects for `kubectl apply -k`, and values for NATS's chart.
 
     \b
       mqinfer deploy render plants:app deploy.toml --target k8s --out k8s
@@ -110,8 +111,8 @@ def diff(
     r"""Tell what applying would do, each difference by its consequence. Changes nothing.
 
     Compared are the file and the code with what was applied last, and with what there is on NATS:
-    streams, consumers, aliases, workers. Exit codes as of `kubectl diff`: 0 no difference, 1 some,
-    2 an error.
+    streams, consumers, aliases, workers, indexes; with tables of ClickHouse and versions in Triton
+    as far as these answer. Exit codes as of `kubectl diff`: 0 no difference, 1 some, 2 an error.
 
     \b
       mqinfer deploy diff plants:app deploy.toml --target local
@@ -171,6 +172,7 @@ def apply(
 
 async def _compare(wanted: _Wanted) -> tuple[list[Change], int]:
     from mqinfer import wiring
+    from mqinfer.cli.deployservers import servers
     from mqinfer.deploy import applied, live
     from mqinfer.deploy.changes import changes
 
@@ -178,7 +180,15 @@ async def _compare(wanted: _Wanted) -> tuple[list[Change], int]:
         record = broker.bucket(applied.bucket_name(wanted.app), replicas=wanted.app.replicas)
         before, revision = await applied.load(record)
         aliases = await wiring.aliases(wanted.app, broker).all()
-        now = await live.look(wanted.app, wiring.scanner(broker), aliases)
+        indexes = await live.look_at_indexes(
+            wanted.app, wiring.generations(wanted.app, broker), wiring.core(broker)
+        )
+        models = bool(wanted.plan.deployment.models)
+        others = await servers(wanted.app, wanted.settings, wanted.target, models=models)
+        for line in others.silent:
+            print(line, file=sys.stderr)
+        scanner = wiring.scanner(broker)
+        now = await live.look(wanted.app, scanner, aliases, indexes, others)
     if before is not None and before.target != wanted.target:
         raise ConfigurationError(
             f"app {wanted.app.name} was applied to {before.target}: stop it there, then "

@@ -1,8 +1,8 @@
 """Deploying: what `mqinfer deploy apply` does, in an order in which nothing is lost.
 
 Streams and consumers come first: a message that is published before its consumer is made may be one
-that it does not begin with, and KEDA scales to the maximum where there is none. Then aliases, then
-the record, by compare-and-set, then processes.
+that it does not begin with, and KEDA scales to the maximum where there is none. Then the record, by
+compare-and-set, then aliases and generations of indexes, then processes.
 """
 
 from __future__ import annotations
@@ -75,7 +75,32 @@ async def carry_out(
         for name, version in planned.deployment.models.items():
             model, _, alias = name.rpartition("@")
             await aliases.set(model, alias, version)
+        await _index(app, broker, planned)
         write()
+
+
+async def _index(app: App, broker: JetStream, planned: Plan) -> None:
+    """Build generations of indexes, let searches go to those that are read, and set weights."""
+    from mqinfer import wiring
+    from mqinfer.deploy import live, shards
+
+    if not app.indexes:
+        return
+    generations, held = wiring.generations(app, broker), planned.deployment.indexes
+    facts = planned.declared.indexes
+    fields = {name: shards.wanted(facts[name], one) for name, one in held.items()}
+    await generations.ensure(fields)
+    there = await live.look_at_indexes(app, generations, wiring.core(broker))
+    for name, one in held.items():
+        index = app.indexes[name]
+        for model, now in there[name].models.items():
+            step = shards.step(now, fields[name])
+            if step.kind == "build":
+                await generations.build(index, model, {**shards.pinned(now), **fields[name]})
+            elif step.kind == "flip":
+                await generations.flip(index, model, step.number)
+        if one.weights:
+            await generations.weigh(index, one.weights)
 
 
 async def _make(app: App, broker: JetStream, *, prune: bool) -> None:

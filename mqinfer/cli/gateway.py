@@ -11,6 +11,7 @@ from mqinfer import signals
 from mqinfer.cli import options
 from mqinfer.cli.errors import ExitCode
 from mqinfer.cli.load import load_app
+from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.errors import ConfigurationError
 
 _SAFETY = "Who may ask, and for what"
@@ -98,6 +99,7 @@ def gateway(
         key, told = make()
         print(f"key   {key}\nhash  {told}")
         return
+    bind_to_supervisor()
     settings = options.load_settings(
         nats_url=nats_url, blobs=blobs, log_level=log_level, log_format=log_format
     )

@@ -16,6 +16,7 @@ from mqinfer.cli import interrupt, options
 from mqinfer.cli.errors import ExitCode, Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
+from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.errors import ConfigurationError
 from mqinfer.times import parse_duration
 
@@ -65,7 +66,7 @@ def index(
     ] = "5m",
     http: Annotated[
         int | None,
-        typer.Option(metavar="PORT", min=0, max=65535, help="serve: /healthz and /readyz."),
+        typer.Option(metavar="PORT", min=0, max=65535, help="serve: /healthz, /readyz, /metrics."),
     ] = None,
     http_host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="serve: where to listen.")
@@ -88,6 +89,7 @@ def index(
       mqinfer index plants:app drop pictures --to 1      frees its memory
       mqinfer index plants:app weights pictures --set lite0=2
     """
+    bind_to_supervisor()
     settings = options.load_settings(**dataclasses.asdict(process))
     loaded = load_app(app)
     if not loaded.indexes:
@@ -179,6 +181,9 @@ def _serve(
         def not_ready() -> list[str]:
             return kept[0].not_ready() if kept else [patience.reason or "connecting"]
 
+        def metrics() -> bytes:
+            return kept[0].metrics() if kept else b""
+
         async def hold(stack: AsyncExitStack) -> None:
             services = await stack.enter_async_context(
                 wiring.services(app, settings, "index", (), patience)
@@ -204,7 +209,7 @@ def _serve(
                                 host=host,
                                 live=lambda: None,
                                 ready=not_ready,
-                                metrics=lambda: b"",
+                                metrics=metrics,
                             )
                         )
                     try:

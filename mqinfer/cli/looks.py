@@ -20,6 +20,7 @@ from mqinfer.errors import MqinferError
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.ports import Core
     from mqinfer.settings import Settings
     from mqinfer.streams import Streams
     from mqinfer.supervise.group import Group
@@ -107,9 +108,9 @@ class Looks:
         while True:
             try:
                 async with wiring.jetstream(self._app, self._settings, "supervisor") as broker:
-                    scanner = wiring.scanner(broker)
+                    scanner, core = wiring.scanner(broker), wiring.core(broker)
                     while True:
-                        await self._look(scanner)
+                        await self._look(scanner, core)
                         told = ""
                         await asyncio.sleep(EVERY)
             except MqinferError as error:
@@ -119,13 +120,19 @@ class Looks:
             self._looks, self.ready = {}, frozenset()
             await asyncio.sleep(EVERY)
 
-    async def _look(self, streams: Streams) -> None:
+    async def _look(self, streams: Streams, core: Core) -> None:
         from mqinfer.worker import presence
 
         present, now = await presence.seen(self._app, streams)
         host = socket.gethostname()
         here = [one for one in present if one.host == host and not one.lost(now)]
-        self.ready = frozenset(one.pid for one in here if not one.reasons)
+        ready = {one.pid for one in here if not one.reasons}
+        if any(group.holds for group in self._groups):
+            from mqinfer.search.roll import called
+
+            roll = await called(self._app, core)
+            ready |= {one.pid for one in roll.holdings if one.host == host and one.ready}
+        self.ready = frozenset(ready)
         found: dict[str, Look] = {}
         for group in self._groups:
             if (look := await _look(streams, group, here)) is not None:

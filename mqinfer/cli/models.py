@@ -11,7 +11,7 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
-from mqinfer.cli import interrupt, options
+from mqinfer.cli import interrupt, options, tracking
 from mqinfer.cli.errors import Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
@@ -130,6 +130,8 @@ def models(
             print_json({"app": loaded.name} | facts)
         else:
             print(said)
+        if asked.wanted in ("no_shadow", "canary", "promote"):
+            interrupt.run(tracking.shadow(loaded, settings, facts))
         return
     if wanted:
         changes = interrupt.run(_change(loaded, settings, wanted, force))

@@ -27,6 +27,10 @@ def permissions(
         typer.Option(metavar="E", help="Of a client that asks this endpoint; '*' is all."),
     ] = None,
     gateway: Annotated[bool, typer.Option("--gateway", help="Of `mqinfer gateway`.")] = False,
+    index: Annotated[
+        list[str] | None,
+        typer.Option(metavar="I", help="Of `mqinfer index APP serve` of this index; '*' is all."),
+    ] = None,
     inbox_prefix: Annotated[
         str,
         typer.Option(metavar="P", help="The worker's MQINFER_NATS_INBOX_PREFIX; one a user."),
@@ -45,9 +49,10 @@ def permissions(
       mqinfer permissions plants:app --run may --inbox-prefix _INBOX_may
       mqinfer permissions plants:app --endpoint grade --inbox-prefix _INBOX_web
       mqinfer permissions plants:app --gateway --inbox-prefix _INBOX_gateway
+      mqinfer permissions plants:app --index '*' --inbox-prefix _INBOX_index
     """
+    from mqinfer.operate.permissions import keeper, requester
     from mqinfer.operate.permissions import permissions as least
-    from mqinfer.operate.permissions import requester
 
     loaded = load_app(app)
     store = options.load_settings(blobs=blobs).blobs
@@ -58,7 +63,12 @@ def permissions(
         raise ConfigurationError("--endpoint is of a client, and goes without --stage and --run")
     if gateway and (stage or run):
         raise ConfigurationError("--gateway is of one alone, and goes without --stage and --run")
-    if endpoint or gateway:
+    if index and (stage or run or endpoint or gateway):
+        raise ConfigurationError("--index is of a process of its own, and goes alone")
+    if index:
+        held = None if "*" in index else index
+        found = keeper(loaded, held, inbox_prefix=inbox_prefix, blob_bucket=bucket)
+    elif endpoint or gateway:
         chosen = None if not endpoint or "*" in endpoint else endpoint
         found = requester(
             loaded, chosen, gateway=gateway, inbox_prefix=inbox_prefix, blob_bucket=bucket
@@ -72,6 +82,7 @@ def permissions(
             blob_bucket=bucket,
         )
     if as_json:
-        print_json({"publish": list(found.publish), "subscribe": list(found.subscribe)})
+        facts = {"publish": list(found.publish), "subscribe": list(found.subscribe)}
+        print_json(facts | ({"allow_responses": True} if found.answers else {}))
     else:
         print(found.config())

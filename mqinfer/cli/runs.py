@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from mqinfer.cli import interrupt, options
+from mqinfer.cli import interrupt, options, tracking
 from mqinfer.cli.comparison import print_comparison
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
@@ -253,9 +253,11 @@ def compare(
       mqinfer runs compare plants:app may --with april --json
       mqinfer runs compare plants:app may --ignore disease_model_version
       mqinfer runs compare plants:app may --html may.html --examples 40
+
+    With MLFLOW_TRACKING_URI it is logged to MLflow as well (docs/replay.md).
     """
 
-    async def act(at: _Open) -> tuple[dict[str, Any], str | None]:
+    async def act(at: _Open) -> tuple[App, Run, dict[str, Any], str | None]:
         from mqinfer.adapters.scan import Scanner
         from mqinfer.replay.compare import compare as compared
         from mqinfer.replay.examples import attach
@@ -264,15 +266,16 @@ def compare(
         old = None if other == "live" else await at.runs.get(other)
         found = await compared(at.app, new, old, at.db, examples=examples, ignore=ignore or ())
         attached = await attach(at.app, new, found, Scanner(at.broker.client))
-        return found, None if html is None else await _page(at, found, attached)
+        return at.app, new, found, None if html is None else await _page(at, found, attached)
 
-    facts, page = _of_run(asked, act)
+    app, run, facts, page = _of_run(asked, act)
     if html is not None and page is not None:
         html.write_text(page)
     if asked.as_json:
         print_json(facts)
     else:
         print_comparison(facts)
+    tracking.keep(app, run, facts, page)
 
 
 async def _page(at: _Open, facts: dict[str, Any], attached: Attachments) -> str:

@@ -151,7 +151,7 @@ def near_duplicates(
     of: type[Fingerprint] = Fingerprint,
     bits: int = 8,
     matching: int = 1,
-    cosine: float = 0.03,
+    cosine: float = 0.05,
     words_from: Sequence[str] = (),
     **limits: Any,
 ) -> Duplicates:
@@ -160,13 +160,15 @@ def near_duplicates(
     Args:
         app: whose.
         name: what the stages and tables begin with. Another rule, or another model's vectors, take
-            another name: they begin with the oldest fingerprint there is.
+            another name: they begin with the oldest fingerprint there is, unless `start=` says
+            otherwise.
         of: the type of the fingerprints; one derived from `Fingerprint` for another model's.
         bits: of 64, in which the hashes of near pictures differ at most.
         matching: blocks of the hash that a part consists of. 1 makes `bits + 1` messages a picture,
             for 100,000 pictures or so; 2 makes (bits + 1)(bits + 2) / 2, for many more.
         cosine: distance (1 - cosine) at most of the vectors, where both have one.
-        words_from: other names of near-duplicates of this app; people's words on them count.
+        words_from: other names of near-duplicates of this app; what people have said on a picture
+            there counts when it is first seen here.
         limits: of the three stages, as `app.stage` takes them (`ack_wait` and the others).
 
     Raises:
@@ -177,6 +179,7 @@ def near_duplicates(
     if not 0 <= cosine <= 2:
         raise WiringError(f"{name}: cosine={cosine} must be a distance, 0 to 2")
     rule = Rule(bits, matching, cosine)
+    limits = {"start": "oldest", **limits}
 
     class TheNote(
         Note, subject=f"{name}_note", key="content", ordered=True, wire="msgpack", frozen=True

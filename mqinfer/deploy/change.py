@@ -13,6 +13,7 @@ class Kind(StrEnum):
     SCALE = "scale"  # more or fewer processes; none that goes on is touched
     RESTART = "restart"  # processes are replaced, one by one; nothing is lost
     SWITCH = "switch"  # what answers changes, while all processes go on
+    BUILD = "build"  # vectors are laid anew, beside those that are searched
     CHANGE = "change"  # something on a server is altered in place
     DROP = "drop"  # data goes
     REMOVE = "remove"  # something runs no more; its data stays

@@ -13,6 +13,7 @@ from mqinfer.deploy.change import Change, Kind, arrow
 from mqinfer.deploy.data import data_changes
 from mqinfer.deploy.declaration import Declaration, StageFacts
 from mqinfer.deploy.deployment import Deployment, Served, Workers
+from mqinfer.deploy.shards import index_changes
 
 if TYPE_CHECKING:
     from mqinfer.deploy.applied import Applied
@@ -40,6 +41,7 @@ def changes(
     """
     found = [*_processes(before, after, live), *_stages(before, after, declared)]
     found += data_changes(before.declaration if before else None, after, declared, live)
+    found += index_changes(before, after, declared, live)
     return sorted(found, key=lambda one: one.kind is not Kind.REFUSED)
 
 
@@ -88,6 +90,9 @@ def _everywhere(then: Deployment, after: Deployment) -> Iterator[Change]:
     if set(then.secrets) != set(after.secrets):
         what = arrow(_names(then.secrets), _names(after.secrets))
         yield Change(Kind.RESTART, "secrets", what, f"every process is replaced, {_NOTHING}")
+    if then.alerts != after.alerts:
+        text = "the rules are made anew; Prometheus takes them up, no process restarts"
+        yield Change(Kind.CHANGE, "alerts", "changed", text)
     if then.k8s != after.k8s:
         yield Change(
             Kind.CHANGE, "k8s", "changed", "its objects are applied anew; see the rendered files"

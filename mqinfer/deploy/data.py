@@ -39,11 +39,22 @@ def data_changes(
     if before is not None:
         yield from _tables(before, declared, live)
         yield from _endpoints(before, declared)
+    for table, conflicts in live.servers.conflicts.items():
+        for conflict in conflicts:
+            yield Change(Kind.REFUSED, f"table {table}", "as it is there", conflict)
     for name, version in after.models.items():
         now = live.aliases.get(name)
-        if now != version:
-            text = "every worker follows within two seconds, none restarts; setting it back undoes"
-            yield Change(Kind.SWITCH, f"model {name}", f"version {arrow(now, version)}", text)
+        if now == version:
+            continue
+        served = live.servers.served
+        there = () if served is None else served.get(name.split("@")[0], ())
+        if served is not None and version not in there:
+            text = f"its stages would wait: it serves {', '.join(there) or 'none'}"
+            what = f"Triton does not serve version {version}"
+            yield Change(Kind.REFUSED, f"model {name}", what, text)
+            continue
+        text = "every worker follows within two seconds, none restarts; setting it back undoes"
+        yield Change(Kind.SWITCH, f"model {name}", f"version {arrow(now, version)}", text)
 
 
 def _stream(live: LiveStream, declared: Declaration) -> Iterator[Change]:

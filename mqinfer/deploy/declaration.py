@@ -62,6 +62,26 @@ class TableFacts(msgspec.Struct, frozen=True, kw_only=True):
     keep: float | None = None
 
 
+class IndexFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """An index.
+
+    Attributes:
+        models: subject of the vectors of each.
+        key: field that says whose vector it is.
+        vector: field of the vector.
+        filters: fields that searches filter by.
+        shards: of generations that are built from now on.
+        parameters: of the same, by name.
+    """
+
+    models: dict[str, str]
+    key: str
+    vector: str
+    filters: tuple[str, ...]
+    shards: int
+    parameters: dict[str, str | int]
+
+
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     """An app.
 
@@ -75,6 +95,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
         stages: stages and sinks, in the order of the app.
         tables: by name.
         endpoints: by name.
+        indexes: by name.
     """
 
     app: str
@@ -86,6 +107,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     stages: dict[str, StageFacts]
     tables: dict[str, TableFacts]
     endpoints: dict[str, EndpointFacts]
+    indexes: dict[str, IndexFacts] = {}
 
 
 def declaration(app: App) -> Declaration:
@@ -111,6 +133,17 @@ def declaration(app: App) -> Declaration:
                 keep=one.keep,
             )
             for name, one in app.endpoints.items()
+        },
+        indexes={
+            name: IndexFacts(
+                models={model: kind.__mqinfer__.subject for model, kind in one.models.items()},
+                key=one.key,
+                vector=one.vector,
+                filters=one.filters,
+                shards=one.shards,
+                parameters=dataclasses.asdict(one.parameters),
+            )
+            for name, one in app.indexes.items()
         },
     )
 

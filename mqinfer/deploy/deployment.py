@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from mqinfer.operate.alerts import Thresholds
 from mqinfer.supervise.scaling import Bounds
 
 
@@ -38,6 +39,30 @@ class Workers(msgspec.Struct, frozen=True, kw_only=True):
     def bounds(self) -> Bounds:
         """For whoever scales them."""
         return Bounds(self.least, self.most, self.target, self.backlog, self.cooldown)
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """The processes that hold the shards of an index.
+
+    Attributes:
+        parts: that the shards are spread over, a process each.
+        replicas: processes of each part; each search asks one of them.
+        shards: of generations that are built from now on; None is what the app declares.
+        dtype: of their vectors, likewise.
+        weights: of its models; those that are not named keep theirs.
+        snapshot_every: seconds between snapshots.
+        cpu: processors that each asks for, where there is somebody to ask.
+        memory: bytes that each may have, likewise.
+    """
+
+    parts: int = 1
+    replicas: int = 1
+    shards: int | None = None
+    dtype: str | None = None
+    weights: dict[str, float] = {}
+    snapshot_every: float = 300.0
+    cpu: float | None = None
+    memory: int | None = None
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +107,10 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
         secret: that holds the secret settings, under the names of their variables.
         nats_monitor: host:port of NATS's monitoring endpoint, which KEDA asks for backlogs.
         nats_account: the account that the app's streams are in.
-        monitor: a PodMonitor is made, for the operator of Prometheus.
+        monitor: a PodMonitor, alert rules and a board are made, for the operator of Prometheus and
+            the chart of Grafana.
+        monitor_labels: of these, where an operator looks at some objects alone.
+        prometheus: address of Prometheus, which KEDA asks whether more pods would help; "" is none.
     """
 
     namespace: str = ""
@@ -90,6 +118,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     nats_monitor: str = "nats-headless:8222"
     nats_account: str = "$G"
     monitor: bool = True
+    monitor_labels: dict[str, str] = {}
+    prometheus: str = ""
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +135,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         models: the version that each alias names, by `model@alias`.
         triton: None: somebody else runs it.
         k8s: what Kubernetes is told.
+        indexes: who holds the shards of each index.
+        alerts: when somebody is told.
     """
 
     workers: dict[str, Workers]
@@ -116,3 +148,5 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, str] = {}
     triton: Triton | None = None
     k8s: Cluster = Cluster()
+    indexes: dict[str, Held] = {}
+    alerts: Thresholds = Thresholds()

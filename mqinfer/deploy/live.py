@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from mqinfer import plan
+from mqinfer.search.roll import called
 from mqinfer.worker import known, presence
 from mqinfer.worker.presence import Present
 from mqinfer.worker.survey import Beginning, Orphan, survey
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.index import Index
     from mqinfer.inference.aliases import Alias
+    from mqinfer.ports import Core
+    from mqinfer.search.generations import Generation, Generations, Held
+    from mqinfer.search.roll import Roll
     from mqinfer.streams import Streams
 
 
@@ -43,6 +48,55 @@ class LiveStream:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveModel:
+    """The generations of one model of an index.
+
+    Attributes:
+        current: number of the one that is searched; 0: there is none.
+        all: by number.
+        ready: those whose every shard is held, and read.
+        replicas: of the shard that has the fewest, of the one that is searched.
+        vectors: of the same.
+        nbytes: that these take.
+    """
+
+    current: int = 0
+    all: Mapping[int, Generation] = field(default_factory=dict)
+    ready: frozenset[int] = frozenset()
+    replicas: int = 0
+    vectors: int = 0
+    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveIndex:
+    """An index.
+
+    Attributes:
+        models: by name.
+        weights: of these.
+    """
+
+    models: Mapping[str, LiveModel]
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What ClickHouse and Triton have, as far as they were asked and answered.
+
+    Attributes:
+        conflicts: why rows of a table could not be stored, by table.
+        served: versions that answer, by model; None is not known.
+        silent: who did not answer, and why, a line each.
+    """
+
+    conflicts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    served: Mapping[str, Sequence[str]] | None = None
+    silent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Live:
     """One look.
 
@@ -56,6 +110,8 @@ class Live:
         beginnings: stages that have no consumer.
         aliases: versions by `model@alias`.
         workers: that are there.
+        indexes: by name.
+        servers: what others have.
     """
 
     stream: LiveStream | None = None
@@ -66,15 +122,25 @@ class Live:
     beginnings: tuple[Beginning, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
     workers: tuple[Present, ...] = ()
+    indexes: Mapping[str, LiveIndex] = field(default_factory=dict)
+    servers: Servers = field(default_factory=Servers)
 
 
-async def look(app: App, streams: Streams, aliases: Mapping[tuple[str, str], Alias]) -> Live:
+async def look(
+    app: App,
+    streams: Streams,
+    aliases: Mapping[tuple[str, str], Alias],
+    indexes: Mapping[str, LiveIndex],
+    servers: Servers | None = None,
+) -> Live:
     """Look at an app's streams, consumers, aliases and workers.
 
     Args:
         app: as its code is now.
         streams: of the server.
         aliases: that are set.
+        indexes: as they are; see `look_at_indexes`.
+        servers: what others have; None: they were not asked.
 
     Raises:
         Unavailable: NATS does not answer.
@@ -103,6 +169,45 @@ async def look(app: App, streams: Streams, aliases: Mapping[tuple[str, str], Ali
         beginnings=found.beginnings,
         aliases={f"{model}@{name}": one.version for (model, name), one in aliases.items()},
         workers=tuple(one for one in workers if not one.lost(now) and not one.run),
+        indexes=indexes,
+        servers=servers or Servers(),
+    )
+
+
+async def look_at_indexes(app: App, generations: Generations, core: Core) -> dict[str, LiveIndex]:
+    """Look at an app's indexes; makes nothing.
+
+    Raises:
+        Unavailable: NATS does not answer.
+    """
+    if not app.indexes:
+        return {}
+    roll = await called(app, core)
+    found: dict[str, LiveIndex] = {}
+    for name, index in app.indexes.items():
+        models = {}
+        for model in index.models:
+            held = await generations.held(index, model)
+            models[model] = _model(index, model, held, roll)
+        found[name] = LiveIndex(models, await generations.weights(index))
+    return found
+
+
+def _model(index: Index, model: str, held: Held, roll: Roll) -> LiveModel:
+    ready = {n for n, one in held.all.items() if not roll.unready(index, model, one)}
+    shards = []
+    if (current := held.all.get(held.current)) is not None:
+        shards = [
+            roll.replicas(index.name, model, current.number, shard)
+            for shard in range(current.shards)
+        ]
+    return LiveModel(
+        current=held.current,
+        all=held.all,
+        ready=frozenset(ready),
+        replicas=min((len(replicas) for replicas in shards), default=0),
+        vectors=sum(max((one.count for one in replicas), default=0) for replicas in shards),
+        nbytes=sum(max((one.nbytes for one in replicas), default=0) for replicas in shards),
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mqinfer.deploy.deployment import Deployment, Served, Workers
+from mqinfer.deploy.deployment import Deployment, Held, Served, Workers
 from mqinfer.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ class Plan:
             found.append(f"--max-memory={group.max_memory}")
         return found
 
+    def index(self, name: str, held: Held, part: int) -> list[str]:
+        """The command of one process that holds a part of an index's shards, from 1."""
+        found = ["index", self.name, "serve", name, f"--part={part}/{held.parts}"]
+        return [*found, f"--snapshot-every={held.snapshot_every:g}s"]
+
     def gateway(self, served: Served, host: str) -> list[str]:
         """The command of a gateway."""
         listen = [f"--http={served.port}", f"--http-host={host}"]
@@ -83,7 +88,17 @@ class Plan:
         )
         facts = (self.deployment.image, self.environ(), sorted(self.secrets()), stages)
         told = (*facts, self.declared.endpoints) if group is None else facts
-        return hashlib.sha256(msgspec.json.encode(told)).hexdigest()[:12]
+        return _hashed(told)
+
+    def index_revision(self, name: str) -> str:
+        """The same of a process that holds shards; generations it follows by itself."""
+        facts = self.declared.indexes[name]
+        told = (facts.models, facts.key, facts.vector, facts.filters)
+        return _hashed((self.deployment.image, self.environ(), sorted(self.secrets()), told))
+
+
+def _hashed(facts: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()[:12]
 
 
 def variable(name: str) -> str:

@@ -6,30 +6,32 @@ app can tell (stages that nobody runs, aliases that nothing follows) is checked 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from mqinfer import plan
-from mqinfer.deploy.deployment import Cluster, Deployment, Served, Triton, Workers
+from mqinfer.deploy import fields
+from mqinfer.deploy.deployment import Cluster, Deployment, Held, Served, Triton, Workers
+from mqinfer.deploy.fields import Table
 from mqinfer.errors import ConfigurationError
+from mqinfer.index import DTYPES, MAX_SHARDS
 from mqinfer.inference.aliases import followed
+from mqinfer.operate.alerts import Thresholds
 from mqinfer.settings import Settings
-from mqinfer.supervise.scaling import parse_processes
-from mqinfer.times import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from mqinfer.app import App
 
-T = TypeVar("T")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 TARGETS = ("local", "compose", "k8s")
 _TOP = (
-    "image", "settings", "secrets", "workers", "gateway", "console", "models", "triton", "k8s",
+    "image", "settings", "secrets", "workers", "indexes", "gateway", "console", "models", "triton",
+    "k8s", "alerts",
 )  # fmt: skip
 
 
@@ -64,7 +66,7 @@ def read(file: Path, app: App, target: str) -> Deployment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Misread(str(file), [f"it is no TOML: {error}"]) from None
     problems: list[str] = []
-    found = _deployment(_Table(table, "", problems, _TOP), app, target)
+    found = _deployment(Table(table, "", problems, _TOP), app, target)
     problems += _elsewhere(found, target) if target != "local" else []
     if problems:
         raise Misread(str(file), problems)
@@ -97,136 +99,29 @@ def _elsewhere(found: Deployment, target: str) -> list[str]:
     return problems
 
 
-class _Table:
-    """A table of the file: values by key, and what is wrong with them."""
-
-    def __init__(
-        self, values: Any, place: str, problems: list[str], keys: Iterable[str] | None = None
-    ):
-        self.place = place
-        self.problems = problems
-        self._values: Mapping[str, Any] = values if isinstance(values, dict) else {}
-        if not isinstance(values, dict):
-            self.wrong("", f"is a table: write [{place}] above its keys")
-        elif keys is not None:
-            known = list(keys)
-            for key in values:
-                if key not in known:
-                    near = difflib.get_close_matches(key, known, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-                    self.wrong(key, f"is no key here: {hint}")
-
-    def wrong(self, key: str, text: str) -> None:
-        name = ".".join(filter(None, (self.place, key)))
-        self.problems.append(f"{name} {text}")
-
-    def get(self, key: str, parse: Callable[[Any], T], default: T) -> T:
-        if key not in self._values:
-            return default
-        try:
-            return parse(self._values[key])
-        except (ConfigurationError, ValueError, TypeError) as error:
-            self.wrong(key, f"= {self._values[key]!r}: {error}")
-            return default
-
-    def table(self, key: str, keys: Iterable[str] | None = None) -> _Table | None:
-        if key not in self._values:
-            return None
-        place = ".".join(filter(None, (self.place, key)))
-        return _Table(self._values[key], place, self.problems, keys)
-
-    def __iter__(self) -> Any:
-        return iter(self._values)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
-
-# --- values -------------------------------------------------------------------------------------
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("is text in quotes")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError("is true or false")
-    return value
-
-
-_NONE: tuple[str, ...] = ()
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise ValueError('is a list of texts, such as ["crop"]')
-    return tuple(value)
-
-
-def _whole(least: int, most: float = float("inf")) -> Callable[[Any], int]:
-    def parse(value: Any) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            above = "" if most == float("inf") else f" to {most:.0f}"
-            raise ValueError(f"is a whole number from {least}{above}")
-        return value
-
-    return parse
-
-
-def _optional(parse: Callable[[Any], T]) -> Callable[[Any], T | None]:
-    return parse
-
-
-def _seconds(value: Any) -> float:
-    found = parse_duration(value)
-    if not found:
-        raise ValueError("must be more than nothing, such as 30s")
-    return found
-
-
-def _bytes(value: Any) -> int:
-    found = parse_size(value)
-    if not found:
-        raise ValueError("must be more than nothing, such as 2GB")
-    return found
-
-
-def _cpu(value: Any) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
-        raise ValueError("is a number of processors, such as 2 or 0.5")
-    return float(value)
-
-
-def _processes(value: Any) -> tuple[int, int]:
-    if not isinstance(value, (int, str)) or isinstance(value, bool):
-        raise TypeError('write 4, or "1..8" for as many as the backlog needs')
-    return parse_processes(str(value))
-
-
 # --- tables -------------------------------------------------------------------------------------
 
 
-def _deployment(top: _Table, app: App, target: str) -> Deployment:
-    secrets = top.get("secrets", _texts, _NONE)
+def _deployment(top: Table, app: App, target: str) -> Deployment:
+    secrets = top.get("secrets", fields.texts, fields.NONE)
     return Deployment(
-        image=top.get("image", _text, ""),
+        image=top.get("image", fields.text, ""),
         settings=_settings(top, secrets, target),
         secrets=secrets,
         workers=_workers(top, app),
+        indexes=_indexes(top, app),
         gateway=_served(top, "gateway", 8080, app),
         console=_served(top, "console", 8090, app),
         models=_models(top, app),
         triton=_triton(top, target),
         k8s=_k8s(top),
+        alerts=_alerts(top),
     )
 
 
-def _settings(top: _Table, secrets: Iterable[str], target: str) -> dict[str, str]:
+def _settings(top: Table, secrets: Iterable[str], target: str) -> dict[str, str]:
     """Those of `[settings]`, and over them those of `[settings.<target>]`."""
-    known = {field.name: field for field in fields(Settings)}
+    known = {field.name: field for field in dataclasses.fields(Settings)}
     for name in secrets:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -243,7 +138,7 @@ def _settings(top: _Table, secrets: Iterable[str], target: str) -> dict[str, str
     return found
 
 
-def _values(table: _Table, known: Mapping[str, Any], secrets: Iterable[str]) -> dict[str, str]:
+def _values(table: Table, known: Mapping[str, Any], secrets: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in table:
         if name not in known:
@@ -270,7 +165,7 @@ def _setting(value: Any) -> str:
     return str(value)
 
 
-def _workers(top: _Table, app: App) -> dict[str, Workers]:
+def _workers(top: Table, app: App) -> dict[str, Workers]:
     try:
         tasks = {task.name: task for task in plan.tasks(app)}
     except ConfigurationError as error:
@@ -291,7 +186,7 @@ def _workers(top: _Table, app: App) -> dict[str, Workers]:
                 one.wrong(key, 'is said by processes: "1..8"')
         if not _NAME.fullmatch(name):
             one.wrong("", "is a name of small letters, digits and -, at most 40")
-        stages = one.get("stages", _texts, _NONE)
+        stages = one.get("stages", fields.texts, fields.NONE)
         for stage in stages:
             if stage not in tasks:
                 near = difflib.get_close_matches(stage, tasks, n=1)
@@ -305,7 +200,7 @@ def _workers(top: _Table, app: App) -> dict[str, Workers]:
             if rest is not None:
                 one.wrong("stages", f"is missing, as in workers.{rest}: one group takes the rest")
             rest = name
-        least, most = one.get("processes", _processes, (1, 1))
+        least, most = one.get("processes", fields.processes, (1, 1))
         ordered = [stage for stage in stages if stage in tasks and tasks[stage].ordered]
         if most > app.partitions and ordered and len(ordered) == len(stages):
             one.wrong(
@@ -317,13 +212,13 @@ def _workers(top: _Table, app: App) -> dict[str, Workers]:
             stages=stages,
             least=least,
             most=most,
-            target=one.get("target", _seconds, 30.0),
-            backlog=one.get("backlog", _whole(1), 1000),
-            cooldown=one.get("cooldown", _seconds, 60.0),
-            max_messages=one.get("max_messages", _optional(_whole(1)), None),
-            max_memory=one.get("max_memory", _optional(_bytes), None),
-            cpu=one.get("cpu", _optional(_cpu), None),
-            memory=one.get("memory", _optional(_bytes), None),
+            target=one.get("target", fields.seconds, 30.0),
+            backlog=one.get("backlog", fields.whole(1), 1000),
+            cooldown=one.get("cooldown", fields.seconds, 60.0),
+            max_messages=one.get("max_messages", fields.optional(fields.whole(1)), None),
+            max_memory=one.get("max_memory", fields.optional(fields.size), None),
+            cpu=one.get("cpu", fields.optional(fields.cpu), None),
+            memory=one.get("memory", fields.optional(fields.size), None),
         )
     left = tuple(stage for stage in tasks if stage not in runs)
     if rest is not None:
@@ -347,22 +242,61 @@ def _with_stages(group: Workers, stages: tuple[str, ...]) -> Workers:
     return msgspec.structs.replace(group, stages=stages)
 
 
-def _served(top: _Table, key: str, port: int, app: App) -> Served | None:
+def _indexes(top: Table, app: App) -> dict[str, Held]:
+    table = top.table("indexes")
+    found: dict[str, Held] = {}
+    for name in table or ():
+        assert table is not None
+        one = table.table(name, Held.__struct_fields__)
+        assert one is not None
+        index = app.indexes.get(name)
+        if index is None:
+            near = difflib.get_close_matches(name, app.indexes, n=1)
+            has = ", ".join(app.indexes) or "none"
+            hint = f"did you mean {near[0]}?" if near else f"it has {has}"
+            one.wrong("", f"is no index of app {app.name}: {hint}")
+            continue
+        weights = one.get("weights", fields.weights, dict[str, float]())
+        for model in weights:
+            if model not in index.models:
+                one.wrong("weights", f"names {model!r}; it has {', '.join(index.models)}")
+        held = found[name] = Held(
+            parts=one.get("parts", fields.whole(1, MAX_SHARDS), 1),
+            replicas=one.get("replicas", fields.whole(1), 1),
+            shards=one.get("shards", fields.optional(fields.whole(1, MAX_SHARDS)), None),
+            dtype=one.get("dtype", fields.optional(fields.choice(DTYPES)), None),
+            weights=weights,
+            snapshot_every=one.get("snapshot_every", fields.seconds, 300.0),
+            cpu=one.get("cpu", fields.optional(fields.cpu), None),
+            memory=one.get("memory", fields.optional(fields.size), None),
+        )
+        if held.parts > (shards := held.shards or index.shards):
+            one.wrong("parts", f"= {held.parts} is more than the {shards} shards that they hold")
+    for name in app.indexes:
+        if name not in (table or ()):
+            top.wrong(
+                f"indexes.{name}",
+                f"is missing: app {app.name} has that index, and nobody would hold it",
+            )
+    return found
+
+
+def _served(top: Table, key: str, port: int, app: App) -> Served | None:
     table = top.table(key, Served.__struct_fields__)
     if table is None:
         return None
     if key == "gateway" and not app.endpoints:
         table.wrong("", f"has nothing to serve: app {app.name} has no endpoints; leave it out")
     return Served(
-        port=table.get("port", _whole(1, 65535), port),
-        replicas=table.get("replicas", _whole(1), 1),
-        options=table.get("options", _texts, _NONE),
-        cpu=table.get("cpu", _optional(_cpu), None),
-        memory=table.get("memory", _optional(_bytes), None),
+        port=table.get("port", fields.whole(1, 65535), port),
+        replicas=table.get("replicas", fields.whole(1), 1),
+        options=table.get("options", fields.texts, fields.NONE),
+        cpu=table.get("cpu", fields.optional(fields.cpu), None),
+        memory=table.get("memory", fields.optional(fields.size), None),
     )
 
 
-def _models(top: _Table, app: App) -> dict[str, str]:
+def _models(top: Table, app: App) -> dict[str, str]:
     table = top.table("models")
     if table is None:
         return {}
@@ -386,28 +320,44 @@ def _version(value: Any) -> str:
     return str(value)
 
 
-def _triton(top: _Table, target: str) -> Triton | None:
+def _triton(top: Table, target: str) -> Triton | None:
     table = top.table("triton", Triton.__struct_fields__)
     if table is None:
         return None
     found = Triton(
-        image=table.get("image", _text, Triton().image),
-        replicas=table.get("replicas", _whole(1), 1),
-        gpus=table.get("gpus", _whole(0), 0),
-        models=table.get("models", _text, Triton().models),
+        image=table.get("image", fields.text, Triton().image),
+        replicas=table.get("replicas", fields.whole(1), 1),
+        gpus=table.get("gpus", fields.whole(0), 0),
+        models=table.get("models", fields.text, Triton().models),
     )
     return None if target == "local" else found  # there `mqinfer up` serves them
 
 
-def _k8s(top: _Table) -> Cluster:
+def _k8s(top: Table) -> Cluster:
     table = top.table("k8s", Cluster.__struct_fields__)
     usual = Cluster()
     if table is None:
         return usual
     return Cluster(
-        namespace=table.get("namespace", _text, usual.namespace),
-        secret=table.get("secret", _text, usual.secret),
-        nats_monitor=table.get("nats_monitor", _text, usual.nats_monitor),
-        nats_account=table.get("nats_account", _text, usual.nats_account),
-        monitor=table.get("monitor", _flag, usual.monitor),
+        namespace=table.get("namespace", fields.text, usual.namespace),
+        secret=table.get("secret", fields.text, usual.secret),
+        nats_monitor=table.get("nats_monitor", fields.text, usual.nats_monitor),
+        nats_account=table.get("nats_account", fields.text, usual.nats_account),
+        monitor=table.get("monitor", fields.flag, usual.monitor),
+        monitor_labels=table.get("monitor_labels", fields.labels, usual.monitor_labels),
+        prometheus=table.get("prometheus", fields.text, usual.prometheus),
+    )
+
+
+def _alerts(top: Table) -> Thresholds:
+    table = top.table("alerts", Thresholds.__struct_fields__)
+    usual = Thresholds()
+    if table is None:
+        return usual
+    return Thresholds(
+        behind=table.get("behind", fields.seconds, usual.behind),
+        failing=table.get("failing", fields.part, usual.failing),
+        slow=table.get("slow", fields.part, usual.slow),
+        dead_letters=table.get("dead_letters", fields.whole(0), usual.dead_letters),
+        labels=table.get("labels", fields.labels, usual.labels),
     )

@@ -1,8 +1,8 @@
-"""Boards: a board for Grafana and rules for Prometheus that follow an app; no server is asked.
+"""Boards: a board for Grafana that follows an app, and how it is deployed. Pure.
 
-A panel is one of a kind with a line for each stage, model or table, so that a board of an app of
-thirty stages is as long as one of three; what the app has not (models, tables, endpoints) has none.
-The rules name each stage with its own limits: what is slow for one is ordinary for another.
+A panel is one of a kind with a line for each stage, model, table or index, so that a board of an
+app of thirty stages is as long as one of three; what the app has not (models, tables, endpoints)
+has none.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from mqinfer import plan
 
 if TYPE_CHECKING:
     from mqinfer.app import App
+    from mqinfer.operate.alerts import Running
 
 SOURCE: Final = {"type": "prometheus", "uid": "prometheus"}
 _RATE: Final = "[$__rate_interval]"
-# Of a stage's attempts that fail, more is for somebody to look at.
-_FAILING: Final = 0.1
 
 Panel = tuple[str, str, str, Sequence[tuple[str, str]]]  # title, text, unit, (query, legend)
 
 
-def board(app: App) -> dict[str, Any]:
+def board(app: App, running: Running | None = None) -> dict[str, Any]:
     """The board of an app, as Grafana imports it, or finds it in a provisioned folder.
 
     Args:
-        app: whose stages, models, tables and endpoints have panels.
+        app: whose stages, models, tables, indexes and endpoints have panels.
+        running: how it is deployed, where that is known: its groups have panels as well.
     """
     panels = [
         {
@@ -48,7 +48,7 @@ def board(app: App) -> dict[str, Any]:
                 for place, (query, name) in enumerate(queries)
             ],
         }
-        for number, (title, text, unit, queries) in enumerate(_panels(app))
+        for number, (title, text, unit, queries) in enumerate(_panels(app, running))
     ]
     return {
         "uid": f"mqinfer-{app.name}"[:40],  # Grafana takes no longer one
@@ -65,7 +65,7 @@ def board(app: App) -> dict[str, Any]:
     }
 
 
-def _panels(app: App) -> Iterator[Panel]:
+def _panels(app: App, running: Running | None) -> Iterator[Panel]:
     of = f'app="{app.name}"'
     names = "|".join(task.name for task in plan.tasks(app) if task.stage or task.row)
     stages = f'{of}, stage=~"{names}"'
@@ -127,6 +127,19 @@ def _panels(app: App) -> Iterator[Panel]:
         "percentunit",
         [(f"sum by (stage) (rate(mqinfer_loop_blocked_seconds_sum{{{of}}}{_RATE}))", "{{stage}}")],
     )
+    if running is not None and running.groups:
+        yield (
+            "Processes",
+            "Of each group, and how many it may have.",
+            "short",
+            [(one.processes(app), f"{one.name} ({one.range})") for one in running.groups],
+        )
+        yield (
+            "Time until what waits is done",
+            "At the pace of the last ten minutes, and the target of each group.",
+            "s",
+            [(one.wait(app), f"{one.name} (target {one.target:g} s)") for one in running.groups],
+        )
     if app.models:
         yield (
             "Model calls",
@@ -168,6 +181,8 @@ def _panels(app: App) -> Iterator[Panel]:
             "s",
             _quantiles("mqinfer_sink_insert_seconds", "table", of),
         )
+    if app.indexes:
+        yield from _index_panels(of)
     if app.endpoints:
         yield (
             "Gateway",
@@ -188,127 +203,58 @@ def _panels(app: App) -> Iterator[Panel]:
         )
 
 
+def _index_panels(of: str) -> Iterator[Panel]:
+    searched = f'{of}, searched="true"'
+    yield (
+        "Searches",
+        "Of shards a second: one of a client asks each shard once; and questions at fault.",
+        "ops",
+        [
+            (
+                f"sum by (index, model) (rate(mqinfer_index_search_seconds_count{{{of}}}{_RATE}))",
+                "{{index}} {{model}}",
+            ),
+            (
+                f"sum by (index) (rate(mqinfer_index_refused_searches_total{{{of}}}{_RATE}))",
+                "{{index}} refused",
+            ),
+        ],
+    )
+    yield (
+        "Time of a search",
+        "Of one shard, from the question to its answer.",
+        "s",
+        _quantiles("mqinfer_index_search_seconds", "index", of),
+    )
+    yield (
+        "Vectors",
+        "Of the generation that is searched.",
+        "short",
+        [
+            (
+                f"sum by (index, model) (max by (index, model, shard) "
+                f"(mqinfer_index_vectors{{{searched}}}))",
+                "{{index}} {{model}}",
+            ),
+            (f"max by (index) (mqinfer_index_lag{{{searched}}})", "{{index}} not read yet"),
+        ],
+    )
+    yield (
+        "Replicas that answer",
+        "Of each shard; where there is none, searches say that it is missing.",
+        "short",
+        [
+            (
+                f"sum by (index, model, shard) (mqinfer_index_ready{{{searched}}})",
+                "{{index}} {{model}} {{shard}}",
+            )
+        ],
+    )
+
+
 def _quantiles(metric: str, label: str, labels: str) -> list[tuple[str, str]]:
     rates = f"sum by ({label}, le) (rate({metric}_bucket{{{labels}}}{_RATE}))"
     return [
         (f"histogram_quantile({part}, {rates})", f"{{{{{label}}}}} p{round(100 * part)}")
         for part in (0.5, 0.99)
     ]
-
-
-def rules(app: App) -> dict[str, Any]:
-    """The alert rules of an app, as a file of rules for Prometheus says them (YAML or JSON).
-
-    Args:
-        app: whose stages, models, tables and endpoints have rules.
-    """
-    found = [rule for task in plan.tasks(app) if task.stage or task.row for rule in _of(app, task)]
-    of = f'app="{app.name}"'
-    found.append(
-        _rule(
-            "NoWorker",
-            f"absent(mqinfer_messages_total{{{of}}})",
-            "10m",
-            "critical",
-            f"no worker of {app.name} is seen",
-        )
-    )
-    if app.models:
-        failed = f"sum by (model) (rate(mqinfer_model_failures_total{{{of}}}[5m]))"
-        found.append(
-            _rule(
-                "ModelFails",
-                f"{failed} > 0",
-                "10m",
-                "warning",
-                "requests of {{ $labels.model }} are refused, or not answered",
-            )
-        )
-    if app.endpoints:
-        errors = f'sum(rate(mqinfer_gateway_answers_total{{{of}, status=~"5.."}}[5m]))'
-        asked = f"sum(rate(mqinfer_gateway_answers_total{{{of}}}[5m]))"
-        found.append(
-            _rule(
-                "GatewayFails",
-                f"{errors} / {asked} > 0.01",
-                "5m",
-                "critical",
-                "{{ $value | humanizePercentage }} of the answers are errors of the server's",
-            )
-        )
-    return {"groups": [{"name": f"mqinfer-{app.name}", "rules": found}]}
-
-
-def _of(app: App, task: plan.Task) -> Iterator[dict[str, Any]]:
-    """The rules of one stage or sink."""
-    of = f'app="{app.name}", stage="{task.name}"'
-    told = {"stage": task.name}
-    lag = f"max(mqinfer_lag{{{of}}})"
-    done = f"sum(rate(mqinfer_messages_total{{{of}}}[10m]))"
-    yield _rule(
-        "Behind",
-        f"{lag} > 0 and {done} == 0",
-        "10m",
-        "critical",
-        f"{task.name}: {{{{ $value }}}} messages wait, and none is done",
-        **told,
-    )
-    yield _rule(
-        "WillLose",
-        f"{lag} / {done} > {app.max_age / 2:.0f}",
-        "15m",
-        "critical",
-        f"{task.name}: what waits takes longer than half of what the stream keeps it for",
-        **told,
-    )
-    yield _rule(
-        "Blocked",
-        f"min(mqinfer_blocked{{{of}}}) == 1",
-        "10m",
-        "warning",
-        f"{task.name} does not pull: /readyz and `mqinfer status` say why",
-        **told,
-    )
-    dead = f"sum(increase(mqinfer_dead_letters_total{{{of}}}[10m]))"
-    yield _rule(
-        "DeadLetters",
-        f"{dead} > 0",
-        "0m",
-        "warning",
-        f"{task.name}: {{{{ $value | humanize }}}} dead letters; `mqinfer dead list` tells of each",
-        **told,
-    )
-    if task.stage is None:
-        return
-    failing = f'sum(rate(mqinfer_messages_total{{{of}, outcome="retried"}}[10m]))'
-    yield _rule(
-        "Failing",
-        f"{failing} / {done} > {_FAILING}",
-        "10m",
-        "warning",
-        f"{task.name}: {{{{ $value | humanizePercentage }}}} of the attempts fail",
-        **told,
-    )
-    slow = (
-        f"histogram_quantile(0.99, sum by (le) (rate(mqinfer_handle_seconds_bucket{{{of}}}[10m])))"
-    )
-    yield _rule(
-        "Slow",
-        f"{slow} > {task.limits.timeout / 2:g}",
-        "10m",
-        "warning",
-        f"{task.name}: a handling takes more than half of its timeout",
-        **told,
-    )
-
-
-def _rule(
-    name: str, query: str, lasting: str, severity: str, summary: str, **labels: str
-) -> dict[str, Any]:
-    return {
-        "alert": f"Mqinfer{name}",
-        "expr": query,
-        "for": lasting,
-        "labels": {"severity": severity, **labels},
-        "annotations": {"summary": summary},
-    }

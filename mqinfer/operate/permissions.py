@@ -39,10 +39,12 @@ class Permissions:
     Attributes:
         publish: to these.
         subscribe: to these.
+        answers: whether it may answer whoever asks it, on the subject that the question names.
     """
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+    answers: bool = False
 
     def config(self) -> str:
         """As the `permissions` block of a nats-server user (and of `nsc edit user`)."""
@@ -50,6 +52,8 @@ class Permissions:
         for name, subjects in (("publish", self.publish), ("subscribe", self.subscribe)):
             listed = "".join(f'\n      "{subject}"' for subject in subjects)
             lines.append(f"  {name}: {{\n    allow: [{listed}\n    ]\n  }}")
+        if self.answers:
+            lines.append("  allow_responses: true")
         return "\n".join([*lines, "}"])
 
 
@@ -192,8 +196,50 @@ def requester(
     return Permissions(tuple(publish), tuple(subscribe))
 
 
+def keeper(
+    app: App,
+    names: Sequence[str] | None = None,
+    *,
+    inbox_prefix: str = "_INBOX",
+    blob_bucket: str | None = None,
+) -> Permissions:
+    """What a process needs that holds shards of indexes (`mqinfer index APP serve`).
+
+    Args:
+        app: whose.
+        names: of indexes; None is all.
+        inbox_prefix: as of `permissions`, and so is:
+        blob_bucket: where snapshots are kept, if that is a bucket in NATS.
+
+    Raises:
+        ConfigurationError: an unknown name.
+    """
+    chosen = list(app.indexes) if names is None else list(names)
+    if unknown := [name for name in chosen if name not in app.indexes]:
+        raise ConfigurationError(
+            f"app {app.name} has no index {', '.join(unknown)}; it has "
+            f"{', '.join(app.indexes) or 'none'}"
+        )
+    bucket = places_of_indexes.bucket(app)
+    publish: dict[str, None] = {}
+    for one in (app.name, f"KV_{bucket}"):
+        publish[f"$JS.API.STREAM.INFO.{one}"] = None
+    publish[f"$JS.API.STREAM.MSG.GET.KV_{bucket}"] = None
+    # Each process makes a consumer of its own, under a name that nobody knows before.
+    for call in ("INFO", "CREATE", "MSG.NEXT"):
+        publish[f"$JS.API.CONSUMER.{call}.{app.name}.*"] = None
+    publish[f"$JS.ACK.{app.name}.*.>"] = None
+    subscribe = [f"{inbox_prefix}.>", places_of_indexes.roll(app)]
+    for name in chosen:
+        publish[f"$KV.{bucket}.{name}.>"] = None
+        subscribe.append(f"requests.{app.name}.search.{name}.*.*.*")
+    if blob_bucket is not None:
+        publish.update(dict.fromkeys(_of_blobs(blob_bucket)))
+    return Permissions(tuple(publish), tuple(subscribe), answers=True)
+
+
 def _of_searches(app: App) -> Iterator[str]:
-    """What searching the indexes takes; holding them takes more, and is not told here."""
+    """What searching the indexes takes; holding them takes more, which `keeper` tells."""
     for index in app.indexes.values():
         yield f"$JS.API.STREAM.MSG.GET.KV_{places_of_indexes.bucket(app)}"
         for model in index.models:

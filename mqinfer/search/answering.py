@@ -7,6 +7,7 @@ into the graph, answers all of them.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +21,10 @@ from mqinfer.search.rows import Near
 from mqinfer.search.vectors import Floats
 
 if TYPE_CHECKING:
+    from mqinfer.search.counting import Searches
     from mqinfer.search.shard import Shard
 
+_Waits = tuple[str, Asked, float]  # where the answer goes, the question, when it came
 _MOST: Final = 64  # that are searched for together
 _SMALL: Final = 1 << 18  # numbers that are compared in less time than a thread takes to be woken
 
@@ -34,16 +37,23 @@ class Answering:
         generation: its number, which each answer says.
         say: sends an answer to where it is wanted.
         limit: bytes that an answer may have.
+        searches: counts what is asked.
     """
 
     def __init__(
-        self, shard: Shard, generation: int, say: Callable[[str, bytes], None], limit: int
+        self,
+        shard: Shard,
+        generation: int,
+        say: Callable[[str, bytes], None],
+        limit: int,
+        searches: Searches,
     ):
         self._shard = shard
         self._generation = generation
         self._say = say
         self._limit = limit
-        self._waiting: list[tuple[str, Asked]] = []
+        self._searches = searches
+        self._waiting: list[_Waits] = []
         self._woken = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -55,7 +65,7 @@ class Answering:
         except msgspec.MsgspecError as error:
             self._refuse(reply, f"the question cannot be read: {error}")
             return
-        self._waiting.append((reply, asked))
+        self._waiting.append((reply, asked, time.monotonic()))
         self._idle.clear()
         self._woken.set()
 
@@ -66,6 +76,9 @@ class Answering:
             taken, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
             for group in _grouped(taken):
                 await self._answer(group)
+                now = time.monotonic()
+                for _, _, came in group:
+                    self._searches.seconds.observe(now - came)
             if not self._waiting:
                 self._woken.clear()
                 self._idle.set()
@@ -74,23 +87,23 @@ class Answering:
         """Return when nothing waits for an answer."""
         await self._idle.wait()
 
-    async def _answer(self, group: list[tuple[str, Asked]]) -> None:
+    async def _answer(self, group: list[_Waits]) -> None:
         first = group[0][1]
         try:
             if first.keys is not None:
-                self._of_keys(*group[0])
+                self._of_keys(group[0][0], first)
                 return
-            queries = np.vstack([np.frombuffer(one.vector, "<f4") for _, one in group])
+            queries = np.vstack([np.frombuffer(one.vector, "<f4") for _, one, _ in group])
             rows = self._shard.rows
             if rows is None or (not rows.frozen and rows.tail.nbytes < 4 * _SMALL):
                 found = self._shard.search(queries, first.k, first.where)
             else:
                 found = await asyncio.to_thread(self._shard.search, queries, first.k, first.where)
         except (SearchError, ValueError, KeyError) as error:
-            for reply, _ in group:
+            for reply, _, _ in group:
                 self._refuse(reply, str(error))
             return
-        for (reply, _), near in zip(group, found, strict=True):
+        for (reply, _, _), near in zip(group, found, strict=True):
             self._tell(reply, self._told(near))
 
     def _told(self, near: list[Near]) -> Answered:
@@ -119,14 +132,15 @@ class Answering:
             self._say(reply, payload)
 
     def _refuse(self, reply: str, why: str) -> None:
+        self._searches.refused += 1
         self._say(reply, protocol.encode(Answered(self._generation, error=why)))
 
 
-def _grouped(taken: list[tuple[str, Asked]]) -> list[list[tuple[str, Asked]]]:
+def _grouped(taken: list[_Waits]) -> list[list[_Waits]]:
     """Those that can be searched for together."""
-    found: dict[object, list[tuple[str, Asked]]] = {}
-    for number, (reply, asked) in enumerate(taken):
+    found: dict[object, list[_Waits]] = {}
+    for number, (reply, asked, came) in enumerate(taken):
         alone = asked.keys is not None or bool(asked.where)
         same = number if alone else (asked.k, len(asked.vector), "")
-        found.setdefault(same, []).append((reply, asked))
+        found.setdefault(same, []).append((reply, asked, came))
     return list(found.values())

@@ -162,15 +162,21 @@ class Generations:
         self._app = app
         self._bucket = bucket
 
-    async def ensure(self) -> None:
-        """Make the bucket, and the first generation of each model where there is none yet."""
+    async def ensure(self, first: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """Make the bucket, and the first generation of each model where there is none yet.
+
+        Args:
+            first: fields of it that are not as the app declares them, by index.
+        """
         await self._bucket.ensure()
         for index in self._app.indexes.values():
             for model in index.models:
                 key = places.current(index.name, model)
                 if await self._bucket.load(key) is None:
                     # Whoever is first; all others find it.
-                    await self._write(index.name, model, declared(index, 1, made=time.time()))
+                    fields = (first or {}).get(index.name, {})
+                    made = declared(index, 1, **{"made": time.time(), **fields})
+                    await self._write(index.name, model, made)
                     await self._bucket.save(key, msgspec.json.encode(_Current(1)), 0)
 
     async def _write(self, index: str, model: str, made: Generation) -> bool:

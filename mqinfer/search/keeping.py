@@ -12,6 +12,7 @@ import structlog
 from mqinfer import plan
 from mqinfer.errors import ConnectionClosed, MqinferError, Unavailable
 from mqinfer.search import places, protocol
+from mqinfer.search.counting import Counting
 from mqinfer.search.replica import Replica
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Keeping:
         self._indexes = [one for one in app.indexes.values() if names is None or one.name in names]
         self._held: dict[_Place, tuple[Replica, asyncio.Event]] = {}
         self._known = False
+        self._counting = Counting(app.name)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -71,9 +73,13 @@ class Keeping:
             return ["which generations there are is not known yet"]
         return [
             f"generation {number} of {index} {model} is being loaded"
-            for (index, model, number), (replica, _) in self._held.items()
+            for (index, model, number), (replica, _) in dict(self._held).items()
             if not replica.ready
         ]
+
+    def metrics(self) -> bytes:
+        """What is held and asked here, in Prometheus's text format; in any thread."""
+        return self._counting.render(self.holding().shards)
 
     async def run(self) -> None:
         """Hold shards until `stop` is called.
@@ -107,12 +113,15 @@ class Keeping:
         for index in self._indexes:
             for model in index.models:
                 held = await self.tools.generations.held(index, model, names)
+                if held.current in held.all:
+                    self._counting.searched[index.name, model] = held.all[held.current]
                 for one in held.all.values():
                     there.add(place := (index.name, model, one.number))
                     if place in self._held:
                         continue
                     shards = [shard for shard in range(one.shards) if shard % parts == number]
-                    replica = Replica(self._app, index, model, one, shards, self.tools)
+                    searches = self._counting.searches[index.name, model]
+                    replica = Replica(self._app, index, model, one, shards, self.tools, searches)
                     self._held[place] = replica, asyncio.Event()
                     group.create_task(self._hold(place), name=f"replica {place}")
         self._known = True
@@ -131,8 +140,10 @@ class Keeping:
 
     def holding(self) -> protocol.Holding:
         """What is held here."""
-        shards = [state for replica, _ in self._held.values() for state in replica.states()]
-        return protocol.Holding(socket.gethostname(), os.getpid(), shards)
+        held = dict(self._held)  # `metrics` looks from another thread
+        shards = [state for replica, _ in held.values() for state in replica.states()]
+        ready = not self.not_ready()
+        return protocol.Holding(socket.gethostname(), os.getpid(), shards, ready)
 
     def _roll(self, reply: str, data: bytes) -> None:
         del data

@@ -84,11 +84,13 @@ class Holding(msgspec.Struct):
         host: where it runs.
         pid: of the process.
         shards: all of them.
+        ready: whether all that there is can be searched here.
     """
 
     host: str
     pid: int
     shards: list[ShardState]
+    ready: bool = False
 
 
 encode = msgspec.msgpack.Encoder().encode

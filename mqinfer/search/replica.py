@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.index import Index
     from mqinfer.ports import Database, Delivery
+    from mqinfer.search.counting import Searches
     from mqinfer.search.tools import Tools
 
 log = structlog.get_logger("mqinfer.search")
@@ -52,6 +53,7 @@ class Replica:
         generation: that is held.
         shards: the numbers of those that are held here.
         tools: connections.
+        searches: counts what is asked.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class Replica:
         generation: Generation,
         shards: Sequence[int],
         tools: Tools,
+        searches: Searches,
     ):
         self._app, self._index, self._model = app, index, model
         self._generation = generation
         self._tools = tools
+        self._searches = searches
         parameters = generation.parameters
         self._shards = {number: Shard(parameters, index.filters) for number in shards}
         self._saved: dict[int, Saved | None] = {}
@@ -113,7 +117,8 @@ class Replica:
         answering = []
         async with AsyncExitStack() as stack:
             for shard, held in self._shards.items():
-                one = Answering(held, number, core.say, self._tools.broker.max_payload)
+                limit = self._tools.broker.max_payload
+                one = Answering(held, number, core.say, limit, self._searches)
                 task = group.create_task(one.run(), name=f"shard {shard}")
                 answering.append((one, task))
                 where = places.asked(self._app, self._index.name, self._model, number, shard)

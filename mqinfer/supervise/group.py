@@ -20,6 +20,7 @@ class Group:
         stages: stages and sinks that they run.
         consumers: streams and consumers whose messages they handle, by which the group scales.
         alone: a new one cannot be beside the one that it takes the place of: both want one port.
+        holds: its processes hold shards of an index, and say themselves when they have read them.
         revision: what else makes another of it: they are replaced then.
     """
 
@@ -31,6 +32,7 @@ class Group:
     stages: tuple[str, ...] = ()
     consumers: tuple[tuple[str, str], ...] = ()
     alone: bool = False
+    holds: bool = False
     revision: str = ""
 
     def same_process(self, other: Group) -> bool:

@@ -223,7 +223,9 @@ class Worker:
         if self._services.inference is None:
             return ""
         queues = self._services.inference.statistics().queues
-        return next((one.model for one in queues if one.batcher.oldest > QUEUEING), "")
+        found = next((one.model for one in queues if one.batcher.oldest > QUEUEING), "")
+        self._services.metrics.queueing = bool(found)
+        return found
 
     @property
     def handled(self) -> int:

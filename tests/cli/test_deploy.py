@@ -1,10 +1,14 @@
 """`mqinfer deploy` with real processes: applied, compared, changed while it runs, stopped."""
 
 import json
+import os
+import signal
 import subprocess
 from typing import Any
 
-from tests.cli.test_scaling import ended, events
+from mqinfer.stack.ports import free_port
+from tests.cli.test_scaling import APP, ended, events, lines
+from tests.cli.test_scaling import publish as burst
 from tests.support.cli import TIMEOUT, Shell, until
 
 GROUPS = """
@@ -66,7 +70,7 @@ def test_from_nothing_through_changes_to_the_end(served: Shell) -> None:
     assert len(group_events(served, "process started", "worker-count")) == 2
     assert len(group_events(served, "process started", "worker-rest")) == 1
     # The new one was ready before the old one was told to end.
-    order = [one["event"] for one in both(served)]
+    order = [one["event"] for one in both(served, "worker-count")]
     assert order == ["process started", "process started", "process ended"]
 
     # One that cannot run does not take down what runs.
@@ -90,15 +94,88 @@ def test_from_nothing_through_changes_to_the_end(served: Shell) -> None:
     assert ended(running) == 0
 
 
+def test_a_group_of_the_file_scales_through_a_kill_and_down_again(served: Shell) -> None:
+    app = served.write(APP.replace("timeout=600", 'timeout=600, ack_wait="5s"'))
+    file = write(
+        served,
+        "[workers.slow]\nstages = ['slow']\nprocesses = '1..3'\ntarget = '1s'\nbacklog = 5\n"
+        "cooldown = '1s'\n[workers.rest]\n",
+    )
+    running = served.start("deploy", "apply", app, file, "--target=local", log="log")
+    until(lambda: (served.folder / "log").exists() and len(events(served, "started")) >= 2)
+
+    def of_slow(name: str) -> list[dict[str, Any]]:
+        return group_events(served, name, "worker-slow")
+
+    words = burst(served, app, "w", 60)
+    # Nobody's handler ends before there are three, so a slow machine changes nothing.
+    until(lambda: len(of_slow("process started")) >= 3)
+    until(lambda: len(events(served, "started")) >= 4)
+    assert [one["processes"] for one in of_slow("scaling")] == [2, 3]
+    os.kill(of_slow("process started")[0]["pid"], signal.SIGKILL)
+    until(lambda: len(of_slow("process started")) >= 4)
+    (served.folder / "go").touch()
+    until(lambda: set(lines(served.folder / "slow")) == words)  # lost: none
+    until(lambda: of_slow("scaling")[-1]["processes"] == 1)
+    until(lambda: len(of_slow("process ended")) == 2)
+    assert ended(running) == 0
+
+
+INDEXED = """
+from mqinfer import App, Message
+
+app = App("{name}")
+
+class Vector(Message, subject="vector"):
+    name: str
+    vector: list[float]
+
+class Seen(Message, subject="seen"):
+    name: str
+
+@app.stage
+async def pass_by(vector: Vector) -> Seen:
+    return Seen(name=vector.name)
+
+app.index("pictures", of=Vector, key="name")
+app.endpoint("ask", Vector, answers=Seen)
+"""
+
+
+def test_who_holds_an_index_is_replaced_when_the_next_one_has_read_it(served: Shell) -> None:
+    app = served.write(INDEXED)
+    ports = f"[gateway]\nport = {free_port()}\n[console]\nport = {free_port()}\n"
+    text = f"[workers.all]\n{ports}[indexes.pictures]\n"
+    running = served.start("deploy", "apply", app, write(served, text), "--target=local", log="log")
+
+    def asked(*arguments: str) -> int:
+        return served.run("deploy", *arguments, app, "deploy.toml", "--target=local")[0]
+
+    until(lambda: (served.folder / "log").exists() and asked("diff") == 0)
+    file = write(served, text + 'snapshot_every = "1m"\n')
+    code, out, _ = served.run("deploy", "diff", app, file, "--target=local")
+    assert code == 1
+    assert "restart  index pictures: snapshot_every 5 min -> 60 s: its processes are" in out
+    assert asked("apply") == 0
+    until(lambda: group_events(served, "process ended", "index-pictures-1"))
+    assert [one["event"] for one in both(served, "index-pictures-1")] == [
+        *("process started", "process started", "process ended")
+    ]
+    until(lambda: asked("diff") == 0)
+    # All take SIGTERM, and end in order.
+    assert ended(running) == 0
+    assert not events(served, "process crashed")
+
+
 def counted(served: Shell) -> list[str]:
     path = served.folder / "counted"
     return path.read_text().split() if path.exists() else []
 
 
-def both(served: Shell) -> list[dict[str, Any]]:
+def both(served: Shell, group: str) -> list[dict[str, Any]]:
     names = ("process started", "process ended")
-    lines = (json.loads(line) for line in (served.folder / "log").read_text().splitlines())
-    return [one for one in lines if one["event"] in names and one["group"] == "worker-count"]
+    found = [one for name in names for one in group_events(served, name, group)]
+    return sorted(found, key=lambda one: str(one["timestamp"]))
 
 
 def differences_now(served: Shell, file: str) -> bool:

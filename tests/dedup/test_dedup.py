@@ -145,6 +145,33 @@ async def test_a_persons_word_stands(nats: Settings) -> None:
                 await duplicates.say(harness.client, a, wrong, same=True, by="ann")
 
 
+async def test_another_rule_takes_peoples_words_along(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MQINFER_NATS_URL", nats.nats_url)
+    app, duplicates = an_app(bits=4)
+    a, b, c = map(content, range(3))
+    near = {a: 0xFFFF0000, b: 0xFFFF0001, c: 0xFFFF00FF}
+    async with Harness(app, nats) as harness:
+        for order, key in enumerate(near):
+            await harness.publish(Fingerprint(key[:4], order, key, f"{near[key]:016x}"))
+        await duplicates.say(harness.client, b, a, same=False, by="ann")
+        await harness.drain(*STAGES)
+        assert of(await harness.client.states("dedup_pictures")) == {a: a, b: b, c: c}
+    # A later version of the app has a wider rule, and one that knows of no words.
+    later, _ = an_app(bits=4)
+    near_duplicates(later, "wide", bits=8, words_from=["dedup"])
+    near_duplicates(later, "deaf", bits=8)
+    stages = [
+        f"{name}_{one}" for name in ("wide", "deaf") for one in ("enter", "pictures", "parts")
+    ]
+    async with Harness(later, nats) as harness:
+        await harness.drain(*stages)
+        heard = of(await harness.client.states("wide_pictures"))
+        assert heard == {a: a, b: b, c: a}
+        assert of(await harness.client.states("deaf_pictures")) == {a: a, b: a, c: a}
+
+
 @pytest.mark.parametrize("kind", ["black", "a point", "alpha", "16 bits", "grey"])
 def test_odd_pictures(kind: str) -> None:
     tile = next(tiles())

@@ -28,7 +28,18 @@ def table(required: list[str], **properties: Any) -> dict[str, Any]:
 
 TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 META = table(["name"], name=TEXT, namespace=TEXT, labels=TEXTS, annotations=TEXTS)
-RULES = table([], stabilizationWindowSeconds=COUNT, selectPolicy=TEXT, policies={"type": "array"})
+POLICY = table(
+    ["type", "value", "periodSeconds"],
+    type={"enum": ["Pods", "Percent"]},
+    value={"type": "integer", "minimum": 1},
+    periodSeconds={"type": "integer", "minimum": 1, "maximum": 1800},
+)
+RULES = table(
+    [],
+    stabilizationWindowSeconds={"type": "integer", "minimum": 0, "maximum": 3600},
+    selectPolicy={"enum": ["Max", "Min", "Disabled"]},
+    policies={"type": "array", "items": POLICY},
+)
 NATS = table(
     ["natsServerMonitoringEndpoint", "account", "stream", "consumer", "lagThreshold"],
     natsServerMonitoringEndpoint={"type": "string", "pattern": r"^[\w.-]+:\d+$"},
@@ -39,6 +50,16 @@ NATS = table(
     activationLagThreshold={"type": "string", "pattern": r"^\d+$"},
     useHttps={"enum": ["true", "false"]},
 )
+ASKED = table(
+    ["serverAddress", "query", "threshold"],
+    serverAddress={"type": "string", "pattern": "^https?://"},
+    query=TEXT,
+    threshold={"type": "string", "pattern": r"^\d+(\.\d+)?$"},
+    activationThreshold={"type": "string", "pattern": r"^\d+$"},
+    ignoreNullValues={"enum": ["true", "false"]},
+)
+NAMES = {"name": TEXT, "useCachedMetrics": {"type": "boolean"}}
+METRIC = {"metricType": {"enum": ["AverageValue", "Value", "Utilization"]}}
 SCALED = table(
     ["scaleTargetRef", "triggers"],
     scaleTargetRef=table(["name"], name=TEXT, apiVersion=TEXT, kind=TEXT),
@@ -56,7 +77,7 @@ SCALED = table(
         ),
         scalingModifiers=table(
             ["formula", "target"],
-            formula={"type": "string", "pattern": r"^\w+( \+ \w+)*$"},
+            formula={"type": "string", "pattern": r"^[\w +*>&?:]+$"},
             target={"type": "string", "pattern": r"^\d+$"},
             activationTarget=TEXT,
             metricType={"enum": ["AverageValue", "Value"]},
@@ -66,15 +87,19 @@ SCALED = table(
     triggers={
         "type": "array",
         "minItems": 1,
-        "items": table(
-            ["type", "metadata"],
-            type={"const": "nats-jetstream"},
-            name=TEXT,
-            useCachedMetrics={"type": "boolean"},
-            metricType={"enum": ["AverageValue", "Value", "Utilization"]},
-            metadata=NATS,
-            authenticationRef=table(["name"], name=TEXT, kind=TEXT),
-        ),
+        "items": {
+            "oneOf": [
+                table(
+                    ["type", "metadata"],
+                    type={"const": kind},
+                    metadata=metadata,
+                    authenticationRef=table(["name"], name=TEXT, kind=TEXT),
+                    **NAMES,
+                    **METRIC,
+                )
+                for kind, metadata in (("nats-jetstream", NATS), ("prometheus", ASKED))
+            ]
+        },
     },
 )
 MONITOR = table(
@@ -86,7 +111,23 @@ MONITOR = table(
         "items": table([], port=TEXT, path=TEXT, interval=TEXT, scheme=TEXT),
     },
 )
+ALERT = table(
+    ["alert", "expr"],
+    alert=TEXT,
+    expr=TEXT,
+    **{"for": {"type": "string", "pattern": r"^\d+[smh]$"}},
+    labels=TEXTS,
+    annotations=TEXTS,
+)
+ALERTS = table(
+    ["groups"],
+    groups={
+        "type": "array",
+        "items": table(["name", "rules"], name=TEXT, rules={"type": "array", "items": ALERT}),
+    },
+)
 OTHERS = {
+    ("monitoring.coreos.com/v1", "PrometheusRule"): ALERTS,
     ("keda.sh/v1alpha1", "ScaledObject"): SCALED,
     ("monitoring.coreos.com/v1", "PodMonitor"): MONITOR,
 }

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from mqinfer import App, wiring
+from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.cli import deploying
+from mqinfer.cli.deployservers import servers
 from mqinfer.deploy import applied, live
 from mqinfer.deploy.change import Change, Kind
 from mqinfer.deploy.changes import changes
@@ -17,6 +19,7 @@ from mqinfer.deploy.reading import read
 from mqinfer.errors import ConflictError
 from mqinfer.settings import Settings
 from mqinfer.specs import ConsumerSpec
+from mqinfer.tables.migrate import ensure_table
 from tests.support.deploy_app import make
 
 FILE = """
@@ -53,7 +56,10 @@ async def look(app: App, planned: Plan, settings: Settings) -> tuple[list[Change
     async with wiring.jetstream(app, settings, "test") as broker:
         before, revision = await applied.load(broker.bucket(applied.bucket_name(app)))
         aliases = await wiring.aliases(app, broker).all()
-        now = await live.look(app, wiring.scanner(broker), aliases)
+        indexes = await live.look_at_indexes(
+            app, wiring.generations(app, broker), wiring.core(broker)
+        )
+        now = await live.look(app, wiring.scanner(broker), aliases, indexes)
     return changes(before, planned.deployment, planned.declared, now), revision
 
 
@@ -142,6 +148,30 @@ async def test_what_is_refused_or_removed(nats: Settings, tmp_path: Path) -> Non
         "gateway: removed: it finishes what it is asked and ends",
     ):
         assert any(line.startswith(start) for line in lines), (start, lines)
+
+
+async def test_tables_and_models_as_they_are_there(
+    url: str, db: ClickHouse, tmp_path: Path
+) -> None:
+    first = make("live_tables", columns="label extra")
+    await ensure_table(db, first.rows["graded_live_tables"], first.name)
+    settings = Settings.load({}, clickhouse_url=url, triton_url="127.0.0.1:1")
+    asked = await servers(first, settings, "local", models=True)
+    assert asked.conflicts == {}
+    assert asked.served is None
+    assert [line[:6] for line in asked.silent] == ["Triton"]
+    second = make("live_tables", columns="label extra", order="extra")
+    asked = await servers(second, settings, "local", models=False)
+    now = live.Live(
+        aliases={"grader@live": "2"},
+        servers=live.Servers(asked.conflicts, {"grader": ["2", "3"]}),
+    )
+    wanted = plan_of(second, FILE, tmp_path)
+    found = changes(None, wanted.deployment, wanted.declared, now)
+    refused = [str(one) for one in found if one.kind is Kind.REFUSED]
+    assert len(refused) == 2
+    assert refused[0].startswith("table graded_live_tables: as it is there: ")
+    assert refused[1].startswith("model grader@live: Triton does not serve version 1: its stages")
 
 
 async def test_a_removed_stage_is_pruned_only_when_asked_and_a_stranger_never(

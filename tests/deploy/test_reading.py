@@ -48,6 +48,17 @@ gpus = -1
 
 [console]
 options = "--read-only"
+
+[indexes.pictures]
+parts = 3
+dtype = "f8"
+weights = { small = 1, none = -1 }
+
+[indexes.picture]
+
+[alerts]
+failing = 3
+labels = { team = 1 }
 """
 
 
@@ -55,7 +66,7 @@ def test_every_error_is_told_at_once_with_its_key(tmp_path: Path) -> None:
     file = tmp_path / "deploy.toml"
     file.write_text(WRONG)
     with pytest.raises(Misread) as error:
-        read(file, make(), "local")
+        read(file, make(shards=2), "local")
     said = error.value.problems
     for wanted in (
         "imagee is no key here: did you mean image?",
@@ -83,6 +94,12 @@ def test_every_error_is_told_at_once_with_its_key(tmp_path: Path) -> None:
         "models.grader.best is an alias that nothing in the app follows; it has grader.live",
         "triton.gpus = -1",
         "console.options = '--read-only': is a list of texts",
+        "indexes.pictures.parts = 3 is more than the 2 shards that they hold",
+        "indexes.pictures.dtype = 'f8': is one of f32, bf16",
+        "indexes.pictures.weights = {'small': 1, 'none': -1}: is a table of numbers of 0 or more",
+        "indexes.picture is no index of app deployed: did you mean pictures?",
+        "alerts.failing = 3: is a part of all",
+        "alerts.labels = {'team': 1}: is a table of texts",
     ):
         assert any(one.startswith(wanted) for one in said), (wanted, said)
     assert "hunter2" not in str(error.value)
@@ -124,6 +141,16 @@ def test_what_containers_need_is_asked_for(tmp_path: Path) -> None:
         "settings.blobs",
         "console",
     ]
+
+
+def test_an_index_that_nobody_holds_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "deploy.toml"
+    file.write_text("[workers.all]\n")
+    with pytest.raises(Misread, match=r"indexes\.pictures is missing: app deployed has that index"):
+        read(file, make(shards=2), "local")
+    file.write_text("[workers.all]\n[indexes.pictures.weights]\nsmall = 2\n")
+    with pytest.raises(Misread, match=r"indexes\.pictures\.weights names 'small'; it has vector"):
+        read(file, make(shards=2), "local")
 
 
 def test_groups_settings_of_a_target_and_a_missing_file(tmp_path: Path) -> None:

@@ -12,8 +12,13 @@ import pytest
 from mqinfer import App
 from mqinfer.gateway.counting import Counting
 from mqinfer.observe import Metrics
-from mqinfer.operate.boards import board, rules
+from mqinfer.operate.alerts import Group, Running, Thresholds, rules
+from mqinfer.operate.boards import board
+from mqinfer.search.counting import Counting as Asked
+from mqinfer.search.generations import Generation
+from mqinfer.search.protocol import ShardState
 from tests.support.cli import Shell
+from tests.support.search_app import app as searched
 from tests.support.traced_app import app, small
 
 COMPOSE = Path(__file__).parents[2] / "compose"
@@ -26,12 +31,18 @@ def exported() -> dict[str, set[str]]:
     metrics.sink("t").inserted(1, 0.1)
     metrics.request("m", "1", 1, 0.1)
     counting.answered["GET /", 200] += 1
+    metrics.queueing = False
+    asked = Asked("a")
+    asked.searches["i", "m"].refused += 1
+    asked.searched["i", "m"] = Generation(number=1, shards=1)
+    held = asked.render([ShardState("i", "m", 1, 0, True, 0, 1, 0, 4, [])])
     found: dict[str, set[str]] = {}
-    for text in (metrics.render(), counting.render()):
+    for text in (metrics.render(), counting.render(), held):
         for name, labels in re.findall(r"^(mqinfer_\w+)(?:\{(.*)\})? ", text.decode(), re.M):
             found.setdefault(name, set()).update(re.findall(r"(\w+)=", labels))
         for name, kind in re.findall(r"^# TYPE (mqinfer_\w+) (\w+)", text.decode(), re.M):
-            names = [f"{name}_bucket", f"{name}_sum"] if kind == "histogram" else [name]
+            parts = ("bucket", "sum", "count")
+            names = [f"{name}_{part}" for part in parts] if kind == "histogram" else [name]
             for one in names:
                 found.setdefault(one, set())
     return found
@@ -44,10 +55,16 @@ def queries(told: Any) -> list[str]:
     return [one for value in told for one in queries(value)] if isinstance(told, list) else []
 
 
-@pytest.mark.parametrize("of", [app, small], ids=["all", "small"])
+def deployed(of: App) -> Running:
+    group = Group("all", tuple(of.stages), 1, 3, 60.0)
+    return Running((group,), dict.fromkeys(of.indexes, 2))
+
+
+@pytest.mark.parametrize("of", [app, small, searched], ids=["all", "small", "index"])
 def test_every_metric_of_a_query_is_exported(of: App) -> None:
     known = exported()
-    asked = [*queries(board(of)), *queries(rules(of))]
+    running = deployed(of) if of.stages else Running((), dict.fromkeys(of.indexes, 2))
+    asked = [*queries(board(of, running)), *queries(rules(of, None, running))]
     own = json.loads((COMPOSE / "grafana" / "dashboards" / "mqinfer.json").read_text())
     for query in (*asked, *queries(own)):
         for name, labels in re.findall(r"(mqinfer_\w+)(\{[^}]*\})?", query):
@@ -70,6 +87,27 @@ def test_they_follow_the_app() -> None:
     assert found == {"cut", "grade", "shape", "report", *sinks, None}
     numbers = [panel["id"] for panel in board(app)["panels"]]
     assert len(numbers) == len(set(numbers))
+
+
+def test_what_is_deployed_sets_thresholds() -> None:
+    told = Thresholds(behind=120, failing=0.25, dead_letters=5, labels={"team": "fields"})
+    (group,) = rules(app, told, deployed(app))["groups"]
+    assert all(rule["labels"]["team"] == "fields" for rule in group["rules"])
+    found = {rule["alert"]: rule for rule in group["rules"]}
+    assert found["MqinferBehind"]["for"] == "120s"
+    assert found["MqinferFailing"]["expr"].endswith("> 0.25")
+    assert found["MqinferDeadLetters"]["expr"].endswith("> 5")
+    assert found["MqinferFewProcesses"]["expr"].endswith("< 1")
+    assert found["MqinferOverTarget"]["labels"]["group"] == "all"
+    assert "> 60 and count(" in found["MqinferOverTarget"]["expr"]
+    legends = json.dumps(board(app, deployed(app)))
+    assert "all (1 to 3)" in legends
+    assert "all (target 60 s)" in legends
+    (group,) = rules(searched, None, Running((), {"pictures": 2}))["groups"]
+    names = [rule["alert"] for rule in group["rules"] if rule["labels"].get("index") == "pictures"]
+    assert names == [
+        f"Mqinfer{one}" for one in ("IndexNotHeld", "ShardMissing", "IndexBehind", "FewReplicas")
+    ]
 
 
 def test_the_command(shell: Shell) -> None:

@@ -7,6 +7,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def worker(shell: Shell, **environ: str) -> subprocess.Popen[str]:
     return shell.start("worker", shell.app, log=f"worker{len(shell.running)}.log", **environ)
 
 
-def test_a_shadow_is_exact_through_kills(shell: Shell) -> None:
+def test_a_shadow_is_exact_through_kills(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     working = [worker(shell), worker(shell)]
     publish(shell, 0, 50)
     until(lambda: len(rows(shell)) == 50)
@@ -156,12 +157,20 @@ def test_a_shadow_is_exact_through_kills(shell: Shell) -> None:
     _, out, _ = shell.run("models", shell.app)
     assert f"both 2 0.5 of ask s1 {len(share)} 0 " in " ".join(out.split())
 
+    # A tracker that is away changes nothing, and is told.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    tracked = "MLflow at http://127.0.0.1:1 has not taken it"
+    if find_spec("mlflow") is None:
+        tracked = "mlflow is not installed: pip install 'mqinfer[mlflow]'"
     code, out, err = shell.run("models", shell.app, "--no-shadow", "both")
     assert code == 0, err
     assert "when what is left is answered: run s1" in out
+    assert tracked in err
     until(lambda: shell.json("runs", "show", shell.app, "s1")["state"] == "done")
     assert shell.json("models", shell.app)["shadows"] == []
-    assert shell.run("runs", "compare", shell.app, "s1")[0] == 0
+    code, _, err = shell.run("runs", "compare", shell.app, "s1")
+    assert code == 0
+    assert tracked in err
     assert shell.run("runs", "discard", shell.app, "s1")[0] == 0
     assert not rows(shell, "s1")
     assert len(rows(shell)) == 350

@@ -15,6 +15,8 @@ def make(
     columns: str = "label score",
     order: str = "label",
     deadline: str = "5m",
+    shards: int = 0,
+    filters: tuple[str, ...] = (),
     **options: Any,
 ) -> App:
     """The app, as one version of its code has it."""
@@ -56,5 +58,13 @@ def make(
             app.stage(watch)
         elif one == "old":
             app.stage(old)
+    if shards:
+
+        class Vector(Message, subject="vector"):
+            name: str
+            vector: list[float]
+            station: str = ""
+
+        app.index("pictures", of=Vector, key="name", shards=shards, filters=filters)
     app.endpoint("ask", Photo, answers=graded, deadline=deadline)
     return app

@@ -1,7 +1,8 @@
 """Compose: a container for each group of workers, one for the gateway and one for the console.
 
 A group that scales does so inside of its container, by `--processes 1..8`: Compose cannot. The
-servers are somebody else's, `compose/compose.yaml` for one; give both files to have one network.
+servers are somebody else's, `compose/compose.yaml` for one; give both files to have one network,
+and `observe.yaml` as well, which has its Prometheus and Grafana look at this app.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.deploy.processes import METRICS_PORT, Plan
+from mqinfer.deploy.targets import observed
 from mqinfer.deploy.targets.local import processes_options
 from mqinfer.deploy.targets.text import yaml
 
 if TYPE_CHECKING:
-    from mqinfer.deploy.deployment import Served, Triton, Workers
+    from mqinfer.app import App
+    from mqinfer.deploy.deployment import Held, Served, Triton, Workers
 
 _DOCKERFILE = Path(__file__).with_name("Dockerfile")
 _ASK = "import sys, urllib.request as u; sys.exit(u.urlopen(sys.argv[1], timeout=3).status != 200)"
 
 
-def render(planned: Plan) -> dict[str, str]:
+def render(planned: Plan, app: App) -> dict[str, str]:
     """The files by name."""
     wanted = planned.deployment
     services: dict[str, Any] = {}
@@ -29,6 +32,14 @@ def render(planned: Plan) -> dict[str, str]:
         command = [*planned.worker(group), *processes_options(group), *listen]
         # The first process's port; the others have the following ones.
         services[f"worker-{name}"] = _service(planned, command, METRICS_PORT, group, group.most)
+    for name, held in wanted.indexes.items():
+        listen = [f"--http={METRICS_PORT}", "--http-host=0.0.0.0"]
+        for part in range(1, held.parts + 1):
+            command = [*planned.index(name, held, part), *listen]
+            one = _service(planned, command, METRICS_PORT, held, 1)
+            one["labels"] = {"mqinfer.revision": planned.index_revision(name)}
+            one.setdefault("deploy", {})["replicas"] = held.replicas
+            services[f"index-{observed.slug(name)}-{part}"] = one
     if wanted.gateway is not None:
         command = planned.gateway(wanted.gateway, "0.0.0.0")
         services["gateway"] = _served(planned, command, wanted.gateway)
@@ -38,11 +49,17 @@ def render(planned: Plan) -> dict[str, str]:
     if wanted.triton is not None:
         services[f"{planned.app}-triton"] = _triton(wanted.triton)
     made = {"name": f"mqinfer-{planned.app}", "services": services}
-    return {"compose.yaml": yaml([made]), "Dockerfile": _DOCKERFILE.read_text()}
+    return {
+        "compose.yaml": yaml([made]),
+        "observe.yaml": yaml([observed.override(planned)]),
+        observed.SCRAPED: yaml([observed.scraped(planned)]),
+        **observed.files(planned, app),
+        "Dockerfile": _DOCKERFILE.read_text(),
+    }
 
 
 def _service(
-    planned: Plan, command: list[str], port: int, of: Workers | Served, processes: int
+    planned: Plan, command: list[str], port: int, of: Workers | Served | Held, processes: int
 ) -> dict[str, Any]:
     secrets = {name: f"${{{name}:?is a secret: set it in .env}}" for name in planned.secrets()}
     found: dict[str, Any] = {}
@@ -79,7 +96,7 @@ def _service(
     return found
 
 
-def _group(of: Workers | Served) -> Workers | None:
+def _group(of: Workers | Served | Held) -> Workers | None:
     from mqinfer.deploy.deployment import Workers
 
     return of if isinstance(of, Workers) else None

@@ -1,23 +1,25 @@
 """Kubernetes: only what is ours, as plain files that `kubectl apply -k` takes.
 
-A pod is a worker process, and KEDA says how many: by the lag of the group's consumers, all of them
-added up, since KEDA would take the largest. No `replicas` stands where a ScaledObject owns the
-number. A change of settings or of a stage's declaration changes an annotation of the pods, and so
-they are replaced, one by one. Servers have charts of their own; for that of NATS there are values.
+A pod is a worker process, and KEDA says how many (`keda.py`). No `replicas` stands where a
+ScaledObject owns the number. A change of settings or of a stage's declaration changes an annotation
+of the pods, and so they are replaced, one by one. Servers have charts of their own; for that of
+NATS there are values.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mqinfer import plan
 from mqinfer.deploy.processes import METRICS_PORT, Plan
+from mqinfer.deploy.targets import observed
 from mqinfer.deploy.targets.compose import triton_command
+from mqinfer.deploy.targets.keda import scaled
 from mqinfer.deploy.targets.text import yaml
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.deploy.deployment import Served, Triton, Workers
+    from mqinfer.deploy.deployment import Held, Served, Triton, Workers
 
 Object = dict[str, Any]
 MANAGED = "app.kubernetes.io/managed-by"
@@ -31,6 +33,7 @@ KINDS = (
     "policy/v1/PodDisruptionBudget",
     "keda.sh/v1alpha1/ScaledObject",
     "monitoring.coreos.com/v1/PodMonitor",
+    "monitoring.coreos.com/v1/PrometheusRule",
 )
 
 
@@ -40,6 +43,10 @@ def render(planned: Plan, app: App) -> dict[str, str]:
     objects: dict[str, list[Object]] = {"settings.yaml": [_settings(planned)]}
     for name, group in wanted.workers.items():
         objects[f"worker-{name}.yaml"] = _workers(planned, app, f"worker-{name}", group)
+    for name, held in wanted.indexes.items():
+        objects[f"index-{observed.slug(name)}.yaml"] = [
+            one for part in range(1, held.parts + 1) for one in _held(planned, name, held, part)
+        ]
     if wanted.gateway is not None:
         command = planned.gateway(wanted.gateway, "0.0.0.0")
         objects["gateway.yaml"] = _served(planned, "gateway", command, wanted.gateway, "/readyz")
@@ -49,7 +56,10 @@ def render(planned: Plan, app: App) -> dict[str, str]:
     if wanted.triton is not None:
         objects["triton.yaml"] = _triton(planned, wanted.triton)
     if wanted.k8s.monitor:
-        objects["monitor.yaml"] = [_monitor(planned)]
+        objects["monitor.yaml"] = [
+            _monitor(planned),
+            *observed.objects(planned, app, partial(_observed, planned)),
+        ]
     kustomization: Object = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -71,6 +81,12 @@ def _meta(planned: Plan, component: str) -> Object:
     }
 
 
+def _observed(planned: Plan, component: str) -> Object:
+    """Metadata of what others look for by its labels."""
+    found = _meta(planned, component)
+    return found | {"labels": found["labels"] | planned.deployment.k8s.monitor_labels}
+
+
 def _selector(planned: Plan, component: str) -> Object:
     return {INSTANCE: planned.app, _COMPONENT: component}
 
@@ -88,7 +104,7 @@ def _settings(planned: Plan) -> Object:
 
 
 def _container(
-    planned: Plan, command: list[str], port: int, of: Workers | Served, ready: str
+    planned: Plan, command: list[str], port: int, of: Workers | Served | Held, ready: str
 ) -> Object:
     secret = planned.deployment.k8s.secret
     found: Object = {
@@ -189,51 +205,21 @@ def _workers(planned: Plan, app: App, component: str, group: Workers) -> list[Ob
     replicas = None if group.bounds.scales else group.least
     found = [_pods(planned, component, container, planned.revision(group), replicas)]
     if group.bounds.scales:
-        found.append(_scaled(planned, app, component, group))
+        found.append(scaled(planned, app, _meta(planned, component), group))
     return [*found, _budget(planned, component)]
 
 
-def _scaled(planned: Plan, app: App, component: str, group: Workers) -> Object:
-    cluster = planned.deployment.k8s
-    triggers = [
-        {
-            "type": "nats-jetstream",
-            "name": f"t{number}",
-            # All are texts, numbers as well.
-            "metadata": {
-                "natsServerMonitoringEndpoint": cluster.nats_monitor,
-                "account": cluster.nats_account,
-                "stream": stream,
-                "consumer": consumer,
-                "lagThreshold": str(group.backlog),
-            },
-        }
-        for number, (stream, consumer) in enumerate(plan.backlog(app, group.stages))
+def _held(planned: Plan, name: str, held: Held, part: int) -> list[Object]:
+    """The replicas of one part of an index's shards."""
+    component = f"index-{observed.slug(name)}-{part}"
+    listen = [f"--http={METRICS_PORT}", "--http-host=0.0.0.0"]
+    command = [*planned.index(name, held, part), *listen]
+    container = _container(planned, command, METRICS_PORT, held, "/readyz")
+    revision = planned.index_revision(name)
+    return [
+        _pods(planned, component, container, revision, held.replicas),
+        _budget(planned, component),
     ]
-    advanced: Object = {
-        "horizontalPodAutoscalerConfig": {
-            "behavior": {"scaleDown": {"stabilizationWindowSeconds": round(group.cooldown)}}
-        }
-    }
-    if len(triggers) > 1:  # or the largest alone would count
-        advanced["scalingModifiers"] = {
-            "formula": " + ".join(str(one["name"]) for one in triggers),
-            "target": str(group.backlog),
-            "metricType": "AverageValue",
-        }
-    return {
-        "apiVersion": "keda.sh/v1alpha1",
-        "kind": "ScaledObject",
-        "metadata": _meta(planned, component),
-        "spec": {
-            "scaleTargetRef": {"name": f"{planned.app}-{component}"},
-            "minReplicaCount": group.least,
-            "maxReplicaCount": group.most,
-            "pollingInterval": 5,
-            "advanced": advanced,
-            "triggers": triggers,
-        },
-    }
 
 
 def _served(
@@ -297,7 +283,7 @@ def _monitor(planned: Plan) -> Object:
     return {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PodMonitor",
-        "metadata": _meta(planned, "monitor"),
+        "metadata": _observed(planned, "monitor"),
         "spec": {
             "selector": {"matchLabels": {INSTANCE: planned.app, MANAGED: "mqinfer"}},
             # Of ours, and of Triton, whose port has this name.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mqinfer import plan
+from mqinfer.deploy.targets import observed
 from mqinfer.supervise.group import Group
 from mqinfer.supervise.scaling import Bounds
 
@@ -38,6 +39,18 @@ def groups(planned: Plan, app: App) -> list[Group]:
         )
         for name, group in planned.deployment.workers.items()
     ]
+    for name, held in planned.deployment.indexes.items():
+        found += [
+            Group(
+                name=f"index-{name}-{part}",
+                arguments=tuple(planned.index(name, held, part)),
+                bounds=Bounds(held.replicas, held.replicas),
+                environ=environ,
+                holds=True,
+                revision=planned.index_revision(name),
+            )
+            for part in range(1, held.parts + 1)
+        ]
     host, revision = "127.0.0.1", planned.revision()
     if (gateway := planned.deployment.gateway) is not None:
         command = tuple(planned.gateway(gateway, host))
@@ -73,14 +86,18 @@ def render(planned: Plan, app: App) -> dict[str, str]:
         own = workers.get(group.name.removeprefix("worker-")) if group.stages else None
         if own is not None:
             command += processes_options(own)
-        name = f"{planned.app}-{group.name}.service"
-        names.append(name)
-        files[f"systemd/{name}"] = _unit(planned, group.name, command, own)
+        units = [group.name]
+        if group.holds and group.bounds.least > 1:  # a replica is a unit
+            units = [f"{group.name}-{replica + 1}" for replica in range(group.bounds.least)]
+        for unit in units:
+            name = f"{planned.app}-{unit}.service"
+            names.append(name)
+            files[f"systemd/{name}"] = _unit(planned, unit, command, own)
     files[f"systemd/{planned.app}.target"] = (
         f"# Made by `mqinfer deploy render`.\n[Unit]\nDescription=mqinfer: app {planned.app}\n"
         f"Wants={' '.join(names)}\n\n[Install]\nWantedBy=multi-user.target\n"
     )
-    return files
+    return files | observed.files(planned, app)
 
 
 def processes_options(group: Workers) -> list[str]:
