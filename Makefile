@@ -23,7 +23,7 @@ COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-cov
 # which doubles the time of the tests' own processes.
 TELLS  := import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")
 
-.PHONY: help setup demo demo-replay demo-requests demo-taskqueue demo-mlwatch test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
+.PHONY: help setup demo demo-replay demo-requests demo-taskqueue demo-mlwatch test lint docs format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,11 +56,19 @@ test: setup  ## the tests, against the real servers; a part of them: TESTS=tests
 	$(BIN)/python -m compileall -q -j 0 mqinfer examples stages tests/support
 	COVERAGE_CORE=$$($(BIN)/python -c '$(TELLS)') $(BIN)/python -m pytest $(TESTS) -n $(JOBS) --dist loadfile --no-loadscope-reorder $(COVER)
 
-lint: setup  ## ruff, mypy and vulture
+# Without its word on a next major version of MkDocs.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+lint: setup  ## ruff, mypy, vulture, and the site of the documentation, strictly
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/vulture
+	$(MKDOCS)
+
+docs: setup  ## the site of the documentation, into build/site: open its index.html
+	$(MKDOCS)
+	@echo build/site/index.html
 
 ASKING := $(BIN)/python -m tests.faults.asking --requests 20000 --jobs 20 --faults 100 --json .cache/faults-requests.json
 
