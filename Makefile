@@ -23,7 +23,7 @@ COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-cov
 # which doubles the time of the tests' own processes.
 TELLS  := import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")
 
-.PHONY: help setup demo demo-replay demo-requests demo-taskqueue demo-mlwatch test lint docs format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
+.PHONY: help setup demo demo-replay demo-requests demo-taskqueue demo-mlwatch test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,7 @@ lint: setup  ## ruff, mypy, vulture, and the site of the documentation, strictly
 	$(BIN)/vulture
 	$(MKDOCS)
 
+.PHONY: docs
 docs: setup  ## the site of the documentation, into build/site: open its index.html
 	$(MKDOCS)
 	@echo build/site/index.html

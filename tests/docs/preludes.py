@@ -72,6 +72,21 @@ class Species(Row):
 
 flower = Flower("f", [7, 2, 3, 4])
 """,
+    "docs/working.md": f"""{_TYPES}
+app = App("shop")
+sentiment = app.model("sentiment")
+class Review(Message):
+    id: str
+    text: str
+class Verdict(Message):
+    review: str
+    mood: str
+    score: float
+@app.stage
+async def judge(review: Review, ctx: Context) -> Verdict:
+    score = (await sentiment(text=np.array([review.text], object)))["pleased"].item()
+    return Verdict(review.id, "pleased" if score > 0.5 else "cross", score)
+""",
     "docs/guarantees.md": f"""{_TYPES}
 app = App("plants")
 llm = app.model("llm")
