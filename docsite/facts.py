@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
 from typing import Any, Final
 
 from docsite.commands import escaped
@@ -49,7 +52,7 @@ def _exposed() -> Iterator[tuple[str, list[tuple[str, ...]]]]:
 
     from mqinfer.gateway.counting import Counting
     from mqinfer.metrics import Metrics
-    from mqinfer.monitor.gauges import LABELS, LOOKED, exposed
+    from mqinfer.monitor.gauges import exposed
 
     worker = Metrics(_APP)
     _ = worker.blob_cache  # whose families are shown where there is one
@@ -59,11 +62,19 @@ def _exposed() -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     yield (
         "The monitor: `mqinfer monitor APP --watch --http PORT`",
         [
-            (f"`{one.name}`", one.type, "app" if one.name == LOOKED else ", ".join(LABELS), told)
+            (f"`{one.name}`", one.type, _labels(one.name), told)
             for one in monitor
             if (told := escaped(one.documentation))
         ],
     )
+
+
+def _labels(gauge: str) -> str:
+    """Those of the monitor's gauges, which where nothing is watched have none."""
+    from mqinfer.monitor.gauges import ACCURACY, LABELS, LOOKED
+
+    labels = ("app",) if gauge == LOOKED else (*LABELS, "how") if gauge == ACCURACY else LABELS
+    return ", ".join(labels)
 
 
 def _families(found: Iterable[Any]) -> list[tuple[str, ...]]:
@@ -79,17 +90,22 @@ def _families(found: Iterable[Any]) -> list[tuple[str, ...]]:
 
 
 def _rules() -> list[tuple[str, ...]]:
-    """The alerts of an app that has one of everything, each once."""
-    from examples.plants.app import app
-    from mqinfer.operate.boards import rules
+    """The alerts of two apps that together have one of everything, as the command writes them."""
+    from mqinfer.cli import main
 
     first: dict[str, tuple[str, ...]] = {}
-    for group in rules(app)["groups"]:
-        for rule in group["rules"]:
-            stage = rule["labels"].get("stage")
-            summary = rule["annotations"]["summary"].replace(f"{stage}", "STAGE")
-            name = rule["alert"]
-            first.setdefault(name, (f"`{name}`", rule["for"], escaped(summary)))
+    for app in ("plants", "requests"):
+        with redirect_stdout(io.StringIO()) as out:
+            code = main(["boards", f"examples.{app}.app:app", "--rules"])
+        if code:
+            raise RuntimeError(f"mqinfer boards says {code} of {app}")
+        for group in json.loads(out.getvalue())["groups"]:
+            for rule in group["rules"]:
+                summary = rule["annotations"]["summary"]
+                for name, stands in ((rule["labels"].get("stage"), "STAGE"), (app, "APP")):
+                    summary = re.sub(rf"\b{name}\b", stands, summary) if name else summary
+                alert = rule["alert"]
+                first.setdefault(alert, (f"`{alert}`", rule["for"], escaped(summary)))
     return list(first.values())
 
 
