@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -60,7 +61,10 @@ def _parameters(command: Any, context: Any) -> Iterator[str]:
         if "--help" not in parameter.opts and (found := parameter.get_help_record(context))
     ]
     if records:
-        rows = (f"| `{_cell(left)}` | {_cell(escaped(right))} |" for left, right in records)
+        rows = (
+            f"| <code>{_cell(html.escape(left))}</code> | {_cell(escaped(right))} |"
+            for left, right in records
+        )
         yield "\n".join(["| | meaning |", "|---|---|", *rows]) + "\n"
 
 
@@ -68,9 +72,10 @@ def escaped(text: str) -> str:
     """Plain text for Markdown: what stands between backticks stays code."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
-        one if one.startswith("`") else re.sub(r"([<>*_\[\]])", r"\\\1", one) for one in parts
+        one if one.startswith("`") else re.sub(r"([*_\[\]])", r"\\\1", html.escape(one, False))
+        for one in parts
     )
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "&#124;")

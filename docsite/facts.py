@@ -120,5 +120,5 @@ def _alerts() -> list[tuple[str, ...]]:
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
+        "| " + " | ".join(cell.replace("|", "&#124;") for cell in line) + " |\n" for line in lines
     )
