@@ -56,11 +56,20 @@ test: setup  ## the tests, against the real servers; a part of them: TESTS=tests
 	$(BIN)/python -m compileall -q -j 0 mqinfer examples stages tests/support
 	COVERAGE_CORE=$$($(BIN)/python -c '$(TELLS)') $(BIN)/python -m pytest $(TESTS) -n $(JOBS) --dist loadfile --no-loadscope-reorder $(COVER)
 
-lint: setup  ## ruff, mypy and vulture
+# Without its word on a next major version of MkDocs.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+lint: setup  ## ruff, mypy, vulture, and the site of the documentation, strictly
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/vulture
+	$(MKDOCS)
+
+.PHONY: docs
+docs: setup  ## the site of the documentation, into build/site: open its index.html
+	$(MKDOCS)
+	@echo build/site/index.html
 
 ASKING := $(BIN)/python -m tests.faults.asking --requests 20000 --jobs 20 --faults 100 --json .cache/faults-requests.json
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 if TYPE_CHECKING:
     from mqinfer.monitor.looking import Standing
 
-_OF: Final = ("app", "table", "column", "model", "version")
+LABELS: Final = ("app", "table", "column", "model", "version")
 EVIDENCE: Final = "mqinfer_monitor_evidence_ratio"
 ALARMS: Final = "mqinfer_monitor_alarms"
 PSI: Final = "mqinfer_monitor_psi"
@@ -29,7 +29,7 @@ def exposed(app: str, standing: Sequence[Standing], now: float) -> bytes:
     """
     registry = CollectorRegistry()
 
-    def gauge(name: str, told: str, labels: Sequence[str] = _OF) -> Gauge:
+    def gauge(name: str, told: str, labels: Sequence[str] = LABELS) -> Gauge:
         return Gauge(name, told, labels, registry=registry)
 
     evidence = gauge(EVIDENCE, "Evidence of a change, as a part of what is an alarm.")
@@ -38,7 +38,7 @@ def exposed(app: str, standing: Sequence[Standing], now: float) -> bytes:
     rows = gauge(ROWS, "Rows of the window.")
     accuracy = gauge(
         ACCURACY, "Accuracy of the window: how='counted' by truth, or 'estimated' from confidence.",
-        (*_OF, "how"),
+        (*LABELS, "how"),
     )  # fmt: skip
     gauge(LOOKED, "When the monitor looked last.", ("app",)).labels(app).set(now)
     for one in standing:
