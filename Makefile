@@ -23,7 +23,7 @@ COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-cov
 # which doubles the time of the tests' own processes.
 TELLS  := import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")
 
-.PHONY: help setup demo demo-replay demo-requests demo-taskqueue demo-mlwatch test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
+.PHONY: help setup demo demo-replay demo-requests demo-taskqueue demo-mlwatch demo-search test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ demo-taskqueue: setup  ## model classes from a file, asked in Python, JavaScript
 
 demo-mlwatch: setup  ## photographs at a rate, the world changes, and an alarm rings that says what to do
 	$(BIN)/python -m examples.mlwatch.demo
+
+demo-search: setup  ## image search by two models, in shards: killed, scaled, rolled out while somebody searches
+	$(BIN)/python -m examples.search.demo
 
 test: setup  ## the tests, against the real servers; a part of them: TESTS=tests/flow
 	@# Once, and not by each of the many processes that start, where PYTHONDONTWRITEBYTECODE is set.

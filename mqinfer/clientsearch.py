@@ -90,6 +90,38 @@ class ClientSearch:
         found = index_of(self.app, index)
         return await self._searches().current(found, model_of(found, model))
 
+    async def generations(
+        self, index: Index | str, model: str | None = None
+    ) -> Mapping[int, Generation]:
+        """All generations there are, by number: also those that are built beside, and old ones.
+
+        Whoever embeds pictures by the version of each lets none lack what comes meanwhile.
+
+        Args:
+            index: or its name.
+            model: whose; None is the only one.
+
+        Raises:
+            ConfigurationError: there is no such index or model.
+            Unavailable: NATS does not answer.
+        """
+        from mqinfer.search.generations import model_of
+        from mqinfer.search.searching import index_of
+
+        found = index_of(self.app, index)
+        return await self._searches().generations(found, model_of(found, model))
+
+    async def weights(self, index: Index | str) -> dict[str, float]:
+        """The weights of an index's models, as they were 2 s ago at most.
+
+        Raises:
+            ConfigurationError: there is no such index.
+            Unavailable: NATS does not answer.
+        """
+        from mqinfer.search.searching import index_of
+
+        return dict(await self._searches().weights(index_of(self.app, index)))
+
     async def model_of(self, index: Index | str, identity: str) -> str:
         """The one model that something is searched by, where each is to have its share.
 

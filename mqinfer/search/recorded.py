@@ -40,9 +40,9 @@ class Recorded:
             return
         schema = schema_of(kind)
         columns = dict(zip(kind.__struct_fields__, columns_of(kind), strict=True))
-        own = columns[index.key]
-        self._key = quoted(own.name)
-        self._type = str(own.kind.of.plain)
+        key = columns[index.key]
+        self._key = quoted(key.name)
+        self._type = str(key.kind.of.plain)
         self._table = schema.name
         self._filters = [quoted(columns[name].name) for name in index.filters]
         self._vector = quoted(columns[index.vector].name)
@@ -53,7 +53,9 @@ class Recorded:
             conditions.append("(_visible = 1 OR _run = {run:String})")
             self._parameters["run"] = generation.run
         if generation.model:
-            conditions.append("_models[{model:String}] = {version:String}")
+            # What takes a key out is of each version; see `Incoming`.
+            own = f"_models[{{model:String}}] = {{version:String}} OR empty({self._vector})"
+            conditions.append(f"({own})")
             self._parameters |= {"model": generation.model, "version": generation.version}
         self._conditions = conditions
 

@@ -81,6 +81,10 @@ class Searching:
         self._known[key] = now, found
         return found
 
+    async def generations(self, index: Index, model: str) -> Mapping[int, Generation]:
+        """All that there are of a model, as of now."""
+        return (await self._generations.held(index, model)).all
+
     async def weights(self, index: Index) -> dict[str, float]:
         """Of the models of an index, as they were 2 s ago at most."""
         now, known = time.monotonic(), self._weights.get(index.name)

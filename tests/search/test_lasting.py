@@ -234,6 +234,13 @@ async def test_a_generation_of_a_version_takes_its_vectors_alone(nats: Settings)
                 return False
 
         await until(all_there, "both generations")
+        # Whoever deletes asks no model: it counts in a generation of any version.
+        await harness.publish(Vector("p1", []), Vector("p2", []))
+
+        async def both_gone() -> bool:
+            return await counts() == (8, 4)
+
+        await until(both_gone, "deletions")
 
 
 async def test_a_server_that_dies_and_a_stream_that_is_made_anew(tmp_path: Path) -> None:
