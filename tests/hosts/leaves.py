@@ -61,7 +61,7 @@ async def hub_and_leaf(folder: Path, permissions: str = "") -> AsyncIterator[Lea
         + (f"\nauthorization {{ users: [{users}] }}" if permissions else ""),
     )
 
-    def reached(server: NatsServer, domain: str) -> Settings:
+    def settings_of(server: NatsServer, domain: str) -> Settings:
         login = ("app", "secret") if permissions and server is leaf else (None, None)
         return Settings(
             nats_url=server.url,
@@ -76,17 +76,25 @@ async def hub_and_leaf(folder: Path, permissions: str = "") -> AsyncIterator[Lea
     try:
         await asyncio.gather(hub.start(), leaf.start())
         await asyncio.gather(hub.wait_ready(60), leaf.wait_ready(60))
-        found = Leaf(hub, leaf, reached(leaf, "hub"), reached(leaf, "edge"), reached(hub, "hub"))
+        found = Leaf(
+            hub,
+            leaf,
+            settings_of(leaf, "hub"),
+            settings_of(leaf, "edge"),
+            settings_of(hub, "hub"),
+        )
         if not permissions:
-            await until(lambda: _joined(found.settings), "the leaf node has joined the hub")
+            await until(lambda: reached(found.settings), "the leaf node has joined the hub")
         yield found
     finally:
         await asyncio.gather(hub.stop(), leaf.stop())
 
 
-async def _joined(settings: Settings) -> bool:
+async def reached(settings: Settings, stream: str = "none") -> bool:
+    """Whether JetStream answers, to a user who may ask about this stream."""
     async with JetStream(settings, name="test") as broker:
         try:
-            return await broker.stream_info("none") is None
+            await broker.stream_info(stream)
         except MqinferError:
             return False
+        return True
