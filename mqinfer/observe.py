@@ -16,8 +16,8 @@ from typing import IO, Any
 import structlog
 
 from mqinfer.counts import Histogram, SinkMetrics
+from mqinfer.masking import mask_url
 from mqinfer.metrics import Metrics, StageMetrics
-from mqinfer.settings import mask_url
 
 __all__ = [
     "Histogram",

@@ -142,13 +142,22 @@ Rehearse = Callable[[Sequence[Sequence[Any]]], Awaitable[None]]
 
 
 class Database(Protocol):
-    """ClickHouse."""
+    """ClickHouse.
+
+    Attributes:
+        cluster: on whose servers tables are made, as replicas; None is on one alone.
+    """
+
+    cluster: str | None
 
     async def ping(self) -> None:
         """Return if the server takes statements, or raise `Unavailable`, which says why not."""
 
     async def command(self, sql: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Run a statement that gives no rows; or raises TableError (refused) or Unavailable."""
+
+    async def settle(self, table: str) -> None:
+        """Return when this server has the rows of a table that other replicas had acknowledged."""
 
     async def query(
         self, sql: str, parameters: Mapping[str, Any] | None = None

@@ -10,45 +10,37 @@ import dataclasses
 import difflib
 import logging
 import os
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 from mqinfer.errors import ConfigurationError
-from mqinfer.headers import parse_headers
-from mqinfer.times import DURATION_HELP, SIZE_HELP, parse_duration, parse_size
+from mqinfer.masking import mask_url
+from mqinfer.settingkinds import (
+    AND_HTTP,
+    BYTES,
+    CACHE,
+    CLUSTER,
+    COUNT,
+    DOMAIN,
+    GRPC,
+    HEADERS,
+    HTTP,
+    NATS,
+    PATH,
+    QUORUM,
+    SECONDS,
+    SOME_BYTES,
+    STORE,
+    TEXT,
+    Kind,
+    choice,
+)
+from mqinfer.times import parse_size
 
 T = TypeVar("T")
 PREFIX = "MQINFER_"
 _log = logging.getLogger("mqinfer.settings")
-
-# A password that was not percent-encoded may hold any of `@/?#`: rather mask too much.
-_USERINFO = re.compile(
-    r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)(?P<user>[^\s/?#@:]*)(?P<pass>:[^\s,\"'<>]*)?@",
-    re.IGNORECASE,
-)
-_SECRET_QUERY = re.compile(
-    r"(?i)([?&][^=&#\s]*(?:password|passwd|secret|token|signature|credential|key)[^=&#\s]*=)[^&#\s]*"
-)
-_TOKEN_SCHEMES = ("nats://", "tls://", "ws://", "wss://")
-
-
-def mask_url(text: str) -> str:
-    """`text` with the secrets of every URL in it replaced by `***`.
-
-    Masks the password of `user:password@`, the token of `nats://token@`, and query parameters
-    that are named like a secret. What is no URL stays as it is.
-    """
-
-    def masked(found: re.Match[str]) -> str:
-        scheme, user, password = found["scheme"], found["user"], found["pass"]
-        if password is not None:
-            return f"{scheme}{user}:***@"
-        return f"{scheme}***@" if scheme.lower() in _TOKEN_SCHEMES else found[0]
-
-    return _SECRET_QUERY.sub(r"\1***", _USERINFO.sub(masked, text))
 
 
 class SettingInfo(NamedTuple):
@@ -60,127 +52,7 @@ class SettingInfo(NamedTuple):
     meaning: str
 
 
-class _Kind(NamedTuple):
-    """How a setting's text becomes its value; `parse` raises ValueError or ConfigurationError."""
-
-    name: str
-    allowed: str
-    parse: Callable[[str], Any]
-
-
-def _servers(text: str) -> str:
-    servers = [server.strip() for server in text.split(",") if server.strip()]
-    if not servers:
-        raise ValueError
-    for server in servers:
-        _checked_url(server if "://" in server else f"nats://{server}", "nats", "tls", "ws", "wss")
-    return ",".join(server if "://" in server else f"nats://{server}" for server in servers)
-
-
-def _checked_url(text: str, *schemes: str) -> str:
-    url = urlsplit(text)
-    if url.scheme not in schemes or not url.hostname or any(char.isspace() for char in text):
-        raise ValueError
-    if url.port == 0:  # urlsplit itself refuses what is no port
-        raise ValueError
-    return text
-
-
-def _http_url(text: str) -> str:
-    return _checked_url(text, "http", "https")
-
-
-def _triton(text: str) -> str:
-    servers = [server.strip().rstrip("/") for server in text.split(",") if server.strip()]
-    if not servers:
-        raise ValueError
-    for server in servers:
-        bare = server if "://" in server else f"grpc://{server}"
-        _checked_url(bare, "grpc", "grpcs")
-        if urlsplit(bare).port is None or urlsplit(bare).path:
-            raise ValueError
-    return ",".join(servers)
-
-
-def _headers(text: str) -> str:
-    parse_headers(text)
-    return text
-
-
-def _blobs(text: str) -> str:
-    scheme, mark, rest = text.partition("://")
-    if not text.strip() or (mark and (scheme not in _BLOB_SCHEMES or not rest.strip("/"))):
-        if text in ("memory://", "nats://"):
-            return text
-        raise ValueError
-    return text
-
-
-def _cache(text: str) -> str:
-    folder, _, size = text.rpartition(":")
-    if not folder.strip() or parse_size(size) < _LEAST_CACHE:
-        raise ValueError
-    return text
-
-
-def _positive(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    def checked(text: str) -> Any:
-        value = parse(text)
-        if value <= 0:
-            raise ValueError
-        return value
-
-    return checked
-
-
-def _count(text: str) -> int:
-    # Digits and grouping only: int() would take other scripts' digits as well, and
-    # msgspec.convert takes 1e8 and 1.0 but no grouping.
-    if not re.fullmatch(r"[0-9][0-9_]*", text, re.ASCII):
-        raise ValueError
-    return int(text)
-
-
-def _choice(*allowed: str) -> _Kind:
-    def parse(text: str) -> str:
-        return allowed[allowed.index(text.lower())]
-
-    return _Kind("choice", "one of " + ", ".join(allowed), parse)
-
-
-_BLOB_SCHEMES = ("file", "s3", "gs", "nats", "memory")
-_TEXT = _Kind("text", "any text", str)
-_PATH = _Kind("file", "the path of a file that exists", str)
-_NATS = _Kind(
-    "urls", "nats://, tls://, ws:// or wss:// URLs, host:port, separated by commas", _servers
-)
-_HTTP = _Kind("url", "a URL such as http://user:password@host:8123/database", _http_url)
-_GRPC = _Kind(
-    "host:port",
-    "host:port of the gRPC endpoint, or grpcs://host:port for TLS; several separated by commas",
-    _triton,
-)
-_HEADERS = _Kind(
-    "headers",
-    "headers such as `authorization: Bearer abc, x-team: plants`, one a line where a value holds "
-    "commas; no name twice, none that begins with grpc- or ends in -bin",
-    _headers,
-)
-_STORE = _Kind("folder or url", "a folder, s3://bucket/prefix, gs://bucket, nats://bucket", _blobs)
-_LEAST_CACHE = 1_000_000
-_CACHE = _Kind(
-    "folder:size",
-    "a folder of this machine and how much to keep in it, at least 1MB, such as "
-    "/var/cache/mqinfer:10GB",
-    _cache,
-)
-_BYTES = _Kind("size", SIZE_HELP, parse_size)
-_SOME_BYTES = _Kind("size", f"more than nothing: {SIZE_HELP}", _positive(parse_size))
-_SECONDS = _Kind("duration", DURATION_HELP, parse_duration)
-_COUNT = _Kind("number", "a whole number, at least 1", _positive(_count))
-
-
-def _setting(default: T, kind: _Kind, meaning: str, *, secret: bool = False) -> T:
+def _setting(default: T, kind: Kind, meaning: str, *, secret: bool = False) -> T:
     return dataclasses.field(
         default=default, metadata={"kind": kind, "meaning": meaning, "secret": secret}
     )
@@ -194,117 +66,134 @@ class Settings:
     """
 
     nats_url: str = _setting(
-        "nats://127.0.0.1:4222", _NATS, "NATS servers; more than one, separated by commas"
+        "nats://127.0.0.1:4222", NATS, "NATS servers; more than one, separated by commas"
     )
-    nats_creds: str | None = _setting(None, _PATH, "credentials file (JWT and seed)")
-    nats_nkey: str | None = _setting(None, _PATH, "file with an nkey seed (extra `nkeys`)")
-    nats_user: str | None = _setting(None, _TEXT, "user name")
-    nats_password: str | None = _setting(None, _TEXT, "password of MQINFER_NATS_USER", secret=True)
-    nats_token: str | None = _setting(None, _TEXT, "token to log in with", secret=True)
+    nats_creds: str | None = _setting(None, PATH, "credentials file (JWT and seed)")
+    nats_nkey: str | None = _setting(None, PATH, "file with an nkey seed (extra `nkeys`)")
+    nats_user: str | None = _setting(None, TEXT, "user name")
+    nats_password: str | None = _setting(None, TEXT, "password of MQINFER_NATS_USER", secret=True)
+    nats_token: str | None = _setting(None, TEXT, "token to log in with", secret=True)
     nats_tls_ca: str | None = _setting(
-        None, _PATH, "certificates (PEM) that the NATS servers' own are checked against"
+        None, PATH, "certificates (PEM) that the NATS servers' own are checked against"
     )
-    nats_tls_cert: str | None = _setting(None, _PATH, "client certificate (PEM) for mutual TLS")
-    nats_tls_key: str | None = _setting(None, _PATH, "key (PEM) of MQINFER_NATS_TLS_CERT")
+    nats_tls_cert: str | None = _setting(None, PATH, "client certificate (PEM) for mutual TLS")
+    nats_tls_key: str | None = _setting(None, PATH, "key (PEM) of MQINFER_NATS_TLS_CERT")
+    nats_domain: str | None = _setting(
+        None,
+        DOMAIN,
+        "domain of the JetStream that keeps the app's streams, where the NATS servers are leaf "
+        "nodes of it; the same for all processes of an app",
+    )
     nats_inbox_prefix: str = _setting(
-        "_INBOX", _TEXT, "subject that replies come under, for accounts that may use only their own"
+        "_INBOX", TEXT, "subject that replies come under, for accounts that may use only their own"
     )
     triton_url: str = _setting(
         "127.0.0.1:8001",
-        _GRPC,
+        GRPC,
         "Triton's gRPC endpoint; grpcs:// in front for TLS. Several, separated by commas or under "
         "one name, share the calls",
     )
     triton_tls_ca: str | None = _setting(
-        None, _PATH, "certificates (PEM) that Triton's own is checked against; implies TLS"
+        None, PATH, "certificates (PEM) that Triton's own is checked against; implies TLS"
     )
-    triton_tls_cert: str | None = _setting(None, _PATH, "client certificate (PEM) for mutual TLS")
-    triton_tls_key: str | None = _setting(None, _PATH, "key (PEM) of MQINFER_TRITON_TLS_CERT")
+    triton_tls_cert: str | None = _setting(None, PATH, "client certificate (PEM) for mutual TLS")
+    triton_tls_key: str | None = _setting(None, PATH, "key (PEM) of MQINFER_TRITON_TLS_CERT")
     triton_headers: str | None = _setting(
         None,
-        _HEADERS,
+        HEADERS,
         "headers sent to Triton with every call, such as `authorization: Bearer ...`, separated by "
         "commas or one a line",
         secret=True,
     )
     clickhouse_url: str = _setting(
         "http://default@127.0.0.1:8123/default",
-        _HTTP,
-        "ClickHouse's HTTP interface: user, password and database are in the URL",
+        HTTP,
+        "ClickHouse's HTTP interface: user, password and database are in the URL; several, "
+        "separated by commas, are replicas, of which one is used while it answers",
     )
     clickhouse_tls_ca: str | None = _setting(
-        None, _PATH, "certificates (PEM) that ClickHouse's own is checked against"
+        None, PATH, "certificates (PEM) that ClickHouse's own is checked against"
     )
     clickhouse_tls_cert: str | None = _setting(
-        None, _PATH, "client certificate (PEM) for mutual TLS"
+        None, PATH, "client certificate (PEM) for mutual TLS"
     )
     clickhouse_tls_key: str | None = _setting(
-        None, _PATH, "key (PEM) of MQINFER_CLICKHOUSE_TLS_CERT"
+        None, PATH, "key (PEM) of MQINFER_CLICKHOUSE_TLS_CERT"
+    )
+    clickhouse_cluster: str | None = _setting(
+        None,
+        CLUSTER,
+        "cluster of ClickHouse, of one shard, on whose servers tables are made, as replicas",
+    )
+    clickhouse_quorum: str = _setting(
+        "1",
+        QUORUM,
+        "replicas that have rows before their messages are acknowledged; auto is most of them",
     )
     blobs: str = _setting(
         ".mqinfer/blobs",
-        _STORE,
+        STORE,
         "where blobs are kept: a folder that all workers share, or s3://bucket/prefix or "
         "gs://bucket/prefix (extra `s3`; credentials as for every tool of that cloud, AWS_*), or "
         "nats://bucket (nats:// alone is <app>-blobs)",
     )
     blob_cache: str | None = _setting(
         None,
-        _CACHE,
+        CACHE,
         "where copies of blobs from s3://, gs:// or nats:// are kept, for all processes of this "
         "machine, and how much, such as /var/cache/mqinfer:10GB; may be deleted at any moment",
     )
     blob_timeout: float = _setting(
-        30.0, _SECONDS, "longest that reading or writing one blob may take"
+        30.0, SECONDS, "longest that reading or writing one blob may take"
     )
     request_secret: str | None = _setting(
         None,
-        _TEXT,
+        TEXT,
         "what the ids of requests with a key are made with, so that nobody can guess them: any "
         "text, the same for all that ask",
         secret=True,
     )
     console_token: str | None = _setting(
         None,
-        _TEXT,
+        TEXT,
         "what opens a console that others can reach, and lets people act on it",
         secret=True,
     )
     inline_blob_bytes: int = _setting(
-        65536, _BYTES, "blobs up to this size ride in the message, larger ones go to the store"
+        65536, BYTES, "blobs up to this size ride in the message, larger ones go to the store"
     )
     max_pixels: int = _setting(
-        100_000_000, _COUNT, "height x width above which a picture is refused before it is decoded"
+        100_000_000, COUNT, "height x width above which a picture is refused before it is decoded"
     )
     max_image_bytes: int = _setting(
-        256 * 1024 * 1024, _SOME_BYTES, "encoded size above which a picture is refused"
+        256 * 1024 * 1024, SOME_BYTES, "encoded size above which a picture is refused"
     )
     grace: float = _setting(
-        25.0, _SECONDS, "how long a stopping worker may take to finish what it has begun"
+        25.0, SECONDS, "how long a stopping worker may take to finish what it has begun"
     )
     stack_password: str | None = _setting(
-        None, _TEXT, "password that `mqinfer up` has NATS and ClickHouse want", secret=True
+        None, TEXT, "password that `mqinfer up` has NATS and ClickHouse want", secret=True
     )
     log_level: str = _setting(
-        "info", _choice("debug", "info", "warning", "error", "critical"), "least level logged"
+        "info", choice("debug", "info", "warning", "error", "critical"), "least level logged"
     )
     log_format: str = _setting(
-        "auto", _choice("auto", "console", "json"), "auto is console on a terminal, else JSON lines"
+        "auto", choice("auto", "console", "json"), "auto is console on a terminal, else JSON lines"
     )
     loop: str = _setting(
         "auto",
-        _choice("asyncio", "uvloop", "auto"),
+        choice("asyncio", "uvloop", "auto"),
         "event loop; auto is what was quicker: uvloop for a gateway, if installed, else asyncio",
     )
     inference: str = _setting(
         "auto",
-        _choice("auto", "triton", "onnx"),
+        choice("auto", "triton", "onnx"),
         "what serves the models of `mqinfer up`: Triton, or our own server of its protocol; auto "
         "is Triton wherever it can be had",
     )
     servers: str = _setting(
         "auto",
-        _choice("auto", "embedded", "path"),
+        choice("auto", "embedded", "path"),
         "which servers `mqinfer up` runs: those on the PATH and else the embedded ones, or those "
         "of one kind alone",
     )
@@ -367,7 +256,7 @@ class Settings:
     def _check_files(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.metadata["kind"] is not _PATH or value is None:
+            if field.metadata["kind"] is not PATH or value is None:
                 continue
             if not Path(value).is_file():
                 raise ConfigurationError(
@@ -384,6 +273,11 @@ class Settings:
         return self.nats_url.split(",")
 
     @property
+    def clickhouse_servers(self) -> list[str]:
+        """The URLs in `clickhouse_url`."""
+        return AND_HTTP.split(self.clickhouse_url)
+
+    @property
     def blob_cache_bounds(self) -> tuple[str, int] | None:
         """The folder of `blob_cache` and its bytes; None without one."""
         if self.blob_cache is None:
@@ -396,7 +290,7 @@ class Settings:
         """Every setting with its variable, type, default and meaning, in order."""
         rows = []
         for field in dataclasses.fields(cls):
-            kind: _Kind = field.metadata["kind"]
+            kind: Kind = field.metadata["kind"]
             name = kind.allowed.removeprefix("one of ") if kind.name == "choice" else kind.name
             default = "" if field.default is None else f"{field.default}"
             rows.append(
@@ -422,7 +316,7 @@ def _parsed(field: dataclasses.Field[Any], value: Any) -> Any:
     Raises:
         ConfigurationError: it cannot be.
     """
-    kind: _Kind = field.metadata["kind"]
+    kind: Kind = field.metadata["kind"]
     try:
         return kind.parse(_as_text(value))
     except (ValueError, ConfigurationError):

@@ -20,7 +20,6 @@ from mqinfer.starting import Patience
 from mqinfer.worker.services import Services
 
 if TYPE_CHECKING:
-    from mqinfer.adapters.clickhouse import ClickHouse
     from mqinfer.adapters.mlflow import Tracker
     from mqinfer.adapters.scan import Scanner
     from mqinfer.adapters.spread import Spread
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from mqinfer.inference.inference import Inference
     from mqinfer.jobs.jobs import Jobs
     from mqinfer.metrics import Metrics
-    from mqinfer.ports import Broker, Core
+    from mqinfer.ports import Broker, Core, Database
     from mqinfer.replay.runs import Runs
     from mqinfer.requests.requests import Requests
     from mqinfer.search.generations import Generations
@@ -62,17 +61,24 @@ def triton(settings: Settings) -> TritonClient | Spread:
     )
 
 
-def clickhouse(settings: Settings, *, change_timeout: float = 300.0) -> ClickHouse:
+def clickhouse(settings: Settings, *, change_timeout: float = 300.0) -> Database:
     """A connection to ClickHouse, made when first used; a change may take so many seconds."""
     from mqinfer.adapters.clickhouse import ClickHouse
+    from mqinfer.adapters.replicas import Replicas
 
-    return ClickHouse(
-        settings.clickhouse_url,
-        ca_cert=settings.clickhouse_tls_ca,
-        client_cert=settings.clickhouse_tls_cert,
-        client_key=settings.clickhouse_tls_key,
-        change_timeout=change_timeout,
-    )
+    servers = [
+        ClickHouse(
+            url,
+            ca_cert=settings.clickhouse_tls_ca,
+            client_cert=settings.clickhouse_tls_cert,
+            client_key=settings.clickhouse_tls_key,
+            change_timeout=change_timeout,
+            cluster=settings.clickhouse_cluster,
+            quorum=settings.clickhouse_quorum,
+        )
+        for url in settings.clickhouse_servers
+    ]
+    return servers[0] if len(servers) == 1 else Replicas(servers)
 
 
 def blobs(
@@ -189,7 +195,7 @@ def searching(app: App, services: Services) -> Searching:
     return Searching(app, services.core, generations(app, services.broker))
 
 
-def keeping(app: App, services: Services, database: ClickHouse | None, every: float) -> Tools:
+def keeping(app: App, services: Services, database: Database | None, every: float) -> Tools:
     """What a process needs that holds shards, and writes snapshots every so many seconds."""
     from mqinfer.search.tools import Tools
 

@@ -56,6 +56,7 @@ LONGEST = (
     "benchmarks/test_benchmarks_more.py",
     "faults/test_faults.py",
     "faults/test_poison.py",
+    "hosts/test_links.py",
     "examples/test_plants_demo.py",
     "faults/test_states.py",
     "operate/test_models.py",

@@ -11,11 +11,11 @@ from tests import rooms
 
 # Who may import whom: a room or module imports from its own line and from those above it.
 LAYERS = (
-    "errors identity birth times split backoff hints opened referred context later message row "
-    "column marker statetype completion join endpoint joinwiring declared blob dropped blobfields "
-    "readable beside codec index written model signature stage collisions app clocked cron "
-    "around hooks schedule tick settings observe metrics choice image imageheader jpeg counts "
-    "collector http "
+    "errors domain identity birth times split backoff hints opened referred context later message "
+    "row column marker statetype completion join endpoint joinwiring declared blob dropped "
+    "blobfields readable beside codec masking index written model signature stage collisions app "
+    "clocked cron around hooks schedule tick settingkinds settings observe metrics choice image "
+    "imageheader jpeg counts collector http "
     "bucket core hits streams specs ports signals starting headers origin processors varint "
     "supervise",
     "rowpacks",

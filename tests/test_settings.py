@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqinfer.errors import ConfigurationError
-from mqinfer.settings import Settings, mask_url
+from mqinfer.masking import mask_url
+from mqinfer.settings import Settings
 from mqinfer.stack import Stack
 
 

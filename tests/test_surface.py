@@ -430,6 +430,7 @@ class Settings(
     nats_tls_ca: str | None = None,
     nats_tls_cert: str | None = None,
     nats_tls_key: str | None = None,
+    nats_domain: str | None = None,
     nats_inbox_prefix: str = '_INBOX',
     triton_url: str = '127.0.0.1:8001',
     triton_tls_ca: str | None = None,
@@ -440,6 +441,8 @@ class Settings(
     clickhouse_tls_ca: str | None = None,
     clickhouse_tls_cert: str | None = None,
     clickhouse_tls_key: str | None = None,
+    clickhouse_cluster: str | None = None,
+    clickhouse_quorum: str = '1',
     blobs: str = '.mqinfer/blobs',
     blob_cache: str | None = None,
     blob_timeout: float = 30.0,
@@ -457,6 +460,7 @@ class Settings(
     servers: str = 'auto',
 )
     blob_cache_bounds: tuple[str, int] | None
+    clickhouse_servers: list[str]
     describe() -> list[SettingInfo]
     load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     nats_servers: list[str]
@@ -624,6 +628,7 @@ class NatsServer(
     max_payload: int = 8388608,
     max_file_store: int | None = None,
     server_name: str = 'mqinfer',
+    domain: str = '',
     extra_config: str = '',
     scheme: str = 'nats',
     password: str = '',

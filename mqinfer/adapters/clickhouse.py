@@ -41,6 +41,7 @@ from mqinfer.errors import (
     Unavailable,
 )
 from mqinfer.ports import Rehearse
+from mqinfer.tables.clustered import FACTS, on_cluster, unfit
 from mqinfer.tables.sql import quoted
 
 # The client logs a traceback for a value it refuses, before it raises; we report it as BadRows.
@@ -68,6 +69,11 @@ _OUTAGE_CODES = frozenset((
 # fmt: on
 _DENIED_CODES = frozenset((192, 193, 194, 497, 516))
 _OUTAGE_STATUS = frozenset((429, 502, 503, 504))
+# A replica that is away does what was said when it is back.
+_CHANGE_SETTINGS: dict[str, Any] = {
+    "distributed_ddl_output_mode": "null_status_on_timeout",
+    "distributed_ddl_task_timeout": 30,
+}
 _LIKENESS = "mqinfer_likeness"
 # What the server says of it, of the row that violates a constraint, and of a column's values.
 _LIKENESS_NAME = re.compile(r"_temporary_and_external_tables\.`?[^` ]+`?( \([0-9a-f-]+\))?")
@@ -89,6 +95,8 @@ class ClickHouse:
         verify: whether the server's certificate is checked.
         timeout: seconds for a query or an insert.
         change_timeout: seconds for a statement that changes a table.
+        cluster: on whose servers tables are made, as replicas; None is on this one alone.
+        quorum: how many of them have a block of rows when `insert` returns, or "auto" for most.
     """
 
     def __init__(
@@ -101,6 +109,8 @@ class ClickHouse:
         verify: bool = True,
         timeout: float = 60.0,
         change_timeout: float = 300.0,
+        cluster: str | None = None,
+        quorum: str = "1",
     ):
         try:
             parts = urlsplit(url)
@@ -114,6 +124,10 @@ class ClickHouse:
             )
         self._password = unquote(parts.password or "")
         self._timeout, self._change_timeout = timeout, change_timeout
+        self.cluster = cluster
+        self._insert_settings = {**_INSERT_SETTINGS}
+        if cluster is not None and quorum != "1":
+            self._insert_settings |= {"insert_quorum": quorum, "insert_quorum_parallel": 1}
         secure = parts.scheme == "https"
         port = port or (8443 if secure else 8123)
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -167,8 +181,22 @@ class ClickHouse:
             PermissionDenied: these credentials may not.
             Unavailable: it does not answer.
         """
+        settings = None
+        if self.cluster is not None:
+            sql, settings = on_cluster(sql, self.cluster), _CHANGE_SETTINGS
         async with self._call(self._change_timeout) as client:
-            await client.command(sql, parameters=dict(parameters or {}))
+            await client.command(sql, parameters=dict(parameters or {}), settings=settings)
+
+    async def settle(self, table: str) -> None:
+        """Return when this server has the rows that others had acknowledged; see `Database`.
+
+        Raises:
+            TableError: the server refused it.
+            PermissionDenied: these credentials may not.
+            Unavailable: it does not answer.
+        """
+        if self.cluster is not None:
+            await self.command(f"SYSTEM SYNC REPLICA {quoted(table)} LIGHTWEIGHT")
 
     async def query(
         self, sql: str, parameters: Mapping[str, Any] | None = None
@@ -209,7 +237,7 @@ class ClickHouse:
                 column_names=columns,
                 column_type_names=types,
                 column_oriented=True,
-                settings={**_INSERT_SETTINGS, "insert_deduplication_token": token},
+                settings={**self._insert_settings, "insert_deduplication_token": token},
             )
 
     @asynccontextmanager
@@ -289,8 +317,19 @@ class ClickHouse:
         if self._client is None:
             async with self._connecting:
                 if self._client is None:
-                    self._client = await clickhouse_connect.get_async_client(**self._options)
+                    client = await clickhouse_connect.get_async_client(**self._options)
+                    await self._check_cluster(client)
+                    self._client = client
         return self._client
+
+    async def _check_cluster(self, client: AsyncClient) -> None:
+        if self.cluster is None:
+            return
+        found = await client.query(FACTS, parameters={"cluster": self.cluster})
+        ((shards, here, macros),) = found.result_rows
+        if (reason := unfit(self.cluster, shards, here, macros)) is not None:
+            await client.close()
+            raise ConfigurationError(reason)
 
     def _translated(self, error: Exception, data: bool) -> MqinferError:
         raw = str(error)

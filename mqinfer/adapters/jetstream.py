@@ -15,10 +15,12 @@ import structlog
 from mqinfer.adapters import admin
 from mqinfer.adapters.bucket import JetStreamBucket
 from mqinfer.adapters.confirm import Confirmer
+from mqinfer.adapters.connecting import open_client
 from mqinfer.adapters.line import Line
-from mqinfer.adapters.natsclient import LeanClient, Subscription, open_client
+from mqinfer.adapters.natsclient import LeanClient, Subscription
 from mqinfer.adapters.publisher import Publisher
 from mqinfer.adapters.pull import ContinuousPull
+from mqinfer.domain import in_domain
 from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
 from mqinfer.flow.availability import Availability
 from mqinfer.ports import (
@@ -84,7 +86,9 @@ class JetStream:
 
     async def _subscribe(self, client: LeanClient) -> None:
         inbox = client.new_inbox()
-        self._publisher = Publisher(inbox, client.write, client.connected, time.monotonic)
+        self._publisher = Publisher(
+            inbox, client.write, client.connected, time.monotonic, self._settings.nats_domain
+        )
         self._publisher.max_payload = client.max_payload
         await client.subscribe_direct(f"{inbox}.*", self._publisher.on_ack)
         await self.flush()  # a denied subscription is told before the answer to the ping
@@ -256,7 +260,7 @@ class JetStream:
         inbox = self.client.new_inbox()
         pull = ContinuousPull(
             inbox,
-            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}",
+            in_domain(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", self._settings.nats_domain),
             self.client.write,
             time.monotonic,
             on_message=on_message,
@@ -305,6 +309,9 @@ class JetStream:
         placed: Callable[[int], None] | None = None,
     ) -> None:
         """Publish; see `Broker.publish`. `placed` is told the sequence, before `done` is called."""
+        if self._settings.nats_domain is not None:
+            subject = subject if isinstance(subject, str) else subject.decode()
+            subject = in_domain(subject, self._settings.nats_domain)
         if isinstance(subject, str):
             subject = subject.encode()
         self.publisher.publish(subject, header, payload, done, timeout, placed)

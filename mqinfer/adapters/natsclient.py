@@ -20,35 +20,26 @@ import asyncio
 import contextlib
 import json
 import re
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from mqinfer.adapters.natscredentials import credentials
-from mqinfer.adapters.natspy import AWAITING_CONTROL_LINE, Client, nats, unsub_cmd, websockets
+from mqinfer.adapters.natspy import AWAITING_CONTROL_LINE, Client, nats, unsub_cmd
 from mqinfer.adapters.natspy import Subscription as Subscription
 from mqinfer.adapters.parser import LeanParser, RawHandler
+from mqinfer.domain import in_domain
 from mqinfer.errors import (
-    ConfigurationError,
     ConnectionClosed,
-    MqinferError,
     PermissionDenied,
     Unavailable,
 )
-from mqinfer.settings import mask_url
 
 if TYPE_CHECKING:
-    from mqinfer.settings import Settings
+    pass
 
 log = structlog.get_logger("mqinfer.nats")
 
-CONNECT_TIMEOUT = 5.0
-# A half-open connection is noticed after PING_INTERVAL * MAX_PINGS seconds.
-PING_INTERVAL = 1
-MAX_PINGS = 3
-RECONNECT_WAIT = 0.25
 CLOSE_TIMEOUT, ABANDON_TIMEOUT = 5.0, 0.5
 _READ = 256 * 1024  # bytes at a time
 _UNHURRIED = 0.05  # seconds
@@ -58,8 +49,9 @@ _QUOTED = re.compile(r'"([^"]+)"')
 class LeanClient(Client):
     """nats-py's client with direct subscriptions and raw writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, domain: str | None = None) -> None:
         super().__init__()
+        self.domain = domain
         self._direct: dict[int, RawHandler] = {}
         self._ps: Any = LeanParser(self._ps, self._direct, AWAITING_CONTROL_LINE)
         self.socket_writes = 0
@@ -148,6 +140,10 @@ class LeanClient(Client):
             transport.writelines(pending)
             with contextlib.suppress(OSError):
                 await transport.drain()  # type: ignore[no-untyped-call]
+
+    def add_servers(self, urls: list[str]) -> None:
+        """Let it connect to these as well, should it lose its server."""
+        self._setup_server_pool(urls)
 
     @property
     def wants_certificate(self) -> bool:
@@ -249,12 +245,13 @@ class LeanClient(Client):
         await super().flush(timeout)
 
     async def api(self, subject: str, body: Any = None, timeout: float = 5.0) -> dict[str, Any]:
-        """One request to JetStream's JSON API; the answer may hold an `error`.
+        """One request to JetStream's JSON API, in its domain; the answer may hold an `error`.
 
         Raises:
             PermissionDenied: the server denies the subject to these credentials.
             Unavailable: no answer in time, nobody listens, or not connected.
         """
+        subject = in_domain(subject, self.domain)
         payload = b"" if body is None else json.dumps(body).encode()
         denied = asyncio.get_running_loop().create_future()
         waiting = self._denials.setdefault(subject.lower(), set())
@@ -267,21 +264,26 @@ class LeanClient(Client):
                 raise PermissionDenied(denied.result())
             answer: dict[str, Any] = json.loads(asking.result().data)
         except nats.errors.NoRespondersError:
-            raise Unavailable(
-                f"no JetStream answers on {self.url}: start nats-server with -js"
-            ) from None
+            raise Unavailable(f"no JetStream answers on {self.url}: {self._missing()}") from None
         except (TimeoutError, nats.errors.TimeoutError):
             raise Unavailable(f"no answer from JetStream to {subject} in {timeout} s") from None
         except nats.errors.ConnectionClosedError:
             raise ConnectionClosed("the connection to NATS is closed for good") from None
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable(f"NATS at {self.url}: {_text(error)}") from None
+            raise Unavailable(f"NATS at {self.url}: {text_of(error)}") from None
         finally:
             asking.cancel()
             waiting.discard(denied)
             if not waiting:
                 self._denials.pop(subject.lower(), None)
         return answer
+
+    def _missing(self) -> str:
+        if self.domain is None:
+            return "start nats-server with -js"
+        return (
+            f"no server of the domain {self.domain} (MQINFER_NATS_DOMAIN) is reached from there now"
+        )
 
     async def answered(self, subject: str, payload: bytes, timeout: float = 5.0) -> bool:
         """Whether a request was answered with anything at all."""
@@ -305,120 +307,6 @@ class LeanClient(Client):
         return f"{url.hostname}:{url.port}" if url else "(not connected)"
 
 
-async def open_client(
-    settings: Settings,
-    *,
-    name: str,
-    on_disconnect: Callable[[], None],
-    on_reconnect: Callable[[], None],
-    on_closed: Callable[[], None],
-    on_denied: Callable[[str], None],
-) -> LeanClient:
-    """Connect once; afterwards the client reconnects by itself, for ever.
-
-    Raises:
-        Unavailable: nobody answers at the address.
-        PermissionDenied: the credentials are refused.
-        ConfigurationError: a credentials or TLS file cannot be used.
-    """
-    if any(server.startswith("ws") for server in settings.nats_servers):
-        websockets()
-    client = LeanClient()
-    client.must_encrypt = bool(settings.nats_tls_ca or settings.nats_tls_cert) or any(
-        server.startswith(("tls://", "wss://")) for server in settings.nats_servers
-    )
-    causes: list[Exception] = []  # nats-py raises "no servers available" for each of them
-
-    async def error(problem: Exception) -> None:
-        text = _text(problem)
-        if "permissions violation" in text.lower():
-            client.on_permission_denied(text)
-            on_denied(text)
-        if client.first_connected:  # before that the error is raised
-            log.warning("nats", error=mask_url(text))
-        else:
-            causes.append(problem)
-
-    def plain(callback: Callable[[], None]) -> Callable[[], Any]:
-        async def call() -> None:
-            callback()
-
-        return call
-
-    options: dict[str, Any] = {
-        "servers": list(settings.nats_servers),
-        "name": name,
-        "error_cb": error,
-        "disconnected_cb": plain(on_disconnect),
-        "reconnected_cb": plain(on_reconnect),
-        "closed_cb": plain(on_closed),
-        "allow_reconnect": True,
-        "connect_timeout": CONNECT_TIMEOUT,
-        "reconnect_time_wait": RECONNECT_WAIT,
-        "ping_interval": PING_INTERVAL,
-        "max_outstanding_pings": MAX_PINGS,
-        "max_reconnect_attempts": -1,
-        # Our own limits bound what is in flight; nats-py's buffer limit would make it drop acks.
-        "pending_size": 256 * 1024 * 1024,
-        **credentials(settings),
-    }
-    where = mask_url(", ".join(settings.nats_servers))
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT + 1):
-            await _first_connect(client, options)
-    except TimeoutError:
-        await client.close()
-        raise Unavailable(f"NATS at {where} does not answer: is it running?") from None
-    except (nats.errors.Error, OSError) as problem:
-        await client.close()
-        cause = causes[-1] if causes else problem
-        raise _explained(cause, where, client) from None
-    except asyncio.CancelledError:
-        await client.close()
-        raise
-    return client
-
-
-async def _first_connect(client: LeanClient, options: dict[str, Any]) -> None:
-    # The first connection must fail fast; reconnection never gives up. nats-py has one setting
-    # for both, so it is changed in between.
-    unlimited = options["max_reconnect_attempts"]
-    await client.connect(**{**options, "max_reconnect_attempts": 1, "allow_reconnect": False})
-    client.options["max_reconnect_attempts"] = unlimited
-    client.options["allow_reconnect"] = True
-    if not client.is_connected:  # nats-py takes an end of the connection for a welcome
-        raise nats.errors.Error("the server closed the connection before it said welcome")
-    client.first_connected = True
-
-
-def _explained(problem: Exception, where: str, client: LeanClient) -> MqinferError:
-    """The error of a first connection, and what to do about it."""
-    text = mask_url(_text(problem))
-    if isinstance(problem, ssl.SSLCertVerificationError):
-        return ConfigurationError(
-            f"NATS at {where}: its certificate is not trusted: {problem.verify_message}; "
-            "MQINFER_NATS_TLS_CA names the certificates to trust"
-        )
-    if isinstance(problem, nats.errors.AuthorizationError) or "authorization viol" in text.lower():
-        return PermissionDenied(
-            f"NATS at {where} refuses these credentials: see MQINFER_NATS_CREDS, _USER, _TOKEN, "
-            "_NKEY"
-        )
-    if client.wants_certificate and not isinstance(problem, TimeoutError):
-        return ConfigurationError(
-            f"NATS at {where} asks for a client certificate that it trusts: set "
-            f"MQINFER_NATS_TLS_CERT and MQINFER_NATS_TLS_KEY ({text})"
-        )
-    if client.wants_login and isinstance(problem, ConnectionError):
-        # The server says why and closes at once; a reset can be quicker than what it said.
-        return PermissionDenied(
-            f"NATS at {where} closed the connection, as it does when it refuses these credentials: "
-            "see MQINFER_NATS_CREDS, _USER, _TOKEN, _NKEY"
-        )
-    if isinstance(problem, ssl.SSLError) or "does not ask for TLS" in text:
-        return ConfigurationError(f"NATS at {where}: no TLS with it: {text}")
-    return Unavailable(f"NATS at {where}: {text}")
-
-
-def _text(problem: BaseException) -> str:
+def text_of(problem: BaseException) -> str:
+    """What an error of nats-py says."""
     return str(problem).removeprefix("nats: ") or type(problem).__name__

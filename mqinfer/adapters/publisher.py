@@ -89,6 +89,7 @@ class Publisher:
         write: queues protocol bytes for the socket.
         connected: whether they would leave now.
         clock: monotonic seconds.
+        domain: of the JetStream whose acknowledgements count; None is any.
     """
 
     def __init__(
@@ -97,11 +98,14 @@ class Publisher:
         write: Callable[[bytes], None],
         connected: Callable[[], bool],
         clock: Callable[[], float],
+        domain: str | None = None,
     ):
         self._prefix = inbox.encode() + b"."
         self._write = write
         self._connected = connected
         self._clock = clock
+        # A leaf node's own JetStream may have a stream of these subjects, too, and is quicker.
+        self._told = None if domain is None else b'"domain":"%b"' % domain.encode()
         self._number = 0
         self._pending: dict[int, _Pending] = {}
         self._bytes = 0
@@ -192,6 +196,8 @@ class Publisher:
         if entry is None:
             return  # the answer to an earlier copy came first
         if b'"seq"' in data and b'"error"' not in data:
+            if self._told is not None and self._told not in data:
+                return
             if entry.placed is not None:
                 entry.placed(_sequence(data))
             repeat = b'"duplicate"' in data

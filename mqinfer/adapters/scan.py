@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.timetable import too_old
+from mqinfer.domain import in_domain
 from mqinfer.errors import MqinferError, Unavailable
 from mqinfer.identity import last_header, parse_header_block, parse_status
 from mqinfer.streams import Stored
@@ -189,9 +190,10 @@ class Scanner:
         subscription = await self._client.subscribe_direct(inbox, received)
         try:
             payload = json.dumps(body).encode()
+            subject = in_domain(f"$JS.API.DIRECT.GET.{stream}", self._client.domain)
             self._client.write(
-                b"PUB $JS.API.DIRECT.GET.%b %b %d\r\n%b\r\n"
-                % (stream.encode(), inbox.encode(), len(payload), payload)
+                b"PUB %b %b %d\r\n%b\r\n"
+                % (subject.encode(), inbox.encode(), len(payload), payload)
             )
             while True:
                 try:

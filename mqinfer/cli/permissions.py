@@ -55,7 +55,8 @@ def permissions(
     from mqinfer.operate.permissions import permissions as least
 
     loaded = load_app(app)
-    store = options.load_settings(blobs=blobs).blobs
+    settings = options.load_settings(blobs=blobs)
+    store, domain = settings.blobs, settings.nats_domain
     bucket = None
     if store.startswith("nats://"):
         bucket = store.removeprefix("nats://").strip("/") or f"{loaded.name}-blobs"
@@ -71,7 +72,12 @@ def permissions(
     elif endpoint or gateway:
         chosen = None if not endpoint or "*" in endpoint else endpoint
         found = requester(
-            loaded, chosen, gateway=gateway, inbox_prefix=inbox_prefix, blob_bucket=bucket
+            loaded,
+            chosen,
+            gateway=gateway,
+            inbox_prefix=inbox_prefix,
+            blob_bucket=bucket,
+            domain=domain,
         )
     else:
         found = least(
@@ -80,6 +86,7 @@ def permissions(
             replays=run or (),
             inbox_prefix=inbox_prefix,
             blob_bucket=bucket,
+            domain=domain,
         )
     if as_json:
         facts = {"publish": list(found.publish), "subscribe": list(found.subscribe)}

@@ -103,7 +103,7 @@ def _all_restart(name: str) -> str:
     text = f"every process is replaced, {_NOTHING}"
     if name == "blobs":
         return f"{text}; blobs that are in the old store are not found in the new one: copy them"
-    if name == "nats_url":
+    if name in ("nats_url", "nats_domain"):
         return f"{text}; what waits in the old server's streams stays there"
     if name == "clickhouse_url":
         return f"{text}; tables are made there, and rows that are stored stay where they are"

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from mqinfer.errors import DecodeError, HandlerTimeout, Reject, WorkerKilled
 from mqinfer.flow.job import Job
 from mqinfer.identity import ANCESTORS, IDENTITY, MSG_ID, RUN, header_block, parse_ancestors
-from mqinfer.settings import mask_url
+from mqinfer.masking import mask_url
 
 Kind = Literal["decode", "rejected", "failed", "timeout", "killed"]
 

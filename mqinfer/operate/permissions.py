@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mqinfer import plan
 from mqinfer.completion import roots
 from mqinfer.completion.waited import TRACKER, asked_of, bulk_kinds, joins_of, recorded, waits
+from mqinfer.domain import in_domain
 from mqinfer.errors import ConfigurationError
 from mqinfer.inference import aliases
 from mqinfer.jobs import places as places_of_jobs
@@ -26,7 +27,7 @@ from mqinfer.timers.places import stream_of as timers_stream
 from mqinfer.worker import known
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mqinfer.app import App
     from mqinfer.message import Message
@@ -64,6 +65,7 @@ def permissions(
     replays: Sequence[str] = (),
     inbox_prefix: str = "_INBOX",
     blob_bucket: str | None = None,
+    domain: str | None = None,
 ) -> Permissions:
     """What a worker of these stages and sinks needs.
 
@@ -75,6 +77,7 @@ def permissions(
         inbox_prefix: the worker's `MQINFER_NATS_INBOX_PREFIX`; give every user one of its own, so
             that none can read another's messages.
         blob_bucket: where blobs are kept, if that is a bucket in NATS.
+        domain: of the app's JetStream, for a user of a leaf node.
 
     Raises:
         ConfigurationError: an unknown name, or one that cannot be a run's.
@@ -139,7 +142,7 @@ def permissions(
         publish.update(dict.fromkeys(_of_run(app, run, tasks)))
     if blob_bucket is not None:
         publish.update(dict.fromkeys(_of_blobs(blob_bucket)))
-    return Permissions(tuple(publish), tuple(subscribe))
+    return _permissions(publish, subscribe, domain)
 
 
 def requester(
@@ -149,6 +152,7 @@ def requester(
     gateway: bool = False,
     inbox_prefix: str = "_INBOX",
     blob_bucket: str | None = None,
+    domain: str | None = None,
 ) -> Permissions:
     """What a client needs that asks some endpoints, and does nothing else.
 
@@ -158,6 +162,7 @@ def requester(
         gateway: whether it is one, which also asks how much waits behind them.
         inbox_prefix: as of `permissions`, and so is:
         blob_bucket: where blobs are kept, if that is a bucket in NATS.
+        domain: as of `permissions`.
 
     Raises:
         ConfigurationError: an unknown name.
@@ -193,7 +198,13 @@ def requester(
     publish.update(dict.fromkeys(_of_searches(app)))
     if blob_bucket is not None:
         publish.update(dict.fromkeys(_of_blobs(blob_bucket)))
-    return Permissions(tuple(publish), tuple(subscribe))
+    return _permissions(publish, subscribe, domain)
+
+
+def _permissions(
+    publish: Iterable[str], subscribe: Iterable[str], domain: str | None
+) -> Permissions:
+    return Permissions(tuple(in_domain(subject, domain) for subject in publish), tuple(subscribe))
 
 
 def keeper(

@@ -206,6 +206,8 @@ class Promotions:
                 {"table": schema.storage},
             )
             names = [str(column["name"]) for column in columns]
+            for table in (schema.storage, schema_of(coverage.RunInput).storage):
+                await self.db.settle(table)
             await self.db.command(reconcile_sql(self._app, schema.storage, names, run, promoted))
         return await self._runs.change(
             run.name,

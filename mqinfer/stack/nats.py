@@ -52,6 +52,7 @@ class NatsServer(Server):
         max_file_store: What JetStream may store in bytes; None lets the server
             decide by the free space of the disk.
         server_name: Needed (and unique) in a cluster.
+        domain: Of its JetStream; "" is none.
         extra_config: Text added to the generated configuration: TLS, users, routes.
         scheme: ``nats``, or ``tls`` when extra_config asks for it.
         password: What the user ``mqinfer`` logs in with; empty lets everybody in. To be of
@@ -70,6 +71,7 @@ class NatsServer(Server):
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         max_file_store: int | None = None,
         server_name: str = "mqinfer",
+        domain: str = "",
         extra_config: str = "",
         scheme: str = "nats",
         password: str = "",
@@ -81,6 +83,7 @@ class NatsServer(Server):
         self.max_payload = max_payload
         self.max_file_store = max_file_store
         self.server_name = server_name
+        self.domain = domain
         self.extra_config = extra_config
         self.scheme = scheme
         self._password = password
@@ -115,6 +118,8 @@ class NatsServer(Server):
         monitor = f'http: "{HOST}:{self.monitor_port}"' if self.monitor_port else ""
         if self.max_file_store is not None:
             store.append(f"max_file_store: {self.max_file_store}")
+        if self.domain:
+            store.append(f"domain: {json.dumps(self.domain)}")
         lines = [
             "# Written by mqinfer at every start; changes here are lost.",
             f"server_name: {json.dumps(self.server_name)}",

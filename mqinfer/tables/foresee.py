@@ -58,7 +58,7 @@ async def foresee(db: Database, row_type: type[Row], app: str | None = None) -> 
             return found
         schema = migrate.as_stored(schema, storage)
         migrate.check_owner(schema, storage, stored, app, shared=shared)
-        migrate.check_storage(schema, storage)
+        migrate.check_storage(schema, storage, db.cluster)
     except ConflictError as error:
         found.conflicts.append(str(error))
         return found

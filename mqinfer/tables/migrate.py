@@ -84,7 +84,7 @@ async def _step(
     schema = as_stored(schema, storage)
     stored = await columns(db, schema.storage)
     check_owner(schema, storage, stored, app, shared=shared)
-    check_storage(schema, storage)
+    check_storage(schema, storage, db.cluster)
     changes = [
         statement
         for name, wanted in schema.types.items()
@@ -183,7 +183,9 @@ def check_owner(
         raise ConflictError(foreign(schema, app, owners, stored))
 
 
-def check_storage(schema: TableSchema, storage: Mapping[str, Any]) -> None:
+def check_storage(
+    schema: TableSchema, storage: Mapping[str, Any], cluster: str | None = None
+) -> None:
     """Raise ConflictError if the table behind the view differs in what cannot be changed."""
     engine, sorting_key = str(storage["engine"]), str(storage["sorting_key"])
     # Replicated and Shared ones are as good, for those who create the table themselves.
@@ -191,6 +193,12 @@ def check_storage(schema: TableSchema, storage: Mapping[str, Any]) -> None:
         raise ConflictError(
             f"table {schema.storage} has the engine {engine} and wants ReplacingMergeTree: rename "
             f"it, or give the row type of {schema.name} another table="
+        )
+    if cluster is not None and engine == "ReplacingMergeTree":
+        raise ConflictError(
+            f"table {schema.storage} is on one server alone, and MQINFER_CLICKHOUSE_CLUSTER is "
+            f"{cluster}: rename it, let a worker make a replicated one, and copy its rows "
+            "(docs/hosts.md)"
         )
     # Servers differ in whether they show a key of one column in brackets.
     has = tuple(part.strip().strip("`") for part in sorting_key.strip("()").split(","))

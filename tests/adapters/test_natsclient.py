@@ -20,9 +20,12 @@ from nats.aio.client import Client
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from mqinfer.adapters import connecting
+from mqinfer.adapters.connecting import open_client
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.adapters.natsclient import LeanClient, open_client
+from mqinfer.adapters.natsclient import LeanClient
 from mqinfer.adapters.parser import LeanParser
+from mqinfer.errors import Unavailable
 from mqinfer.settings import Settings
 from mqinfer.stack import NatsServer
 from mqinfer.stack.ports import free_port
@@ -297,6 +300,34 @@ async def test_closing_a_connection_that_was_reset_raises_nothing(noticed: bool)
     assert closed.is_set()
 
 
+async def test_one_of_several_servers_that_hang_or_refuse(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    monkeypatch.setattr(connecting, "CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr(connecting.random, "sample", lambda found, _count: list(found))
+    # The kernel takes its connections, and nobody says a word.
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        hanging = f"127.0.0.1:{hangs.getsockname()[1]}"
+        servers = [hanging, f"127.0.0.1:{free_port()}", nats.nats_url.removeprefix("nats://")]
+        for first in range(3):  # whichever it comes to first
+            turned = servers[first:] + servers[:first]
+            settings = Settings.load({}, nats_url=",".join(turned))
+            client = await open_client(
+                settings, name="t", **UNHEARD, on_closed=lambda: closed.append(1)
+            )
+            try:
+                assert not closed
+                assert {url.netloc for url in client.servers} == set(servers)
+                assert client.url == servers[2]
+            finally:
+                await client.close()
+                closed.clear()
+        settings = Settings.load({}, nats_url=",".join(servers[:2]))
+        with pytest.raises(Unavailable):
+            await open_client(settings, name="t", **UNHEARD, on_closed=lambda: None)
+
+
 @pytest.mark.filterwarnings("ignore:parameter 'timeout'")  # what nats-py passes to aiohttp
 async def test_over_a_websocket(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
@@ -342,6 +373,7 @@ def test_the_internals_that_the_lean_client_rests_on_are_there() -> None:
         "_process_pong",
         "_read_loop",
         "_flush_pending",
+        "_setup_server_pool",
     ):
         assert callable(getattr(Client, name)), f"nats-py has no Client.{name} any more"
     parser = Parser(Peer())

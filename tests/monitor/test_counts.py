@@ -234,6 +234,8 @@ async def test_a_death_between_the_counts_and_their_line_counts_nothing(db: Clic
     live = await counts(db)
 
     class Dying:
+        cluster = None
+
         def __init__(self) -> None:
             self.query = db.query
 
@@ -432,6 +434,8 @@ async def test_it_goes_on_when_a_table_was_laid_by_days(db: ClickHouse) -> None:
 
 async def test_a_worker_counts_and_no_error_ends_it(db: ClickHouse) -> None:
     class Failing:
+        cluster = None
+
         def __init__(self) -> None:
             self.asked = 0
 

@@ -28,6 +28,8 @@ class Killed(Exception):
 class Killing:
     """A database whose user is killed at one of its statements: before it, or in the midst."""
 
+    cluster = None
+
     def __init__(self, db: ClickHouse, at: int, *, midst: bool = False):
         self._db = db
         self._left = at

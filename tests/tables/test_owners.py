@@ -137,6 +137,7 @@ async def test_a_worker_that_may_not_change_tables_works_all_the_same(db: ClickH
     class Inserts:
         """What an account may do that inserts and reads alone."""
 
+        cluster = None
         query = db.query
         ping = db.ping
         close = db.close

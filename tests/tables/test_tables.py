@@ -333,6 +333,8 @@ async def test_many_workers_may_create_one_table(url: str) -> None:
 class Statements:
     """A database that only counts what would change it."""
 
+    cluster = None
+
     def __init__(self, db: ClickHouse):
         self.query = db.query
         self.commands: list[str] = []

@@ -304,5 +304,7 @@ def _nats(planned: Plan) -> Object:
             "jetstream": {"enabled": True, "fileStore": {"enabled": True, "pvc": {"size": "20Gi"}}},
             # Which KEDA asks.
             "monitor": {"enabled": True, "port": 8222},
+            # A node that is gone is noticed in seconds, not in four minutes (docs/hosts.md).
+            "merge": {"ping_interval": "5s", "ping_max": 2},
         }
     }
