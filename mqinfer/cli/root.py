@@ -14,6 +14,7 @@ from mqinfer.cli.bundles import unfolded
 
 # In the order of the help.
 _COMMANDS = (
+    "init",
     "up",
     "worker",
     "gateway",
