@@ -41,7 +41,7 @@ PROMISED = {
     "search": {"mqinfer shell": r"noodle soup for eight people", "pytest": r"3 passed"},
     "monitor": {
         "mqinfer monitor accept": r"mood.*rows accepted",
-        "mqinfer monitor app": r"mood.*alarm",
+        "mqinfer monitor app": r"ALARM .*(pleased|cross) (rose|fell)",
         "pytest": r"3 passed",
     },
 }

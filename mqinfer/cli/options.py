@@ -75,7 +75,7 @@ def load_settings(**flags: str | None) -> Settings:
     Raises:
         ConfigurationError: a value is not allowed.
     """
-    return Settings.load(**flags)
+    return Settings.load(None, **flags)
 
 
 def configure_logs(settings: Settings) -> None:

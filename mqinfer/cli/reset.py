@@ -68,7 +68,7 @@ async def _reset(app: App, settings: Settings, *, ask: bool, named: bool) -> Non
         broker = await stack.enter_async_context(wiring.jetstream(app, settings, "reset"))
         db = wiring.clickhouse(settings)
         stack.push_async_callback(db.close)
-        if not named and (why := _elsewhere(settings, broker)) is not None:
+        if not named and (why := _elsewhere(app, settings, broker)) is not None:
             raise ConfigurationError(
                 f"{why}, and may be somebody's production: --really {app.name} deletes all that "
                 f"app {app.name} has there"
@@ -91,11 +91,11 @@ async def _reset(app: App, settings: Settings, *, ask: bool, named: bool) -> Non
     print("deleted; the next worker begins anew")
 
 
-def _elsewhere(settings: Settings, broker: JetStream) -> str | None:
+def _elsewhere(app: App, settings: Settings, broker: JetStream) -> str | None:
     """Why the servers may be others than those of `mqinfer up` here; None if they are these."""
     if not _local(settings.nats_servers):
         return "NATS is not on this machine"
-    if not _local([settings.clickhouse_url]):
+    if app.rows and not _local([settings.clickhouse_url]):
         return "ClickHouse is not on this machine"
     if broker.client.server_name != _STACK:  # a port that is forwarded to somewhere
         return f"NATS calls itself {broker.client.server_name!r}: it is none of `mqinfer up`"

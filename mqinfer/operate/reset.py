@@ -106,6 +106,8 @@ async def reset(app: App, what: Held, broker: Streams, db: Database) -> None:
     """
     for name in what.streams:
         await broker.delete_stream(name)
+    if not app.rows:  # it needs no ClickHouse, and there may be none
+        return
     for row in app.rows.values():
         await _drop(db, row)
     for table in (DeadLetterRow, coverage.RunInput):
