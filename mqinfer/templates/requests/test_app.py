@@ -28,7 +28,7 @@ async def test_a_handler_called_by_hand() -> None:
 
 
 async def test_who_asks_gets_an_answer(tmp_path: Path) -> None:
-    parts = ("judge", "mqinfer-requests-judge")  # all but the table's sink
+    parts = ("judge", "mqinfer-requests-judge", "mqinfer-tracker")  # all but the sinks of tables
     with FakeModels({"sentiment": {"pleased": [0.25]}}):
         async with (
             nats_only(tmp_path) as settings,
