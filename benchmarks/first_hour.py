@@ -71,6 +71,7 @@ def main() -> int:
         for template in given.templates:
             facts[template] = one(Path(folder), template, environ)
     if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
         given.json.write_text(json.dumps(facts, indent=1) + "\n")
     return int(any(not fact["right"] for fact in facts.values()))
 

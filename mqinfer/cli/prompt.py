@@ -76,7 +76,12 @@ def _ipython(loop: asyncio.AbstractEventLoop, names: dict[str, Any], banner: str
     from traitlets.config import Config
 
     def runs(coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+        running = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        try:
+            return running.result()
+        except KeyboardInterrupt:
+            running.cancel()
+            raise
 
     config = Config()
     config.InteractiveShell.autoawait = True

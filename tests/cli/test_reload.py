@@ -46,6 +46,8 @@ def test_a_change_is_taken_up_and_nothing_is_lost_or_handled_twice(served: Shell
     file.write_text("def broken(:\n")
     worker = served.start("worker", f"{name}:app", "--reload", "--http=0", log="log")
     until(lambda: "cannot run as configured" in (served.folder / "log").read_text())
+    save("import os; os._exit(1)\n")
+    until(lambda: "process crashed" in (served.folder / "log").read_text())
     save(source.replace("VERSION", "one"))
     publish(served, f"{name}:app", "a", 3)
     until(lambda: len(lines(handled)) == 3)
@@ -55,9 +57,15 @@ def test_a_change_is_taken_up_and_nothing_is_lost_or_handled_twice(served: Shell
     until(lambda: len(list(served.folder.glob("began-slow*"))) == 2)
     save("def broken(:\n")
     until(lambda: "what runs goes on until this is mended" in (served.folder / "log").read_text())
+    after = len((served.folder / "log").read_text())
     save(source.replace("VERSION", "two"))
-    until(lambda: '"code has changed"' in (served.folder / "log").read_text().split("mended")[-1])
+
+    def since(event: str) -> bool:
+        return f'"event": "{event}"' in (served.folder / "log").read_text()[after:]
+
+    until(lambda: since("code has changed"))
     (served.folder / "go").touch()
+    until(lambda: since("started"))  # the new one, when the old one has ended
     publish(served, f"{name}:app", "b", 3)
     until(lambda: len(lines(handled)) == 9)
 
