@@ -23,7 +23,7 @@ COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-cov
 # which doubles the time of the tests' own processes.
 TELLS  := import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")
 
-.PHONY: help setup demo demo-replay demo-requests demo-taskqueue demo-mlwatch demo-search test lint format faults faults-joins faults-requests faults-states faults-long bench bench-all monitor-study clean
+.PHONY: help setup demo demo-replay demo-requests demo-taskqueue demo-mlwatch demo-search test lint format docs faults faults-joins faults-requests faults-states faults-long bench bench-all first-hour monitor-study clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ bench: setup $(VENV)/.bench  ## mqinfer beside its limits and its rivals: under 
 
 bench-all: setup $(VENV)/.bench  ## every row there is: also scale, replay, servers, blobs, cost, decoders, streams
 	$(BIN)/python -m benchmarks --all
+
+first-hour:  ## a wheel alone, and what the README of each template of `mqinfer init` says: some minutes
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/first_hour.py --json .cache/first-hour.json
 
 monitor-study: setup  ## 3,000 simulated months without a change, and 1,800 with one: how soon and how often it alarms
 	$(BIN)/python -m benchmarks.monitor --json .cache/monitor-study.json --chart docs/monitor-study.png

@@ -332,9 +332,13 @@ def _as_text(value: Any) -> str:
     raise ValueError
 
 
+# Of the command line, and of what runs packed models.
+_ELSEWHERE = ("MQINFER_APP_DIR", "MQINFER_DEBUG", "MQINFER_ENVIRONMENTS")
+
+
 def _warn_of_unknown(environ: Mapping[str, str], known: list[str]) -> None:
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known and name not in _ELSEWHERE:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]}?" if near else ""
             _log.warning("%s is set, but no setting has this name%s", name, hint)

@@ -32,7 +32,7 @@ LAYERS = (
     "fakemodels dedup",
     "web",
     "gateway console deploy",
-    "testing stack packed catalog bench cli __main__ mqinfer",
+    "testing stack packed catalog bench cli __main__ mqinfer templates",
 )
 RANK = {name: rank for rank, line in enumerate(LAYERS) for name in line.split()}
 # The one file, or folder, that may import each client of a server; a server of the same protocol

@@ -84,6 +84,26 @@ async def stream_info(api: Api, name: str) -> dict[str, Any] | None:
         raise
 
 
+async def stream_names(api: Api) -> list[str]:
+    """The streams of the account."""
+    found: list[str] = []
+    while True:
+        answer = await ask(api, "STREAM.NAMES", {"offset": len(found)}, "the list of streams")
+        page = answer.get("streams") or []
+        found += page
+        if not page or len(found) >= answer.get("total", 0):
+            return found
+
+
+async def delete_stream(api: Api, name: str) -> None:
+    """Delete a stream with all that lies in it, if it is there."""
+    try:
+        await ask(api, f"STREAM.DELETE.{name}", None, f"stream {name}")
+    except JetStreamError as error:
+        if error.code not in NOT_FOUND:
+            raise
+
+
 async def subjects(api: Api, stream: str, subject: str = ">") -> dict[str, int]:
     """How many messages the stream holds under each subject; none if there is no stream."""
     counts: dict[str, int] = {}

@@ -204,6 +204,14 @@ class JetStream:
         """Configuration and state of a stream as JetStream gives them, or None."""
         return await admin.stream_info(self.client, stream)
 
+    async def stream_names(self) -> list[str]:
+        """The streams of the account."""
+        return await admin.stream_names(self.client)
+
+    async def delete_stream(self, stream: str) -> None:
+        """Delete a stream with all that lies in it, if it is there."""
+        await admin.delete_stream(self.client, stream)
+
     async def consumers(self, stream: str) -> list[dict[str, Any]]:
         """Every consumer of a stream; none if there is no stream."""
         return await admin.consumers(self.client, stream)

@@ -160,6 +160,11 @@ class LeanClient(Client):
         """Of the server that it is connected to; "" where it says none."""
         return str(self._server_info.get("version") or "")
 
+    @property
+    def server_name(self) -> str:
+        """What the server that it is connected to is called; "" where it says nothing."""
+        return str(self._server_info.get("server_name") or "")
+
     def connected(self) -> bool:
         """`is_connected`, in one call: it is asked for every publish."""
         return bool(self._status == Client.CONNECTED or self.is_draining)

@@ -38,7 +38,8 @@ class Entry(Struct, frozen=True, kw_only=True, rename={"model_class": "class"}):
     Attributes:
         model_class: `module:Class`, or `path/to/file.py:Class`, from the folder of the file.
         requirements: what pip installs for it alone.
-        python: a version, or the path of a Python that is taken as it is without requirements.
+        python: a version, or the path of a Python that is taken as it is without requirements;
+            "here" is the one that packs.
         files: what `load` finds in its folder.
         source: more modules and packages that it imports.
         rejects: names of the exceptions, beside `Reject`, by which it says that what was asked can

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from mqinfer import signals
+from mqinfer.cli import everywhere
 
 # They run until they are told to stop, and end in order whenever that is.
 _STOPPED = ("worker", "gateway", "console", "up")
@@ -28,11 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see `ExitCode`.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "--debug" in given:  # wherever it stands; child processes take it from the environment
-        given.remove("--debug")
-        os.environ["MQINFER_DEBUG"] = "1"
-    debug = bool(os.environ.get("MQINFER_DEBUG"))
+    given, options = everywhere.split(sys.argv[1:] if arguments is None else arguments)
     stopped = (given[:1] and given[0] in _STOPPED) or given[:2] == ["deploy", "apply"]
     if arguments is None and stopped:  # and a process of its own
         signals.listen()
@@ -42,10 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A header may hold bytes that are no text, and a terminal know little of Unicode.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        everywhere.heed(options)
         from mqinfer.cli.root import cli
 
         code = cli(given, prog_name="mqinfer", standalone_mode=False)
         sys.stdout.flush()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the shell gets a code
-        return report(error, debug=debug)
+        return report(error, debug=bool(os.environ.get(everywhere.DEBUG)))
     return code if isinstance(code, int) else ExitCode.DONE

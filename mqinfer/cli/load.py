@@ -11,13 +11,14 @@ from types import ModuleType
 
 from mqinfer import signals
 from mqinfer.app import App
+from mqinfer.cli.everywhere import app_dir
 from mqinfer.errors import ConfigurationError
 
-_EXAMPLE = "examples.plants.app:app"
+_EXAMPLE = "app:app"
 
 
 def load_app(name: str) -> App:
-    """Import the app that `name` names; the current directory is searched first.
+    """Import the app that `name` names; the current directory, or --app-dir, is searched first.
 
     Args:
         name: `module:attribute`, or the path of a file of model classes (see `mqinfer.catalog`).
@@ -37,7 +38,7 @@ def load_app(name: str) -> App:
         raise ConfigurationError(
             f"APP is module:attribute with dots: {dotted}:{attribute or 'app'}, not {name!r}"
         )
-    here = str(Path.cwd())
+    here = str(app_dir())
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -66,8 +67,8 @@ def _module(name: str) -> ModuleType:
         # The module itself or a package above it, rather than something that it imports.
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             raise ConfigurationError(
-                f"no module {error.name!r} in {Path.cwd()} or among the installed packages: run "
-                "mqinfer in the folder that holds it"
+                f"no module {error.name!r} in {app_dir()} or among the installed packages: run "
+                "mqinfer in the folder that holds it, or name that: --app-dir FOLDER"
             ) from error
         raise ConfigurationError(_cannot_import(name, error)) from error
     except (Exception, SystemExit) as error:

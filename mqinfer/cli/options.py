@@ -17,7 +17,7 @@ AppName = Annotated[
     str,
     typer.Argument(
         metavar="APP",
-        help="module:attribute, such as examples.plants.app:app; or a models.toml of classes.",
+        help="module:attribute, such as app:app; or a models.toml of classes.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print facts as JSON.")]
@@ -75,9 +75,7 @@ def load_settings(**flags: str | None) -> Settings:
     Raises:
         ConfigurationError: a value is not allowed.
     """
-    # This one belongs to the command line and is no setting of the library.
-    environ = {name: value for name, value in os.environ.items() if name != "MQINFER_DEBUG"}
-    return Settings.load(environ, **flags)
+    return Settings.load(None, **flags)
 
 
 def configure_logs(settings: Settings) -> None:

@@ -66,8 +66,9 @@ def pack(
     python: Annotated[
         str | None,
         typer.Option(
-            metavar="VERSION|PATH",
-            help="A version; or a Python that is there, taken as it is without --requirements.",
+            metavar="VERSION|PATH|here",
+            help="A version; or a Python that is there, taken as it is without --requirements: "
+            "`here` is the one that runs this command.",
         ),
     ] = None,
     max_batch: Annotated[

@@ -229,7 +229,9 @@ class Supervisor:
             return
         if place.group.alone or self._looks is None or old[0].process is None:
             self._send_off(old[0], now)
-            place.children.append(_Child(place.group, place.number))
+            # One that waits for the other's end may have its number, and so its port.
+            number = old[0].number if place.group.alone else place.number
+            place.children.append(_Child(place.group, number))
             return
         young = [child for child in staying if child not in old]
         ready = self._looks.ready
@@ -278,7 +280,11 @@ class Supervisor:
     def _reap(self) -> None:
         for place in self._places.values():
             for child in list(place.children):
-                if child.process is None or child.process.poll() is None:
+                if child.process is None:
+                    if child.over and child.leaves is not None:  # it had crashed before
+                        place.children.remove(child)
+                    continue
+                if child.process.poll() is None:
                     continue
                 code = child.process.returncode
                 pid, child.process = child.process.pid, None
@@ -388,7 +394,16 @@ def bind_to_supervisor() -> None:
     if sys.platform != "linux":
         threading.Thread(target=_watch_parent, args=(int(parent),), daemon=True).start()
     end_with(int(parent))
+    sys.breakpointhook = _no_terminal
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_STOP, signal.SIGCHLD})
+
+
+def _no_terminal(*_: object, **__: object) -> None:
+    """What `breakpoint()` does where nobody could answer."""
+    _log().warning(
+        "breakpoint() is passed over: this process has no terminal",
+        hint="run the stage in one process: mqinfer worker APP --stage NAME",
+    )
 
 
 def _watch_parent(parent: int) -> None:

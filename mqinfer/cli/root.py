@@ -14,6 +14,7 @@ from mqinfer.cli.bundles import unfolded
 
 # In the order of the help.
 _COMMANDS = (
+    "init",
     "up",
     "worker",
     "gateway",
@@ -22,6 +23,7 @@ _COMMANDS = (
     "request",
     "status",
     "replay",
+    "shell",
     "tables",
     "state",
     "models",
@@ -32,6 +34,7 @@ _COMMANDS = (
     "timers",
     "begin",
     "rename",
+    "reset",
     "graph",
     "boards",
     "permissions",
@@ -45,12 +48,12 @@ _COMMANDS = (
 
 _HELP = """Asyncio stages on NATS JetStream, batched inference on Triton, rows in ClickHouse.
 
-A first run, in three shells:
+A first run, with pip install 'mqinfer[embedded]', in three shells of an empty folder:
 
 \b
-  mqinfer up
-  mqinfer worker examples.plants.app:app
-  mqinfer publish examples.plants.app:app drone_image photos.jsonl
+  mqinfer init shop; cd shop; mqinfer up
+  cd shop; mqinfer worker app:app --reload
+  cd shop; mqinfer publish app:app review reviews.jsonl
 """
 
 
@@ -112,11 +115,18 @@ def _root(
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
+    _app_dir: Annotated[
+        str, typer.Option("--app-dir", metavar="FOLDER", help="Where APP's module is, else here.")
+    ] = "",
+    _env_file: Annotated[
+        str,
+        typer.Option("--env-file", metavar="FILE", help="Variables (.env); what is set wins."),
+    ] = "",
     _debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks (also MQINFER_DEBUG=1).")
     ] = False,
 ) -> None:
-    """The options before a command."""
+    """The options before a command; but for --version they may stand behind it, too."""
 
 
 def _add(name: str, command: Callable[..., None], group: typer.Typer) -> None:

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +23,7 @@ from mqinfer.cli.processes import Supervisor, bind_to_supervisor, supervised
 from mqinfer.cli.share import Share
 from mqinfer.errors import ConfigurationError, HandlerHangs
 from mqinfer.supervise.group import Group
-from mqinfer.supervise.scaling import parse_processes, parse_scale
+from mqinfer.supervise.scaling import Bounds, parse_processes, parse_scale
 from mqinfer.times import parse_size
 
 if TYPE_CHECKING:
@@ -72,6 +73,9 @@ def worker(
             metavar="SIZE", help="A process ends in order above that, such as 2GB; another begins."
         ),
     ] = None,
+    reload: Annotated[
+        bool, typer.Option("--reload", help="Begin anew when code changes (extra reload).")
+    ] = False,
     drain: Annotated[bool, typer.Option("--drain", help="End when nothing is left to do.")] = False,
     run: Annotated[
         str | None,
@@ -108,6 +112,7 @@ def worker(
 
     \b
       mqinfer worker plants:app                       all stages and sinks
+      mqinfer worker plants:app --reload              while you work on it
       mqinfer worker plants:app -s crop -p 4          four processes for one stage
       mqinfer worker plants:app -p 1..8               as many as the backlog needs
       mqinfer worker plants:app -s sink-disease_grade
@@ -126,6 +131,15 @@ def worker(
         "log_format": log_format,
     }
     settings = options.load_settings(**flags)
+    if reload and not supervised():
+        if drain or run is not None or bounds.scales:
+            raise ConfigurationError(
+                "--reload goes on until it is told to stop, with one number of processes: leave "
+                "out --drain, --run and N..M"
+            )
+        options.configure_logs(settings)
+        group = _group(app, stage, bounds, share, flags, http=http, http_host=http_host)
+        raise typer.Exit(_reloading(group, settings))
     loaded = load_app(app)
     _check(loaded, stage)
     if run is not None and (stage or drain):
@@ -150,23 +164,14 @@ def worker(
 
         if no_wait:
             asyncio.run(make().reach())  # a child that failed would be started again
-        arguments = ["worker", app, *(f"--stage={name}" for name in stage or ())]
-        if drain:
-            arguments.append("--drain")
-        if run is not None:
-            arguments.append(f"--run={run}")
-        if http is not None:
-            arguments.append(f"--http-host={http_host}")
-        environ = {f"MQINFER_{name.upper()}": value for name, value in flags.items() if value}
-        group = Group(
-            "",
-            (*arguments, *share.arguments()),
-            bounds,
-            http=http,
-            environ=tuple(environ.items()),
+        group = replace(
+            _group(app, stage, bounds, share, flags, http=http, http_host=http_host),
             stages=tuple(task.name for task in plan.tasks(loaded, stage)),
             consumers=plan.backlog(loaded, stage),
         )
+        also = ["--drain"] if drain else []
+        also += [] if run is None else [f"--run={run}"]
+        group = replace(group, arguments=(*group.arguments, *also))
         looks = Looks(loaded, settings, [group]) if bounds.scales else None
         raise typer.Exit(Supervisor([group], grace=settings.grace, looks=looks).run())
     if run is not None:
@@ -178,6 +183,40 @@ def worker(
 
     signals.hold()
     raise typer.Exit(run_loop(settings, work))
+
+
+def _group(
+    app: str,
+    stages: list[str] | None,
+    bounds: Bounds,
+    share: Share,
+    flags: dict[str, str | None],
+    *,
+    http: int | None,
+    http_host: str,
+) -> Group:
+    """Processes that run `worker` as this one was told to."""
+    arguments = ["worker", app, *(f"--stage={name}" for name in stages or ())]
+    if http is not None:
+        arguments.append(f"--http-host={http_host}")
+    environ = {f"MQINFER_{name.upper()}": value for name, value in flags.items() if value}
+    return Group(
+        "",
+        (*arguments, *share.arguments()),
+        bounds,
+        http=http,
+        environ=tuple(environ.items()),
+    )
+
+
+def _reloading(group: Group, settings: Settings) -> int:
+    """Run processes that begin anew when code changes; the exit code."""
+    from mqinfer.cli.everywhere import app_dir
+    from mqinfer.cli.reload import Reload
+
+    reload = Reload(replace(group, alone=True), app_dir())
+    with reload.watching():
+        return Supervisor([reload.group], grace=settings.grace, changed=reload.changed).run()
 
 
 def _processes(text: str) -> tuple[int, int]:

@@ -25,6 +25,8 @@ from mqinfer.packed.runtime.process import PackedError, PackedProcess
 from mqinfer.packed.schema import Schema, entries
 
 _RUNTIME = Path(process.__file__).parent
+# As a Python: the one that packs, with all that is installed there.
+HERE = "here"
 # Of packed.json: what a server of another release of mqinfer has to know.
 _FORMAT = 1
 _RELATIVE = re.compile(r"^(-[rce]\b|--(requirement|constraint|editable)\b|\.{1,2}/)")
@@ -40,7 +42,7 @@ class Place:
         force: replace the version if it is there, and the configuration if it differs.
         max_batch: the most items of one run.
         requirements: instead of what the model says.
-        python: a version, or the path of one, instead of what the model says.
+        python: a version, the path of one, or `HERE`, instead of what the model says.
         environment: make the environment and load the model once, so that what is wrong is told
             now; else it is left to the server.
     """
@@ -181,7 +183,8 @@ def _fill(model: Kind, made: Path, place: Place) -> dict[str, Any]:
     (made / "source").mkdir()
     (made / "files").mkdir()
     requirements = list(place.requirements)
-    if not requirements and "/" not in (place.python or ""):  # a Python that is there has them
+    python = sys.executable if place.python == HERE else place.python
+    if not requirements and "/" not in (python or ""):  # a Python that is there has them
         requirements = list(model.requirements)
     for line in requirements:
         if _RELATIVE.match(line):
@@ -193,7 +196,7 @@ def _fill(model: Kind, made: Path, place: Place) -> dict[str, Any]:
     facts = {
         "format": _FORMAT,
         **model.write(made),
-        "python": place.python or model.python or ours,
+        "python": python or model.python or ours,
         "requirements": requirements,
     }
     if model.schema is not None:

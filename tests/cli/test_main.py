@@ -21,7 +21,7 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "mqinfer worker examples.plants.app:app" in done.stdout
+    assert "mqinfer worker app:app" in done.stdout
     assert "Exit codes" in done.stdout
 
 

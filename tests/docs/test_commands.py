@@ -14,16 +14,14 @@ import pytest
 
 from docsite.commands import tree
 from mqinfer.cli import main
+from mqinfer.cli.everywhere import split
 from tests.docs.pages import PAGES, ROOT, Line, commands, python, shortened
 
-# These commands stand in the tutorial before they stand in the tree.
-AWAITED = {"init", "shell", "reset"} - {file.stem for file in (ROOT / "mqinfer/cli").glob("*.py")}
-RELOAD = "--reload" if not (ROOT / "mqinfer/cli/reload.py").exists() else ""
 # What a foreign tool, or a reader, fills in.
 GAPS = re.compile(r"[\[\]|…]|\b[A-Z]{3,}\b \.\.\.")
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 # Everywhere: they are taken off before a command reads its own.
-ANYWHERE = {"--debug"}
+ANYWHERE = {"--debug", "--app-dir", "--env-file"}
 
 
 def taken(command: Any, name: str, words: list[str], parent: Any = None) -> None:
@@ -46,9 +44,7 @@ def refused(line: Line) -> str | None:
         if words[:1] != ["mqinfer"]:
             where = words[2].removesuffix(".__main__")
             return None if where == "venv" or importlib.util.find_spec(where) else "no such module"
-        words = [word for word in words[1:] if word not in {*ANYWHERE, RELOAD}]
-        if AWAITED & set(words[:1]):
-            return None
+        words, _ = split(words[1:])
         try:
             taken(tree(), "mqinfer", words)
         except Exception as error:  # noqa: BLE001 - of a click of typer's own
@@ -70,7 +66,7 @@ def named(line: Line) -> str | None:
     for word in words[1:]:
         if not hasattr(command, "get_command"):
             break
-        if word in AWAITED or not re.fullmatch(r"[a-z][a-z-]*", word):
+        if not re.fullmatch(r"[a-z][a-z-]*", word):
             return None
         context = command.context_class(command, info_name="mqinfer", parent=context)
         below = command.get_command(context, word)
