@@ -155,7 +155,7 @@ class MessageMeta(StructMeta):
 
 def _refuse_keywords(name: str, given: Iterable[str]) -> None:
     """Raise WiringError for a class keyword that there is not."""
-    known = (*MessageMeta.__new__.__kwdefaults__, *StructKeywords.__annotations__)
+    known = (*(MessageMeta.__new__.__kwdefaults__ or ()), *StructKeywords.__annotations__)
     for word in given:
         if word not in known:
             near = difflib.get_close_matches(word, known, n=1)
