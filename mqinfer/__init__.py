@@ -111,13 +111,15 @@ def connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextM
         settings: None reads the environment.
 
     Raises:
-        ConfigurationError: a setting is wrong (when it is entered, as what follows).
+        ConfigurationError: what was given is no App; a setting is wrong (when it is entered, as
+            what follows).
         Unavailable: NATS does not answer.
         ConflictError: the stream exists with settings that do not fit.
     """
     from mqinfer import client
+    from mqinfer.connecting import Connecting
 
-    return client.connect(app, settings)
+    return Connecting(app, settings, client.connect)
 
 
 # For `App.connect`, the old name: what declares must not import what runs.

@@ -22,10 +22,11 @@ from mqinfer.endpoint import BULK, Endpoint, Endpoints, misanswered
 from mqinfer.errors import WiringError
 from mqinfer.index import Index, Indexes
 from mqinfer.joinwiring import misjoined
+from mqinfer.lifespan import Lifespan, misused
 from mqinfer.message import Message, Row
 from mqinfer.model import Model, Priority, Tensor
 from mqinfer.schedule import Schedule
-from mqinfer.stage import Lifespan, Stage, Start
+from mqinfer.stage import Stage, Start
 from mqinfer.times import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -181,6 +182,8 @@ class App(Clocked, Endpoints, Indexes, Surrounded):
                 1,000,000.
             unknown: is refused when the wiring is read, with every other mistake in it.
         """
+        if isinstance(handler, str):
+            raise WiringError(f"stage: write its name as name=: @app.stage(name={handler!r})")
         clock = unknown.get("clock")
         if isinstance(clock, Schedule):  # of `every` or `cron`
             del unknown["clock"]
@@ -373,7 +376,7 @@ class App(Clocked, Endpoints, Indexes, Surrounded):
     def resolve(self) -> tuple[dict[str, Stage], list[WiringError]]:
         """The stages that are sound, by name, and every mistake in the wiring."""
         stages: dict[str, Stage] = {}
-        problems: list[WiringError] = []
+        problems = [*misused(f"app {self.name}", self.lifespan)]
         for declared in self._declared:
             try:
                 stage = stage_of(declared, self.max_age)

@@ -46,7 +46,8 @@ def read_beside(
             raise WiringError(
                 f"stage {name}: the {'other' if states else 'second'} parameter is the "
                 f"{'list[Context] of the batch' if batch else 'Context'}, not "
-                f"{getattr(hint, '__name__', hint) if isinstance(hint, type) else hint}"
+                f"{getattr(hint, '__name__', hint) if isinstance(hint, type) else hint}; what else "
+                "a handler needs its stage's lifespan= yields, as ctx.state"
             )
     if len(states) > 1:
         raise WiringError(

@@ -7,7 +7,6 @@ import copy
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
-    AbstractContextManager,
     AsyncExitStack,
     asynccontextmanager,
     contextmanager,
@@ -27,15 +26,16 @@ from mqinfer.clientsearch import ClientSearch
 from mqinfer.clientstates import ClientStates
 from mqinfer.clienttimers import ClientTimers
 from mqinfer.codec import CONTENT_TYPES, Codec
+from mqinfer.connecting import an_app
 from mqinfer.errors import ConfigurationError, PublishError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, header_line, safe_id
-from mqinfer.index import searching
 from mqinfer.inference.aliases import followed
 from mqinfer.message import Message, Wire, key_token
 from mqinfer.model import ClientInference, Inference, Model, clients
 from mqinfer.model import inference as current_inference
+from mqinfer.publishable import meet
 from mqinfer.rowpacks.gather import Gatherer
 from mqinfer.rowpacks.which import pack_subject, packed
 from mqinfer.settings import Settings
@@ -67,6 +67,7 @@ class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs, ClientSearc
         self._services = services
         self._codec = Codec(services.store)
         self._inference = inference
+        self._met: set[type] = set()
 
     def model(self, model: Model | str) -> Model:
         """A handle that this client always answers, whichever task calls it.
@@ -120,7 +121,8 @@ class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs, ClientSearc
                 it went out again). None writes a warning into the log.
 
         Raises:
-            EncodeError: a value in it is not what its type says; nothing was sent.
+            EncodeError: it is no message, or a value in it is not what its type says; nothing was
+                sent.
             BlobError: a blob in it cannot be stored.
             PayloadTooLarge: it exceeds the server's limit; nothing was sent.
             PublishTimeout: no acknowledgement in time; publish it again under the same id.
@@ -144,6 +146,8 @@ class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs, ClientSearc
 
     async def _encoded(self, message: Message) -> tuple[bytes, Wire]:
         """The payload of a message whose blobs are stored, and its format."""
+        if type(message) not in self._met:
+            self._met.add(meet(self.app, message))
         if can_hold_blobs(type(message)):
             await save_blobs(
                 [message],
@@ -272,20 +276,13 @@ async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[C
         await services.broker.ensure_stream(plan.stream_spec(app))
         inference = services.inference
         assert services.store is not None
-        with blob.stores.offered(app, services.store), _searched(app, services):
+        with blob.stores.offered(app, services.store), wiring.searched(app, services):
             if inference is None:
                 yield Client(app, services)
                 return
             async with inference:
                 with clients.offered(app, inference) as opened, _entered(inference):
                     yield Client(app, services, ClientInference(opened))
-
-
-def _searched(app: App, services: Services) -> AbstractContextManager[object]:
-    """What this process searches the app's indexes with."""
-    if not app.indexes:
-        return nullcontext()
-    return searching.offered(app, wiring.searching(app, services))
 
 
 @contextmanager
@@ -317,7 +314,7 @@ class Worker:
             not answer at the start.
 
     Raises:
-        ConfigurationError: a run takes its own stages, and ends by itself.
+        ConfigurationError: what was given is no App; or a run takes its own stages.
     """
 
     def __init__(
@@ -332,7 +329,7 @@ class Worker:
     ):
         if run is not None and stages is not None:
             raise ConfigurationError(f"run {run} takes the stages it was made with: name no others")
-        self.app = app
+        self.app = an_app(app, "Worker")
         self.replay = run
         self.settings = settings or Settings.load()
         self._stages = stages
@@ -393,7 +390,7 @@ class Worker:
                 log.info("stopped", app=self.app.name)
                 return
             await stack.enter_async_context(self._beside(self.services, self.engine))
-            stack.enter_context(_searched(self.app, self.services))
+            stack.enter_context(wiring.searched(self.app, self.services))
             await self.engine.run()
 
     def _beside(

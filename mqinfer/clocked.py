@@ -9,10 +9,10 @@ from mqinfer import schedule
 from mqinfer.backoff import Backoff
 
 if TYPE_CHECKING:
+    from mqinfer.lifespan import Lifespan
     from mqinfer.message import Message
     from mqinfer.model import Model
     from mqinfer.schedule import CatchUp, Schedule
-    from mqinfer.stage import Lifespan
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 

@@ -11,20 +11,14 @@ from typing import Any
 from mqinfer.errors import WiringError
 from mqinfer.join import Join, joined_type, read_deadline
 from mqinfer.joinwiring import read_join
+from mqinfer.lifespan import Lifespan, misused
 from mqinfer.marker import mismarked
 from mqinfer.message import Message
 from mqinfer.model import Model
 from mqinfer.readable import unreadable
 from mqinfer.schedule import Schedule
 from mqinfer.signature import read_signature
-from mqinfer.stage import (
-    Lifespan,
-    Stage,
-    models_in,
-    read_later,
-    read_limits,
-    read_start,
-)
+from mqinfer.stage import Stage, models_in, read_later, read_limits, read_start
 from mqinfer.tick import Tick, tick_of
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -63,6 +57,8 @@ def stage_of(declared: Declared, max_age: float) -> Stage:
             f"stage {name!r}: a name is letters, digits, - and _, not beginning with "
             "'sink-', 'run-' or 'mqinfer-'; give it one with name="
         )
+    for wrong in misused(f"stage {name}", declared.lifespan):
+        raise wrong
     used = {
         (model.name, model.version, model.alias): model
         for model in (*declared.models, *models_in(declared.handler))

@@ -6,8 +6,9 @@ table. The class keywords are read by a small metaclass and kept, frozen, in `Me
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, TypedDict, Unpack, dataclass_transform
 
 from msgspec import Struct, StructMeta, field
@@ -23,6 +24,10 @@ _SUBJECT = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What may stand in one token of a NATS subject as it is; all else is percent-encoded.
 _KEY_UNSAFE = re.compile(rb"[^A-Za-z0-9_=+/:@~-]")
+
+
+# What a field may have as its default, and a method or property is not.
+_VALUES = (str, int, float, bytes, list, tuple, dict, set)
 
 
 class MessageInfo(Struct, frozen=True):
@@ -101,7 +106,9 @@ class MessageMeta(StructMeta):
         **config: Unpack[StructKeywords],
     ) -> Any:
         """Make the type and keep what its keywords say."""
+        _refuse_keywords(name, config)
         cls: Any = super().__new__(mcls, name, bases, namespace, **config)
+        _refuse_untyped(cls, namespace)
         if "__is_row__" in namespace:  # Message and Row themselves
             return cls
         is_row = any(getattr(base, "__is_row__", False) for base in bases)
@@ -144,6 +151,31 @@ class MessageMeta(StructMeta):
             pack=pack,
         )
         return cls
+
+
+def _refuse_keywords(name: str, given: Iterable[str]) -> None:
+    """Raise WiringError for a class keyword that there is not."""
+    known = (*(MessageMeta.__new__.__kwdefaults__ or ()), *StructKeywords.__annotations__)
+    for word in given:
+        if word not in known:
+            near = difflib.get_close_matches(word, known, n=1)
+            hint = f"did you mean {near[0]}=?" if near else f"there are {', '.join(known)}"
+            raise WiringError(f"{name}: {word}= is no class keyword of a message; {hint}")
+
+
+def _refuse_untyped(cls: type, namespace: Mapping[str, object]) -> None:
+    """Raise WiringError for a value without a type, which would be no field, and nobody be told.
+
+    What is written in capitals, or is private, is a constant.
+    """
+    for name, value in namespace.items():
+        if not isinstance(value, _VALUES) or name.startswith("_") or name.isupper():
+            continue
+        if name not in cls.__annotations__:
+            raise WiringError(
+                f"{cls.__name__}.{name} has no type, and so is no field: write "
+                f"`{name}: {type(value).__name__} = {value!r}`"
+            )
 
 
 def _kept(name: str, keep: float | str) -> float:

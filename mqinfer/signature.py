@@ -178,11 +178,19 @@ def _reads(name: str, parameter: str, hint: Any) -> tuple[type[Message], bool]:
     if not (isinstance(hint, type) and issubclass(hint, Message)):
         raise WiringError(
             f"stage {name}: annotate {parameter!r} with the Message it reads, "
-            f"not with {'nothing' if hint is None else _name(hint)}"
+            f"not with {_no_message(hint)}"
         )
     if getattr(hint, "__mqinfer__", None) is None:
         raise WiringError(f"stage {name}: reads {hint.__name__} itself; derive a type from it")
     return hint, batch
+
+
+def _no_message(hint: Any) -> str:
+    if hint is None:
+        return "nothing"
+    if isinstance(hint, type) and hint.__module__ != "builtins":
+        return f"{_name(hint)}, which is none: `class {_name(hint)}(Message)` makes it one"
+    return _name(hint)
 
 
 def written(what: str, hint: Any) -> list[type[Message]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ from mqinfer.backoff import Backoff
 from mqinfer.errors import ConfigurationError, WiringError
 from mqinfer.hooks import Hook
 from mqinfer.join import Join
+from mqinfer.lifespan import Lifespan
 from mqinfer.message import Message
 from mqinfer.model import Model
 from mqinfer.referred import referred
@@ -25,7 +25,6 @@ from mqinfer.times import parse_duration, parse_size, parse_time
 
 # Where a stage begins that has no consumer yet; what was stored before is not handled.
 Start = datetime.datetime | Literal["oldest", "new"]
-Lifespan = Callable[[], AbstractAsyncContextManager[Any]]
 
 # The limits that may be written as text.
 _PARSED: Mapping[str, Callable[[str], float]] = {

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from typing import TYPE_CHECKING, cast
 
-from mqinfer import plan
+from mqinfer import index, plan
 from mqinfer.adapters.core import CoreNats
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.otel import open_tracing
@@ -193,6 +198,13 @@ def searching(app: App, services: Services) -> Searching:
 
     assert services.core is not None
     return Searching(app, services.core, generations(app, services.broker))
+
+
+def searched(app: App, services: Services) -> AbstractContextManager[object]:
+    """What this process searches the app's indexes with, while inside."""
+    if not app.indexes:
+        return nullcontext()
+    return index.searching.offered(app, searching(app, services))
 
 
 def keeping(app: App, services: Services, database: Database | None, every: float) -> Tools:

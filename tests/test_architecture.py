@@ -14,8 +14,8 @@ LAYERS = (
     "errors domain identity birth times split backoff hints opened referred context later message "
     "row column marker statetype completion join endpoint joinwiring declared blob dropped "
     "blobfields readable beside codec masking index written model signature stage collisions app "
-    "clocked cron around hooks schedule tick settingkinds settings observe metrics choice image "
-    "imageheader jpeg counts collector http "
+    "clocked cron around hooks lifespan schedule tick settingkinds settings observe metrics choice "
+    "image imageheader jpeg counts connecting publishable collector http "
     "bucket core hits streams specs ports signals starting headers origin processors varint "
     "supervise",
     "rowpacks",

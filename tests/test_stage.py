@@ -232,7 +232,7 @@ def test_parameters():
 
     async def other(message: In, size: int) -> None: ...
 
-    assert refused(other) == "the second parameter is the Context, not int"
+    assert refused(other).startswith("the second parameter is the Context, not int; what else")
 
 
 def test_batch_mistakes():

@@ -260,6 +260,8 @@ def _stream_hint(error: JetStreamError, spec: StreamSpec) -> str:
         return f"{error}: another stream holds a subject of {', '.join(spec.subjects)}"
     if error.code in (10047, 10023):
         return f"{error}: the server has not that much storage; lower the app's max_bytes"
+    if error.code == 10074:
+        return f"{error}: this server is alone; App(replicas=1), or NATS servers in a cluster"
     return str(error)
 
 

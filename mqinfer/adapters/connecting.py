@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -161,4 +162,13 @@ def _explained(problem: Exception, where: str, client: LeanClient) -> MqinferErr
         )
     if isinstance(problem, ssl.SSLError) or "does not ask for TLS" in text:
         return ConfigurationError(f"NATS at {where}: no TLS with it: {text}")
+    if isinstance(problem, ConnectionRefusedError):
+        return Unavailable(
+            f"NATS at {where}: nobody listens there: is it running (mqinfer up), and is "
+            "MQINFER_NATS_URL its address?"
+        )
+    if isinstance(problem, socket.gaierror):
+        return Unavailable(
+            f"NATS at {where}: no such host is known ({problem.strerror}): see MQINFER_NATS_URL"
+        )
     return Unavailable(f"NATS at {where}: {text}")

@@ -402,7 +402,8 @@ class JetStream:
         await asyncio.gather(*beside, return_exceptions=True)
         self._beside.clear()
         if self._publisher is not None:
-            self._publisher.fail_all(MqinferError("the connection is closed"))
+            closed = "the client is closed: publish inside of `async with mqinfer.connect(app)`"
+            self._publisher.fail_all(MqinferError(closed))
         if self._client is not None:
             await self._client.close()
 

@@ -117,6 +117,7 @@ class Publisher:
         self.resent = 0
         # Why messages wait, while the stream takes none.
         self.trouble: str | None = None
+        self._ended: Exception | None = None
 
     # --- sending --------------------------------------------------------------------------------
 
@@ -130,6 +131,9 @@ class Publisher:
         placed: Callable[[int], None] | None = None,
     ) -> None:
         """Send; see `Broker.publish`. `placed` is told its sequence, before `done` is called."""
+        if self._ended is not None:  # nobody looks at deadlines any more
+            done(self._ended, False)
+            return
         size = len(header) + len(payload)
         if size > self.max_payload:
             done(
@@ -300,7 +304,8 @@ class Publisher:
                 self._finish(number, entry, PermissionDenied(f"NATS: {text}"))
 
     def fail_all(self, error: Exception) -> None:
-        """The connection is closed for good."""
+        """The connection is closed for good: what waits fails, and whatever comes now."""
+        self._ended = error
         for number, entry in list(self._pending.items()):
             self._finish(number, entry, error)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from enum import IntEnum
+from pathlib import Path
 from typing import TypeVar
 
 import typer
@@ -29,6 +31,11 @@ class ExitCode(IntEnum):
 # The root of what typer raises about a command line. Newer releases carry their own copy of click,
 # so its module has no fixed name.
 _ClickException = typer.BadParameter.__mro__[2]
+
+
+# Where code lies that is not the app's: ours, what is installed, and <frozen importlib._bootstrap>.
+_LIBRARIES = map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib"))
+_INSTALLED = ("<", *(f"{path}{os.sep}" for path in (Path(__file__).parents[1], *_LIBRARIES)))
 
 
 class Failed(MqinferError):
@@ -56,14 +63,9 @@ def report(error: BaseException, *, debug: bool) -> ExitCode:
     if debug:
         traceback.print_exception(error)
     # Several parts of a worker may fail for one reason: it is told once.
-    for line in dict.fromkeys(_line(leaf) for leaf in leaves):
+    for line in dict.fromkeys(_line(leaf, debug) for leaf in leaves):
         if line:
             print(line, file=sys.stderr)
-    if not debug and not all(isinstance(leaf, (MqinferError, OSError)) for leaf in leaves):
-        print(
-            "this is a bug in the app or in mqinfer: --debug (or MQINFER_DEBUG=1) shows where",
-            file=sys.stderr,
-        )
     configuration = all(isinstance(leaf, ConfigurationError) for leaf in leaves)
     return ExitCode.USAGE if configuration else ExitCode.FAILED
 
@@ -71,6 +73,27 @@ def report(error: BaseException, *, debug: bool) -> ExitCode:
 def find(error: BaseException, kind: type[E]) -> E | None:
     """The first error of a kind, also in a group of errors."""
     return next((leaf for leaf in _leaves(error) if isinstance(leaf, kind)), None)
+
+
+def in_words(error: BaseException) -> str:
+    """Its type and text in one line, and what Python guesses was meant by a misspelt name."""
+    text = str(error)
+    if isinstance(error, (NameError, AttributeError, ImportError)):
+        told = traceback.TracebackException.from_exception(error)
+        last = "".join(told.format_exception_only()).strip()
+        text = text if text not in last else text + last.rpartition(text)[2]
+    kind = type(error).__name__
+    return " ".join(f"{kind}: {text}".split()) if text else kind
+
+
+def place_in_app(error: BaseException) -> str | None:
+    """Where in the app's own code it came from, as `file:line`; None if it came from elsewhere."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_INSTALLED)
+    ]
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -81,15 +104,19 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _line(error: BaseException) -> str:
+def _line(error: BaseException, debug: bool) -> str:
     if isinstance(error, Failed):
         return ""
     text = " ".join(str(error).split())
     if isinstance(error, MqinferError):
         return f"error: {text}"
+    place = place_in_app(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"error: {error.strerror}" + (f": {error.filename}" if error.filename else "")
-    return f"error: {type(error).__name__}" + (f": {text}" if text else "")
+        text = error.strerror + (f": {error.filename}" if error.filename else "")
+        return f"error: {text}" + (f" ({place})" if place else "")
+    what = f"error: {in_words(error)}"
+    whose = f" ({place})" if place else ", which is a bug in mqinfer or in a library that it uses"
+    return what + whose + ("" if debug else "; --debug (or MQINFER_DEBUG=1) shows the traceback")
 
 
 def _usage(error: BaseException) -> ExitCode:

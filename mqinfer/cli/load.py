@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from functools import reduce
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +11,7 @@ from types import ModuleType
 from mqinfer import signals
 from mqinfer.app import App
 from mqinfer.cli.everywhere import app_dir
+from mqinfer.cli.errors import in_words, place_in_app
 from mqinfer.errors import ConfigurationError
 
 _EXAMPLE = "app:app"
@@ -76,19 +76,8 @@ def _module(name: str) -> ModuleType:
 
 
 def _cannot_import(name: str, error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, SyntaxError):
-        return f"cannot import {name}: {type(error).__name__}: {text}"
-    # The place in user code: the last frame that is neither Python's import system nor ours.
-    ours = str(Path(__file__).parents[1])
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith((ours, "<frozen"))
-        and not frame.filename.endswith("importlib/__init__.py")
-    ]
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"cannot import {name}: {type(error).__name__}: {text}{place}"
+    place = None if isinstance(error, SyntaxError) else place_in_app(error)  # its text has it
+    return f"cannot import {name}: {in_words(error)}" + (f" ({place})" if place else "")
 
 
 def _apps_in(module: ModuleType) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -146,9 +147,14 @@ class Emitter:
 
     def _foreign(self, item: object) -> TypeError:
         declared = ", ".join(kind.__name__ for kind in self._outlets) or "nothing"
-        return TypeError(
-            f"stage {self._stage} wrote a {type(item).__name__}; its annotation declares {declared}"
-        )
+        what = type(item).__name__
+        advice = f"; its annotation declares {declared}"
+        if inspect.isawaitable(item):
+            advice = f" that nobody awaited: write `await` before the call{advice}"
+            if inspect.iscoroutine(item):
+                what = f"coroutine, {item.__qualname__},"
+                item.close()  # it would complain of the same, later
+        return TypeError(f"stage {self._stage} wrote a {what}{advice}")
 
     @property
     def plain(self) -> bool:

@@ -1,0 +1,69 @@
+"""Each mistake of a newcomer is told in one line that says what to do; `errors` prints them all."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.firsthour.desk import Desk, Mistake
+from tests.firsthour.mistakes import MISTAKES
+from tests.support.cli import Shell
+
+PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
+
+
+@pytest.fixture(scope="session")
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def desk(
+    shell: Shell,
+    cli_nats: str,
+    taken: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[Mistake], tuple[int | None, str]]:
+    """Make a mistake, with the servers that it needs."""
+
+    def told(mistake: Mistake) -> tuple[int | None, str]:
+        known = {"nats": cli_nats, "taken": str(taken)}
+        monkeypatch.setenv("MQINFER_NATS_URL", cli_nats)
+        for name, value in mistake.environ.items():
+            for word, address in known.items():
+                value = value.replace(f"{{{word}}}", address)
+            monkeypatch.setenv(name, value)
+        return Desk(shell, known).told(mistake)
+
+    return told
+
+
+def in_order(parts: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, parts)))
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.id)
+def test_a_mistake_is_told_in_one_line(
+    mistake: Mistake,
+    desk: Callable[[Mistake], tuple[int | None, str]],
+    record_property: Callable[[str, object], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    code, text = desk(mistake)
+    text = "\n".join((text, *caplog.messages))  # which goes to stderr outside of pytest
+    lines = [line for line in text.splitlines() if in_order(mistake.says).search(line)]
+    assert lines, text
+    assert "Traceback" not in text
+    assert code == (None if mistake.script else mistake.code), text
+    if mistake.script or (mistake.code and not mistake.letter):
+        errors = [line for line in text.splitlines() if line.startswith(("error: ", "problem "))]
+        assert len(errors or lines) == 1, text
+    line = " ".join(lines[0].split())
+    record_property("told", (mistake.name, mistake.what, code, line))
+    print(f"\n{mistake.name} -> {code}\n  {line}")
