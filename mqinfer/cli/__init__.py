@@ -8,12 +8,14 @@ the interpreter's own start, and that of this package (a tenth of a second), com
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
 
 from mqinfer import signals
+from mqinfer.collector import collect_less
 
 # They run until they are told to stop, and end in order whenever that is.
 _STOPPED = ("worker", "gateway", "console", "up")
@@ -36,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopped = (given[:1] and given[0] in _STOPPED) or given[:2] == ["deploy", "apply"]
     if arguments is None and stopped:  # and a process of its own
         signals.listen()
+    if arguments is None and "--help" not in given:
+        collect_less()
+        _import_structlog()
     from mqinfer.cli.errors import ExitCode, report
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -49,3 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001 - whatever it is, the shell gets a code
         return report(error, debug=debug)
     return code if isinstance(code, int) else ExitCode.DONE
+
+
+def _import_structlog() -> None:
+    """Without rich, a tenth of the start: its tracebacks, which show values, are not used."""
+    if "structlog" in sys.modules or "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # which makes an import of it fail
+    try:
+        importlib.import_module("structlog")
+    finally:
+        del sys.modules["rich"]
