@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from mkdocs.structure.files import File
+from mkdocs.structure.files import File, InclusionLevel
 
 from docsite import commands, facts, links
 
@@ -19,6 +19,7 @@ MADE: Final = {
 }
 # The console's own.
 ICON: Final = "mqinfer/console/static/icon.svg"
+_LEFT_OUT: Final = (InclusionLevel.EXCLUDED, InclusionLevel.DRAFT)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -66,7 +67,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _is_page(file: File) -> bool:
-    return file.is_documentation_page() and not file.inclusion.is_excluded()
+    return bool(file.is_documentation_page() and file.inclusion not in _LEFT_OUT)
 
 
 def _put(files: Files, config: MkDocsConfig, uri: str, text: str) -> None:

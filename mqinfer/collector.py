@@ -14,4 +14,9 @@ def tune_collector() -> None:
     """Leave what is imported alone, and look for cycles less often."""
     gc.collect()
     gc.freeze()
+    collect_less()
+
+
+def collect_less() -> None:
+    """Look for cycles less often: what a start imports makes many objects, and none of them."""
     gc.set_threshold(25_000, 20, 20)

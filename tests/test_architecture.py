@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -94,6 +95,21 @@ def test_a_worker_without_models_or_tables_loads_no_numpy() -> None:
     code = "import sys, mqinfer.cli.worker, mqinfer.worker.worker; print('numpy' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "False"
+
+
+def test_a_command_that_draws_nothing_loads_no_rich() -> None:
+    code = "import sys; from mqinfer.cli import main; main(); print('rich' in sys.modules)"
+    arguments = ("worker", "tests.support.timers_app:app", "--no-wait")
+    environ = {**os.environ, "MQINFER_NATS_URL": "127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env=environ,
     )
     assert done.stdout.strip() == "False"
 

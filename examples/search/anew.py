@@ -22,14 +22,14 @@ from mqinfer import MqinferError, Settings, wiring
 
 if TYPE_CHECKING:
     from mqinfer import Client
-    from mqinfer.adapters.clickhouse import ClickHouse
+    from mqinfer.ports import Database
 
 _THERE = """\
 SELECT picture_id FROM {table} GROUP BY picture_id
 HAVING argMax(length(vector), _sequence) > 0 ORDER BY picture_id"""
 
 
-async def anew(client: Client, database: ClickHouse, model: str, version: str) -> int:
+async def anew(client: Client, database: Database, model: str, version: str) -> int:
     """Have all pictures there are embedded by a version; how many.
 
     Raises:

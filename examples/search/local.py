@@ -16,7 +16,7 @@ from typing import Any
 import mqinfer
 from examples.search.app import app
 from mqinfer import Client, Settings, wiring
-from mqinfer.adapters.clickhouse import ClickHouse
+from mqinfer.ports import Database
 from mqinfer.search.generations import Generations
 from mqinfer.search.protocol import Holding
 from mqinfer.search.roll import called
@@ -86,7 +86,7 @@ class Album:
     stack: Stack
     deployed: Deployed
     client: Client
-    database: ClickHouse
+    database: Database
     url: str
 
     async def command(self, *words: str, codes: tuple[int, ...] = (0,)) -> str:

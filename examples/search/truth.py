@@ -13,7 +13,7 @@ from examples.search.app import pictures
 
 if TYPE_CHECKING:
     from mqinfer import Client
-    from mqinfer.adapters.clickhouse import ClickHouse
+    from mqinfer.ports import Database
 
 Floats = npt.NDArray[np.float32]
 
@@ -48,7 +48,7 @@ class Vectors:
         return self.matrix[[places[name] for name in names]]
 
 
-async def vectors(database: ClickHouse, model: str, version: str) -> Vectors:
+async def vectors(database: Database, model: str, version: str) -> Vectors:
     """What the table has of a version of a model.
 
     Raises:

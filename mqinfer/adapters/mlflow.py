@@ -111,6 +111,6 @@ def open_tracker(environ: Mapping[str, str] | None = None) -> Tracker | None:
 
 
 def _shown(uri: str) -> str:
-    from mqinfer.settings import mask_url
+    from mqinfer.masking import mask_url
 
     return mask_url(uri)

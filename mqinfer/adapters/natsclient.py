@@ -128,10 +128,15 @@ class LeanClient(Client):
 
         What was written leaves before, as far as there is a server that takes it.
         """
-        with contextlib.suppress(TimeoutError, OSError):
+        try:
             async with asyncio.timeout(CLOSE_TIMEOUT if self.first_connected else ABANDON_TIMEOUT):
                 await self._write_out()
                 await super().close()
+        except TimeoutError:
+            if self._transport is not None:  # it may not have come to its last step
+                self._transport.close()  # type: ignore[no-untyped-call]
+        except OSError:
+            pass
 
     async def _write_out(self) -> None:
         """Leave nothing pending: nats-py would write it to a lost connection, and stop half way."""

@@ -54,13 +54,14 @@ class Timetable:
                 f"cluster must be nats-server {OLDEST[0]}.{OLDEST[1]} or later"
             )
 
-    async def newest(self, place: str) -> Entry | None:
+    async def newest(self, place: str, kind: str | None = None) -> Entry | None:
         """The newest message of a place; see `Table.newest`."""
+        below = place if kind is None else f"{place}.{kind}"
         try:
             answer = await admin.ask(
                 self._connection.client,
                 f"STREAM.MSG.GET.{self._stream}",
-                {"last_by_subj": f"{place}.>"},
+                {"last_by_subj": f"{below}.>"},
                 f"timer {place}",
             )
         except admin.JetStreamError as error:
@@ -68,9 +69,9 @@ class Timetable:
                 return None
             raise
         message: dict[str, Any] = answer["message"]
-        kind = message["subject"].removeprefix(place).split(".")[1]
+        found = message["subject"].removeprefix(place).split(".")[1]
         headers = parse_header_block(base64.b64decode(message.get("hdrs") or ""))
-        return Entry(int(message["seq"]), kind, headers)
+        return Entry(int(message["seq"]), found, headers)
 
     async def put(self, place: str, end: str, header: bytes, payload: bytes, after: int) -> bool:
         """Store a message on a condition; see `Table.put`."""

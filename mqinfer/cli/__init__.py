@@ -8,6 +8,7 @@ the interpreter's own start, and that of this package (a tenth of a second), com
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 
 from mqinfer import signals
 from mqinfer.cli import everywhere
+from mqinfer.collector import collect_less
 
 # They run until they are told to stop, and end in order whenever that is.
 _STOPPED = ("worker", "gateway", "console", "up")
@@ -33,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopped = (given[:1] and given[0] in _STOPPED) or given[:2] == ["deploy", "apply"]
     if arguments is None and stopped:  # and a process of its own
         signals.listen()
+    if arguments is None and "--help" not in given:
+        collect_less()
+        _import_structlog()
     from mqinfer.cli.errors import ExitCode, report
 
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -47,3 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:  # noqa: BLE001 - whatever it is, the shell gets a code
         return report(error, debug=bool(os.environ.get(everywhere.DEBUG)))
     return code if isinstance(code, int) else ExitCode.DONE
+
+
+def _import_structlog() -> None:
+    """Without rich, a tenth of the start: its tracebacks, which show values, are not used."""
+    if "structlog" in sys.modules or "rich" in sys.modules:
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]  # which makes an import of it fail
+    try:
+        importlib.import_module("structlog")
+    finally:
+        del sys.modules["rich"]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 from functools import reduce
-from pathlib import Path
 from types import ModuleType
 
 from mqinfer import signals
 from mqinfer.app import App
-from mqinfer.cli.everywhere import app_dir
 from mqinfer.cli.errors import in_words, place_in_app
+from mqinfer.cli.everywhere import app_dir
 from mqinfer.errors import ConfigurationError
 
 _EXAMPLE = "app:app"

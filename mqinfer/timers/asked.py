@@ -65,11 +65,14 @@ async def cancel(table: Table, place: str) -> bool:
         Unavailable: the server does not answer.
     """
     while True:
-        newest = await table.newest(place)
-        if newest is None or newest.kind != "at":
+        newest = waiting = await table.newest(place)
+        if newest is not None and newest.kind == "fired":  # and what replaced it may wait
+            waiting = await table.newest(place, "at")
+        last = places.later_of(newest, waiting)
+        if newest is None or last is None or last.kind != "at":
             return False
         kept = (places.ORDER, places.NAME, places.KEY)
-        told = {name: newest.headers[name] for name in kept if name in newest.headers}
+        told = {name: last.headers[name] for name in kept if name in last.headers}
         header = header_block({**told, places.OPERATION: new_id(), "Nats-Rollup": "sub"})
         if await table.put(place, "cancel", header, b"", newest.sequence):
             await table.drop(f"{place}.at.*", before=newest.sequence + 1)

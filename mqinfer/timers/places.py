@@ -8,8 +8,10 @@ name of one stage and key, or to one timer without a name, and all below it is o
     <app>=timers.<stage>.<slot>.cancel            nothing is to come
 
 The newest message of a place says what counts, and is replaced on the condition that it still is
-the newest. It carries its order (`Mq-Order`): where the message whose handler asked for it lies in
-the app's stream. What a message asks again, or later than one that came after it, changes nothing.
+the newest. Where that has come another may wait yet: one that replaced it as it came, which counts,
+or one that it replaced, whose end a death or an outage has delayed. Each carries its order
+(`Mq-Order`): where the message whose handler asked for it lies in the app's stream. What a message
+asks again, or later than one that came after it, changes nothing.
 """
 
 from __future__ import annotations
@@ -106,15 +108,27 @@ def parse_order(text: str) -> Order:
     return (int(first[:20]), int(second[:20]))
 
 
-def stands(newest: Entry, operation: str, order: Order | None, *, once: bool = False) -> bool:
-    """Whether the newest message of a place stays although `operation` is asked for.
+def later_of(newest: Entry | None, waiting: Entry | None) -> Entry | None:
+    """The last word of a place: what waits in it may have been asked for after what has come.
 
     Args:
-        newest: of the place.
+        newest: message of the place.
+        waiting: the newest one that waits in it.
+    """
+    if newest is not None and waiting is not None and waiting.order > newest.order:
+        return waiting
+    return newest
+
+
+def stands(last: Entry, operation: str, order: Order | None, *, once: bool = False) -> bool:
+    """Whether the last word of a place stays although `operation` is asked for.
+
+    Args:
+        last: word of the place; see `later_of`.
         operation: that is asked for.
         order: of it; None is after all that is there.
         once: whether what has come is never asked for again.
     """
-    if newest.operation == operation or (order is not None and newest.order >= order):
+    if last.operation == operation or (order is not None and last.order >= order):
         return True
-    return once and newest.kind == "fired"
+    return once and last.kind == "fired"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from mqinfer.timers.places import Entry, Order, stands
+from mqinfer.timers.places import Entry, Order, later_of, stands
 
 if TYPE_CHECKING:
     from mqinfer.ports import StreamSpec
@@ -21,8 +21,8 @@ class Table(Protocol):
             ConflictError: the stream differs in what cannot be changed.
         """
 
-    async def newest(self, place: str) -> Entry | None:
-        """The newest message of a place."""
+    async def newest(self, place: str, kind: str | None = None) -> Entry | None:
+        """The newest message of a place, or of one kind in it."""
 
     async def put(self, place: str, end: str, header: bytes, payload: bytes, after: int) -> bool:
         """Store a message in a place whose newest has the sequence `after` (0: it is empty).
@@ -83,16 +83,19 @@ async def write(
     if empty and await table.put(place, end, header, payload, 0):
         return True
     while True:
-        newest = await table.newest(place)
-        after = 0 if newest is None else newest.sequence
-        if newest is not None and stands(newest, operation, order, once=once):
-            if newest.operation != operation:
-                return False
-            # Ours; whoever wrote it may have died before the next step.
-            if newest.kind != "fired":
-                await table.drop(f"{place}.at.*", before=after)
+        newest = waiting = await table.newest(place)
+        if newest is not None and newest.kind == "fired":
+            # It may have come before what it replaced was dropped, or as it was replaced itself.
+            waiting = None if once else await table.newest(place, "at")
+        last = later_of(newest, waiting)
+        if last is not None and stands(last, operation, order, once=once):
+            # If it is ours, whoever wrote it may have died before the next step.
+            if last.operation == operation and waiting is not None:
+                earlier = waiting.order < last.order
+                if earlier or waiting.operation == operation:
+                    await table.drop(f"{place}.at.*", before=last.sequence)
             return False
-        if await table.put(place, end, header, payload, after):
-            if newest is not None and newest.kind == "at":
-                await table.drop(f"{place}.at.*", before=after + 1)
+        if await table.put(place, end, header, payload, 0 if newest is None else newest.sequence):
+            if waiting is not None and waiting.kind == "at":
+                await table.drop(f"{place}.at.*", before=waiting.sequence + 1)
             return True

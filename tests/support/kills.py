@@ -135,7 +135,7 @@ class Grounds:
             await asyncio.sleep(pick.uniform(1.0, 4.0))
             self.server.kill()
             await self.server.start()
-            await self.server.wait_ready(60)
+            await self.server.wait_ready(300)
 
     def facts(self, fleet: Fleet) -> dict[str, Any]:
         """What befell, and how long it took."""
@@ -152,7 +152,7 @@ async def grounds(plan: Deaths, app: App, folder: Path, **more: str) -> AsyncIte
     server = NatsServer(folder / "nats", log=folder / "nats.log")
     await server.start()
     try:
-        await server.wait_ready(60)
+        await server.wait_ready(300)
         blobs = str(folder / "blobs")
         settings = Settings.load({}, nats_url=server.url, blobs=blobs, grace=5.0, **more)
         async with Harness(app, settings) as harness:

@@ -86,7 +86,7 @@ async def test_the_server_is_killed_around_the_times(tmp_path: Path) -> None:
     server = NatsServer(tmp_path / "nats", log=tmp_path / "nats.log")
     await server.start()
     try:
-        await server.wait_ready(60)
+        await server.wait_ready(300)
         settings = Settings.load({}, nats_url=server.url, blobs=str(tmp_path / "blobs"), grace=5.0)
         async with Harness(app, settings) as harness, Fleet(settings, APP, 1):
             messages, wanted = steps()
@@ -96,7 +96,7 @@ async def test_the_server_is_killed_around_the_times(tmp_path: Path) -> None:
                 server.kill()
                 await server.wait()
                 await server.start()
-                await server.wait_ready(60)
+                await server.wait_ready(300)
             await check(harness, wanted)
     finally:
         await server.stop()
@@ -149,7 +149,7 @@ async def test_a_clock_through_kills_of_the_server(tmp_path: Path) -> None:
     server = NatsServer(tmp_path / "nats", log=tmp_path / "nats.log")
     await server.start()
     try:
-        await server.wait_ready(60)
+        await server.wait_ready(300)
         settings = Settings.load({}, nats_url=server.url, blobs=str(tmp_path / "blobs"), grace=5.0)
         async with Harness(clock_app.app, settings) as harness:
             async with Fleet(settings, "tests.support.clock_app:app", 2):
@@ -158,7 +158,7 @@ async def test_a_clock_through_kills_of_the_server(tmp_path: Path) -> None:
                     server.kill()
                     await server.wait()
                     await server.start()
-                    await server.wait_ready(60)
+                    await server.wait_ready(300)
                 await until(lambda: ticked(harness, 12), "some ticks")
             await harness.drain()
             await check_ticks(harness)

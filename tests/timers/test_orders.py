@@ -52,9 +52,10 @@ class Memory:
 
     async def ensure(self, spec: Any) -> None: ...
 
-    async def newest(self, place: str) -> Entry | None:
+    async def newest(self, place: str, kind: str | None = None) -> Entry | None:
         self.step()
-        return self.stored[-1][2] if self.stored else None
+        found = [one[2] for one in self.stored if kind in (None, one[2].kind)]
+        return found[-1] if found else None
 
     async def put(self, place: str, end: str, header: bytes, payload: bytes, after: int) -> bool:
         self.step()
@@ -76,10 +77,10 @@ class Memory:
             one for one in self.stored if one[2].kind != "at" or before is None or one[0] >= before
         ]
 
-    def fire(self) -> list[str]:
-        """The server's part: what waits comes."""
-        due = [one for one in self.stored if one[2].kind == "at"]
-        self.stored = [one for one in self.stored if one[2].kind != "at"]
+    def fire(self, *only: str) -> list[str]:
+        """The server's part: what waits comes, or only what is named of it."""
+        due = [one for one in self.stored if one[2].kind == "at" and (not only or one[1] in only)]
+        self.stored = [one for one in self.stored if one not in due]
         for _, operation, entry in due:
             self.sequence += 1
             fired = Entry(self.sequence, "fired", entry.headers)
@@ -117,6 +118,50 @@ def test_in_any_order_with_deaths_and_repeats_the_last_word_counts(
                 del left[number]  # acknowledged
     last = len(cancels) - 1
     assert table.fire() == ([] if cancels[last] else [f"m{last}"])
+
+
+@pytest.mark.parametrize("dies_in", range(10))
+def test_what_comes_before_its_writer_is_back_leaves_nothing_that_it_replaced(dies_in: int) -> None:
+    """The server was away between two steps, and is quicker than who writes when it is back."""
+    table = Memory()
+    asyncio.run(ask(table, 0, cancels=False))
+    table.dies_in = dies_in
+    with suppress(Died):
+        asyncio.run(ask(table, 1, cancels=False))
+    table.dies_in = None
+    come = table.fire("m1")
+    asyncio.run(ask(table, 1, cancels=False))
+    assert come + table.fire() == ["m1"]
+
+
+@pytest.mark.parametrize("again", [0, 1])
+@pytest.mark.parametrize("dies_in", range(10))
+def test_what_is_replaced_as_it_comes_loses_nothing_that_replaced_it(
+    dies_in: int, again: int
+) -> None:
+    table = Memory()
+    asyncio.run(ask(table, 0, cancels=False))
+    table.dies_in = dies_in
+    with suppress(Died):
+        asyncio.run(ask(table, 1, cancels=False))
+    table.dies_in = None
+    come = table.fire("m0")
+    for number in {again, 1}:
+        asyncio.run(ask(table, number, cancels=False))
+    assert [*come, *table.fire()] in (["m1"], ["m0", "m1"])
+
+
+def test_a_cancel_finds_what_replaced_one_as_it_came() -> None:
+    table = Memory()
+    asyncio.run(ask(table, 0, cancels=False))
+    table.dies_in = 4  # before the first is dropped
+    with pytest.raises(Died):
+        asyncio.run(ask(table, 1, cancels=False))
+    table.dies_in = None
+    assert table.fire("m0") == ["m0"]
+    assert asyncio.run(cancel(table, "p"))
+    assert not asyncio.run(cancel(table, "p"))
+    assert table.fire() == []
 
 
 @given(wishes, st.data())
@@ -277,6 +322,28 @@ async def test_a_server_that_is_away_is_waited_for(
         monkeypatch.setattr("mqinfer.timers.setter.AGAIN", 0.01)
         await handled(made, 1, wish(1, 0))
         await until(lambda: there(harness), "it")
+
+
+async def test_what_came_while_the_server_did_not_answer_leaves_nothing_that_it_replaced(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill of the server: it publishes what is due before a worker is connected."""
+    async with Harness(app, nats) as harness:
+        made, table = setter(harness), harness.services.timers
+        assert table is not None
+        await handled(made, 1, wish(1, 600))
+        real = table.drop
+
+        async def drop(*arguments: Any, **options: Any) -> None:
+            if not await there(harness):
+                raise Unavailable("away")
+            await real(*arguments, **options)
+
+        monkeypatch.setattr(table, "drop", drop)
+        monkeypatch.setattr("mqinfer.timers.setter.AGAIN", 0.01)
+        await handled(made, 2, wish(2, 0.1))
+        assert await there(harness) == [2]
+        assert await harness.stored("timed=timers", "timed=timers.*.*.at.>") == []
 
 
 async def test_a_stop_lets_go_of_what_is_not_set(
