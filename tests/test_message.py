@@ -55,7 +55,7 @@ def test_keywords_of_msgspec_are_passed_on():
         other: int
 
     assert msgspec.json.encode(Small(other=1)) == b'{"other":1}'
-    with pytest.raises(TypeError, match="foo"):
+    with pytest.raises(WiringError, match="foo= is no class keyword"):
 
         class Wrong(Message, foo=1):
             pass
