@@ -68,6 +68,7 @@ _OUTAGE_CODES = frozenset((
 ))
 # fmt: on
 _DENIED_CODES = frozenset((192, 193, 194, 497, 516))
+_NOT_THIS_USER, _NO_DATABASE = 516, 81
 _OUTAGE_STATUS = frozenset((429, 502, 503, 504))
 # A replica that is away does what was said when it is back.
 _CHANGE_SETTINGS: dict[str, Any] = {
@@ -346,13 +347,22 @@ class ClickHouse:
             status = re.search(r"\b(?:response code|HTTP status:?|status) (\d{3})\b", raw)
             if status and int(status[1]) not in _OUTAGE_STATUS and int(status[1]) < 500:
                 return TableError(f"ClickHouse at {self.address}: {text}")
+            if "Connect call failed" in raw:
+                text = (
+                    "nobody listens there: is it running (mqinfer up), and is "
+                    "MQINFER_CLICKHOUSE_URL its address?"
+                )
             return Unavailable(f"ClickHouse at {self.address} does not answer: {text}")
         if code in _OUTAGE_CODES:
             return Unavailable(f"ClickHouse at {self.address}: {text}")
+        if code == _NOT_THIS_USER:
+            text += ": see MQINFER_CLICKHOUSE_URL"
         if code in _DENIED_CODES:
             return PermissionDenied(f"ClickHouse at {self.address}: {text}")
         if data and code in _DATA_CODES:
             return BadRows(text)
+        if code == _NO_DATABASE:
+            text += ": create it, or name another one in MQINFER_CLICKHOUSE_URL"
         return TableError(text)
 
     def _clean(self, text: str) -> str:

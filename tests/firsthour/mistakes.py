@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.firsthour.desk import ROW, Mistake
+from tests.firsthour.tables import TABLES
 
 CHECK = "check {name}:app --offline"
 PUBLISH = "publish {name}:app word words.jsonl"
@@ -403,4 +404,4 @@ LIBRARY = (
     ),
 )
 
-MISTAKES = (*DECLARED, *SERVERS, *HANDLERS, *LIBRARY)
+MISTAKES = (*DECLARED, *SERVERS, *TABLES, *HANDLERS, *LIBRARY)

@@ -29,12 +29,16 @@ def desk(
     cli_nats: str,
     taken: int,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Callable[[Mistake], tuple[int | None, str]]:
     """Make a mistake, with the servers that it needs."""
 
     def told(mistake: Mistake) -> tuple[int | None, str]:
         known = {"nats": cli_nats, "taken": str(taken)}
         monkeypatch.setenv("MQINFER_NATS_URL", cli_nats)
+        if "MQINFER_CLICKHOUSE_URL" in mistake.environ:
+            known["clickhouse"] = url = request.getfixturevalue("url")
+            known["intruder"] = re.sub("//.*@", "//default:wrong@", url)
         for name, value in mistake.environ.items():
             for word, address in known.items():
                 value = value.replace(f"{{{word}}}", address)
@@ -67,3 +71,8 @@ def test_a_mistake_is_told_in_one_line(
     line = " ".join(lines[0].split())
     record_property("told", (mistake.name, mistake.what, code, line))
     print(f"\n{mistake.name} -> {code}\n  {line}")
+
+
+def test_the_page_has_them_all() -> None:
+    listed = re.findall(r"^\| (.+?) \| `", PAGE.read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(mistake.name for mistake in MISTAKES)
