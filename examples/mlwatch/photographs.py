@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from examples.madeonce import made_once
-from examples.plants.materials import MaterialsError
+from examples.plants.materials import MaterialsError, tell_where
 from examples.requests import lite0
 
 Array = npt.NDArray[Any]
@@ -176,12 +176,7 @@ def squares(count: int, source: Path, seed: int) -> Array:
 
 def main() -> int:
     """Make the photographs and say where they are."""
-    try:
-        print(folder(WORLDS))
-    except MaterialsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return tell_where(lambda: folder(WORLDS))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,6 +99,16 @@ BACKGROUNDS: dict[Split, dict[str, tuple[str, ...]]] = {
 
 class MaterialsError(RuntimeError):
     """The materials cannot be fetched or prepared; the text says what to do."""
+
+
+def tell_where(make: Callable[[], object]) -> int:
+    """Make materials, and print where they are or why there are none; the exit code."""
+    try:
+        print(make())
+    except MaterialsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 @dataclass(frozen=True, eq=False)

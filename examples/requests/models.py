@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from examples.madeonce import made_once
-from examples.plants.materials import MaterialsError
+from examples.plants.materials import MaterialsError, tell_where
 from examples.requests import lite0
 
 NAME = "lite0"
@@ -134,12 +134,7 @@ def named(model: Any, names: list[str]) -> Any:
 
 def main() -> int:
     """Make the repository and say where it is."""
-    try:
-        print(repository())
-    except MaterialsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return tell_where(repository)
 
 
 if __name__ == "__main__":

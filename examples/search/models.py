@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from examples.madeonce import made_once
-from examples.plants.materials import MaterialsError
+from examples.plants.materials import tell_where
 from examples.requests import lite0
 from examples.requests.lite0 import Array
 from examples.search import pictures
@@ -109,12 +109,7 @@ def _write(folder: Path, *versions: Any) -> None:
 
 def main() -> int:
     """Make the repository and say where it is."""
-    try:
-        print(repository())
-    except MaterialsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return tell_where(repository)
 
 
 if __name__ == "__main__":

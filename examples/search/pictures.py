@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from examples.madeonce import made_once
-from examples.plants.materials import MaterialsError
+from examples.plants.materials import MaterialsError, tell_where
 
 Array = npt.NDArray[Any]
 
@@ -132,12 +132,7 @@ def _png(picture: Array) -> bytes:
 
 def main() -> int:
     """Fetch the pictures and say where they are."""
-    try:
-        print(folder())
-    except MaterialsError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return tell_where(folder)
 
 
 if __name__ == "__main__":
