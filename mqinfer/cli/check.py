@@ -128,9 +128,11 @@ async def _streams(app: App, settings: Settings, report: Report) -> None:
     from mqinfer import wiring
     from mqinfer.adapters.scan import Scanner
     from mqinfer.operate.check import check_streams
+    from mqinfer.operate.unclaimed import check_unclaimed
     from mqinfer.operate.waiting import check_waiting
 
     async with wiring.jetstream(app, settings, "check") as broker:
         streams = Scanner(broker.client)
         await check_streams(app, streams, report)
         await check_waiting(app, streams, report)
+        await check_unclaimed(app, streams, report)

@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from mqinfer import App, Message
+from mqinfer import App, Message, wiring
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.scan import Scanner
 from mqinfer.codec import Codec
 from mqinfer.message import Row
 from mqinfer.operate import waiting
 from mqinfer.operate.check import Report
+from mqinfer.operate.unclaimed import check_unclaimed
 from mqinfer.operate.waiting import Findings, check_waiting
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness
@@ -228,6 +229,43 @@ async def test_a_sample_lies_over_all_that_waits(
         assert 10 < found.failures.total() < found.read
         (line,) = (await checked(harness)).problems
         assert f"{found.read} sampled of 600 messages of Leaf that wait" in line
+
+
+async def test_messages_of_a_subject_that_nothing_claims_are_told(nats: Settings) -> None:
+    """A type that was renamed: those that wait for its stage, and those that were handled."""
+    old, new = leaf({"id": int}), leaf({"id": int}, subject="blade")
+    kept = leaf({"id": int}, subject="leaf", key="id")
+    async with Harness(app_of("moved", old), nats) as harness:
+        await harness.publish(old(id=1))
+        await harness.drain()
+        await harness.publish(old(id=2), old(id=3))
+        scanner = wiring.scanner(harness.services.broker)
+
+        async def unclaimed(kind: Any) -> Report:
+            report = Report()
+            await check_unclaimed(app_of("moved", kind), scanner, report)
+            return report
+
+        assert await unclaimed(old) == Report()
+        assert await unclaimed(kept) == Report()
+        (line,) = (await unclaimed(new)).problems
+        assert line.startswith(
+            "stage grade: 2 messages of moved.leaf wait for it, and this code reads moved.blade: "
+        )
+        assert 'keeps its subject (class Leaf(Message, subject="leaf"))' in line
+    async with Harness(app_of("moved", new), nats) as harness:
+        await harness.drain()  # a worker comes all the same
+        scanner = wiring.scanner(harness.services.broker)
+        report = await unclaimed(new)
+        assert not report.problems
+        (line,) = report.notes
+        assert "app moved: its stream holds 3 messages of moved.leaf since 20" in line
+        await harness.publish_bytes("moved.leaf.1", b"{}")
+        await harness.publish_bytes("moved.run.r.leaf", b"{}")
+        (line,) = (await unclaimed(new)).notes
+        assert "4 messages of moved.leaf.>" in line
+        (line,) = (await unclaimed(old)).notes
+        assert "1 messages of moved.leaf.1" in line
 
 
 async def test_ordered_types_and_those_at_work_are_looked_at(nats: Settings) -> None:
