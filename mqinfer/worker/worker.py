@@ -315,6 +315,8 @@ class Worker:
                     state = self._around.states[task.name]
                 elif task.stage and task.stage.lifespan:
                     state = await stack.enter_async_context(task.stage.lifespan())
+                    # A client that it opened would answer the handlers, too, which know no pins.
+                    current_inference.set(self._services.inference)
             if self._stop.is_set():
                 return
             self.states[task.name] = state

@@ -9,12 +9,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from mqinfer import App, Blob, Context, Message, Reject, Rejected, Retry
+import mqinfer
+from mqinfer import App, Blob, Context, Message, Reject, Rejected, Retry, Worker
 from mqinfer.adapters.pull import EXPIRES
 from mqinfer.backoff import Backoff
 from mqinfer.errors import ConflictError, PayloadTooLarge, Unavailable
 from mqinfer.flow.deadletter import ATTEMPTS, ERROR, SEQUENCE, STAGE, SUBJECT, TRACEBACK
 from mqinfer.identity import ANCESTORS, MSG_ID, ONLY, retry_id
+from mqinfer.model import inference
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 from tests.support.held import Held
@@ -387,6 +389,30 @@ async def test_lifespans_and_state(nats: Settings) -> None:
         await harness.drain()
         assert await harness.messages(Double) == [Double(6)]
     assert events == ["process up", "stage up", "stage down", "process down"]
+
+
+async def test_a_client_in_a_lifespan_leaves_handlers_their_models(nats: Settings) -> None:
+    """They are asked by the worker, which has the pins of a run and the stage's turns."""
+    seen: list[object] = []
+
+    @asynccontextmanager
+    async def connected() -> AsyncIterator[None]:
+        async with mqinfer.connect(app, nats):
+            yield
+
+    app = App("inner", lifespan=connected)
+    app.model("never_asked")
+
+    @app.stage(lifespan=connected)
+    async def look(_number: Number) -> None:
+        seen.append(inference.get())
+
+    async with Harness(app, nats) as harness:
+        await harness.publish(Number(1))
+        worker = Worker(app, settings=nats, drain=True)
+        await worker.run()
+    assert seen == [worker.services.inference]
+    assert seen[0] is not None
 
 
 async def test_blobs_are_stored_before_their_message(nats: Settings) -> None:
