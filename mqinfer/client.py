@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
-    contextmanager,
     nullcontext,
-    suppress,
 )
 from typing import TYPE_CHECKING
 
@@ -33,11 +31,11 @@ from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, header_line, safe_id
 from mqinfer.inference.aliases import followed
 from mqinfer.message import Message, Wire, key_token
-from mqinfer.model import ClientInference, Inference, Model, clients
-from mqinfer.model import inference as current_inference
+from mqinfer.model import ClientInference, Inference, Model, clients, entered
 from mqinfer.publishable import meet
 from mqinfer.rowpacks.gather import Gatherer
 from mqinfer.rowpacks.which import pack_subject, packed
+from mqinfer.seldom import Seldom
 from mqinfer.settings import Settings
 from mqinfer.starting import Patience, unless
 from mqinfer.worker.live import LiveWork
@@ -68,6 +66,7 @@ class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs, ClientSearc
         self._codec = Codec(services.store)
         self._inference = inference
         self._met: set[type] = set()
+        self._repeats = Seldom(log, "dropped: the stream has one of this id")
 
     def model(self, model: Model | str) -> Model:
         """A handle that this client always answers, whichever task calls it.
@@ -118,7 +117,7 @@ class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs, ClientSearc
             timeout: seconds to wait out an outage or a full stream.
             on_repeat: called with the id where the stream had one of this type and id already, so
                 that this one was dropped (also where the answer to this very publish was lost, and
-                it went out again). None writes a warning into the log.
+                it went out again). None writes a warning into the log, one a second at most.
 
         Raises:
             EncodeError: it is no message, or a value in it is not what its type says; nothing was
@@ -189,7 +188,7 @@ class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs, ClientSearc
             if on_repeat is not None:
                 on_repeat(identity)
             else:
-                log.warning("dropped: the stream has one of this id", subject=subject, id=identity)
+                self._repeats.warn(subject=subject, id=identity)
         return identity
 
     async def publish_all(
@@ -274,27 +273,17 @@ async def connect(app: App, settings: Settings | None = None) -> AsyncIterator[C
         if plan.uses_timers(app) and services.timers is not None:
             await services.timers.ensure(plan.timers_spec(app))
         await services.broker.ensure_stream(plan.stream_spec(app))
-        inference = services.inference
+        inference, calls = services.inference, None
         assert services.store is not None
         with blob.stores.offered(app, services.store), wiring.searched(app, services):
-            if inference is None:
-                yield Client(app, services)
-                return
-            async with inference:
-                with clients.offered(app, inference) as opened, _entered(inference):
-                    yield Client(app, services, ClientInference(opened))
-
-
-@contextmanager
-def _entered(inference: Inference) -> Iterator[None]:
-    """What this task, and those it starts meanwhile, call models with."""
-    token = current_inference.set(inference)
-    try:
-        yield
-    finally:
-        # Where another task closes it, as some frameworks do, the variable ends with its task.
-        with suppress(ValueError):
-            current_inference.reset(token)
+            async with AsyncExitStack() as stack:
+                if inference is not None:
+                    await stack.enter_async_context(inference)
+                    calls = ClientInference(stack.enter_context(clients.offered(app, inference)))
+                    stack.enter_context(entered(inference))
+                client = Client(app, services, calls)
+                stack.callback(client._repeats.tell)
+                yield client
 
 
 class Worker:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -113,6 +113,18 @@ inference: ContextVar[Inference | None] = ContextVar("mqinfer_inference", defaul
 clients: Opened[Inference] = Opened()
 # Of tests (`mqinfer.testing.FakeModels`): what answers instead of a server, the last one first.
 stand_ins: list[Inference] = []
+
+
+@contextmanager
+def entered(service: Inference) -> Iterator[None]:
+    """Let this task, and those it starts meanwhile, call models with `service`."""
+    token = inference.set(service)
+    try:
+        yield
+    finally:
+        # Where another task closes it, as some frameworks do, the variable ends with its task.
+        with suppress(ValueError):
+            inference.reset(token)
 
 
 class ClientInference:

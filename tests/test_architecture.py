@@ -16,7 +16,7 @@ LAYERS = (
     "row column marker statetype completion join endpoint joinwiring declared blob dropped "
     "blobfields readable beside codec masking index written model signature stage collisions app "
     "clocked cron around hooks lifespan schedule tick settingkinds settings observe metrics choice "
-    "image imageheader jpeg counts connecting publishable collector http "
+    "image imageheader jpeg counts connecting publishable seldom collector http "
     "bucket core hits streams specs ports signals starting headers origin processors varint "
     "supervise",
     "rowpacks",

@@ -61,6 +61,16 @@ async def test_a_repeat_that_nobody_listens_for_is_logged(nats: Settings) -> Non
     assert [(line["log_level"], line["id"]) for line in logs] == [("warning", "p1")]
 
 
+async def test_many_repeats_are_few_warnings_that_count_them(nats: Settings) -> None:
+    with capture_logs() as logs:
+        async with mqinfer.connect(app, nats) as client:
+            for _ in range(2):
+                await client.publish_all([Number(1)] * 300, ids=[f"r{i}" for i in range(300)])
+    found = [line for line in logs if line["log_level"] == "warning"]
+    assert sum(line.get("times", 1) for line in found) == 300
+    assert len(found) < 300  # one at once, and one for each second
+
+
 async def test_a_handler_sees_the_id_that_publish_returned(nats: Settings) -> None:
     seen.clear()
     given = ["plain", "p:1", " a", "a", "a b", "a\nb", "ü", "x" * 300, "clients.leaf:p"]
