@@ -190,7 +190,7 @@ class Database(Protocol):
         """
 
     def load(self) -> None:
-        """Import what inserts need, so that the first one does not stop the event loop for it."""
+        """Import what inserts need; the event loop stands still, so before it is watched."""
 
     def rehearsal(
         self, table: str, columns: Sequence[str], types: Sequence[str]

@@ -323,6 +323,8 @@ async def services(
         if any(task.row is not None for task in tasks):
             database = clickhouse(settings)
             stack.push_async_callback(database.close)
+            # Before the event loop is watched: on a busy machine it stands still for a while.
+            database.load()
             if not patience.wait:
                 await database.ping()
         yield Services(

@@ -118,7 +118,6 @@ class Sink:
         """
         try:
             async with self._preparing:
-                self._db.load()
                 failures = 0
                 while not self._ready:
                     try:

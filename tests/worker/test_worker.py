@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 import mqinfer
-from mqinfer import App, Blob, Context, Message, Reject, Rejected, Retry, Worker
+from mqinfer import App, Blob, Context, Message, Reject, Rejected, Retry, Row, Worker, plan, wiring
+from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.pull import EXPIRES
 from mqinfer.backoff import Backoff
 from mqinfer.errors import ConflictError, PayloadTooLarge, Unavailable
@@ -18,6 +19,7 @@ from mqinfer.flow.deadletter import ATTEMPTS, ERROR, SEQUENCE, STAGE, SUBJECT, T
 from mqinfer.identity import ANCESTORS, MSG_ID, ONLY, retry_id
 from mqinfer.model import inference
 from mqinfer.settings import Settings
+from mqinfer.starting import Patience
 from mqinfer.testing import Harness, until
 from tests.support.held import Held
 
@@ -413,6 +415,24 @@ async def test_a_client_in_a_lifespan_leaves_handlers_their_models(nats: Setting
         await worker.run()
     assert seen == [worker.services.inference]
     assert seen[0] is not None
+
+
+async def test_what_sinks_import_is_there_before_the_event_loop_is_watched(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[ClickHouse] = []
+    monkeypatch.setattr(ClickHouse, "load", lambda one: loaded.append(one))
+    app = App("imports")
+
+    class Word(Row):
+        text: str
+
+    @app.stage
+    async def count(_number: Number) -> Word:
+        return Word("a")
+
+    async with wiring.services(app, nats, "test", plan.tasks(app), Patience(wait=True)) as found:
+        assert loaded == [found.database]
 
 
 async def test_blobs_are_stored_before_their_message(nats: Settings) -> None:
