@@ -14,7 +14,7 @@ from mqinfer.testing import Harness, until
 from tests.search.support import holding, keys
 from tests.support import search_run_app
 from tests.support.replay import runs_of, work
-from tests.support.search_run_app import Picture, app
+from tests.support.search_run_app import Picture, Vector, app
 
 NAME = "tests.support.search_run_app:app"
 
@@ -29,6 +29,7 @@ async def test_a_generation_of_a_run_has_its_vectors_and_the_live_one_none(
     async with Harness(app, nats) as harness:
         await harness.publish(*(Picture(number) for number in range(20)))
         await harness.drain()
+        await harness.publish(Vector(7, []))  # taken out, and the run brings it back
         async with holding(harness) as keeping:
             monkeypatch.setattr(search_run_app, "turn", 50.0)
             wanted = Wanted(from_seq=6)  # the first five are left out
@@ -54,5 +55,11 @@ async def test_a_generation_of_a_run_has_its_vectors_and_the_live_one_none(
                 return live == [20] and sorted(run, key=str) == sorted(range(5, 21), key=str)
 
             await until(all_there, "both generations")
+            await harness.publish(Vector(7, []))  # once more, as docs/search.md says
+
+            async def taken_out() -> bool:
+                return 7 not in await nearest(2)
+
+            await until(taken_out, "what is taken out again")
             await until(lambda: not keeping.not_ready(), "the generation")
             assert "searches go to generation 2" in await told("index", NAME, "flip", "pictures")
