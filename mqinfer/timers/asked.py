@@ -70,6 +70,9 @@ async def cancel(table: Table, place: str) -> bool:
             waiting = await table.newest(place, "at")
         last = places.later_of(newest, waiting)
         if newest is None or last is None or last.kind != "at":
+            if newest is not None and newest.kind == "cancel":
+                # Who cancelled it may have died before this.
+                await table.drop(f"{place}.at.*", before=newest.sequence)
             return False
         kept = (places.ORDER, places.NAME, places.KEY)
         told = {name: last.headers[name] for name in kept if name in last.headers}

@@ -10,8 +10,9 @@ name of one stage and key, or to one timer without a name, and all below it is o
 The newest message of a place says what counts, and is replaced on the condition that it still is
 the newest. Where that has come another may wait yet: one that replaced it as it came, which counts,
 or one that it replaced, whose end a death or an outage has delayed. Each carries its order
-(`Mq-Order`): where the message whose handler asked for it lies in the app's stream. What a message
-asks again, or later than one that came after it, changes nothing.
+(`Mq-Order`): where the message whose handler asked for it lies in the app's stream, or, where a
+client did, one more than the last word had. What a message asks again, or later than one that came
+after it, changes nothing.
 """
 
 from __future__ import annotations

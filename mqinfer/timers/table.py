@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from mqinfer.timers.places import Entry, Order, later_of, stands
+from mqinfer.identity import header_line
+from mqinfer.timers.places import ORDER, Entry, Order, format_order, later_of, stands
 
 if TYPE_CHECKING:
     from mqinfer.ports import StreamSpec
@@ -66,10 +67,10 @@ async def write(
         table: of the app.
         place: in it.
         end: of the subject.
-        header: of the message, with `operation` and `order` in it.
+        header: of the message, with `operation` in it, and `order` where it is not None.
         payload: of the message.
         operation: that it is.
-        order: of it; None is after all that is there.
+        order: of it; None is after all that is there, and becomes the next one.
         once: whether it is not written where an earlier one has come already.
         empty: whether the place is probably empty, so that a first look is spared.
 
@@ -80,7 +81,8 @@ async def write(
         PublishError: the message is too large, or refused.
         Unavailable: the server does not answer; it may have been written.
     """
-    if empty and await table.put(place, end, header, payload, 0):
+    first = header if order is not None else _after(None, header)
+    if empty and await table.put(place, end, first, payload, 0):
         return True
     while True:
         newest = waiting = await table.newest(place)
@@ -95,7 +97,14 @@ async def write(
                 if earlier or waiting.operation == operation:
                     await table.drop(f"{place}.at.*", before=last.sequence)
             return False
-        if await table.put(place, end, header, payload, 0 if newest is None else newest.sequence):
-            if waiting is not None and waiting.kind == "at":
+        block = header if order is not None else _after(last, header)
+        if await table.put(place, end, block, payload, 0 if newest is None else newest.sequence):
+            if waiting is not None:  # a cancel may have died before it dropped what it cancels
                 await table.drop(f"{place}.at.*", before=waiting.sequence + 1)
             return True
+
+
+def _after(last: Entry | None, header: bytes) -> bytes:
+    """A block with the order of what is asked for after the last word of a place."""
+    era, number = (0, 0) if last is None else last.order
+    return header[:-2] + header_line(ORDER, format_order((era, number + 1))).encode() + b"\r\n"

@@ -18,6 +18,7 @@ from mqinfer.codec import Codec
 from mqinfer.errors import Unavailable
 from mqinfer.flow.emitter import Emitter
 from mqinfer.flow.job import TimedContext
+from mqinfer.identity import header_block, parse_header_block
 from mqinfer.later import Later, cancelled, later
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
@@ -65,6 +66,8 @@ class Memory:
         kind, _, operation = end.partition(".")
         order = header.decode()
         headers = {places.OPERATION: operation or payload.decode(), places.ORDER: order}
+        if order.startswith("NATS/1.0"):  # a client's
+            headers |= {places.ORDER: ""} | parse_header_block(header)
         entry = Entry(self.sequence, kind, headers)
         self.stored = [one for one in self.stored if one[2].kind != "cancel" or kind != "cancel"]
         self.stored.append((self.sequence, operation, entry))
@@ -93,6 +96,12 @@ async def ask(table: Memory, number: int, cancels: bool) -> None:
     order = places.format_order((1, number))
     end, payload = ("cancel", operation.encode()) if cancels else (f"at.{operation}", b"")
     await write(table, "p", end, order.encode(), payload, operation=operation, order=(1, number))
+
+
+async def client_asks(table: Memory, number: int) -> None:
+    operation = f"m{number}"
+    header = header_block({places.OPERATION: operation})
+    await write(table, "p", f"at.{operation}", header, b"", operation=operation, order=None)
 
 
 wishes = st.lists(st.booleans(), min_size=1, max_size=4)
@@ -162,6 +171,42 @@ def test_a_cancel_finds_what_replaced_one_as_it_came() -> None:
     assert asyncio.run(cancel(table, "p"))
     assert not asyncio.run(cancel(table, "p"))
     assert table.fire() == []
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_a_cancel_had_not_dropped_is_dropped_by_who_comes_next(again: bool) -> None:
+    table = Memory()
+    asyncio.run(ask(table, 0, cancels=False))
+    table.dies_in = 3  # the cancel is stored, and what it cancels is there
+    with pytest.raises(Died):
+        asyncio.run(ask(table, 1, cancels=True))
+    table.dies_in = None
+    if again:
+        assert not asyncio.run(cancel(table, "p"))
+    else:
+        asyncio.run(ask(table, 2, cancels=False))
+    assert table.fire() == ([] if again else ["m2"])
+
+
+@pytest.mark.parametrize("dies_in", range(10))
+def test_the_last_one_that_a_client_sets_counts(dies_in: int) -> None:
+    """It replaces one as that comes: it is found by who cancels, repeats and replaces it."""
+    for cancels in (True, False):
+        table = Memory()
+        asyncio.run(client_asks(table, 0))
+        table.dies_in = dies_in
+        with suppress(Died):
+            asyncio.run(client_asks(table, 1))
+        table.dies_in = None
+        come = table.fire("m0")
+        if not any(operation == "m1" for _, operation, _ in table.stored):
+            asyncio.run(client_asks(table, 1))  # it was not told that it is set
+        if cancels:
+            assert asyncio.run(cancel(table, "p"))
+            assert table.fire() == []
+        else:
+            asyncio.run(client_asks(table, 2))
+            assert [*come, *table.fire()] in (["m0", "m2"], ["m2"])
 
 
 @given(wishes, st.data())
