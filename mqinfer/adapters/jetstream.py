@@ -15,7 +15,7 @@ import structlog
 from mqinfer.adapters import admin
 from mqinfer.adapters.bucket import JetStreamBucket
 from mqinfer.adapters.confirm import Confirmer
-from mqinfer.adapters.connecting import open_client
+from mqinfer.adapters.firstconnection import open_client
 from mqinfer.adapters.line import Line
 from mqinfer.adapters.natsclient import LeanClient, Subscription
 from mqinfer.adapters.publisher import Publisher

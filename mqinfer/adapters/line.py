@@ -11,7 +11,7 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from mqinfer.adapters.connecting import open_client
+from mqinfer.adapters.firstconnection import open_client
 
 if TYPE_CHECKING:
     from mqinfer.settings import Settings

@@ -20,8 +20,8 @@ from nats.aio.client import Client
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
-from mqinfer.adapters import connecting
-from mqinfer.adapters.connecting import open_client
+from mqinfer.adapters import firstconnection
+from mqinfer.adapters.firstconnection import open_client
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.natsclient import LeanClient
 from mqinfer.adapters.parser import LeanParser
@@ -304,8 +304,8 @@ async def test_one_of_several_servers_that_hang_or_refuse(
     nats: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[int] = []
-    monkeypatch.setattr(connecting, "CONNECT_TIMEOUT", 1.0)
-    monkeypatch.setattr(connecting.random, "sample", lambda found, _count: list(found))
+    monkeypatch.setattr(firstconnection, "CONNECT_TIMEOUT", 1.0)
+    monkeypatch.setattr(firstconnection.random, "sample", lambda found, _count: list(found))
     # The kernel takes its connections, and nobody says a word.
     with socket.create_server(("127.0.0.1", 0)) as hangs:
         hanging = f"127.0.0.1:{hangs.getsockname()[1]}"
