@@ -10,6 +10,7 @@ from contextlib import (
     AsyncExitStack,
     asynccontextmanager,
     nullcontext,
+    suppress,
 )
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from mqinfer.clientstates import ClientStates
 from mqinfer.clienttimers import ClientTimers
 from mqinfer.codec import CONTENT_TYPES, Codec
 from mqinfer.connecting import an_app
-from mqinfer.errors import ConfigurationError, PublishError
+from mqinfer.errors import ConfigurationError, PermissionDenied, PublishError
 from mqinfer.flow.publishing import publish_stored
 from mqinfer.flow.saveblobs import save_blobs
 from mqinfer.identity import CONTENT_TYPE, MSG_ID, given_id, header_block, header_line, safe_id
@@ -45,6 +46,7 @@ from mqinfer.worker.worker import Worker as EngineWorker
 if TYPE_CHECKING:
     from mqinfer.app import App
     from mqinfer.blob import BlobStore
+    from mqinfer.ports import ConsumerSpec
     from mqinfer.shadow.keeper import Keeper
     from mqinfer.worker.work import Work
 
@@ -261,8 +263,19 @@ class Client(ClientTimers, ClientStates, ClientRequests, ClientJobs, ClientSearc
             state = await broker.consumer_state(spec.stream, spec.name)
             if state is None:
                 return -1
-            found += state.lag
+            found += state.lag or await self._undelivered(spec, state.delivered)
         return found or int(behind)
+
+    async def _undelivered(self, spec: ConsumerSpec, delivered: int) -> bool:
+        """Whether the stream has more for a consumer than the server knows that leads it.
+
+        In a cluster that may be another one, which is behind.
+        """
+        streams = self._services.streams
+        assert streams is not None
+        with suppress(PermissionDenied):  # what the consumer says is all there is to know then
+            return any([await streams.newest(spec.stream, f) > delivered for f in spec.filters])
+        return False
 
 
 @asynccontextmanager

@@ -56,6 +56,9 @@ class Streams(Protocol):
     async def subjects(self, stream: str, subject: str = ">") -> dict[str, int]:
         """How many messages the stream holds under each subject; none if there is no stream."""
 
+    async def newest(self, stream: str, subject: str) -> int:
+        """Where the newest message of a subject lies, as the stream's leader says; 0: nowhere."""
+
     async def stream_conflicts(self, spec: StreamSpec) -> list[str]:
         """Why a worker could not make the stream, or change it to `spec`; changes nothing."""
 

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 import mqinfer
 from mqinfer import App, Context, Message, Settings
 from mqinfer.identity import safe_id
+from mqinfer.specs import ConsumerState
 from mqinfer.testing import Harness
 
 
@@ -69,6 +70,29 @@ async def test_many_repeats_are_few_warnings_that_count_them(nats: Settings) -> 
     found = [line for line in logs if line["log_level"] == "warning"]
     assert sum(line.get("times", 1) for line in found) == 300
     assert len(found) < 300  # one at once, and one for each second
+
+
+async def test_a_lag_is_no_nothing_where_the_server_that_counts_is_behind(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a cluster, where another server leads the consumer than the one that has the stream."""
+    lagging = App("lagging")
+    lagging.stage(see)
+    async with Harness(lagging, nats) as harness:
+        await harness.publish(Number(1))
+        await harness.drain()
+        broker = harness.services.broker
+        before = await broker.consumer_state("lagging", "see")
+        await harness.publish(Number(2))
+
+        async def behind(_stream: str, _consumer: str) -> ConsumerState | None:
+            return before
+
+        monkeypatch.setattr(broker, "consumer_state", behind)
+        assert await harness.client.lag("see") == 1
+        monkeypatch.undo()
+        await harness.drain()
+        assert await harness.client.lag("see") == 0
 
 
 async def test_a_handler_sees_the_id_that_publish_returned(nats: Settings) -> None:

@@ -195,17 +195,21 @@ async def uncopied(api: Api, spec: StreamSpec) -> bool:
         for transform in source.get("subject_transforms") or []
     }
     for subject, _ in spec.copies.transforms:
-        body = {"last_by_subj": subject}
-        stream = spec.copies.stream
-        try:
-            last = await ask(api, f"STREAM.MSG.GET.{stream}", body, f"stream {stream}")
-        except JetStreamError as error:
-            if error.code not in {NO_MESSAGE, *NOT_FOUND}:
-                raise
-        else:
-            if last["message"]["seq"] > copied.get(subject, 0):
-                return True
+        if await newest(api, spec.copies.stream, subject) > copied.get(subject, 0):
+            return True
     return False
+
+
+async def newest(api: Api, stream: str, subject: str) -> int:
+    """Where the newest message of a subject lies, as the stream's leader says; 0: nowhere."""
+    body = {"last_by_subj": subject}
+    try:
+        found = await ask(api, f"STREAM.MSG.GET.{stream}", body, f"stream {stream}")
+    except JetStreamError as error:
+        if error.code not in {NO_MESSAGE, *NOT_FOUND}:
+            raise
+        return 0
+    return int(found["message"]["seq"])
 
 
 async def ensure_stream(api: Api, spec: StreamSpec) -> None:

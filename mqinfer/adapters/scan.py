@@ -72,6 +72,10 @@ class Scanner:
         """How many messages the stream holds under each subject; none if there is no stream."""
         return await admin.subjects(self._client, stream, subject)
 
+    async def newest(self, stream: str, subject: str) -> int:
+        """Where the newest message of a subject lies, as the stream's leader says; 0: nowhere."""
+        return await admin.newest(self._client, stream, subject)
+
     # --- conflicts ------------------------------------------------------------------------------
 
     async def stream_conflicts(self, spec: StreamSpec) -> list[str]:
