@@ -130,6 +130,9 @@ class Settings:
         QUORUM,
         "replicas that have rows before their messages are acknowledged; auto is most of them",
     )
+    clickhouse_timeout: float = _setting(
+        60.0, SECONDS, "longest that one query or insert may take; an insert is sent again then"
+    )
     blobs: str = _setting(
         ".mqinfer/blobs",
         STORE,

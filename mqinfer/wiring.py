@@ -77,6 +77,7 @@ def clickhouse(settings: Settings, *, change_timeout: float = 300.0) -> Database
             ca_cert=settings.clickhouse_tls_ca,
             client_cert=settings.clickhouse_tls_cert,
             client_key=settings.clickhouse_tls_key,
+            timeout=settings.clickhouse_timeout,
             change_timeout=change_timeout,
             cluster=settings.clickhouse_cluster,
             quorum=settings.clickhouse_quorum,

@@ -443,6 +443,7 @@ class Settings(
     clickhouse_tls_key: str | None = None,
     clickhouse_cluster: str | None = None,
     clickhouse_quorum: str = '1',
+    clickhouse_timeout: float = 60.0,
     blobs: str = '.mqinfer/blobs',
     blob_cache: str | None = None,
     blob_timeout: float = 30.0,

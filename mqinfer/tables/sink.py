@@ -40,6 +40,8 @@ log = structlog.get_logger("mqinfer.sink")
 
 # Below this many rows a thread costs more than the work it takes off the event loop.
 _INLINE_ROWS = 500
+# Seconds after which an insert without an answer is told of; the call itself ends later.
+_SILENT = 10.0
 # After this many refusals in a row by a server that answers pings, try with less at once.
 _PATIENCE = 4
 # Workers that lost the server together do not come back together.
@@ -226,15 +228,8 @@ class Sink:
         while True:
             started = self._clock()
             try:
-                await self._db.insert(
-                    self.schema.storage,
-                    block.names,
-                    block.types,
-                    block.data,
-                    token=f"{self._token}-{name}",
-                )
+                await self._insert(block, f"{self._token}-{name}")
             except BadRows as error:
-                self._availability.up()
                 return error
             except TableError:
                 if remade:
@@ -251,9 +246,27 @@ class Sink:
                     # It answers, but not to this: perhaps it is too much for its memory or time.
                     return error
             else:
-                self._availability.up()
                 self.metrics.inserted(len(block), self._clock() - started)
                 return None
+
+    async def _insert(self, block: Block, token: str) -> None:
+        """Insert a block; a server that is silent for long counts as away until it answers."""
+        silent = asyncio.get_running_loop().call_later(
+            _SILENT, self._availability.down, f"an insert had no answer for {_SILENT:g} s"
+        )
+        try:
+            await self._db.insert(
+                *(self.schema.storage, block.names, block.types, block.data), token=token
+            )
+        except Unavailable:
+            raise
+        except BaseException:
+            self._availability.up()
+            raise
+        else:
+            self._availability.up()
+        finally:
+            silent.cancel()
 
     async def _wait(self, reason: str, failures: int) -> bool:
         """Wait until the server answers a ping; True when the first one was answered.

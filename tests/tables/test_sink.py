@@ -473,6 +473,32 @@ async def test_exactly_the_bad_rows_are_refused(
     assert len(set(fake.tokens)) == len(fake.tokens)
 
 
+class Silent(Fake):
+    """It takes an insert, and says nothing of it until it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+
+    async def insert(self, *block: Any, token: str) -> None:
+        await self.answers.wait()
+        await super().insert(*block, token=token)
+
+
+async def test_a_server_that_is_silent_is_told_of_before_the_call_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mqinfer.tables.sink._SILENT", 0.0)
+    fake = Silent()
+    sink = fake_sink(fake)
+    writing = asyncio.create_task(sink.write(items(3)))
+    await until(lambda: sink.blocked, "the reason")
+    assert "an insert had no answer for 0 s" in str(sink.blocked)
+    fake.answers.set()
+    assert await writing == {}
+    assert sink.blocked is None
+
+
 class Host(Row, frozen=True):
     address: Annotated[str, Column("IPv4")]
 
