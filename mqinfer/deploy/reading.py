@@ -10,9 +10,12 @@ import dataclasses
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mqinfer import plan
 from mqinfer.deploy import fields
@@ -27,6 +30,7 @@ from mqinfer.settings import Settings
 if TYPE_CHECKING:
     from mqinfer.app import App
 
+S = TypeVar("S", bound=Struct)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 TARGETS = ("local", "compose", "k8s")
 _TOP = (
@@ -237,9 +241,7 @@ def _workers(top: Table, app: App) -> dict[str, Workers]:
 
 
 def _with_stages(group: Workers, stages: tuple[str, ...]) -> Workers:
-    import msgspec
-
-    return msgspec.structs.replace(group, stages=stages)
+    return replace(group, stages=stages)
 
 
 def _indexes(top: Table, app: App) -> dict[str, Held]:
@@ -321,43 +323,48 @@ def _version(value: Any) -> str:
 
 
 def _triton(top: Table, target: str) -> Triton | None:
-    table = top.table("triton", Triton.__struct_fields__)
-    if table is None:
-        return None
-    found = Triton(
-        image=table.get("image", fields.text, Triton().image),
-        replicas=table.get("replicas", fields.whole(1), 1),
-        gpus=table.get("gpus", fields.whole(0), 0),
-        models=table.get("models", fields.text, Triton().models),
+    found = _over(
+        *(top, "triton", Triton()),
+        image=fields.text,
+        replicas=fields.whole(1),
+        gpus=fields.whole(0),
+        models=fields.text,
     )
     return None if target == "local" else found  # there `mqinfer up` serves them
 
 
 def _k8s(top: Table) -> Cluster:
-    table = top.table("k8s", Cluster.__struct_fields__)
     usual = Cluster()
-    if table is None:
-        return usual
-    return Cluster(
-        namespace=table.get("namespace", fields.text, usual.namespace),
-        secret=table.get("secret", fields.text, usual.secret),
-        nats_monitor=table.get("nats_monitor", fields.text, usual.nats_monitor),
-        nats_account=table.get("nats_account", fields.text, usual.nats_account),
-        monitor=table.get("monitor", fields.flag, usual.monitor),
-        monitor_labels=table.get("monitor_labels", fields.labels, usual.monitor_labels),
-        prometheus=table.get("prometheus", fields.text, usual.prometheus),
+    found = _over(
+        *(top, "k8s", usual),
+        namespace=fields.text,
+        secret=fields.text,
+        nats_monitor=fields.text,
+        nats_account=fields.text,
+        monitor=fields.flag,
+        monitor_labels=fields.labels,
+        prometheus=fields.text,
     )
+    return found or usual
 
 
 def _alerts(top: Table) -> Thresholds:
-    table = top.table("alerts", Thresholds.__struct_fields__)
     usual = Thresholds()
-    if table is None:
-        return usual
-    return Thresholds(
-        behind=table.get("behind", fields.seconds, usual.behind),
-        failing=table.get("failing", fields.part, usual.failing),
-        slow=table.get("slow", fields.part, usual.slow),
-        dead_letters=table.get("dead_letters", fields.whole(0), usual.dead_letters),
-        labels=table.get("labels", fields.labels, usual.labels),
+    found = _over(
+        *(top, "alerts", usual),
+        behind=fields.seconds,
+        failing=fields.part,
+        slow=fields.part,
+        dead_letters=fields.whole(0),
+        labels=fields.labels,
     )
+    return found or usual
+
+
+def _over(top: Table, key: str, usual: S, **read: Callable[[Any], object]) -> S | None:
+    """What is usual with what a table says instead; None where there is no such table."""
+    table = top.table(key, usual.__struct_fields__)
+    if table is None:
+        return None
+    said = {name: table.get(name, how, getattr(usual, name)) for name, how in read.items()}
+    return replace(usual, **said)
