@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import subprocess
 import sys
 import tempfile
@@ -34,23 +35,24 @@ async def fuzz(nats: Settings, examples: int, seed: int, folder: Path) -> tuple[
     """
     async with gateway(nats) as (_, http):
         with process(nats, "worker", APP):
-            done = await asyncio.to_thread(
-                subprocess.run,
-                [
-                    sys.executable, "-m", "schemathesis.cli",
-                    "--config-file", str(HERE / "schemathesis.toml"),
-                    "run", f"{str(http.base_url).rstrip('/')}/openapi.json",
-                    "--max-examples", str(examples), "--seed", str(seed),
-                    "--request-timeout", "60", "--no-color",
-                ],
+            running = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "schemathesis.cli",
+                "--config-file", str(HERE / "schemathesis.toml"),
+                "run", f"{str(http.base_url).rstrip('/')}/openapi.json",
+                "--max-examples", str(examples), "--seed", str(seed),
+                "--request-timeout", "60", "--no-color",
                 cwd=folder,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
             )  # fmt: skip
+            try:
+                said, _ = await running.communicate()
+            finally:
+                if running.returncode is None:
+                    running.kill()
+                    await running.wait()
         assert (await http.get("/readyz")).status_code == 200
-        return done.returncode, done.stdout
+        return await running.wait(), said.decode()
 
 
 async def _main(examples: int, seed: int) -> int:
@@ -68,4 +70,6 @@ if __name__ == "__main__":
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
+    # As Ctrl-C does: what it started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(asyncio.run(_main(asked.examples, asked.seed)))
