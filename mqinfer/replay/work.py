@@ -119,7 +119,7 @@ class RunWork:
     Args:
         app: the app.
         services: connections; their inference answers with the run's model versions from now on,
-            in the run's share of the slots.
+            in the run's share of the slots, and their metrics have its name.
         run: its definition.
         store: the runs of the app.
         only: which of its tasks are worked on here; None is all of them.
@@ -156,6 +156,7 @@ class RunWork:
         self._stages = frozenset(
             name for name, one in self._consumers.items() if one.task.stage is not None
         )
+        services.metrics.run = run.name
         if services.inference is not None:
             services.inference.pin(run.models)
             services.inference.share(run.share)
