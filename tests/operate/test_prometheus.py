@@ -71,11 +71,13 @@ async def worked_on(settings: Settings) -> AsyncIterator[Worker]:
 SELDOM = {"Blocked event loops"}
 
 
-async def shown(asked: Prometheus, of: App) -> None:
-    """Every line of every panel is there, under the name that its legend wants."""
+async def shown(asked: Prometheus, of: App, kind: str) -> None:
+    """Every line of every panel of metrics of a kind is there, as its legend wants to name it."""
     for panel in board(of, DEPLOYED[of])["panels"]:
         for target in panel["targets"]:
             query = target["expr"].replace("$__rate_interval", "1m")
+            if kind not in query:
+                continue
             named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
 
             async def found(query: str = query) -> list[dict[str, Any]]:
@@ -122,10 +124,10 @@ async def test_boards_and_alerts(settings: Settings, tmp_path: Path) -> None:
             await served.harness.publish_bytes(f"{app.name}.leaf", b"no JSON")
             letter = partial(fire, "MqinferDeadLetters grade", "MqinferDeadLetters shape")
             await until(letter, "the first dead letter of a stage")
-            # Versions of models, and indexes, are known from their first request on, which was seen.
+            # Versions of models, and indexes, are known from their first request on: it was seen.
             await asked_for()
-            await shown(asked, app)
-            await shown(asked, searched)
+            await shown(asked, app, "mqinfer_")
+            await shown(asked, searched, "mqinfer_index_")
 
             await stack.aclose()  # the worker's end
             await until(partial(fire, "MqinferFewProcesses all"), "that nobody is there")
