@@ -149,7 +149,7 @@ class StageMetrics:
 
         Args:
             occupancy: messages and bytes in flight.
-            lag: messages of the stage that are not done; None while it is not known.
+            lag: messages of the stage that are not done, wherever they are; None while not known.
             blocked: why the stage does not pull; None while it does.
         """
         self._occupancy, self._lag, self._blocked = occupancy, lag, blocked
@@ -319,7 +319,7 @@ class Metrics:
         for metric, text in (
             ("in_flight", "Messages taken from the stream and not settled."),
             ("in_flight_bytes", "Their payloads and headers."),
-            ("lag", "Messages of the stage's consumer that are not done."),
+            ("lag", "Messages that are not done: what waits, and what is in flight anywhere."),
             ("blocked", "1 while the stage does not pull; /readyz says why."),
         ):
             gauge = Gauge(f"mqinfer_{metric}", text, labels=labels)

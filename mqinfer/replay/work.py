@@ -143,6 +143,7 @@ class RunWork:
         self.run = run
         self.run_name = run.name
         self.waiting: dict[str, int] = {}
+        self.lag: dict[str, int] = {}
         self.packs: dict[str, int] = {}
         self._broker = services.broker
         self._runs = store
@@ -258,15 +259,16 @@ class RunWork:
         """Whether every consumer is settled; in the order in which one feeds the other."""
         done = True
         for name, consumer in self._consumers.items():
-            waiting = 0
+            waiting = lag = 0
             for spec in consumer.specs:
                 state = await self._broker.consumer_state(spec.stream, spec.name)
                 more = 0 if state is None else state.waiting
                 waiting += more
+                lag += 0 if state is None else state.lag
                 if spec is consumer.packs:
                     self.packs[name] = more
                 done = done and settled(consumer, state)
-            self.waiting[name] = waiting
+            self.waiting[name], self.lag[name] = waiting, lag
         return done
 
 
