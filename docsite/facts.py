@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import json
+import importlib
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import redirect_stdout
 from typing import Any, Final
 
 from docsite.commands import escaped
@@ -36,11 +34,16 @@ def metrics() -> str:
     """Every metric and every alert, by name."""
     parts = [
         "# Metrics and alerts\n\nBy name, made of what exposes them. How boards and rules follow "
-        "an app: [Seen from outside](../tracing.md).\n"
+        "an app: [Seen from outside](../tracing.md). What a worker does for a replay has a label "
+        '`run` besides: `run=""` is live work.\n'
     ]
     for title, families in _exposed():
         parts += [f"## {title}\n", _table(("metric", "type", "labels", "meaning"), families)]
-    parts += ["## Alerts of an app\n", "`mqinfer boards APP --rules` writes them.\n"]
+    parts += [
+        "## Alerts of an app\n",
+        "`mqinfer boards APP --rules` writes them; those of groups, ",
+    ]
+    parts += ["`mqinfer deploy render`.\n"]
     parts += [_table(("alert", "for", "summary"), _rules()), "## Alerts of the monitor\n"]
     parts += ["They stand in `compose/alerts.yml`.\n", _table(("alert", "summary"), _alerts())]
     return "\n".join(parts)
@@ -53,26 +56,35 @@ def _exposed() -> Iterator[tuple[str, list[tuple[str, ...]]]]:
     from mqinfer.gateway.counting import Counting
     from mqinfer.metrics import Metrics
     from mqinfer.monitor.gauges import exposed
+    from mqinfer.search.counting import Counting as Searched
+    from mqinfer.stack.inferenceserver.statistics import prometheus
 
     worker = Metrics(_APP)
-    _ = worker.blob_cache  # whose families are shown where there is one
-    yield "A worker: `mqinfer worker APP --http PORT`", _families(worker.collect())
+    _, worker.queueing = worker.blob_cache, False  # whose families are shown where there are any
+    yield "A worker: `mqinfer worker APP --http PORT`", _families(worker.registry.collect())
     yield "A gateway: `mqinfer gateway APP`", _families(Counting(_APP).collect())
-    monitor = text_string_to_metric_families(exposed(_APP, [], 0).decode())
-    yield (
-        "The monitor: `mqinfer monitor APP --watch --http PORT`",
-        [
-            (f"`{one.name}`", one.type, _labels(one.name), told)
-            for one in monitor
-            if (told := escaped(one.documentation))
-        ],
-    )
+    index = Searched(_APP).now([])
+    yield "An index: `mqinfer index APP serve --http PORT`", _families(index.collect())
+    for title, text in (
+        ("The monitor: `mqinfer monitor APP --watch --http PORT`", exposed(_APP, [], 0).decode()),
+        ("Models: Triton, and `mqinfer up` without it by the same names", prometheus([])),
+    ):
+        yield (
+            title,
+            [
+                (f"`{one.name}`", one.type, _labels(one.name), told)
+                for one in text_string_to_metric_families(text)
+                if (told := escaped(one.documentation))
+            ],
+        )
 
 
 def _labels(gauge: str) -> str:
-    """Those of the monitor's gauges, which where nothing is watched have none."""
+    """Those of gauges that have none where nothing is watched, and no model served."""
     from mqinfer.monitor.gauges import ACCURACY, LABELS, LOOKED
 
+    if gauge.startswith("nv_"):
+        return "model, reason, version" if gauge.endswith("_failure") else "model, version"
     labels = ("app",) if gauge == LOOKED else (*LABELS, "how") if gauge == ACCURACY else LABELS
     return ", ".join(labels)
 
@@ -90,22 +102,21 @@ def _families(found: Iterable[Any]) -> list[tuple[str, ...]]:
 
 
 def _rules() -> list[tuple[str, ...]]:
-    """The alerts of two apps that together have one of everything, as the command writes them."""
-    from mqinfer.cli import main
+    """The alerts of apps that together have one of everything, deployed in a group that scales."""
+    from mqinfer.operate.alerts import Group, Running, rules
 
     first: dict[str, tuple[str, ...]] = {}
-    for app in ("plants", "requests"):
-        with redirect_stdout(io.StringIO()) as out:
-            code = main(["boards", f"examples.{app}.app:app", "--rules"])
-        if code:
-            raise RuntimeError(f"mqinfer boards says {code} of {app}")
-        for group in json.loads(out.getvalue())["groups"]:
-            for rule in group["rules"]:
-                summary = rule["annotations"]["summary"]
-                for name, stands in ((rule["labels"].get("stage"), "STAGE"), (app, "APP")):
-                    summary = re.sub(rf"\b{name}\b", stands, summary) if name else summary
-                alert = rule["alert"]
-                first.setdefault(alert, (f"`{alert}`", rule["for"], escaped(summary)))
+    for name in ("plants", "requests", "search"):
+        app = importlib.import_module(f"examples.{name}.app").app
+        running = Running((Group("GROUP", tuple(app.stages), 1, 8),), dict.fromkeys(app.indexes, 2))
+        for rule in rules(app, None, running)["groups"][0]["rules"]:
+            summary, labels = rule["annotations"]["summary"], rule["labels"]
+            for label, stands in ("stage", "STAGE"), ("index", "INDEX"), ("model", "MODEL"):
+                if label in labels:
+                    summary = re.sub(rf"\b{labels[label]}\b", stands, summary)
+            summary = re.sub(rf"\b{app.name}\b", "APP", summary)
+            alert = rule["alert"]
+            first.setdefault(alert, (f"`{alert}`", rule["for"], escaped(summary)))
     return list(first.values())
 
 

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 HANDLE_BUCKETS = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0
 )  # fmt: skip
-"""Seconds; for handlers, model requests and inserts."""
+"""Seconds; for model requests, inserts and searches."""
+HANDLING_BUCKETS = (*HANDLE_BUCKETS, 300.0, 1800.0, 7200.0)
+"""Seconds; for handlers, which may take as long as their timeout."""
 AGE_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0
 )  # fmt: skip

@@ -45,12 +45,12 @@ class Retry(MqinferError):
     `Retry-After`) rather than failed, and it is a `Snooze`.
 
     Args:
-        after: seconds to wait; None takes the stage's own backoff.
+        after: time to wait, seconds or such as "5m"; None takes the stage's own backoff.
         reason: what the logs and, after the last attempt, the dead letter say.
     """
 
     def __init__(
-        self, reason: str = "the handler asked for a retry", *, after: float | None = None
+        self, reason: str = "the handler asked for a retry", *, after: float | str | None = None
     ):
         super().__init__(reason)
         self.after = after
@@ -62,11 +62,11 @@ class Snooze(MqinferError):
     A message that is snoozed for longer than its stage's `snooze_for` is dead-lettered.
 
     Args:
-        after: seconds to wait.
+        after: time to wait, seconds or such as "5m".
         reason: what the logs say.
     """
 
-    def __init__(self, reason: str = "not yet", *, after: float):
+    def __init__(self, reason: str = "not yet", *, after: float | str):
         super().__init__(reason)
         self.after = after
 

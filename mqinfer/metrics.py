@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mqinfer.counts import (
     AGE_BUCKETS,
     BLOCK_BUCKETS,
-    HANDLE_BUCKETS,
+    HANDLING_BUCKETS,
     BlobCacheMetrics,
     Histogram,
     ModelMetrics,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 _COULD_NOT_BE_PROCESSED = ("decode", "rejected")  # kinds of dead letters that no retry would help
+DEATHS = (*_COULD_NOT_BE_PROCESSED, "failed", "timeout", "killed")
 
 
 class Occupancy(Protocol):
@@ -63,19 +64,22 @@ class StageMetrics:
         "redeliveries",
         "retries",
         "skips",
+        "snoozes",
     )
 
     def __init__(self) -> None:
         self.completed = 0
         self.retries = 0
+        self.snoozes = 0
         self.skips = 0
         self.redeliveries = 0
         self.lapses = 0
         self.outputs_published = 0
         self.duplicate_publishes = 0
-        self.deaths: dict[str, int] = {}
+        # All from the start: Prometheus sees no increase in a series that begins with 1.
+        self.deaths: dict[str, int] = dict.fromkeys(DEATHS, 0)
         self.dropped = 0  # of the deaths, those without a dead letter
-        self.handling = Histogram(HANDLE_BUCKETS)
+        self.handling = Histogram(HANDLING_BUCKETS)
         self.ages = Histogram(AGE_BUCKETS, unit=1e9)
         self._occupancy: Occupancy | None = None
         self._lag: Callable[[], int | None] | None = None
@@ -106,9 +110,10 @@ class StageMetrics:
             if age > 0:  # the server's clock may be ahead; a sum must never fall
                 ages.total += age
 
-    def retried(self) -> None:
-        """A message was given back for another attempt."""
-        self.retries += 1
+    def retried(self, *, snoozed: bool = False) -> None:
+        """A message was given back for another attempt; snoozed: as its handler asked."""
+        self.retries += not snoozed
+        self.snoozes += snoozed
 
     def skipped(self) -> None:
         """A message was acknowledged without an answer, for it is meant for another consumer."""
@@ -144,7 +149,7 @@ class StageMetrics:
 
         Args:
             occupancy: messages and bytes in flight.
-            lag: messages of the stage that are not done; None while it is not known.
+            lag: messages of the stage that are not done, wherever they are; None while not known.
             blocked: why the stage does not pull; None while it does.
         """
         self._occupancy, self._lag, self._blocked = occupancy, lag, blocked
@@ -155,6 +160,7 @@ class StageMetrics:
         return {
             "done": self.completed,
             "retried": self.retries,
+            "snoozed": self.snoozes,
             "dead": sum(self.deaths.values()) - rejected,
             "rejected": rejected,
             "skipped": self.skips,
@@ -184,11 +190,14 @@ class Metrics:
 
     Attributes:
         queueing: whether calls of a model have waited for seconds; None: nobody has looked.
+        run: the replay run that is worked on, a label of everything then; "" is live work, whose
+            series have no such label: `run=""` finds them.
     """
 
     def __init__(self, app: str):
         self.app = app
         self.queueing: bool | None = None
+        self.run = ""
         self._stages: dict[str, StageMetrics] = {}
         self._models: dict[tuple[str, str], ModelMetrics] = defaultdict(ModelMetrics)
         self._sinks: dict[str, SinkMetrics] = {}
@@ -254,6 +263,15 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus's registry calls when it is read."""
+        for family in self._families():
+            if self.run:
+                own = {"run": self.run}
+                family.samples = [
+                    sample._replace(labels={**sample.labels, **own}) for sample in family.samples
+                ]
+            yield family
+
+    def _families(self) -> Iterator[Metric]:
         yield from self._collect_stages()
         yield from self._collect_models()
         yield from self._collect_sinks()
@@ -283,7 +301,7 @@ class Metrics:
         for name, stage in stages:
             for outcome, count in stage.outcomes().items():
                 messages.add_metric([self.app, name, outcome], count)
-            for kind, count in sorted(stage.deaths.items()):
+            for kind, count in stage.deaths.items():
                 deaths.add_metric([self.app, name, kind], count)
         yield messages
         yield deaths
@@ -301,7 +319,7 @@ class Metrics:
         for metric, text in (
             ("in_flight", "Messages taken from the stream and not settled."),
             ("in_flight_bytes", "Their payloads and headers."),
-            ("lag", "Messages of the stage's consumer that are not done."),
+            ("lag", "Messages that are not done: what waits, and what is in flight anywhere."),
             ("blocked", "1 while the stage does not pull; /readyz says why."),
         ):
             gauge = Gauge(f"mqinfer_{metric}", text, labels=labels)
@@ -327,7 +345,10 @@ class Metrics:
             "A handler of the stage blocked the event loop.",
             labels=["app", "stage"],
         )
-        for stage, blocks in sorted(self._blocks.items()):
+        # All from the start: of a series that begins with its first block no rate can be told.
+        none = Histogram(BLOCK_BUCKETS)
+        for stage in sorted({*self._stages, *self._blocks}):
+            blocks = self._blocks.get(stage, none)
             family.add_metric([self.app, stage], blocks.buckets(), blocks.sum)
         return family
 

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 import structlog
@@ -13,6 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mqinfer import App
 from mqinfer.counts import HANDLE_BUCKETS
+from mqinfer.flow.deadletter import Kind
+from mqinfer.metrics import DEATHS
 from mqinfer.observe import Histogram, Metrics, configure_logging, redact
 from mqinfer.testing import Harness
 from tests.support.replay import Double, Number
@@ -41,16 +44,42 @@ def test_messages_are_counted_by_how_they_ended():
     for _ in range(3):
         stage.done(0.003)
     stage.retried()
+    stage.retried(snoozed=True)
     stage.skipped()
     stage.dead("decode")
     stage.dead("rejected")
     stage.dead("failed")
     stage.dead("timeout")
-    for outcome, count in {"done": 3, "retried": 1, "skipped": 1, "rejected": 2, "dead": 2}.items():
+    ended = {"done": 3, "retried": 1, "snoozed": 1, "skipped": 1, "rejected": 2, "dead": 2}
+    for outcome, count in ended.items():
         found = sample(metrics, "mqinfer_messages_total", stage="crop", outcome=outcome)
         assert found == count, outcome
     assert sample(metrics, "mqinfer_dead_letters_total", stage="crop", kind="timeout") == 1
     assert "done" in repr(stage)
+
+
+def test_what_happens_seldom_has_a_series_before_it_happens():
+    """Else Prometheus would see no increase in the first of them."""
+    metrics = Metrics("plants")
+    metrics.stage("crop")
+    assert get_args(Kind) == DEATHS
+    for kind in DEATHS:
+        assert sample(metrics, "mqinfer_dead_letters_total", stage="crop", kind=kind) == 0
+    assert sample(metrics, "mqinfer_loop_blocked_seconds_sum", stage="crop") == 0
+    metrics.loop_blocked("crop", 2.0)
+    metrics.loop_blocked("", 3.0)
+    assert sample(metrics, "mqinfer_loop_blocked_seconds_sum", stage="crop") == 2
+    assert sample(metrics, "mqinfer_loop_blocked_seconds_sum", stage="") == 3
+
+
+def test_what_a_replay_does_is_told_from_live_work():
+    metrics = Metrics("plants")
+    metrics.stage("crop").done(0.1)
+    assert b"run=" not in metrics.render()
+    metrics.run = "may"
+    done = {"stage": "crop", "outcome": "done", "run": "may"}
+    assert sample(metrics, "mqinfer_messages_total", **done) == 1
+    assert sample(metrics, "mqinfer_handle_seconds_count", stage="crop", run="may") == 1
 
 
 def test_outputs_redeliveries_and_duplicates():

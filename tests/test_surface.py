@@ -417,7 +417,11 @@ class RequestEvent(
     open: int = 0,
     answer: A | None = None,
 )
-class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
+class Retry(
+    reason: str = 'the handler asked for a retry',
+    *,
+    after: float | str | None = None,
+)
 class Row(Message)
 class Settings(
     *,
@@ -465,7 +469,7 @@ class Settings(
     describe() -> list[SettingInfo]
     load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     nats_servers: list[str]
-class Snooze(reason: str = 'not yet', *, after: float)
+class Snooze(reason: str = 'not yet', *, after: float | str)
 class State, keywords of the class: (
     *,
     name: str | None = None,
@@ -536,9 +540,13 @@ class RequestInvalid(RequestFailed)
 class RequestPending(RequestError, TimeoutError)
 class RequestRejected(RequestFailed)
 class RequestUnknown(RequestError)
-class Retry(reason: str = 'the handler asked for a retry', *, after: float | None = None)
+class Retry(
+    reason: str = 'the handler asked for a retry',
+    *,
+    after: float | str | None = None,
+)
 class SearchError(MqinferError, ValueError)
-class Snooze(reason: str = 'not yet', *, after: float)
+class Snooze(reason: str = 'not yet', *, after: float | str)
 class SnoozedTooLong(MqinferError)
 class StateChanged(Unavailable)
 class StateError(MqinferError)

@@ -239,7 +239,8 @@ async def _watch(
     from mqinfer.http import serve_http
     from mqinfer.monitor.gauges import exposed
 
-    shown = exposed(app.name, [], 0.0)
+    # From here on: as if it had never looked, an alert would say so at every start.
+    shown = exposed(app.name, [], time.time())
     trouble: list[str] = ["it has not looked yet"]
 
     async def looks(monitor: Monitor) -> None:

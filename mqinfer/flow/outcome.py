@@ -14,8 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mqinfer.errors import Reject, Retry, Snooze, SnoozedTooLong, Unavailable
+from mqinfer.errors import ConfigurationError, Reject, Retry, Snooze, SnoozedTooLong, Unavailable
 from mqinfer.flow.past import Past
+from mqinfer.times import parse_duration
 
 if TYPE_CHECKING:
     from mqinfer.stage import Limits
@@ -67,6 +68,11 @@ def outcome(
         kept = Past(failures=past.failures, tries=past.attempt, explained=delivery)
         return Again(kept, limits.backoff.delay(delivery, random), snoozed=False)
     after = error.after if isinstance(error, (Retry, Snooze)) else None
+    if after is not None:
+        try:
+            after = parse_duration(after)
+        except ConfigurationError as wrong:  # a mistake of the handler's, as any other
+            error, after = wrong, None
     if after is not None:
         since = past.snoozed or now
         if now - since > limits.snooze_for:

@@ -317,12 +317,13 @@ class Settler:
     def _give_back(self, job: Job, past: Past, delay: float) -> None:
         """Write down how the delivery ended, then give the message back."""
         job.unpublished += 1  # never let go: from now on nothing but `written` settles it
+        snoozed = past.snoozed > 0
         if self._policy is not None:
             past = self._policy.noted(job, past, delay)
 
         def written() -> None:
             if self.holds(job):
-                self._comes_again(job, delay)
+                self._comes_again(job, delay, snoozed=snoozed)
 
         def write() -> None:
             self._ledger.ended(job, past, written)
@@ -426,9 +427,9 @@ class Settler:
         self._metrics.lapsed()
         self._leave(job)
 
-    def _comes_again(self, job: Job, delay: float) -> None:
+    def _comes_again(self, job: Job, delay: float, *, snoozed: bool = False) -> None:
         """Another attempt, after `delay` seconds: by any worker, or by this one."""
-        self._metrics.retried()
+        self._metrics.retried(snoozed=snoozed)
         if self._policy is not None and self._policy.keeps(job):
             self._again(job, delay)
         else:

@@ -40,7 +40,7 @@ def exposed(app: str, standing: Sequence[Standing], now: float) -> bytes:
         ACCURACY, "Accuracy of the window: how='counted' by truth, or 'estimated' from confidence.",
         (*LABELS, "how"),
     )  # fmt: skip
-    gauge(LOOKED, "When the monitor looked last.", ("app",)).labels(app).set(now)
+    gauge(LOOKED, "When the monitor looked last, or began.", ("app",)).labels(app).set(now)
     for one in standing:
         series = one.series
         labels = (app, series.table, series.column, series.model, series.version)

@@ -62,13 +62,13 @@ class Group:
 
     def processes(self, app: App) -> str:
         """A query: how many there are."""
-        return f'count(mqinfer_in_flight{{app="{app.name}", stage="{self.stages[0]}"}})'
+        return f'count(mqinfer_in_flight{{{live(app)}, stage="{self.stages[0]}"}})'
 
     def wait(self, app: App) -> str:
         """A query: seconds until what waits is done."""
-        of = f'app="{app.name}", stage=~"{"|".join(self.stages)}"'
+        of = f'{live(app)}, stage=~"{"|".join(self.stages)}"'
         waits = f"sum(max by (stage) (mqinfer_lag{{{of}}}))"
-        return f"{waits} / sum(rate(mqinfer_messages_total{{{of}}}[10m]))"
+        return f"{waits} / {_done(of, '10m')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,16 @@ class Running:
     replicas: Mapping[str, int] = field(default_factory=dict)
 
 
+def live(app: App) -> str:
+    """Labels of what an app's processes do, replays aside."""
+    return f'app="{app.name}", run=""'
+
+
+def _done(of: str, window: str) -> str:
+    """A query: messages a second that were done with, and do not come again."""
+    return f'sum(rate(mqinfer_messages_total{{{of}, outcome!~"retried|snoozed"}}[{window}]))'
+
+
 def rules(
     app: App, thresholds: Thresholds | None = None, running: Running | None = None
 ) -> dict[str, Any]:
@@ -97,7 +107,7 @@ def rules(
     told = thresholds or Thresholds()
     tasks = [task for task in plan.tasks(app) if task.stage or task.row]
     found = [rule for task in tasks for rule in _of(app, task, told)]
-    of = f'app="{app.name}"'
+    of = live(app)
     found.append(
         _rule(
             "NoWorker",
@@ -143,26 +153,38 @@ def rules(
 
 def _of(app: App, task: plan.Task, told: Thresholds) -> Iterator[dict[str, Any]]:
     """The rules of one stage or sink."""
-    of = f'app="{app.name}", stage="{task.name}"'
+    of = f'{live(app)}, stage="{task.name}"'
     stage = {"stage": task.name}
-    lag = f"max(mqinfer_lag{{{of}}})"
-    done = f"sum(rate(mqinfer_messages_total{{{of}}}[10m]))"
+    lag, total = f"max(mqinfer_lag{{{of}}})", "mqinfer_messages_total"
+    # What one handling may take is no standstill; a sink's has no bound.
+    lasting = max(told.behind, task.limits.timeout) if task.stage else told.behind
+    yield _rule(
+        "NoWorker",
+        # Where nobody works on the app at all, that is told once.
+        f"absent({total}{{{of}}}) and on () count({total}{{{live(app)}}})",
+        "10m",
+        "critical",
+        f"{task.name}: no worker of it is seen",
+        **stage,
+    )
     yield _rule(
         "Behind",
-        f"{lag} > 0 and {done} == 0",
-        f"{told.behind:.0f}s",
+        f"{lag} > 0 and {_done(of, '5m')} == 0",
+        f"{lasting:.0f}s",
         "critical",
         f"{task.name}: {{{{ $value }}}} messages wait, and none is done",
         **stage,
     )
-    yield _rule(
-        "WillLose",
-        f"{lag} / {done} > {app.max_age / 2:.0f}",
-        "15m",
-        "critical",
-        f"{task.name}: what waits takes longer than half of what the stream keeps it for",
-        **stage,
-    )
+    if app.max_age:
+        # Where none is done, `Behind` says so.
+        yield _rule(
+            "WillLose",
+            f"{lag} / ({_done(of, '10m')} > 0) > {app.max_age / 2:.0f}",
+            "15m",
+            "critical",
+            f"{task.name}: what waits takes longer than half of what the stream keeps it for",
+            **stage,
+        )
     yield _rule(
         "Blocked",
         f"min(mqinfer_blocked{{{of}}}) == 1",
@@ -183,9 +205,10 @@ def _of(app: App, task: plan.Task, told: Thresholds) -> Iterator[dict[str, Any]]
     if task.stage is None:
         return
     failing = f'sum(rate(mqinfer_messages_total{{{of}, outcome="retried"}}[10m]))'
+    attempts = f'sum(rate(mqinfer_messages_total{{{of}, outcome!="snoozed"}}[10m]))'
     yield _rule(
         "Failing",
-        f"{failing} / {done} > {told.failing:g}",
+        f"{failing} / {attempts} > {told.failing:g}",
         "10m",
         "warning",
         f"{task.name}: {{{{ $value | humanizePercentage }}}} of the attempts fail",
@@ -233,6 +256,7 @@ def _of_index(app: App, name: str, model: str, replicas: int) -> Iterator[dict[s
     of = f'app="{app.name}", index="{name}", model="{model}"'
     where = {"index": name, "model": model}
     searched = f'{{{of}, searched="true"}}'
+    shards = f"sum(max by (shard) (mqinfer_index_ready{searched}))"
     yield _rule(
         "IndexNotHeld",
         f"absent(mqinfer_index_shards{{{of}}})",
@@ -243,7 +267,7 @@ def _of_index(app: App, name: str, model: str, replicas: int) -> Iterator[dict[s
     )
     yield _rule(
         "ShardMissing",
-        f"sum(max by (shard) (mqinfer_index_ready{searched})) < max(mqinfer_index_shards{{{of}}})",
+        f"({shards} or vector(0)) < max(mqinfer_index_shards{{{of}}})",
         "1m",
         "critical",
         f"index {name} {model}: only {{{{ $value }}}} shards answer: searches miss vectors",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer import plan
+from mqinfer.operate.alerts import live
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -66,7 +67,7 @@ def board(app: App, running: Running | None = None) -> dict[str, Any]:
 
 
 def _panels(app: App, running: Running | None) -> Iterator[Panel]:
-    of = f'app="{app.name}"'
+    of = live(app)
     names = "|".join(task.name for task in plan.tasks(app) if task.stage or task.row)
     stages = f'{of}, stage=~"{names}"'
     yield (
@@ -77,13 +78,18 @@ def _panels(app: App, running: Running | None) -> Iterator[Panel]:
     )
     yield (
         "Rate",
-        "Messages a second by how they ended.",
+        "Messages a second that were answered, and those that ended otherwise, or come again.",
         "ops",
         [
             (
-                f"sum by (stage, outcome) (rate(mqinfer_messages_total{{{stages}}}{_RATE}))",
+                f'sum by (stage) (rate(mqinfer_messages_total{{{stages}, outcome="done"}}{_RATE}))',
+                "{{stage}}",
+            ),
+            (
+                "sum by (stage, outcome) "
+                f'(rate(mqinfer_messages_total{{{stages}, outcome!="done"}}{_RATE})) > 0',
                 "{{stage}} {{outcome}}",
-            )
+            ),
         ],
     )
     yield (
@@ -98,7 +104,7 @@ def _panels(app: App, running: Running | None) -> Iterator[Panel]:
         "short",
         [
             (
-                f"sum by (stage, kind) (increase(mqinfer_dead_letters_total{{{of}}}[5m]))",
+                f"sum by (stage, kind) (increase(mqinfer_dead_letters_total{{{of}}}[5m])) > 0",
                 "{{stage}} {{kind}}",
             )
         ],
@@ -125,7 +131,12 @@ def _panels(app: App, running: Running | None) -> Iterator[Panel]:
         "Blocked event loops",
         "Seconds a second that a handler held its process.",
         "percentunit",
-        [(f"sum by (stage) (rate(mqinfer_loop_blocked_seconds_sum{{{of}}}{_RATE}))", "{{stage}}")],
+        [
+            (
+                f"sum by (stage) (rate(mqinfer_loop_blocked_seconds_sum{{{of}}}{_RATE})) > 0",
+                "{{stage}}",
+            )
+        ],
     )
     if running is not None and running.groups:
         yield (

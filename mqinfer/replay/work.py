@@ -119,7 +119,7 @@ class RunWork:
     Args:
         app: the app.
         services: connections; their inference answers with the run's model versions from now on,
-            in the run's share of the slots.
+            in the run's share of the slots, and their metrics have its name.
         run: its definition.
         store: the runs of the app.
         only: which of its tasks are worked on here; None is all of them.
@@ -143,6 +143,7 @@ class RunWork:
         self.run = run
         self.run_name = run.name
         self.waiting: dict[str, int] = {}
+        self.lag: dict[str, int] = {}
         self.packs: dict[str, int] = {}
         self._broker = services.broker
         self._runs = store
@@ -156,6 +157,7 @@ class RunWork:
         self._stages = frozenset(
             name for name, one in self._consumers.items() if one.task.stage is not None
         )
+        services.metrics.run = run.name
         if services.inference is not None:
             services.inference.pin(run.models)
             services.inference.share(run.share)
@@ -257,15 +259,16 @@ class RunWork:
         """Whether every consumer is settled; in the order in which one feeds the other."""
         done = True
         for name, consumer in self._consumers.items():
-            waiting = 0
+            waiting = lag = 0
             for spec in consumer.specs:
                 state = await self._broker.consumer_state(spec.stream, spec.name)
                 more = 0 if state is None else state.waiting
                 waiting += more
+                lag += 0 if state is None else state.lag
                 if spec is consumer.packs:
                     self.packs[name] = more
                 done = done and settled(consumer, state)
-            self.waiting[name] = waiting
+            self.waiting[name], self.lag[name] = waiting, lag
         return done
 
 

@@ -57,11 +57,15 @@ class Counting:
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Now(self._app, dict(self.searches), dict(self.searched), states))
+        registry.register(self.now(states))
         return generate_latest(registry)
 
+    def now(self, states: Sequence[ShardState]) -> Now:
+        """The same, for a registry."""
+        return Now(self._app, dict(self.searches), dict(self.searched), states)
 
-class _Now:
+
+class Now:
     """What there is to collect."""
 
     def __init__(

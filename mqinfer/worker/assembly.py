@@ -131,7 +131,7 @@ class Assembly:
         beside = self._runner(task, binding, sink, state, packs=packs, bulk=bulk, places=places)
         self.services.metrics.stage(task.name).watch(
             _Both(plain.slots, beside.slots),
-            lambda: self.work.waiting.get(task.name),
+            lambda: self.work.lag.get(task.name),
             lambda: plain.blocked or beside.blocked,
         )
         return [plain, beside]
@@ -260,7 +260,7 @@ class Assembly:
             beat=self.beat,
             clock=clock,
         )
-        metrics.watch(slots, lambda: self.work.waiting.get(task.name), lambda: runner.blocked)
+        metrics.watch(slots, lambda: self.work.lag.get(task.name), lambda: runner.blocked)
         return runner
 
     def _setter(self, task: plan.Task, binding: Binding, codec: Codec) -> Setter | None:

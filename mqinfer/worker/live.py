@@ -58,6 +58,7 @@ class LiveWork:
         self.tasks = plan.tasks(app, stages)
         self._names = {task.name for task in self.tasks}
         self.waiting: dict[str, int] = {}
+        self.lag: dict[str, int] = {}
         self.packs: dict[str, int] = {}
         self.floors: dict[str, int] = {}  # consumer -> all up to this sequence is done
         self._broker = broker
@@ -278,7 +279,7 @@ class LiveWork:
         if task.packs:
             name = pack_consumer(task.name)
             self.packs[task.name] = sum(one.waiting for one in states if one.name == name)
-        lag = sum(state.lag for state in states)
+        lag = self.lag[task.name] = sum(state.lag for state in states)
         if self._drain and task.ordered and not lag:
             # What is published is not in a partition yet, but it is left to do.
             lag = int(await self._broker.uncopied(plan.copy_spec(self.app, task.reads)))

@@ -106,6 +106,10 @@ class Work(Protocol):
         """Name of a task -> messages that wait for its consumers, as last seen."""
 
     @property
+    def lag(self) -> Mapping[str, int]:
+        """Name of a task -> messages that it has not done, those in flight too, as last seen."""
+
+    @property
     def packs(self) -> Mapping[str, int]:
         """Name of a sink -> how many of those are packs of rows."""
 

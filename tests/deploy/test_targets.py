@@ -142,9 +142,11 @@ def test_what_k8s_is_told(tmp_path: Path) -> None:
     formula = scaled["advanced"]["scalingModifiers"]["formula"]
     assert formula == f"held > 0 && {total} > pods * 1000 ? pods * 1000 : {total}"
     asked = {t["name"]: t["metadata"] for t in scaled["triggers"] if t not in lags}
-    assert 'mqinfer_blocked{app="deployed", stage=~"grade|watch"}' in asked["held"]["query"]
+    assert 'mqinfer_blocked{app="deployed", run="", stage=~"grade|watch"}' in asked["held"]["query"]
     assert "mqinfer_model_calls_queue" in asked["held"]["query"]
-    assert asked["pods"]["query"] == 'count(mqinfer_in_flight{app="deployed", stage="grade"})'
+    assert (
+        asked["pods"]["query"] == 'count(mqinfer_in_flight{app="deployed", run="", stage="grade"})'
+    )
     behavior = scaled["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     assert behavior["scaleUp"]["policies"][0]["value"] == 100
     assert behavior["scaleDown"]["policies"][0] == {"type": "Pods", "value": 1, "periodSeconds": 60}

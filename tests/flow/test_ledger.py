@@ -32,6 +32,9 @@ def ended(error: BaseException, past: Past = NOTHING, delivery: int = 1, now: fl
         (Retry("x"), 1),
         (Retry("x", after=1.0), 0),
         (Snooze(after=1.0), 0),
+        (Snooze(after="1m"), 0),
+        (Snooze(after="soon"), 1),
+        (Retry(after=float("nan")), 1),
         (Unavailable("x"), 0),
     ],
 )

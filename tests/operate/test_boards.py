@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+import mqinfer
+from docsite import facts
 from mqinfer import App
 from mqinfer.gateway.counting import Counting
+from mqinfer.monitor.gauges import ACCURACY, ALARMS, EVIDENCE, LOOKED, PSI, ROWS
 from mqinfer.observe import Metrics
 from mqinfer.operate.alerts import Group, Running, Thresholds, rules
 from mqinfer.operate.boards import board
@@ -19,7 +22,7 @@ from mqinfer.search.generations import Generation
 from mqinfer.search.protocol import ShardState
 from tests.support.cli import Shell
 from tests.support.search_app import app as searched
-from tests.support.traced_app import app, small
+from tests.support.traced_app import One, app, small
 
 COMPOSE = Path(__file__).parents[2] / "compose"
 
@@ -70,9 +73,46 @@ def test_every_metric_of_a_query_is_exported(of: App) -> None:
         for name, labels in re.findall(r"(mqinfer_\w+)(\{[^}]*\})?", query):
             assert name in known, query
             if known[name]:
-                assert set(re.findall(r"(\w+)=~?\"", labels)) <= known[name], query
+                assert set(re.findall(r"(\w+)(?:=|!=|=~|!~)\"", labels)) <= {*known[name], "run"}, (
+                    query
+                )
         assert query.count("(") == query.count(")")
         assert query.count("{") == query.count("}")
+
+
+def test_the_page_of_metrics_has_every_name() -> None:
+    package = Path(mqinfer.__file__).parent
+    exposing = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "prometheus_client" in path.read_text()
+    }
+    # One that is new here belongs on the page (`docsite/facts.py`), and into `exported`.
+    assert exposing == {
+        *("metrics.py", "gateway/counting.py", "search/counting.py", "monitor/gauges.py"),
+    }
+    page = facts.metrics()
+    named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert {re.sub("_(bucket|sum|count)$", "", name) for name in exported()} <= named
+    assert {EVIDENCE, ALARMS, PSI, ROWS, ACCURACY, LOOKED, "nv_inference_count"} <= named
+    written = [*rules(app, None, deployed(app))["groups"], *rules(searched)["groups"]]
+    assert {rule["alert"] for group in written for rule in group["rules"]} <= named
+    assert "MqinferFewReplicas" in named
+
+
+def test_an_app_whose_stream_keeps_everything_has_nothing_to_lose() -> None:
+    kept = App("kept", max_age=0)
+
+    @kept.stage(timeout=1800)
+    async def work(one: One) -> None:
+        pass
+
+    (group,) = rules(kept)["groups"]
+    found = {
+        rule["alert"]: rule for rule in group["rules"] if rule["labels"].get("stage") == "work"
+    }
+    assert "MqinferWillLose" not in found
+    assert found["MqinferBehind"]["for"] == "1800s"  # what one handling may take
 
 
 def test_they_follow_the_app() -> None:

@@ -456,6 +456,7 @@ async def test_a_run_answers_with_its_own_model_version(nats: Settings) -> None:
         run = await runs.create(stage="double", wanted=Wanted(), name="r1", models={"grader": "2"})
         connections = await services()
         await Worker(connections, RunWork(app, connections, run, runs)).run()
+        assert connections.metrics.run == "r1"
         stored = await harness.stored(subject="versions.run.r1.double")
         assert sorted(raw.data for raw in stored) == [b'{"value":%d}' % (2 * i) for i in range(5)]
         assert {raw.headers[MODELS] for raw in stored} == {"grader=2"}

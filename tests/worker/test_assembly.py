@@ -46,6 +46,7 @@ class Bound:
         self.app = app
         self.tasks = plan.tasks(app)
         self.waiting: dict[str, int] = {}
+        self.lag: dict[str, int] = {}
         self.packs: dict[str, int] = {}
         self.recreated: list[str] = []
         self._broker = broker
@@ -238,7 +239,7 @@ async def test_its_metrics_read_what_is_so_now() -> None:
     runner = made.runner()
     stage = made.metrics.stage("s")
     assert stage.gauges() == {"in_flight": 0, "in_flight_bytes": 0, "blocked": False}
-    made.work.waiting["s"] = 5
+    made.work.lag["s"] = 5
     runner.slots.arrive(10)
     assert stage.gauges() == {"in_flight": 1, "in_flight_bytes": 10, "lag": 5, "blocked": False}
 

@@ -234,6 +234,7 @@ async def test_how_far_consumers_are_and_never_back() -> None:
     }
     await look(work)
     assert work.waiting == {"follow": 7, "double": 5}  # also those behind it, for their gate
+    assert work.lag == {"follow": 8, "double": 5}
     broker.states["follow-p0"] = state("follow-p0")
     await look(work)
     assert work.floors == {"follow-p0": 9, "follow-p1": 0, "double": 0}

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from mqinfer import plan
+from mqinfer.operate.alerts import live
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -89,16 +90,16 @@ def held(app: App, group: Workers) -> str:
     behind), or calls of models have waited for seconds in all of them.
     """
     stages = "|".join(group.stages)
-    blocked = f'max(min by (stage) (mqinfer_blocked{{app="{app.name}", stage=~"{stages}"}}))'
+    blocked = f'max(min by (stage) (mqinfer_blocked{{{live(app)}, stage=~"{stages}"}}))'
     if not app.models:
         return blocked
-    queue = f'mqinfer_model_calls_queue{{app="{app.name}"}}'
+    queue = f"mqinfer_model_calls_queue{{{live(app)}}}"
     return f"{blocked} + (min({queue} and on (instance) {_in_flight(app, group)}) or vector(0))"
 
 
 def _in_flight(app: App, group: Workers) -> str:
     """Of each process of a group."""
-    return f'mqinfer_in_flight{{app="{app.name}", stage="{group.stages[0]}"}}'
+    return f'mqinfer_in_flight{{{live(app)}, stage="{group.stages[0]}"}}'
 
 
 # All values of a trigger are texts, numbers as well.
