@@ -132,7 +132,8 @@ async def test_an_id_that_is_at_work_is_refused(server: ClickHouseServer) -> Non
 
 
 async def test_many_abandoned_queries_block_nobody(server: ClickHouseServer) -> None:
-    kinds = list(ENDLESS.values())
+    # Most of them take a place and no processor, which two for each core would have to themselves.
+    kinds = [*ENDLESS.values(), *(ENDLESS[name] for name in ("rows", "sleeps") * 8)]
     connections = [
         begin(server, kinds[number % len(kinds)], query_id=f"left{number}") for number in range(80)
     ]
