@@ -91,7 +91,8 @@ def _figure(found: list[float], unit: str) -> Figure:
 async def _one(options: Options, settings: Settings, name: str) -> _Sample:
     app = apps.plain_of(name)
     count = options.amount(ROWS, least=4_000)
-    seconds = max(1.0, SECONDS * min(1.0, options.scale))
+    part = min(1.0, options.scale)
+    seconds, lead = max(0.5, SECONDS * part), LEAD * part
     log = options.folder / f"{name}.log"
     worker = ("mqinfer", "worker", "benchmarks.apps:plain")
     async with (
@@ -101,13 +102,13 @@ async def _one(options: Options, settings: Settings, name: str) -> _Sample:
         first = await client.request(apps.Number(0.0), wait=_LIMIT)
         if await first.result(_LIMIT) != (apps.Affine(1.0),):
             raise RuntimeError("a wrong answer")
-        alone = await _live(client, seconds)
+        alone = await _live(client, seconds, lead)
         began = time.perf_counter()
         job = await client.submit("affine", ({"x": float(n)} for n in range(count)))
         submitted = count / (time.perf_counter() - began)
         await _begun(job, count // 50)
         before, began = (await job.status()).done, time.perf_counter()
-        beside = await _live(client, seconds)
+        beside = await _live(client, seconds, lead)
         found = await job.status()
         rows = (found.done - before) / (time.perf_counter() - began)
         if found.status != "open" and options.scale >= 1:
@@ -127,8 +128,8 @@ async def _begun(job: Job, rows: int) -> None:
                 return
 
 
-async def _live(client: Client, seconds: float) -> _Live:
-    """Ask at a fixed rate."""
+async def _live(client: Client, seconds: float, lead: float) -> _Live:
+    """Ask at a fixed rate; what is asked in the first seconds, the lead, is not counted."""
     times: list[float] = []
 
     async def one(number: int, due: float, counted: bool) -> None:
@@ -140,8 +141,8 @@ async def _live(client: Client, seconds: float) -> _Live:
 
     began = time.perf_counter()
     async with asyncio.TaskGroup() as group:
-        for number in range(int((LEAD + seconds) * RATE)):
+        for number in range(int((lead + seconds) * RATE)):
             due = began + number / RATE
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            group.create_task(one(number, due, due >= began + LEAD))
+            group.create_task(one(number, due, due >= began + lead))
     return _Live(quantile(times, 0.5), quantile(times, 0.99))

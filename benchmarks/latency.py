@@ -18,7 +18,7 @@ from mqinfer.adapters.jetstream import JetStream
 from mqinfer.settings import Settings
 
 SHARES = (0.2, 0.5, 0.8)
-SECONDS = 4.0
+SECONDS, LEAD = 4.0, 0.5  # of each level, and before what is counted of it
 P99_MS = 5.0
 NOTES = (
     "From the time at which a message was to be sent, to the acknowledgement of the input, which "
@@ -105,8 +105,8 @@ async def _contend(
 ) -> Measured:
     """One contender's capacity and levels, those of `rates` last."""
     await load.create(jetstream, stream)
-    seconds = max(0.5, SECONDS * min(1.0, options.scale))
-    plan = Plan(settings.nats_url, stream, seconds, SHARES, rates)
+    part = max(0.05, min(1.0, options.scale))
+    plan = Plan(settings.nats_url, stream, SECONDS * part, SHARES, rates, LEAD * part)
     log = options.folder / f"{stream}.log"
     arguments = ("benchmarks.openloop", msgspec.json.encode(plan).decode())
     async with (

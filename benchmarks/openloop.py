@@ -23,7 +23,6 @@ from mqinfer.collector import tune_collector
 from mqinfer.settings import Settings
 
 WINDOW = 1024  # under way at once while the capacity is measured
-LEAD = 0.5  # seconds of each phase that are not counted
 SIZE, OTHER = 200, 20  # bytes of a message, about, and of what is not its text
 
 
@@ -33,9 +32,10 @@ class Plan(Struct, frozen=True):
     Attributes:
         url: of NATS.
         stream: inputs go to `<stream>.in`; the consumer is `work`.
-        seconds: of each level, and of the measurement of the capacity.
+        seconds: of each level; half of it of the measurement of the capacity.
         shares: of the capacity, a level each.
         rates: messages a second, further levels.
+        lead: seconds of each phase that are not counted.
     """
 
     url: str
@@ -43,6 +43,7 @@ class Plan(Struct, frozen=True):
     seconds: float
     shares: tuple[float, ...]
     rates: tuple[float, ...] = ()
+    lead: float = 0.5
 
 
 class Level(Struct, frozen=True):
@@ -73,11 +74,13 @@ class Generator:
     Args:
         jetstream: open.
         stream: see `Plan`.
+        lead: see `Plan`.
     """
 
-    def __init__(self, jetstream: JetStream, stream: str):
+    def __init__(self, jetstream: JetStream, stream: str, lead: float):
         self._client = jetstream.client
         self._stream = stream
+        self._lead = lead
         self._head = f"PUB {stream}.in ".encode()
         self.scheduled: list[float] = []
         self.latencies: list[float] = []  # in the order of the schedule; 0 is not done yet
@@ -136,10 +139,11 @@ class Generator:
     async def capacity(self, seconds: float) -> float:
         """Messages a second while there are always some under way."""
         began = time.perf_counter()
-        counted = float("inf")
+        counted: float | None = None
         at_first = 0
-        while (now := time.perf_counter()) < began + LEAD + seconds:
-            if counted == float("inf") and now >= began + LEAD:
+        while counted is None or time.perf_counter() < counted + seconds:
+            now = time.perf_counter()
+            if counted is None and now >= began + self._lead:
                 counted, at_first = now, self.done
             self.send([now] * (WINDOW - (len(self.scheduled) - self.done)))
             await self.until_done(len(self.scheduled) - WINDOW // 2)
@@ -149,7 +153,7 @@ class Generator:
 
     async def level(self, rate: float, seconds: float) -> Level:
         """Send at a steady rate."""
-        first, count = len(self.scheduled), int(rate * (LEAD + seconds))
+        first, count = len(self.scheduled), int(rate * (self._lead + seconds))
         began, sent = time.perf_counter(), 0
         while sent < count:
             due = min(count, int((time.perf_counter() - began) * rate) + 1)
@@ -158,7 +162,7 @@ class Generator:
                 sent = due
             await asyncio.sleep(max(0.0, began + sent / rate - time.perf_counter()))
         await self.until_done(first + count)
-        taken = [1e3 * seconds for seconds in self.latencies[first + int(rate * LEAD) :]]
+        taken = [1e3 * seconds for seconds in self.latencies[first + int(rate * self._lead) :]]
         return Level(
             rate,
             len(taken),
@@ -172,7 +176,7 @@ class Generator:
 async def generate(plan: Plan) -> Measured:
     """Carry out a plan; the worker may still be starting."""
     async with JetStream(Settings.load({}, nats_url=plan.url), name="generator") as jetstream:
-        generator = Generator(jetstream, plan.stream)
+        generator = Generator(jetstream, plan.stream, plan.lead)
         await generator.listen()
         generator.send([time.perf_counter()])
         await generator.until_done(1)

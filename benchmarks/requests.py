@@ -271,7 +271,11 @@ async def _contend(
     ports = tuple(free_port() for _ in range(contender.ports))
     log = options.folder / f"{name}.log"
     plan = msgspec.structs.replace(
-        contender.plan, ports=ports, clients=CLIENTS, seconds=max(0.5, SECONDS * options.scale)
+        contender.plan,
+        ports=ports,
+        clients=CLIENTS,
+        lead=contender.plan.lead * max(0.2, min(1.0, options.scale)),
+        seconds=max(0.5, SECONDS * options.scale),
     )
     lone = msgspec.structs.replace(
         plan, clients=1, lead=0.2, seconds=30.0, most=options.amount(LONE, least=30)

@@ -82,6 +82,7 @@ async def measure(options: Options) -> Result:
             blobs=str(options.folder / "blobs"),
         )
         queries = clustered(options.amount(QUERIES, least=20), 2)
+        many = np.tile(queries, (-(-options.amount(LEAST, least=BATCH) // len(queries)), 1))
         for number, full in enumerate(SIZES):
             count = options.amount(full, least=500)
             options.say(f"{count:,} vectors")
@@ -90,7 +91,7 @@ async def measure(options: Options) -> Result:
             # Whatever the scale: with a graph.
             parameters = Parameters(exact_below=min(20_000, count // 2))
             found = await asyncio.to_thread(
-                _in_process, vectors, parameters, queries, best, options.repeat
+                _in_process, vectors, parameters, queries, many, best, options.repeat
             )
             rows += found
             bare, ours = (row.figures["queries/s"] for row in found)
@@ -98,7 +99,8 @@ async def measure(options: Options) -> Result:
             if count <= IN_TABLE:
                 rows.append(await _in_clickhouse(settings, vectors, queries, best))
             if number == 0:
-                row, late = await _through_nats(settings, vectors, queries, best)
+                fresh = options.amount(FRESH, least=5)
+                row, late = await _through_nats(settings, vectors, queries, many, best, fresh)
                 rows.append(row)
     goals.append(Goal("s until visible after publish, p99", late, VISIBLE, at_most=True))
     return Result(
@@ -114,9 +116,14 @@ async def measure(options: Options) -> Result:
 
 
 def _in_process(
-    vectors: Floats, parameters: Parameters, queries: Floats, best: list[set[int]], repeat: int
+    vectors: Floats,
+    parameters: Parameters,
+    queries: Floats,
+    many: Floats,
+    best: list[set[int]],
+    repeat: int,
 ) -> list[Row]:
-    """The bare library, and a shard, in turns."""
+    """The bare library, and a shard, in turns: recall by the queries, a rate by many of them."""
     shard, count = Shard(parameters), len(vectors)
     for number, one in enumerate(vectors):
         shard.add(number, number, one)
@@ -145,7 +152,6 @@ def _in_process(
 
     rates: dict[str, list[float]] = {"usearch": [], "shard": []}
     recalls: dict[str, float] = {}
-    many = np.tile(queries, (-(-LEAST // len(queries)), 1))
     for _ in range(repeat):
         for name, search in (("usearch", barely), ("shard", ours)):
             recalls[name] = _recall(search(queries), best)
@@ -206,7 +212,12 @@ async def _in_clickhouse(
 
 
 async def _through_nats(
-    settings: Settings, vectors: Floats, queries: Floats, best: list[set[int]]
+    settings: Settings,
+    vectors: Floats,
+    queries: Floats,
+    many: Floats,
+    best: list[set[int]],
+    fresh: int,
 ) -> tuple[Row, float]:
     """Clients side by side, and then how long a vector takes to be found: p99, in seconds."""
     async with Harness(app, settings) as harness:
@@ -222,21 +233,17 @@ async def _through_nats(
 
             await until(lambda: there() and not keeping.not_ready(), "all vectors", 600.0)
             found = [await index_hits(harness, one) for one in queries]
-            many, began = (
-                iter(np.tile(queries, (-(-LEAST // len(queries)), 1))),
-                time.perf_counter(),
-            )
-            done = 0
+            left, began, done = iter(many), time.perf_counter(), 0
 
             async def client() -> None:
                 nonlocal done
-                for one in many:
+                for one in left:
                     await index_hits(harness, one)
                     done += 1
 
             await asyncio.gather(*(client() for _ in range(CLIENTS)))
             rate = done / (time.perf_counter() - began)
-            late = [await _visible(harness, n) for n in range(FRESH)]
+            late = [await _visible(harness, n) for n in range(fresh)]
         finally:
             keeping.stop()
             await running

@@ -51,6 +51,7 @@ LONGEST = (
     "shadow/test_models.py",
     "faults/test_faults.py",
     "hosts/test_links.py",
+    "hosts/test_servers.py",
     "examples/test_plants_demo_replay.py",
     "faults/test_states.py",
     "benchmarks/test_benchmarks_more.py",

@@ -92,14 +92,14 @@ async def _browsing(running: Backend) -> AsyncIterator[Visitor | None]:
     """Somebody with a browser, if there is one."""
     program = browser()
     try:
-        from examples.requests.visitor import visitor
+        from examples.requests.visitor import launched, visitor
     except ImportError:
         program = None
     if program is None:
         console.print("no browser: pip install playwright, and have a chromium on the PATH")
         yield None
         return
-    async with visitor(program, running.gateway.url) as found:
+    async with launched(program) as chromium, visitor(chromium, running.gateway.url) as found:
         yield found
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 LONG = 120_000.0  # milliseconds for what a busy machine does; only what fails waits so long
 
@@ -69,13 +69,11 @@ class Visitor:
 
 
 @asynccontextmanager
-async def visitor(program: str, url: str, *, dark: bool = False) -> AsyncIterator[Visitor]:
-    """Somebody who has opened the page.
+async def launched(program: str) -> AsyncIterator[Browser]:
+    """A browser without a window.
 
     Args:
         program: Chromium.
-        url: of the gateway.
-        dark: whether their screen is.
     """
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(
@@ -83,12 +81,27 @@ async def visitor(program: str, url: str, *, dark: bool = False) -> AsyncIterato
             args=["--no-sandbox", "--no-proxy-server", "--disable-dev-shm-usage"],
         )
         try:
-            page = await chromium.new_page(
-                viewport={"width": 1080, "height": 800},
-                color_scheme="dark" if dark else "light",
-            )
-            found = Visitor(page)
-            await page.goto(url)
-            yield found
+            yield chromium
         finally:
             await chromium.close()
+
+
+@asynccontextmanager
+async def visitor(chromium: Browser, url: str, *, dark: bool = False) -> AsyncIterator[Visitor]:
+    """Somebody who has opened the page, and whom nothing is known of.
+
+    Args:
+        chromium: their browser, or that of several.
+        url: of the gateway.
+        dark: whether their screen is.
+    """
+    profile = await chromium.new_context(
+        viewport={"width": 1080, "height": 800}, color_scheme="dark" if dark else "light"
+    )
+    try:
+        page = await profile.new_page()
+        found = Visitor(page)
+        await page.goto(url)
+        yield found
+    finally:
+        await profile.close()

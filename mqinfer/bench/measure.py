@@ -38,6 +38,7 @@ SHARE = 0.25  # of the time that the pipeline as a whole gets
 BLOCK = 10.0  # seconds that a sink's first block may take
 WARM = 8  # messages before the latency is measured: connections are made, models looked at
 CAPACITY = 0.6  # of a stage's time
+SHORTEST = 1.0  # seconds of a stage
 # Settings of the user's that say how fast work is, not where the servers are.
 _KEPT = ("blob_timeout", "inline_blob_bytes", "max_pixels", "max_image_bytes")
 
@@ -261,7 +262,7 @@ class _Bench:
     ) -> Measured:
         """One stage, at capacity and at half of it."""
         share = (1 - SHARE) / count
-        seconds = max(1.0, self._asked.seconds * share)
+        seconds = max(SHORTEST, self._asked.seconds * share)
         self._say(name, self._done)
         self._done += share
         if not templates:

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import pytest_asyncio
 
 pytest.importorskip("playwright")
 
@@ -31,6 +32,7 @@ PATIENCE = 60_000  # milliseconds, on a busy machine
 PAGES = ("pipeline", "letters", "requests")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
+with_one_browser = pytest.mark.asyncio(loop_scope="module")
 
 
 @dataclass
@@ -56,6 +58,13 @@ async def browser() -> AsyncIterator[Browser]:
             yield found
         finally:
             await found.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    """One for all tests, each of which has profiles of its own."""
+    async with browser() as found:
+        yield found
 
 
 @asynccontextmanager
@@ -117,10 +126,13 @@ async def garden(served: Served, mark: Path) -> None:
     await client.submit("grade", [{"name": f"j{n}"} for n in range(20)])
 
 
-async def test_pages_can_be_used_by_everybody(nats: Settings, tmp_path: Path) -> None:
+@with_one_browser
+async def test_pages_can_be_used_by_everybody(
+    nats: Settings, chromium: Browser, tmp_path: Path
+) -> None:
     """In both themes and on a phone, with something open; screenshots where they are wanted."""
     kept = os.environ.get("MQINFER_SCREENSHOTS")
-    async with serving(nats) as served, browser() as chromium:
+    async with serving(nats) as served:
         await garden(served, tmp_path / "bad")
         for scheme, width in (("light", 1200), ("dark", 1200), ("light", 390)):
             size = {"width": width, "height": 900}
@@ -147,10 +159,11 @@ async def test_pages_can_be_used_by_everybody(nats: Settings, tmp_path: Path) ->
             assert await axe(visit.page) == []
 
 
-async def test_a_session(nats: Settings, tmp_path: Path) -> None:
+@with_one_browser
+async def test_a_session(nats: Settings, chromium: Browser, tmp_path: Path) -> None:
     """What is published shows by itself; three letters are sent back; what is open stays open."""
     mark = tmp_path / "bad"
-    async with serving(nats) as served, browser() as chromium:
+    async with serving(nats) as served:
         await garden(served, mark)
         async with visiting(chromium, served.url) as visit:
             page = visit.page
@@ -210,38 +223,41 @@ async def test_a_session(nats: Settings, tmp_path: Path) -> None:
             await expect(job.locator(".badge").first).to_contain_text("canceled")
 
 
-async def test_back_after_a_restart(nats: Settings) -> None:
-    async with browser() as chromium:
-        async with running(nats) as first:
-            url = first.url or ""
-            port = int(url.rpartition(":")[2])
-            opened = await chromium.new_context()
-            page = await opened.new_page()
-            page.set_default_timeout(PATIENCE)
-            expect.set_options(timeout=PATIENCE)
-            await page.goto(f"{url}/pipeline")
-            pulse = page.locator("#pulse .word")
-            await expect(pulse).to_have_text("live")
-            await expect(page.locator(".hint")).to_have_text("looking only")
-        await expect(pulse).to_have_text("reconnecting")
-        async with running(nats, port=port) as second:
-            await expect(pulse).to_have_text("live")
-            assert second.front.streams == 1
-            # A tab that is not seen has no stream.
-            hide = (
-                "(hidden) => { Object.defineProperty(document, 'hidden', {value: hidden, "
-                "configurable: true}); document.dispatchEvent(new Event('visibilitychange')) }"
-            )
-            await page.evaluate(hide, True)
-            await expect(pulse).to_have_text("paused")
-            await until(lambda: second.front.streams == 0, "the end of the stream")
-            await page.evaluate(hide, False)
-            await expect(pulse).to_have_text("live")
-            await opened.close()
+@with_one_browser
+async def test_back_after_a_restart(nats: Settings, chromium: Browser) -> None:
+    async with running(nats) as first:
+        url = first.url or ""
+        port = int(url.rpartition(":")[2])
+        opened = await chromium.new_context()
+        page = await opened.new_page()
+        page.set_default_timeout(PATIENCE)
+        expect.set_options(timeout=PATIENCE)
+        await page.goto(f"{url}/pipeline")
+        pulse = page.locator("#pulse .word")
+        await expect(pulse).to_have_text("live")
+        await expect(page.locator(".hint")).to_have_text("looking only")
+    await expect(pulse).to_have_text("reconnecting")
+    async with running(nats, port=port) as second:
+        await expect(pulse).to_have_text("live")
+        assert second.front.streams == 1
+        # A tab that is not seen has no stream.
+        hide = (
+            "(hidden) => { Object.defineProperty(document, 'hidden', {value: hidden, "
+            "configurable: true}); document.dispatchEvent(new Event('visibilitychange')) }"
+        )
+        await page.evaluate(hide, True)
+        await expect(pulse).to_have_text("paused")
+        await until(lambda: second.front.streams == 0, "the end of the stream")
+        await page.evaluate(hide, False)
+        await expect(pulse).to_have_text("live")
+        await opened.close()
 
 
-async def test_read_only_shows_no_buttons(nats: Settings, tmp_path: Path) -> None:
-    async with serving(nats, read_only=True) as served, browser() as chromium:
+@with_one_browser
+async def test_read_only_shows_no_buttons(
+    nats: Settings, chromium: Browser, tmp_path: Path
+) -> None:
+    async with serving(nats, read_only=True) as served:
         await garden(served, tmp_path / "bad")
         async with visiting(chromium, served.url) as visit:
             await expect(visit.page.locator(".hint")).to_have_text("read only")

@@ -18,15 +18,33 @@ from examples.plants.demo import broken_promises
 from examples.plants.flying import Run
 from examples.plants.local import clear
 from mqinfer.stack import Stack, StackError, StackSettings
-from tests.support.plants import left_behind, running, until_line
+from tests.support.plants import left_behind, piped, running, until_line
 
 ROOT = Path(__file__).parents[2]
 
 
+# What is around every demo, with one worker: the demos' own work is as much again to start.
+AROUND = """
+import asyncio, sys
+from pathlib import Path
+from rich.console import Console
+from examples.plants.local import APP, clear, pipeline, run_to_exit, say_where, while_alive
+
+async def demo(folder):
+    clear(folder)
+    (folder / "models").mkdir()
+    async with pipeline(folder, folder / "models", APP, {"reports": ["report"]}) as running:
+        say_where(running, Console(soft_wrap=True))
+        await while_alive(running, asyncio.sleep(3600))
+
+sys.exit(run_to_exit(demo(Path(sys.argv[1]))))
+"""
+
+
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """One that does not come to its photographs, so few are made."""
-    with running("demo", "--positions=2", "--days=1", folder=tmp_path / "demo") as process:
+    """One that does nothing once everything runs."""
+    with piped("-c", AROUND, str(tmp_path / "demo")) as process:
         yield process
 
 
@@ -57,7 +75,7 @@ def test_it_reports_and_leaves_nothing(tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_everything(demo: subprocess.Popen[str], tmp_path: Path) -> None:
     """SIGTERM ends the other demo, whose signals are taken by the same lines."""
-    until_line(demo, "worker tables")
+    until_line(demo, "worker reports")
     demo.send_signal(signal.SIGINT)
     out, _ = demo.communicate(timeout=120)
     assert demo.returncode == 130, out
@@ -65,11 +83,11 @@ def test_ctrl_c_stops_everything(demo: subprocess.Popen[str], tmp_path: Path) ->
 
 
 def test_a_death_ends_it_with_the_log(demo: subprocess.Popen[str], tmp_path: Path) -> None:
-    found = until_line(demo, r"worker graders: process (\d+)")
+    found = until_line(demo, r"worker reports: process (\d+)")
     os.kill(int(found[1]), signal.SIGKILL)
     out, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1, out
-    assert "error: worker graders was ended by SIGKILL; the end of" in out
+    assert "error: worker reports was ended by SIGKILL; the end of" in out
     assert "started" in out  # the log's tail
     assert "Traceback" not in out
     assert left_behind(tmp_path / "demo") == []

@@ -98,21 +98,22 @@ async def test_reports_are_held_against_the_grades(tables: Tables) -> None:
     assert "5 reports, of 4" in (await tables.told(facts.tell_reports, FLOWN)).broken[0]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"leaves": 2},
-        {"by_grade": [0, 0, 0, 2]},
-        {"grade": 2.9},
-        {"worst_grade": 2},
-        {"incomplete": "late"},
-        {"died": 1},
-        {"ungraded": ["rust on leaf 1"]},
-    ],
-)
-async def test_a_report_that_is_wrong_is_seen(tables: Tables, changes: dict[str, Any]) -> None:
-    await tables.add(*map(report, range(3)), report(3, **changes))
-    assert len((await tables.told(facts.tell_reports, FLOWN)).broken) == 1
+WRONG: list[dict[str, Any]] = [
+    {"leaves": 2},
+    {"by_grade": [0, 0, 0, 2]},
+    {"grade": 2.9},
+    {"worst_grade": 2},
+    {"incomplete": "late"},
+    {"died": 1},
+    {"ungraded": ["rust on leaf 1"]},
+]
+
+
+async def test_a_report_that_is_wrong_is_seen(tables: Tables) -> None:
+    for changes in WRONG:
+        await tables.db.command("TRUNCATE TABLE photo_report__storage")
+        await tables.add(*map(report, range(3)), report(3, **changes))
+        assert len((await tables.told(facts.tell_reports, FLOWN)).broken) == 1, changes
 
 
 async def test_alarms_are_held_against_the_grades(tables: Tables) -> None:

@@ -47,7 +47,7 @@ def test_the_same_seed_makes_the_same_pixels_and_truth(materials: Materials) -> 
 @pytest.mark.parametrize("split", SPLITS)
 def test_boxes_are_exact_and_inside_the_picture(materials: Materials, split: Split) -> None:
     counts = []
-    for seed in range(12):
+    for seed in range(6):
         made = scene(seed, split, materials)
         assert made.photo.shape == (480, 640, 3)
         assert made.photo.dtype == np.uint8
@@ -76,7 +76,7 @@ def test_the_topmost_leaf_fills_its_box(materials: Materials) -> None:
 @pytest.mark.parametrize("split", SPLITS)
 def test_grades_follow_from_the_painted_area(materials: Materials, split: Split) -> None:
     seen = set()
-    for seed in range(120):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
         severities = {name: float(rng.random()) for name in DISEASES if rng.random() < 0.4}
         leaf = make_leaf(seed, split, materials)
@@ -103,7 +103,7 @@ def test_a_healthy_leaf_is_left_as_it_is(materials: Materials) -> None:
 
 def test_grades_on_the_photograph_agree_with_what_is_seen(materials: Materials) -> None:
     agreed = total = 0
-    for seed in range(15):
+    for seed in range(8):
         made = scene(seed, "test", materials)
         for index, leaf in enumerate(made.leaves):
             here = made.instances == index + 1
@@ -163,7 +163,7 @@ def test_a_season_yields_day_by_day_what_its_shots_are(materials: Materials) -> 
     assert shots[4].leaves == whole.shot(1, 1).leaves
 
 
-@pytest.mark.parametrize("positions", [4, 20, 21])
+@pytest.mark.parametrize("positions", [4, 13])
 def test_a_season_has_more_than_ten_leaves_a_photo(materials: Materials, positions: int) -> None:
     whole = Season(positions, days=1, seed=1, split="test", materials=materials)
     assert np.mean([len(shot.leaves) for shot in whole]) >= 10.5

@@ -9,15 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 pytest.importorskip("playwright")
 
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
 from examples.requests import drawing
 from examples.requests.app import LIMIT, app
 from examples.requests.local import SITE, browser
-from examples.requests.visitor import LONG, Visitor, visitor
+from examples.requests.visitor import LONG, Visitor, launched, visitor
 from mqinfer.gateway.gateway import Gateway
 from mqinfer.gateway.options import Options
 from mqinfer.settings import Settings
@@ -29,7 +30,18 @@ from tests.support.requests_example import lite0
 PICTURE = drawing.drawn("balloon", 300)
 CHROMIUM = browser()
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def chromium() -> AsyncIterator[Browser]:
+    """One for all tests, each of which has a profile of its own."""
+    assert CHROMIUM is not None
+    async with launched(CHROMIUM) as found:
+        yield found
 
 
 class Gate:
@@ -46,26 +58,27 @@ class Gate:
 
 
 @asynccontextmanager
-async def looking(url: str, **options: Any) -> AsyncIterator[Visitor]:
-    assert CHROMIUM is not None
-    async with visitor(CHROMIUM, url, **options) as found:
+async def looking(chromium: Browser, url: str, **options: Any) -> AsyncIterator[Visitor]:
+    async with visitor(chromium, url, **options) as found:
         yield found
         assert found.mistakes == []
 
 
 @asynccontextmanager
-async def site(nats: Settings, **options: Any) -> AsyncIterator[tuple[Served, Visitor, Gate]]:
+async def site(
+    nats: Settings, chromium: Browser, **options: Any
+) -> AsyncIterator[tuple[Served, Visitor, Gate]]:
     """A gateway with the page, somebody who looks at it, and the model."""
     gate = Gate()
     with FakeModels({"lite0": gate}):
         async with serving(nats, app, site=SITE, **options) as served:
-            async with looking(str(served.http.base_url)) as page:
+            async with looking(chromium, str(served.http.base_url)) as page:
                 yield served, page, gate
             gate.open.set()
 
 
-async def test_a_picture_from_the_id_to_the_end(nats: Settings) -> None:
-    async with site(nats) as (served, page, gate), served.harness.worker():
+async def test_a_picture_from_the_id_to_the_end(nats: Settings, chromium: Browser) -> None:
+    async with site(nats, chromium) as (served, page, gate), served.harness.worker():
         gate.open.clear()
         await page.choose("balloon.jpg", PICTURE)
         identity, _ = await page.id_of("balloon.jpg")
@@ -100,8 +113,8 @@ async def test_a_picture_from_the_id_to_the_end(nats: Settings) -> None:
         await expect(page.page.locator("#none")).to_be_visible()
 
 
-async def test_what_is_refused_is_said(nats: Settings) -> None:
-    async with site(nats) as (served, page, _), served.harness.worker():
+async def test_what_is_refused_is_said(nats: Settings, chromium: Browser) -> None:
+    async with site(nats, chromium) as (served, page, _), served.harness.worker():
         await page.factorial(LIMIT + 1)
         await page.sees("200,001!", "No answer")
         await page.sees("200,001!", "200,001 is too much")
@@ -114,9 +127,9 @@ async def test_what_is_refused_is_said(nats: Settings) -> None:
         await page.sees("20!", "2432902008176640000"[:12])
 
 
-async def test_there_is_no_room_and_then_there_is(nats: Settings) -> None:
+async def test_there_is_no_room_and_then_there_is(nats: Settings, chromium: Browser) -> None:
     """No worker runs at first: what waits is too much, until one comes."""
-    async with site(nats, max_backlog=1) as (served, page, _):
+    async with site(nats, chromium, max_backlog=1) as (served, page, _):
         await served.harness.drain()  # makes the consumers
         await page.factorial(5)
         await page.id_of("5!")
@@ -134,8 +147,8 @@ async def test_there_is_no_room_and_then_there_is(nats: Settings) -> None:
             await page.sees("6!", "Done")
 
 
-async def test_more_than_there_are_connections_for(nats: Settings) -> None:
-    async with site(nats) as (served, page, gate), served.harness.worker():
+async def test_more_than_there_are_connections_for(nats: Settings, chromium: Browser) -> None:
+    async with site(nats, chromium) as (served, page, gate), served.harness.worker():
         gate.open.clear()
         for number in range(6):
             await page.choose(f"{number}.jpg", PICTURE)
@@ -153,7 +166,7 @@ async def test_more_than_there_are_connections_for(nats: Settings) -> None:
             await page.sees(f"{number}.jpg", "Done")
 
 
-async def test_the_gateway_goes_and_comes_back(nats: Settings) -> None:
+async def test_the_gateway_goes_and_comes_back(nats: Settings, chromium: Browser) -> None:
     port, gate = free_port(), Gate()
     options = Options(port=port, site=SITE, grace=1.0)
     with FakeModels({"lite0": gate}):
@@ -161,7 +174,7 @@ async def test_the_gateway_goes_and_comes_back(nats: Settings) -> None:
             first = Gateway(app, options, nats)
             serving_first = asyncio.create_task(first.run())
             await ready(port)
-            async with looking(f"http://127.0.0.1:{port}") as page:
+            async with looking(chromium, f"http://127.0.0.1:{port}") as page:
                 gate.open.clear()
                 await page.choose("balloon.jpg", PICTURE)
                 await page.sees("balloon.jpg", "50 %")
@@ -193,10 +206,10 @@ async def ready(port: int) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-async def test_on_a_phone_by_keyboard(nats: Settings, dark: bool) -> None:
+async def test_on_a_phone_by_keyboard(nats: Settings, chromium: Browser, dark: bool) -> None:
     async with (
         serving(nats, app, site=SITE) as served,
-        looking(str(served.http.base_url), dark=dark) as found,
+        looking(chromium, str(served.http.base_url), dark=dark) as found,
     ):
         page = found.page
         await page.set_viewport_size({"width": 360, "height": 640})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import subprocess
 import threading
@@ -21,6 +22,7 @@ T = TypeVar("T")
 _NETWORK = "10.77.0"
 
 
+@functools.cache
 def why_no_hosts() -> str | None:
     """Why there can be no hosts here; None if there can."""
     if not hasattr(os, "unshare"):

@@ -11,8 +11,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mqinfer.adapters.jetstream import JetStream
 from mqinfer.settings import Settings
 from mqinfer.stack.nats import find_nats_server
+from mqinfer.starting import Patience
 
 from .network import Host
 
@@ -122,3 +124,13 @@ def worker(host: Host, app: str, settings: Settings, folder: Path) -> Process:
     }
     command = [sys.executable, "-m", "mqinfer", "worker", app]
     return Process(host, command, folder / f"{host.name}.log", environ)
+
+
+async def connected(settings: Settings) -> None:
+    """Wait until JetStream answers, which a cluster does once it has a leader."""
+
+    async def once() -> None:
+        async with JetStream(settings, name="test") as broker:
+            await broker.stream_info("none")
+
+    await Patience().answer(once)

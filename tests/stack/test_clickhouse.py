@@ -19,7 +19,8 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 
 from mqinfer.stack import ClickHouseServer
-from tests.stack.wire import http, server
+from tests.stack.wire import http
+from tests.stack.wire import own_server as server
 
 __all__ = ["server"]
 

@@ -17,8 +17,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from mqinfer.stack import ClickHouseServer
 from mqinfer.stack.clickhouse.body import read_statement
-from tests.stack.wire import address, server
+from tests.stack.wire import address
 from tests.stack.wire import http as ask
+from tests.stack.wire import own_server as server
 
 __all__ = ["server"]
 

@@ -6,7 +6,7 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,8 +55,19 @@ def http(
             return Answer(error.code, dict(error.headers), error.read())
 
 
+@pytest.fixture(scope="module")
+def server(clickhouse_server: ClickHouseServer) -> Iterator[ClickHouseServer]:
+    """The one of all tests; what a file made in its default database goes with it."""
+    yield clickhouse_server
+    tables = http(clickhouse_server, query="SHOW TABLES FORMAT TSVRaw").body.decode().split("\n")
+    for name in filter(None, tables):
+        answer = http(clickhouse_server, f"DROP TABLE `{name}`")
+        assert answer.status == 200, answer.body
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClickHouseServer]:
+async def own_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClickHouseServer]:
+    """One that a file may kill, or whose memory it looks at."""
     directory = Path(tmp_path_factory.mktemp("clickhouse"))
     server = ClickHouseServer(directory / "data", log=directory / "clickhouse.log")
     await server.start()

@@ -17,8 +17,15 @@ ROOT = Path(__file__).parents[2]
 @contextmanager
 def running(module: str, *options: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A demo with its output in a pipe; killed at the end, if it still runs."""
+    with piped("-m", f"examples.plants.{module}", *options, f"--dir={folder}") as process:
+        yield process
+
+
+@contextmanager
+def piped(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python with its output in a pipe; killed at the end, if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", f"examples.plants.{module}", *options, f"--dir={folder}"],
+        [sys.executable, *words],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

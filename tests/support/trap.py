@@ -65,7 +65,7 @@ class Trap:
 
         def tried(query: str) -> None:
             # Some of what is put together has no end.
-            self.ask(query, max_rows_to_read="100000", max_execution_time="5")
+            self.ask(query, max_rows_to_read="100000", max_execution_time="1")
 
         with ThreadPoolExecutor(4) as threads:
             count = sum(1 for _ in threads.map(tried, queries))

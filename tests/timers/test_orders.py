@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import datetime
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -29,6 +30,8 @@ from mqinfer.timers.setter import Setter
 from mqinfer.timers.table import write
 from tests.support.flow import Delivered
 from tests.support.timers_app import Due, app
+
+T = TypeVar("T")
 
 # --- the rule, over a table in memory -------------------------------------------------------------
 
@@ -91,6 +94,16 @@ class Memory:
         return [operation for _, operation, _ in due]
 
 
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Do what never waits, as `Memory` has nobody wait; an event loop each would be its cost."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        found: T = end.value
+        return found
+    raise AssertionError("it waits")
+
+
 async def ask(table: Memory, number: int, cancels: bool) -> None:
     operation = f"m{number}"
     order = places.format_order((1, number))
@@ -118,7 +131,7 @@ def test_in_any_order_with_deaths_and_repeats_the_last_word_counts(
         number = data.draw(st.sampled_from(sorted(left)))
         table.dies_in = data.draw(st.one_of(st.none(), st.integers(0, 6)))
         try:
-            asyncio.run(ask(table, number, cancels[number]))
+            run(ask(table, number, cancels[number]))
         except Died:
             pass
         else:
@@ -133,13 +146,13 @@ def test_in_any_order_with_deaths_and_repeats_the_last_word_counts(
 def test_what_comes_before_its_writer_is_back_leaves_nothing_that_it_replaced(dies_in: int) -> None:
     """The server was away between two steps, and is quicker than who writes when it is back."""
     table = Memory()
-    asyncio.run(ask(table, 0, cancels=False))
+    run(ask(table, 0, cancels=False))
     table.dies_in = dies_in
     with suppress(Died):
-        asyncio.run(ask(table, 1, cancels=False))
+        run(ask(table, 1, cancels=False))
     table.dies_in = None
     come = table.fire("m1")
-    asyncio.run(ask(table, 1, cancels=False))
+    run(ask(table, 1, cancels=False))
     assert come + table.fire() == ["m1"]
 
 
@@ -149,27 +162,27 @@ def test_what_is_replaced_as_it_comes_loses_nothing_that_replaced_it(
     dies_in: int, again: int
 ) -> None:
     table = Memory()
-    asyncio.run(ask(table, 0, cancels=False))
+    run(ask(table, 0, cancels=False))
     table.dies_in = dies_in
     with suppress(Died):
-        asyncio.run(ask(table, 1, cancels=False))
+        run(ask(table, 1, cancels=False))
     table.dies_in = None
     come = table.fire("m0")
     for number in {again, 1}:
-        asyncio.run(ask(table, number, cancels=False))
+        run(ask(table, number, cancels=False))
     assert [*come, *table.fire()] in (["m1"], ["m0", "m1"])
 
 
 def test_a_cancel_finds_what_replaced_one_as_it_came() -> None:
     table = Memory()
-    asyncio.run(ask(table, 0, cancels=False))
+    run(ask(table, 0, cancels=False))
     table.dies_in = 4  # before the first is dropped
     with pytest.raises(Died):
-        asyncio.run(ask(table, 1, cancels=False))
+        run(ask(table, 1, cancels=False))
     table.dies_in = None
     assert table.fire("m0") == ["m0"]
-    assert asyncio.run(cancel(table, "p"))
-    assert not asyncio.run(cancel(table, "p"))
+    assert run(cancel(table, "p"))
+    assert not run(cancel(table, "p"))
     assert table.fire() == []
 
 
@@ -218,7 +231,7 @@ def test_what_has_come_never_comes_again(cancels: list[bool], data: st.DataObjec
         number = data.draw(st.integers(0, len(cancels) - 1))
         table.dies_in = data.draw(st.one_of(st.none(), st.integers(0, 6)))
         with suppress(Died):
-            asyncio.run(ask(table, number, cancels[number]))
+            run(ask(table, number, cancels[number]))
         if data.draw(st.booleans()):
             come += table.fire()
     come += table.fire()
