@@ -15,8 +15,11 @@ BIN    := $(VENV)/bin
 STACK  ?= embedded
 EXTRAS := $(STACK),dev,examples,nkeys,s3,uvloop
 TESTS  ?= tests
-# Two processes more than there are cores, as most tests wait; each has servers of its own, so few.
-JOBS   ?= $(shell n=$$(getconf _NPROCESSORS_ONLN); echo $$((n < 6 ? n + 2 : 8)))
+# More processes than there are cores, as most tests wait; few, as each has servers of its own, which
+# take 3 GB together.
+JOBS   ?= $(shell awk -v cores=$$(getconf _NPROCESSORS_ONLN) '/^MemAvailable/ { \
+	fit = int($$2 / 3e6); most = cores < 4 ? cores + 4 : 8; \
+	print fit < 1 ? 1 : fit < most ? fit : most }' /proc/meminfo || echo 4)
 # Of the whole suite alone: a part of it covers a part.
 COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-covered)
 # From 3.12 on Python can tell coverage of a line once; before, and by default, each time it runs,
