@@ -58,6 +58,15 @@ class Answer(dict[str, "Array"]):
         self.model = model
         self.version = version
 
+    def __missing__(self, name: str) -> Array:
+        """Say which outputs there are.
+
+        Raises:
+            KeyError: the model has no such output.
+        """
+        there = ", ".join(map(repr, self)) or "none"
+        raise KeyError(f"model {self.model} has no output {name!r}; it has {there}")
+
 
 Pad = tuple[tuple[str, bool | float | str | bytes], ...]  # the input, and what it is padded with
 

@@ -7,6 +7,7 @@ those go straight from the arrays into the bytes of the request (see `tritonwire
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -198,7 +199,10 @@ class TritonClient:
         reasons = ", ".join(dict.fromkeys(one.reason for one in found if not one.ready))
         served = ", ".join(one.version for one in ours if one.ready)
         text += reasons or "it is not in the repository"
-        return f"{text}; it serves {served}" if served else text
+        if served:
+            return f"{text}; it serves {served}"
+        near = [] if ours else difflib.get_close_matches(model, {one.model for one in listed}, n=1)
+        return f"{text}; did you mean {near[0]}?" if near else text
 
     async def versions(self) -> list[ModelVersion]:
         """What is in the model repository, ready or not, the versions of a model in order.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,10 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from mqinfer.errors import ConfigurationError
+
+_UNKNOWN = re.compile(
+    r'(?P<kind>Message|Enum) type "(?P<type>[\w.]+)" has no (?:field|value) named "?(?P<name>\w+)'
+)
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -34,6 +40,22 @@ def parsed(file: Path) -> Any:
     except text_format.ParseError as error:
         where = f"line {error.GetLine()}, column {error.GetColumn()}: "
         text = str(error).partition(" : ")[2] or str(error)
-        raise ConfigurationError(f"{file.name} cannot be read: {where}{text}") from None
+        raise ConfigurationError(
+            f"{file.name} cannot be read: {where}{text}{_meant(text)}"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file.name} cannot be read: {error}") from None
+
+
+def _meant(text: str) -> str:
+    """The field or value that may have been meant by what protobuf does not know; "" if none."""
+    found = _UNKNOWN.search(text)
+    if found is None:
+        return ""
+    types = model_config_pb2.DESCRIPTOR.pool
+    if found["kind"] == "Message":
+        known = types.FindMessageTypeByName(found["type"]).fields_by_name
+    else:
+        known = types.FindEnumTypeByName(found["type"]).values_by_name
+    close = difflib.get_close_matches(found["name"], known, n=1)
+    return f" Did you mean {close[0]}?" if close else ""

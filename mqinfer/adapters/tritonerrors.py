@@ -35,6 +35,10 @@ _OUTAGE = {
 _CONNECTION_LOST = re.compile(
     r"rst_stream|connection reset|socket closed|broken pipe", re.IGNORECASE
 )
+# The operating system's word for a port that nobody has.
+_REFUSED = re.compile(r"connection refused", re.IGNORECASE)
+# Something else listens there: gRPC's own words for bytes that are none of HTTP/2.
+_NO_GRPC = re.compile(r"failed parsing http/2", re.IGNORECASE)
 # The repository may not be changed by requests: how the server was started forbids it, or a header
 # is wanted.
 _NO_CONTROL = re.compile(
@@ -88,5 +92,15 @@ def meaning(error: grpc.aio.AioRpcError, model: str | None, url: str) -> Mqinfer
     if model is not None and _MODEL_DIED.search(text):
         return ModelDied(f"model {model} at {url}: {text}")
     if model is None or code in _OUTAGE or _CONNECTION_LOST.search(text):
+        if _REFUSED.search(text):
+            return Unavailable(
+                f"triton at {url}: nobody listens there: is it running (mqinfer up), and is "
+                "MQINFER_TRITON_URL its address?"
+            )
+        if _NO_GRPC.search(text):
+            return Unavailable(
+                f"triton at {url}: what listens there does not speak gRPC: MQINFER_TRITON_URL is "
+                "the port of the model server's gRPC endpoint, 8001 unless it was told otherwise"
+            )
         return Unavailable(f"triton at {url}: {text} ({code.name})")
     return ModelError(f"model {model}: triton refused the request: {text}")

@@ -12,6 +12,7 @@ names of ``ModelConfig``, whose sides may be numbers or, as protobuf's JSON has 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 Config = dict[str, Any]
@@ -68,6 +69,23 @@ class Session(Protocol):
 def is_complete(config: Config) -> bool:
     """Whether nothing would be taken from the model's file, as both ways are written."""
     return bool(config.get("input") or config.get("batch_input")) and bool(config.get("output"))
+
+
+def unloaded(path: str, error: Exception) -> str:
+    """Say why ONNX Runtime did not load a file, and what to do where that is known.
+
+    Args:
+        path: of the file.
+        error: that ONNX Runtime raised.
+    """
+    if not Path(path).exists():
+        return f"cannot load {path}: there is no such file; put the model there"
+    if "INVALID_PROTOBUF" in str(error):
+        return (
+            f"cannot load {path}: its {Path(path).stat().st_size:,} bytes are no whole ONNX model; "
+            "was the copy cut off?"
+        )
+    return f"cannot load {path}: {error}"
 
 
 def complete(config: Config, session: Session) -> Config:

@@ -130,7 +130,8 @@ class Desk:
         text = text.strip().replace(str(self._shell.folder), "/home/me/words")
         for word in ("nats", "clickhouse", "models"):
             if address := self._known.get(word, "").rpartition("@")[2].rpartition("/")[2]:
-                text = text.replace(address, {"nats": "127.0.0.1:4222"}.get(word, address))
+                usual = {"nats": "127.0.0.1:4222", "models": "127.0.0.1:8001"}
+                text = text.replace(address, usual.get(word, address))
         return text.replace(self._name, "words")
 
     def _raised(self, body: str) -> str:

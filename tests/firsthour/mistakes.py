@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.firsthour.desk import ROW, Mistake
+from tests.firsthour.models import MODELS
 from tests.firsthour.tables import TABLES
 
 CHECK = "check {name}:app --offline"
@@ -404,4 +405,4 @@ LIBRARY = (
     ),
 )
 
-MISTAKES = (*DECLARED, *SERVERS, *TABLES, *HANDLERS, *LIBRARY)
+MISTAKES = (*DECLARED, *SERVERS, *TABLES, *MODELS, *HANDLERS, *LIBRARY)

@@ -11,7 +11,9 @@ import pytest
 
 from tests.firsthour.desk import Desk, Mistake
 from tests.firsthour.mistakes import MISTAKES
+from tests.firsthour.models import repository
 from tests.support.cli import Shell
+from tests.support.triton import own_server
 
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 
@@ -21,6 +23,15 @@ def taken() -> Iterator[int]:
     """A port that somebody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with a good model and some bad ones."""
+    folder = tmp_path_factory.mktemp("server")
+    repository(folder)
+    with own_server(folder, folder / "models") as server:
+        yield server.url
 
 
 @pytest.fixture
@@ -35,10 +46,13 @@ def desk(
 
     def told(mistake: Mistake) -> tuple[int | None, str]:
         known = {"nats": cli_nats, "taken": str(taken)}
+        known["nats_port"] = cli_nats.partition("//")[2]
         monkeypatch.setenv("MQINFER_NATS_URL", cli_nats)
         if "MQINFER_CLICKHOUSE_URL" in mistake.environ:
             known["clickhouse"] = url = request.getfixturevalue("url")
             known["intruder"] = re.sub("//.*@", "//default:wrong@", url)
+        if "{models}" in mistake.environ.get("MQINFER_TRITON_URL", ""):
+            known["models"] = request.getfixturevalue("server")
         for name, value in mistake.environ.items():
             for word, address in known.items():
                 value = value.replace(f"{{{word}}}", address)

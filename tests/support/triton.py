@@ -104,3 +104,24 @@ async def inference(server: TritonClient) -> AsyncIterator[Inference]:
     async with Inference(server) as inference:
         yield inference
     assert inference.statistics().tasks == 0
+
+
+@contextmanager
+def own_server(folder: Path, models: Path) -> Iterator[TritonServer]:
+    """Our own server of a model repository: cheap, and the same protocol and words.
+
+    Args:
+        folder: for the server's files and its log.
+        models: the repository.
+    """
+    server = InferenceServer(folder / "data", log=folder / "server.log", models=models)
+
+    async def start() -> None:
+        await server.start()
+        await server.wait_ready()
+
+    asyncio.run(start())
+    try:
+        yield server
+    finally:
+        asyncio.run(server.stop())

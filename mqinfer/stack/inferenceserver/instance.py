@@ -147,7 +147,7 @@ class OnnxRuntime:
                 path, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise ValueError(f"cannot load {path}: {error}") from error
+            raise ValueError(onnxconfig.unloaded(path, error)) from error
         self.config = onnxconfig.complete(config, self._session)
         onnxconfig.require(self.config, self._session)
         # Single values without a side, which the protocol has not: there they are of one.

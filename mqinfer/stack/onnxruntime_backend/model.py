@@ -64,7 +64,7 @@ def _session(path: Path, config: dict[str, Any]) -> onnxruntime.InferenceSession
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise pb_utils.TritonModelException(f"cannot load {path}: {error}") from error
+        raise pb_utils.TritonModelException(onnxconfig.unloaded(str(path), error)) from error
 
 
 class TritonPythonModel:
