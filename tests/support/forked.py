@@ -36,6 +36,7 @@ EXECUTED = subprocess.Popen  # which forks nothing
 _IMPORTED = (
     *("mqinfer.cli.root", "mqinfer.cli.worker", "mqinfer.client", "mqinfer.http"),
     *("mqinfer.observe", "mqinfer.adapters.blobs", "mqinfer.adapters.blobstores.folder"),
+    *("mqinfer.adapters.clickhouse", "mqinfer.gateway.application", "uvicorn", "prometheus_client"),
     *("pydantic.type_adapter", "numpy.random", "uvloop"),
 )
 # What Python heeds when it starts: a command with others of these is executed.
