@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import structlog
 from mqinfer.collector import tune_collector
 from mqinfer.settings import Settings
 from mqinfer.testing import nats_only
-from tests.support import leftovers
+from tests.support import forked, leftovers
 from tests.support.cli import cli_nats, served, shell, told, unlogged
 from tests.support.clickhouse import clickhouse_server, db, url
 from tests.support.triton import triton, why_no_triton
@@ -179,6 +180,19 @@ def nothing_is_left() -> Iterator[None]:
     yield
     left = leftovers.end(mark, patience=30)
     assert not left, "still alive after all tests, and killed now:\n" + "\n".join(left)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_are_forked(nothing_is_left: None) -> Iterator[None]:
+    """What starts `python -m mqinfer` gets a process that has imported it; see `executed`."""
+    with forked.commands():
+        yield
+
+
+@pytest.fixture
+def executed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the start itself: a process begins with Python's own."""
+    monkeypatch.setattr(subprocess, "Popen", forked.EXECUTED)
 
 
 @pytest_asyncio.fixture

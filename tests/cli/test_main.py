@@ -198,6 +198,7 @@ def test_settings_are_listed(shell: Shell) -> None:
     assert all(row["env"] in out for row in rows)
 
 
+@pytest.mark.usefixtures("executed")
 def test_module_runs() -> None:
     done = subprocess.run(command("--version"), capture_output=True, text=True, check=True)
     assert done.stdout.startswith("mqinfer ")

@@ -12,6 +12,8 @@ from mqinfer.cli.errors import ExitCode
 from tests.cli.test_scaling import lines, publish
 from tests.support.cli import TIMEOUT, Shell, command, event, until
 
+pytestmark = pytest.mark.usefixtures("executed")
+
 APP = """
 from __future__ import annotations
 import asyncio

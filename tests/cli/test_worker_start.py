@@ -19,6 +19,8 @@ from mqinfer.stack.nats import NatsServer
 from mqinfer.stack.ports import free_port
 from tests.support.cli import APP, TIMEOUT, Shell, event, until
 
+pytestmark = pytest.mark.usefixtures("executed")
+
 COUNT = "--stage=count"
 SLEEPER = """
 import time
