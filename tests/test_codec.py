@@ -103,7 +103,7 @@ fields = {
 }
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data(), st.sampled_from(KINDS))
 def test_everything_comes_back(data, kind):
     message = kind(**{name: data.draw(values, name) for name, values in fields.items()})
@@ -301,7 +301,7 @@ def valid_payloads():
 VALID = valid_payloads()
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(
     st.sampled_from(KINDS),
     st.lists(st.tuples(st.integers(0, 10_000), st.binary(max_size=3)), min_size=1, max_size=6),
@@ -320,7 +320,7 @@ def test_mutated_payloads_are_messages_or_decode_errors(kind, edits, content_typ
         assert type(found) is kind
 
 
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(
     st.binary(max_size=100),
     st.sampled_from(KINDS),
@@ -340,7 +340,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(sorted(Everything.__struct_fields__)), json_values))
 def test_any_json_in_any_field_is_a_message_or_a_decode_error(value):
     try:
@@ -361,7 +361,7 @@ array_like = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=150)
 @given(st.sampled_from(["pixels", "floats", "small"]), array_like)
 def test_any_array_form_is_an_array_or_a_decode_error(field, value):
     try:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from mqinfer import wiring
-from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.scan import Scanner
 from mqinfer.cli.load import load_app
 from mqinfer.cli.options import load_settings
 from tests.support.cli import TIMEOUT, Shell, event, until
+from tests.support.clickhouse import ask
 
 COUNT = 300
 EAGER = "tests.support.eager"
@@ -55,14 +55,7 @@ async def measure(word: Word, ctx: Context) -> Length:
 
 
 def query(sql: str) -> list[dict[str, Any]]:
-    async def ask() -> list[dict[str, Any]]:
-        db = ClickHouse(os.environ["MQINFER_CLICKHOUSE_URL"])
-        try:
-            return await db.query(sql)
-        finally:
-            await db.close()
-
-    return asyncio.run(ask())
+    return ask(os.environ["MQINFER_CLICKHOUSE_URL"], sql)
 
 
 def handled(shell: Shell) -> int:

@@ -39,7 +39,6 @@ from .servers import Servers
 APP = "tests.faults.replayed:app"
 RUN = "again"
 KILLS = 3
-PROBES_A_SECOND = 50
 # The first number of the live messages that come beside the replay.
 PROBES_FROM = 10_000_000
 _LOOK = 1.0  # seconds; a look is work for ClickHouse, which live messages would wait for
@@ -86,10 +85,15 @@ class Probes:
     """Live messages at a steady pace, and how long each took until its answer was published.
 
     The latency counts from the moment that a message was due, so that a late sender hides nothing.
+
+    Args:
+        client: publishes them.
+        pace: messages a second.
     """
 
-    def __init__(self, client: Client):
+    def __init__(self, client: Client, pace: float):
         self._client = client
+        self._pace = pace
         self._due: dict[int, float] = {}
         self.latencies: dict[int, float] = {}
         self.sent = 0
@@ -116,7 +120,7 @@ class Probes:
                 self.sent += 1
                 self._due[number] = due
                 group.create_task(self._client.publish(Item(number), id=f"probe-{number}"))
-                due = began + (self.sent - start) / PROBES_A_SECOND
+                due = began + (self.sent - start) / self._pace
 
     async def during(self, work: Coroutine[Any, Any, None]) -> list[float]:
         """The latencies while `work` goes on, in order of size."""
@@ -170,6 +174,7 @@ class Replay:
         messages: that are replayed.
         quiet: seconds for which the live latency is taken before and after.
         options: of `mqinfer replay`.
+        pace: of the live messages beside it, a second.
         module: that runs a command; see `tests.support.eager`.
     """
 
@@ -180,9 +185,11 @@ class Replay:
         messages: int,
         quiet: float,
         options: tuple[str, ...],
+        pace: float = 50.0,
         module: str = "mqinfer",
     ):
         self._folder = folder
+        self._pace = pace
         self._module = module
         self._messages = messages
         self._quiet = quiet
@@ -207,7 +214,7 @@ class Replay:
 
     async def _beside(self, client: Client, settings: Settings) -> Facts:
         connection = await nats.connect(settings.nats_url)
-        probes = Probes(client)
+        probes = Probes(client, self._pace)
         await connection.subscribe(pack_subject(app, Score), cb=probes.answered)
         try:
             await probes.during(asyncio.sleep(2))  # whatever is loaded at first use

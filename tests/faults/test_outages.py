@@ -17,7 +17,6 @@ from mqinfer.settings import Settings
 from mqinfer.stack import ClickHouseServer, NatsServer, TritonServer
 from mqinfer.testing import Harness, until
 from tests.support.models import save_affine
-from tests.support.triton import serving
 
 from . import pipeline
 from .processes import Proxy
@@ -35,7 +34,7 @@ from .support import (
 )
 
 # Seconds; longer than the timeout of the stages here: an outage does not count.
-OUTAGE = float(os.environ.get("MQINFER_TEST_OUTAGE", "3"))
+OUTAGE = float(os.environ.get("MQINFER_TEST_OUTAGE", "1.5"))
 
 
 class Answer(Row, table="answer", order_by="value"):
@@ -44,13 +43,13 @@ class Answer(Row, table="answer", order_by="value"):
     value: int
 
 
-@asynccontextmanager
-async def triton_server(folder: Path) -> AsyncIterator[TritonServer]:
-    """A Triton with the pipeline's model."""
-    models = folder / "models"
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With the pipeline's model."""
+    models = tmp_path_factory.mktemp("repository") / "models"
+    models.mkdir()
     save_affine(models, pipeline.MODEL)
-    async with serving(folder / "triton", models) as server:
-        yield server
+    return models
 
 
 async def pulls_nothing(worker: Worker, name: str) -> None:
@@ -64,7 +63,7 @@ async def pulls_nothing(worker: Worker, name: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [False, True])
-async def test_triton_away(nats: Settings, tmp_path: Path, batch: bool) -> None:
+async def test_triton_away(nats: Settings, triton: TritonServer, batch: bool) -> None:
     app = App("away")
     model = app.model(pipeline.MODEL)
     attempts: list[int] = []
@@ -87,32 +86,31 @@ async def test_triton_away(nats: Settings, tmp_path: Path, batch: bool) -> None:
             attempts.append(ctx.attempt)
             return await value_of(number)
 
-    async with triton_server(tmp_path) as triton:
-        settings = settings_with(nats, triton_url=triton.url)
-        async with Harness(app, settings) as harness:
-            await harness.publish(*(Number(value) for value in range(30)))
-            async with harness.worker() as worker:
-                await done(harness, "double")
-                triton.kill()
-                await harness.publish(*(Number(value) for value in range(30, 100)))
-                reasons = await blocked(worker, "double", "triton is not available")
-                assert all(reason.startswith("stage double") for reason in reasons)
-                await asyncio.sleep(OUTAGE)
-                assert runner_of(worker, "double").slots.in_flight <= 20
-                await triton.start()
-                await triton.wait_ready()
-                await ready(worker)
-                await done(harness, "double")
-                assert worker.engine is not None
-            doubles = sorted(m.value for m in await harness.messages(Double))
-            assert doubles == [2 * value + 1 for value in range(100)]
-            assert await harness.dead() == []
-            assert set(attempts) == {1}
-            assert await redeliveries(harness, "double") == 0
+    settings = settings_with(nats, triton_url=triton.url)
+    async with Harness(app, settings) as harness:
+        await harness.publish(*(Number(value) for value in range(30)))
+        async with harness.worker() as worker:
+            await done(harness, "double")
+            triton.kill()
+            await harness.publish(*(Number(value) for value in range(30, 100)))
+            reasons = await blocked(worker, "double", "triton is not available")
+            assert all(reason.startswith("stage double") for reason in reasons)
+            await asyncio.sleep(OUTAGE)
+            assert runner_of(worker, "double").slots.in_flight <= 20
+            await triton.start()
+            await triton.wait_ready()
+            await ready(worker)
+            await done(harness, "double")
+            assert worker.engine is not None
+        doubles = sorted(m.value for m in await harness.messages(Double))
+        assert doubles == [2 * value + 1 for value in range(100)]
+        assert await harness.dead() == []
+        assert set(attempts) == {1}
+        assert await redeliveries(harness, "double") == 0
 
 
 async def test_a_model_that_is_unloaded_stops_only_its_own_stages(
-    nats: Settings, tmp_path: Path
+    nats: Settings, triton: TritonServer, tmp_path: Path
 ) -> None:
     app = App("unloaded")
     model, other = app.model(pipeline.MODEL), app.model("absent")
@@ -137,30 +135,29 @@ async def test_a_model_that_is_unloaded_stops_only_its_own_stages(
     async def plain(number: Number) -> Plain:
         return Plain(number.value)
 
-    async with triton_server(tmp_path) as triton:
-        settings = settings_with(nats, triton_url=triton.url)
-        async with Harness(app, settings) as harness:
-            async with asyncio.TaskGroup() as group:
-                worker = Worker(app, settings=settings)
-                group.create_task(worker.run())
-                await harness.publish(*(Number(value) for value in range(10)))
-                await blocked(worker, "stage never", "model absent")
-                await done(harness, "double", "plain")
-                assert not any("double" in reason for reason in worker.not_ready())
-                hidden = tmp_path / "hidden"
-                (triton.models / pipeline.MODEL).rename(hidden)
-                await harness.publish(Number(100))
-                reasons = await blocked(worker, "stage double", f"model {pipeline.MODEL}")
-                assert not any("plain" in reason for reason in reasons)
-                await harness.publish(*(Number(value) for value in range(10, 20)))
-                await done(harness, "plain")
-                hidden.rename(triton.models / pipeline.MODEL)
-                await done(harness, "double")
-                assert await harness.lag("never") == 21
-                worker.stop()
-            doubles = sorted(m.value for m in await harness.messages(Double))
-            assert doubles == sorted([2 * v + 1 for v in [*range(20), 100]])
-            assert await harness.dead() == []
+    settings = settings_with(nats, triton_url=triton.url)
+    async with Harness(app, settings) as harness:
+        async with asyncio.TaskGroup() as group:
+            worker = Worker(app, settings=settings)
+            group.create_task(worker.run())
+            await harness.publish(*(Number(value) for value in range(10)))
+            await blocked(worker, "stage never", "model absent")
+            await done(harness, "double", "plain")
+            assert not any("double" in reason for reason in worker.not_ready())
+            hidden = tmp_path / "hidden"
+            (triton.models / pipeline.MODEL).rename(hidden)
+            await harness.publish(Number(100))
+            reasons = await blocked(worker, "stage double", f"model {pipeline.MODEL}")
+            assert not any("plain" in reason for reason in reasons)
+            await harness.publish(*(Number(value) for value in range(10, 20)))
+            await done(harness, "plain")
+            hidden.rename(triton.models / pipeline.MODEL)
+            await done(harness, "double")
+            assert await harness.lag("never") == 21
+            worker.stop()
+        doubles = sorted(m.value for m in await harness.messages(Double))
+        assert doubles == sorted([2 * v + 1 for v in [*range(20), 100]])
+        assert await harness.dead() == []
 
 
 async def test_clickhouse_away_from_the_start_and_later(nats: Settings, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pytest
@@ -17,10 +17,9 @@ from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.flow.deadletter import ATTEMPTS, ERROR
 from mqinfer.operate.letters import Letter
 from mqinfer.settings import Settings
-from mqinfer.stack import ClickHouseServer
 from mqinfer.testing import Harness, until
 from tests.support.models import save_picky
-from tests.support.triton import server_of_models
+from tests.support.triton import serving
 
 from .support import SOON, Double, Number, settings_with
 
@@ -53,11 +52,20 @@ async def test_one_that_raises_in_a_batch(nats: Settings, attempts: int) -> None
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
-@pytest.mark.parametrize("shape", ["async", "thread", "batch", "batch in a thread"])
-async def test_one_that_hangs(nats: Settings, shape: str, attempts: int) -> None:
-    app = App("hangs")
+async def test_one_that_hangs(nats: Settings, attempts: int) -> None:
+    """Handlers of every shape side by side, as most of the time goes by in waiting."""
     never = threading.Event()
-    limits = {"timeout": 1.0, "attempts": attempts, "backoff": SOON}
+    try:
+        async with asyncio.TaskGroup() as group:
+            for shape in ("async", "thread", "batch", "batch in a thread"):
+                group.create_task(one_that_hangs(nats, shape, attempts, never), name=shape)
+    finally:
+        never.set()
+
+
+async def one_that_hangs(nats: Settings, shape: str, attempts: int, never: threading.Event) -> None:
+    app = App(f"hangs-{shape.replace(' ', '-')}")
+    limits: dict[str, Any] = {"timeout": 1.0, "attempts": attempts, "backoff": SOON}
 
     if shape == "async":
 
@@ -91,17 +99,14 @@ async def test_one_that_hangs(nats: Settings, shape: str, attempts: int) -> None
                 never.wait(300)
             return [Double(number.value) for number in numbers]
 
-    try:
-        async with Harness(app, nats) as harness:
-            await harness.publish(*(Number(value) for value in range(40)))
-            await harness.drain()
-            answers = sorted(answer.value for answer in await harness.messages(Double))
-            assert answers == [value for value in range(40) if value != POISON]
-            (letter,) = await harness.dead()
-            assert (letter.kind, attempts_of(letter)) == ("timeout", attempts)
-            assert "timeout of 1.0 s" in letter.reason
-    finally:
-        never.set()
+    async with Harness(app, nats) as harness:
+        await harness.publish(*(Number(value) for value in range(40)))
+        await harness.drain()
+        answers = sorted(answer.value for answer in await harness.messages(Double))
+        assert answers == [value for value in range(40) if value != POISON], shape
+        (letter,) = await harness.dead()
+        assert (letter.kind, attempts_of(letter)) == ("timeout", attempts), shape
+        assert "timeout of 1.0 s" in letter.reason
 
 
 # --- one that kills its process -----------------------------------------------------------------
@@ -223,12 +228,10 @@ class Tight(Row, table="tight", order_by="value"):
 
 
 async def test_one_that_triton_refuses_and_one_that_clickhouse_refuses(
-    nats: Settings, tmp_path: Path
+    nats: Settings, url: str, db: ClickHouse, tmp_path: Path
 ) -> None:
     models = tmp_path / "models"
     save_picky(models, "picky")
-    triton = server_of_models()(tmp_path / "triton", log=tmp_path / "triton.log", models=models)
-    clickhouse = ClickHouseServer(tmp_path / "clickhouse", log=tmp_path / "clickhouse.log")
     app = App("refused")
     picky = app.model("picky")
 
@@ -239,16 +242,12 @@ async def test_one_that_triton_refuses_and_one_that_clickhouse_refuses(
         small = 256 if number.value == 11 else int(answer["y"][0])
         return Tight(number.value, small)
 
-    try:
-        await asyncio.gather(triton.start(), clickhouse.start())
-        await asyncio.gather(triton.wait_ready(), clickhouse.wait_ready())
-        settings = settings_with(nats, triton_url=triton.url, clickhouse_url=clickhouse.url)
+    async with serving(tmp_path / "triton", models) as triton:
+        settings = settings_with(nats, triton_url=triton.url, clickhouse_url=url)
         async with Harness(app, settings) as harness:
             await harness.publish(*(Number(value) for value in range(60)))
             await harness.drain("double", "sink-tight")
-            database = ClickHouse(clickhouse.url)
-            rows = await database.query("SELECT value, small FROM tight ORDER BY value")
-            await database.close()
+            rows = await db.query("SELECT value, small FROM tight ORDER BY value")
             assert [row["value"] for row in rows] == [v for v in range(60) if v not in (7, 11)]
             letters = {letter.headers["Mq-Dead-Stage"]: letter for letter in await harness.dead()}
             assert set(letters) == {"double", "sink-tight"}
@@ -256,5 +255,3 @@ async def test_one_that_triton_refuses_and_one_that_clickhouse_refuses(
             assert "triton refused" in letters["double"].reason
             assert letters["sink-tight"].kind == "rejected"
             assert "small" in letters["sink-tight"].reason
-    finally:
-        await asyncio.gather(triton.stop(), clickhouse.stop())

@@ -19,6 +19,7 @@ async def test_a_replay_beside_live_work_is_killed_and_joined(tmp_path: Path) ->
         messages=400,
         quiet=1.0,
         options=("--rate=30",),
+        pace=20.0,
         module="tests.support.eager",
     )()
     assert not facts.broken(), facts

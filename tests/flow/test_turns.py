@@ -269,7 +269,7 @@ class Server(RuleBasedStateMachine):
 
 
 TestServer = Server.TestCase
-TestServer.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestServer.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 
 
 def sure(messages: int) -> Turns[int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from mqinfer import Settings, wiring
 from mqinfer.choice import chosen
 from mqinfer.errors import TableError
 from mqinfer.stack.triton import TritonServer as Triton
 from tests.support.cli import Shell, until
+from tests.support.clickhouse import ask
 from tests.support.models import save_table
 
 SHARE = 0.5
@@ -84,17 +84,10 @@ def publish(shell: Shell, first: int, last: int) -> None:
 
 def query(sql: str) -> list[dict[str, Any]]:
     """What ClickHouse says; nothing while there is no such table."""
-
-    async def ask() -> list[dict[str, Any]]:
-        db = wiring.clickhouse(Settings.load())
-        try:
-            return [dict(row) for row in await db.query(sql)]
-        except TableError:
-            return []
-        finally:
-            await db.close()
-
-    return asyncio.run(ask())
+    try:
+        return ask(os.environ["MQINFER_CLICKHOUSE_URL"], sql)
+    except TableError:
+        return []
 
 
 def rows(shell: Shell, run: str = "") -> dict[int, tuple[str, str]]:

@@ -222,7 +222,7 @@ actions = st.sampled_from(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.lists(actions, max_size=60), st.booleans(), st.randoms(use_true_random=False))
 def test_each_message_changes_the_state_once(todo: list[str], cached: bool, random: Any) -> None:
     asyncio.run(play(World(cached), todo, random))
