@@ -208,8 +208,8 @@ def _become(arguments: list[str], cwd: str, env: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    paths = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
-    sys.path[:] = [str(Path.cwd()), *(str(Path(one).absolute()) for one in paths), *sys.path]
+    paths = [str(Path(p).absolute()) for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
+    sys.path[:] = [str(Path.cwd()), *dict.fromkeys([*paths, *sys.path])]
     importlib.invalidate_caches()
     if sys.stdout.isatty():
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
