@@ -63,10 +63,11 @@ _DATA_CODES = frozenset((
     6, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 130, 131, 153, 190, 321, 349, 376, 395, 407, 441,
     467, 469, 675, 676, 691,
 ))
-# Timeouts, quotas and load; the network between servers; Keeper and replicas; disk and memory.
+# Timeouts, quotas and load; the network between servers; Keeper, replicas and shards; disk and
+# memory.
 _OUTAGE_CODES = frozenset((
     159, 160, 201, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 279, 285, 286, 319, 394, 439,
-    745, 999,
+    519, 745, 999,
 ))
 # fmt: on
 _DENIED_CODES = frozenset((192, 193, 194, 497, 516))

@@ -132,11 +132,12 @@ async def look(
 
     Of a table over several shards it is what a shard has, with `laid`: over how many slots.
     """
+    slots = "" if db.cluster is None else f", {SLOTS}"  # not all may read system.clusters
     tables = {
         row["name"]: row
         for row in await db.query(
-            "SELECT name, engine, engine_full, sorting_key, partition_key, as_select, comment, "
-            f"{SLOTS} FROM system.tables WHERE database = currentDatabase() "
+            "SELECT name, engine, engine_full, sorting_key, partition_key, as_select, comment"
+            f"{slots} FROM system.tables WHERE database = currentDatabase() "
             "AND name IN ({view:String}, {storage:String}, {shard:String})",
             {
                 "view": schema.name,
