@@ -184,3 +184,19 @@ async def test_rows_stay_on_the_shards_where_they_were_laid(
     with pytest.raises(ConfigurationError, match="share a value of the macro shard"):
         async with db._call(5) as client:
             await db._laid(client, schema_of(Leaf).create_storage(), grown)
+
+
+def test_a_token_goes_along_to_each_shard(url: str) -> None:
+    # Both shards are one table here: what the first one keeps under a token, the other one passes.
+    made = "CREATE TABLE of (_id String, n UInt8) ENGINE = MergeTree ORDER BY _id "
+    ask(url, f"{made} SETTINGS non_replicated_deduplication_window = 10")
+    engine = f"Distributed({shards.CLUSTER}, garden, of, cityHash64(_id) % 2)"
+    ask(url, f"CREATE TABLE over AS of ENGINE = {engine}")
+    rows = "SELECT toString(number) AS _id, {} AS n FROM numbers(10)"
+    (first,) = ask(url, f"SELECT countIf(cityHash64(_id) % 2 = 0) AS n FROM ({rows.format(1)})")
+    settings = "SETTINGS distributed_foreground_insert = 1, insert_deduplication_token = 'a'"
+    for n in (1, 2):
+        ask(url, f"INSERT INTO over {settings} {rows.format(n)}")
+        (kept,) = ask(url, "SELECT count() AS rows, max(n) AS last FROM of")
+        assert kept["last"] == 1
+        assert kept["rows"] in (first["n"], 10 - first["n"])
