@@ -145,7 +145,7 @@ class Database(Protocol):
     """ClickHouse.
 
     Attributes:
-        cluster: on whose servers tables are made, as replicas; None is on one alone.
+        cluster: on whose servers tables are made; None is on one alone.
     """
 
     cluster: str | None

@@ -123,7 +123,7 @@ class Settings:
     clickhouse_cluster: str | None = _setting(
         None,
         CLUSTER,
-        "cluster of ClickHouse, of one shard, on whose servers tables are made, as replicas",
+        "cluster of ClickHouse on whose servers tables are made: as replicas, over its shards",
     )
     clickhouse_quorum: str = _setting(
         "1",

@@ -16,6 +16,7 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -41,6 +42,7 @@ from mqinfer.errors import (
     Unavailable,
 )
 from mqinfer.ports import Rehearse
+from mqinfer.tables import sharded
 from mqinfer.tables.clustered import FACTS, on_cluster, unfit
 from mqinfer.tables.sql import quoted
 
@@ -61,10 +63,11 @@ _DATA_CODES = frozenset((
     6, 26, 27, 33, 38, 41, 53, 69, 70, 72, 117, 130, 131, 153, 190, 321, 349, 376, 395, 407, 441,
     467, 469, 675, 676, 691,
 ))
-# Timeouts, quotas and load; the network between servers; Keeper and replicas; disk and memory.
+# Timeouts, quotas and load; the network between servers; Keeper, replicas and shards; disk and
+# memory.
 _OUTAGE_CODES = frozenset((
     159, 160, 201, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 279, 285, 286, 319, 394, 439,
-    745, 999,
+    519, 745, 999,
 ))
 # fmt: on
 _DENIED_CODES = frozenset((192, 193, 194, 497, 516))
@@ -96,7 +99,7 @@ class ClickHouse:
         verify: whether the server's certificate is checked.
         timeout: seconds for a query or an insert.
         change_timeout: seconds for a statement that changes a table.
-        cluster: on whose servers tables are made, as replicas; None is on this one alone.
+        cluster: on whose servers tables are made; None is on this one alone.
         quorum: how many of them have a block of rows when `insert` returns, or "auto" for most.
     """
 
@@ -152,6 +155,7 @@ class ClickHouse:
             "autogenerate_session_id": False,
         }
         self._client: AsyncClient | None = None
+        self._shards: sharded.Shards | None = None  # once connected, if there are several
         self._connecting = asyncio.Lock()
 
     async def ping(self) -> None:
@@ -182,11 +186,33 @@ class ClickHouse:
             PermissionDenied: these credentials may not.
             Unavailable: it does not answer.
         """
-        settings = None
-        if self.cluster is not None:
-            sql, settings = on_cluster(sql, self.cluster), _CHANGE_SETTINGS
         async with self._call(self._change_timeout) as client:
-            await client.command(sql, parameters=dict(parameters or {}), settings=settings)
+            statements, settings = [sql], None
+            if self._shards is not None:
+                at = await self._laid(client, sql, self._shards)
+                statements, settings = (
+                    sharded.told(sql, at),
+                    _CHANGE_SETTINGS | sharded.settings_of(sql),
+                )
+            elif self.cluster is not None:
+                statements, settings = [on_cluster(sql, self.cluster)], _CHANGE_SETTINGS
+            for told in statements:
+                await client.command(told, parameters=dict(parameters or {}), settings=settings)
+
+    async def _laid(self, client: AsyncClient, sql: str, at: sharded.Shards) -> sharded.Shards:
+        """The shards over which a table is laid that a statement makes: as on other servers."""
+        table = sharded.made(sql)
+        if table is None:
+            return at
+        of = {"cluster": at.cluster, "database": at.database, "table": table}
+        found = await client.query(sharded.LAID, parameters=of)
+        ((slots, here, names),) = found.result_rows
+        if names < here:
+            raise ConfigurationError(
+                f"MQINFER_CLICKHOUSE_CLUSTER={at.cluster}: shards share a value of the macro "
+                "shard (system.macros), and their tables would be replicas of one another"
+            )
+        return replace(at, slots=slots or at.slots)
 
     async def settle(self, table: str) -> None:
         """Return when this server has the rows that others had acknowledged; see `Database`.
@@ -210,7 +236,10 @@ class ClickHouse:
             Unavailable: it does not answer.
         """
         async with self._call(self._timeout) as client:
-            result = await client.query(sql, parameters=dict(parameters or {}))
+            settings = None
+            if self._shards is not None:
+                sql, settings = sharded.asked(sql, self._shards), sharded.SETTINGS
+            result = await client.query(sql, parameters=dict(parameters or {}), settings=settings)
             return [dict(row) for row in result.named_results()]
 
     async def insert(
@@ -232,13 +261,16 @@ class ClickHouse:
                 have been stored.
         """
         async with self._call(self._timeout, data=True) as client:
+            settings = {**self._insert_settings, "insert_deduplication_token": token}
+            if self._shards is not None:
+                settings |= sharded.WRITING
             await client.insert(
                 table,
                 data,
                 column_names=columns,
                 column_type_names=types,
                 column_oriented=True,
-                settings={**self._insert_settings, "insert_deduplication_token": token},
+                settings=settings,
             )
 
     @asynccontextmanager
@@ -258,7 +290,8 @@ class ClickHouse:
         """
         session = {"session_id": uuid.uuid4().hex, "session_timeout": 60}
         async with self._call(self._timeout) as client:
-            likeness = f"CREATE TEMPORARY TABLE {_LIKENESS} AS {quoted(table)} ENGINE = Null"
+            of = table if self._shards is None else sharded.rows_of(table)
+            likeness = f"CREATE TEMPORARY TABLE {_LIKENESS} AS {quoted(of)} ENGINE = Null"
             await client.command(likeness, settings=session)
 
         async def rehearse(data: Sequence[Sequence[Any]]) -> None:
@@ -327,10 +360,12 @@ class ClickHouse:
         if self.cluster is None:
             return
         found = await client.query(FACTS, parameters={"cluster": self.cluster})
-        ((shards, here, macros),) = found.result_rows
-        if (reason := unfit(self.cluster, shards, here, macros)) is not None:
+        ((slots, here, macros),) = found.result_rows
+        if (reason := unfit(self.cluster, slots, here, macros)) is not None:
             await client.close()
             raise ConfigurationError(reason)
+        if slots > 1:
+            self._shards = sharded.Shards(self.cluster, self.database, slots)
 
     def _translated(self, error: Exception, data: bool) -> MqinferError:
         raw = str(error)

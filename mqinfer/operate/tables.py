@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mqinfer.errors import MqinferError
 from mqinfer.tables import migrate
 from mqinfer.tables.bydays import Say, lay_by_days
-from mqinfer.tables.tables import DeadLetterRow, schema_of
+from mqinfer.tables.tables import UNMERGED, DeadLetterRow, schema_of
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -115,7 +115,7 @@ async def _stored(db: Database, kind: type[Row], before: datetime.date | None) -
     by_days = migrate.as_stored(schema, storage).by_days
     rows = await db.query(
         "SELECT partition, sum(rows) AS rows, count() AS parts, sum(bytes_on_disk) AS bytes, "
-        "count() > 1 OR min(level) = 0 AS unmerged FROM system.parts "
+        f"{UNMERGED} AS unmerged FROM system.parts "
         "WHERE database = currentDatabase() AND table = {storage:String} AND active "
         "GROUP BY partition",
         {"storage": schema.storage},

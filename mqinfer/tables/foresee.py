@@ -74,6 +74,8 @@ async def foresee(db: Database, row_type: type[Row], app: str | None = None) -> 
             raise outcome
         elif outcome is None and not same_type(stored[name], types[name]):
             found.notes += await _stays(db, schema, name, stored[name], types[name])
+    if (more := migrate.grown(schema, storage)) is not None:
+        found.notes.append(more)
     if not schema.by_days:
         found.notes.append(migrate.without_days(schema))
     own = {*types, *(name for name, _ in FRAMEWORK)}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from mqinfer.ports import Database
 from mqinfer.tables.sql import quoted, text_literal
-from mqinfer.tables.tables import FROM_DAYS
+from mqinfer.tables.tables import FROM_DAYS, UNMERGED
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ async def rested(db: Database, storage: str, pace: Pace = PACE) -> list[str]:
         "AND partition_id NOT IN ("
         "SELECT partition_id FROM system.merges "
         "WHERE database = currentDatabase() AND table = {storage:String}) "
-        "GROUP BY partition_id HAVING (count() > 1 OR min(level) = 0) "
+        f"GROUP BY partition_id HAVING ({UNMERGED}) "
         "AND sum(bytes_on_disk) <= {most:Float64} "
         "AND dateDiff('second', max(modification_time), now()) "
         ">= greatest({rest:Float64}, floor(sum(bytes_on_disk) / {pace:Float64})) "

@@ -16,7 +16,9 @@ import structlog
 from mqinfer.errors import ConflictError, PermissionDenied, TableError
 from mqinfer.message import Row
 from mqinfer.ports import Database
+from mqinfer.tables.clustered import SLOTS
 from mqinfer.tables.owners import foreign, has_owners, mark_table, marked, owners_of
+from mqinfer.tables.sharded import SLOTS as LAID_OVER
 from mqinfer.tables.sql import literal
 from mqinfer.tables.tables import (
     BY_DAYS,
@@ -126,17 +128,31 @@ def without_days(schema: TableSchema) -> str:
 async def look(
     db: Database, schema: TableSchema
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
-    """What there is of the view and of the table behind it."""
+    """What there is of the view and of the table behind it.
+
+    Of a table over several shards it is what a shard has, with `laid`: over how many slots.
+    """
+    slots = "" if db.cluster is None else f", {SLOTS}"  # not all may read system.clusters
     tables = {
         row["name"]: row
         for row in await db.query(
-            "SELECT name, engine, sorting_key, partition_key, as_select, comment "
-            "FROM system.tables WHERE database = currentDatabase() "
-            "AND name IN ({view:String}, {storage:String})",
-            {"view": schema.name, "storage": schema.storage},
+            "SELECT name, engine, engine_full, sorting_key, partition_key, as_select, comment"
+            f"{slots} FROM system.tables WHERE database = currentDatabase() "
+            "AND name IN ({view:String}, {storage:String}, {shard:String})",
+            {
+                "view": schema.name,
+                "storage": schema.storage,
+                "shard": schema.shard,
+                "cluster": db.cluster or "",
+            },
         )
     }
-    return tables.get(schema.name), tables.get(schema.storage)
+    storage = tables.get(schema.storage)
+    if storage is not None and (laid := laid_over(storage)):
+        shard = tables.get(schema.shard)
+        # Without it here the two are made once more, where they are missing.
+        storage = shard and {**shard, "comment": storage["comment"], "laid": laid}
+    return tables.get(schema.name), storage
 
 
 async def _mark(db: Database, schema: TableSchema, comment: str) -> bool:
@@ -194,7 +210,8 @@ def check_storage(
             f"table {schema.storage} has the engine {engine} and wants ReplacingMergeTree: rename "
             f"it, or give the row type of {schema.name} another table="
         )
-    if cluster is not None and engine == "ReplacingMergeTree":
+    check_shards(schema, storage, cluster)
+    if cluster is not None and engine == "ReplacingMergeTree" and not storage.get("laid"):
         raise ConflictError(
             f"table {schema.storage} is on one server alone, and MQINFER_CLICKHOUSE_CLUSTER is "
             f"{cluster}: rename it, let a worker make a replicated one, and copy its rows "
@@ -208,6 +225,47 @@ def check_storage(
             f"({', '.join(schema.order_by)}); ClickHouse cannot change that: keep order_by, or "
             "give the row type another table= and copy the rows"
         )
+
+
+def laid_over(storage: Mapping[str, Any]) -> int:
+    """Over how many slots of shards a table of ours is laid; 0: it is none over shards."""
+    if storage["engine"] != "Distributed":
+        return 0
+    found = LAID_OVER.search(str(storage["engine_full"]))
+    return int(found[1]) if found else 0
+
+
+def check_shards(schema: TableSchema, storage: Mapping[str, Any], cluster: str | None) -> None:
+    """Raise ConflictError if rows do not lie where this cluster's shards look for them."""
+    laid, slots = int(storage.get("laid", 0)), int(storage.get("slots", 0))
+    if laid and cluster is None:
+        raise ConflictError(
+            f"table {schema.name} lies on the shards of a cluster: name it in "
+            "MQINFER_CLICKHOUSE_CLUSTER"
+        )
+    if laid > slots and cluster is not None:
+        raise ConflictError(
+            f"table {schema.name} lies on {laid} shards, and MQINFER_CLICKHOUSE_CLUSTER={cluster} "
+            f"has {slots}: the rows of the others are missing (docs/hosts.md)"
+        )
+    if not laid and slots > 1:
+        raise ConflictError(
+            f"table {schema.storage} is on one shard alone, and MQINFER_CLICKHOUSE_CLUSTER="
+            f"{cluster} has {slots}: rename it, let a worker make one over all shards, and copy "
+            "its rows (docs/hosts.md)"
+        )
+
+
+def grown(schema: TableSchema, storage: Mapping[str, Any]) -> str | None:
+    """What is said of a table whose cluster has more shards than it had; None: it has not."""
+    laid, slots = int(storage.get("laid", 0)), int(storage.get("slots", 0))
+    if not laid or laid >= slots:
+        return None
+    return (
+        f"table {schema.name} lies on {laid} of the {slots} shards of the cluster and stays there: "
+        "rows are exact, the new shards need its tables but take no rows; to lay it over all, copy "
+        "it (docs/hosts.md)"
+    )
 
 
 async def change(

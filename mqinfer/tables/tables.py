@@ -35,10 +35,10 @@ from mqinfer.message import Row
 from mqinfer.ports import Origin
 from mqinfer.tables.columns import ColumnSpec, columns_of
 from mqinfer.tables.origins import Origins
+from mqinfer.tables.sharded import SHARD_SUFFIX, STORAGE_SUFFIX
 from mqinfer.tables.sql import literal, quoted, text_literal
 from mqinfer.tables.types import Type, parse
 
-STORAGE_SUFFIX = "__storage"
 # Of the 64 bits of a version: generation, then what is left of the time in milliseconds (until the
 # year 2527), so that an earlier time is the greater one.
 _TIME_BITS = 44
@@ -55,6 +55,9 @@ FROM_DAYS = (
     "AND table IN (SELECT name FROM system.tables "
     f"WHERE database = currentDatabase() AND partition_key = '{BY_DAYS}')"
 )
+
+# Whether FINAL has to merge parts of a partition: each shard of a cluster those that it has.
+UNMERGED = "count() > uniqExact(shardNum()) OR min(level) = 0"
 
 # Framework columns, as they are stored. Those the view hides come last.
 FRAMEWORK: tuple[tuple[str, str], ...] = (
@@ -129,6 +132,11 @@ class TableSchema:
     def storage(self) -> str:
         """The name of the table behind the view."""
         return self.name + STORAGE_SUFFIX
+
+    @property
+    def shard(self) -> str:
+        """The name of the table that has a shard's rows, where there are several."""
+        return self.name + SHARD_SUFFIX
 
     @property
     def sorting_key(self) -> tuple[str, ...]:
@@ -218,10 +226,10 @@ def schema_of(row_type: type[Row]) -> TableSchema:
     info = row_type.__mqinfer__
     name = info.table
     assert name is not None
-    if name.endswith(STORAGE_SUFFIX):
+    if name.endswith((STORAGE_SUFFIX, SHARD_SUFFIX)):
         raise WiringError(
-            f"{row_type.__name__}: table {name!r} ends in {STORAGE_SUFFIX}, which mqinfer keeps "
-            "for the tables behind its views; name it otherwise"
+            f"{row_type.__name__}: table {name!r} ends in {STORAGE_SUFFIX} or {SHARD_SUFFIX}, "
+            "which mqinfer keeps for the tables behind its views; name it otherwise"
         )
     marks_of(row_type)  # refuses what is marked wrongly
     columns = columns_of(row_type)

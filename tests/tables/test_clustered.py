@@ -143,7 +143,7 @@ async def test_a_cluster_that_does_not_fit_is_told(url: str) -> None:
     await client.close()
     macros = ["shard", "replica"]
     assert unfit(CLUSTER, 1, 1, macros) is None
-    assert "2 shards" in str(unfit(CLUSTER, 2, 1, macros))
+    assert unfit(CLUSTER, 2, 1, macros) is None
     assert "no replica" in str(unfit(CLUSTER, 1, 0, macros))
     assert "no macro replica and shard" in str(unfit(CLUSTER, 1, 1, []))
     with pytest.raises(ConfigurationError, match="MQINFER_CLICKHOUSE_QUORUM"):
