@@ -38,8 +38,8 @@ async def ensure_counts(
         TableError, PermissionDenied, Unavailable: ClickHouse refused or does not answer.
     """
     schema = await migrate.ensure_table(db, watched.row, app)
-    for table in counting.COLUMNS:
-        has = await migrate.columns(db, table)
+    found = await migrate.all_columns(db, *counting.COLUMNS)
+    for table, has in zip(counting.COLUMNS, found, strict=True):
         if not has:
             await db.command(counting.create(table))
         for statement in _changes(table, has):
@@ -60,9 +60,10 @@ async def foresee_counts(db: Database, watched: Watched) -> list[str]:
         TableError, PermissionDenied, Unavailable: ClickHouse refused or does not answer.
     """
     found: list[str] = []
-    for table in counting.COLUMNS:
+    there = await migrate.all_columns(db, *counting.COLUMNS)
+    for table, has in zip(counting.COLUMNS, there, strict=True):
         try:
-            _changes(table, await migrate.columns(db, table))
+            _changes(table, has)
         except ConflictError as error:
             found.append(str(error))
     try:

@@ -82,9 +82,11 @@ async def _step(
         check_view(schema, view)
     if storage is None:
         await db.command(schema.create_storage(marked("", app) if app else ""))
+        if view is None:  # where another made the storage meanwhile, the next step mends it
+            await db.command(schema.create_view())
         return None
     schema = as_stored(schema, storage)
-    stored = await columns(db, schema.storage)
+    stored, seen = await all_columns(db, schema.storage, schema.name)
     check_owner(schema, storage, stored, app, shared=shared)
     check_storage(schema, storage, db.cluster)
     changes = [
@@ -101,7 +103,7 @@ async def _step(
     if (
         view is None
         or (ONE_DAY_AT_A_TIME in str(view["as_select"])) != schema.by_days
-        or await columns(db, schema.name) != shown
+        or seen != shown
     ):
         await db.command(schema.create_view(stored))
         return None
@@ -167,12 +169,20 @@ async def _mark(db: Database, schema: TableSchema, comment: str) -> bool:
 
 async def columns(db: Database, table: str) -> dict[str, str]:
     """The types of a table's columns, in their order; none if there is no such table."""
+    return (await all_columns(db, table))[0]
+
+
+async def all_columns(db: Database, *tables: str) -> list[dict[str, str]]:
+    """The types of the columns of several tables, each as `columns` gives it."""
     rows = await db.query(
-        "SELECT name, type FROM system.columns "
-        "WHERE database = currentDatabase() AND table = {table:String} ORDER BY position",
-        {"table": table},
+        "SELECT table, name, type FROM system.columns WHERE database = currentDatabase() "
+        "AND table IN {tables:Array(String)} ORDER BY table, position",
+        {"tables": list(tables)},
     )
-    return {str(row["name"]): str(row["type"]) for row in rows}
+    found: dict[str, dict[str, str]] = {table: {} for table in tables}
+    for row in rows:
+        found[str(row["table"])][str(row["name"])] = str(row["type"])
+    return [found[table] for table in tables]
 
 
 def check_view(schema: TableSchema, view: Mapping[str, Any]) -> None:

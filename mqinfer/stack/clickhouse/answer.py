@@ -14,7 +14,7 @@ import string
 import tempfile
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import IO, Any
@@ -99,12 +99,19 @@ class Queries:
                 return await Response("Ok.\n", media_type=_OK)(scope, receive, send)
             with Incoming(http, query_id, self._engine.spool, self._in_thread) as incoming:
                 request = await incoming.read()
-                query = await self._in_thread(self._engine.open, request)
+                # A thread costs as much as a small query: one for all of it, where nothing waits.
+                if request.replace:
+                    query = await self._in_thread(self._engine.open, request)
+                else:
+                    query = self._engine.open(request)
                 try:
                     answer = Answer(http, query, headers, incoming.parameters, self._in_thread)
                     await self._watched(answer.send, query, receive, send)
                 finally:
-                    await asyncio.shield(self._in_thread(query.close))
+                    if query.over:
+                        query.close()
+                    else:
+                        await asyncio.shield(self._in_thread(query.close))
         except ClientDisconnect:
             return None
         except EngineError as error:
@@ -157,6 +164,7 @@ class Answer:
         self._encoders: list[codec.Encoder] = [codec.FrameEncoder()] if self._framed else []
         self._encoders += [codec.encoder(self._encoding)] if self._encoding else []
         self._progress: deque[str] = deque(maxlen=_MOST_PROGRESS)
+        self._complete = False  # the first piece is all of it
         self._tag = "".join(secrets.choice(string.ascii_lowercase) for _ in range(16))
 
     async def send(self, send: Any) -> None:
@@ -170,7 +178,8 @@ class Answer:
             refusal = _refusal(error, self._headers, framed=self._framed)
             return await refusal(scope, receive, send)
         body = await self._encoded(first)
-        if self._query.ended and not self._waits:
+        if self._complete:
+            await pieces.aclose()
             whole = Response(body + self._rest(), 200)
             self._put_headers(whole)
             return await whole(scope, receive, send)
@@ -193,25 +202,31 @@ class Answer:
     def _waits(self) -> bool:
         return is_true(self._parameters, "wait_end_of_query")
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
+    async def _pieces(self) -> AsyncGenerator[bytes]:
         """Give the answer piece by piece; the first is what is kept back."""
         kept_back = self._number("http_response_buffer_size", _KEPT_BACK_BYTES)
         kept_back = self._number("buffer_size", kept_back)
         if self._waits:
             with tempfile.SpooledTemporaryFile(kept_back, dir=str(self._query.folder)) as file:
-                await self._observed(self._in_thread(self._gather, file))
-                while piece := await self._in_thread(file.read, _PIECE_BYTES):
+                piece = await self._observed(self._in_thread(self._gather, file))
+                while piece:
                     yield piece
+                    piece = await self._in_thread(file.read, _PIECE_BYTES)
             return
         piece = await self._observed(self._in_thread(self._query.read, max(kept_back, 1)))
+        self._complete = self._query.ended
         while piece:
             yield piece
             piece = await self._in_thread(self._query.read, _PIECE_BYTES)
 
-    def _gather(self, file: IO[bytes]) -> None:
+    def _gather(self, file: IO[bytes]) -> bytes:
+        """Read the answer to its end, and give its first piece; the file has what follows."""
+        first = self._query.read(_PIECE_BYTES)
+        self._complete = self._query.ended
         while piece := self._query.read(_PIECE_BYTES):
             file.write(piece)
         file.seek(0)
+        return first
 
     async def _observed(self, work: Awaitable[Any]) -> Any:
         """Wait for the engine, and note its progress meanwhile if the client wants to know.

@@ -96,6 +96,10 @@ async def read_statement(
             await in_thread(file.write, bytes(waiting))
             waiting.clear()
         waiting += piece
-    await in_thread(file.write, bytes(waiting))
-    await in_thread(file.flush)
+    await in_thread(_finish, file, waiting)
     return Statement(text[: insert.data_start], insert, file.name)
+
+
+def _finish(file: IO[bytes], rest: bytes | bytearray) -> None:
+    file.write(rest)
+    file.flush()

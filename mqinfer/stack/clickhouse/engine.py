@@ -12,6 +12,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from inspect import GEN_CLOSED, getgeneratorstate
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,7 @@ class Query:
     Attributes:
         format: Of the answer, known after the first `read`; empty for what has none.
         ended: It has been read to its end.
+        over: It has ended or failed: to close it does not wait.
         folder: For files of the answer's size.
     """
 
@@ -138,7 +140,7 @@ class Query:
         self._id = request.wanted.query_id
         engine.processes.enter(self._id, replace=request.replace)
         self.format = ""
-        self.ended = False
+        self.ended = self.over = False
         self.folder = engine.spool
         self._reads_only = False
         self._started = time.perf_counter()
@@ -172,6 +174,8 @@ class Query:
                     self.ended = True
             except RuntimeError as error:  # what chdb raises for everything
                 raise EngineError(str(error)) from error
+            finally:
+                self.over = getgeneratorstate(self._pieces) == GEN_CLOSED
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def abandon(self) -> None:
