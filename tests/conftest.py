@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from mqinfer.collector import tune_collector
+from mqinfer.collector import collect_less, tune_collector
 from mqinfer.settings import Settings
 from mqinfer.testing import nats_only
 from tests.support import forked, leftovers
@@ -114,6 +114,8 @@ def pytest_configure() -> None:
     """Whatever started the suite: processes that the tests start end by Ctrl-C."""
     # A shell lets what it runs in the background ignore it, and so would all that this starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # To import all tests makes a million objects that stay.
+    collect_less()
 
 
 @pytest.hookimpl(tryfirst=True)
