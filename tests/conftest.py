@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from mqinfer.collector import tune_collector
+from mqinfer.collector import collect_less, tune_collector
 from mqinfer.settings import Settings
 from mqinfer.testing import nats_only
 from tests.support import forked, leftovers
@@ -50,51 +50,63 @@ hypothesis.settings.load_profile("tests")
 # The files that take longest, by `--junitxml`: they begin first, so that none of them is the end.
 LONGEST = (
     "shadow/test_models.py",
-    "faults/test_faults.py",
-    "hosts/test_links.py",
-    "hosts/test_servers.py",
     "examples/test_plants_demo_replay.py",
+    "cli/test_worker_start.py",
+    "faults/test_faults.py",
     "faults/test_states.py",
     "benchmarks/test_benchmarks_more.py",
-    "examples/test_plants_demo.py",
-    "cli/test_replay.py",
-    "faults/test_poison.py",
-    "operate/test_models.py",
     "adapters/test_triton.py",
-    "faults/test_replay.py",
     "worker/test_renewals.py",
-    "flow/test_ordered.py",
-    "faults/test_outages.py",
-    "cli/test_scaling.py",
-    "examples/test_plants_stages.py",
-    "stack/test_clickhouse_queries.py",
-    "gateway/test_processes.py",
-    "cli/test_worker_start.py",
-    "replay/test_promote.py",
-    "inferenceserver/test_beside_triton.py",
-    "timers/test_kills.py",
-    "joins/test_joins_kills.py",
-    "faults/asking/test_asking.py",
-    "shadow/test_outages.py",
-    "stack/test_browser.py",
-    "bench/test_bench.py",
+    "faults/test_poison.py",
     "examples/test_requests_page.py",
+    "operate/test_models.py",
+    "cli/test_scaling.py",
+    "faults/test_replay.py",
     "examples/test_taskqueue.py",
-    "console/test_runs.py",
-    "packed/test_served.py",
-    "state/test_cluster.py",
-    "adapters/test_tritonstream.py",
+    "flow/test_ordered.py",
+    "bench/test_bench.py",
+    "hosts/test_links.py",
+    "faults/test_outages.py",
+    "examples/test_mlwatch.py",
+    "tables/test_values.py",
     "rowpacks/test_rows.py",
-    "console/test_browser.py",
-    "examples/test_plants_facts.py",
+    "replay/test_promote.py",
+    "examples/test_plants_demo.py",
+    "tables/test_sink.py",
+    "examples/test_plants_stages.py",
+    "cli/test_replay.py",
+    "joins/test_joins_kills.py",
+    "test_typing.py",
+    "console/test_runs.py",
+    "cli/test_deploy.py",
+    "gateway/test_processes.py",
+    "timers/test_kills.py",
+    "stack/test_beyond_fuzz.py",
+    "adapters/test_blobs.py",
+    "shadow/test_outages.py",
     "timers/test_cluster.py",
+    "tables/test_bydays.py",
+    "console/test_browser.py",
+    "replay/test_replay.py",
     "flow/test_partitions.py",
+    "stack/test_browser.py",
     "jobs/test_kills.py",
-    "stack/test_onpath.py",
+    "packed/test_served.py",
+    "stack/test_clickhouse_clients.py",
+    "faults/asking/test_asking.py",
+    "adapters/test_tritonstream.py",
+    "worker/test_known.py",
+    "state/test_cluster.py",
+    "docs/test_run.py",
+    "requests/test_kills.py",
+    "hosts/test_servers.py",
+    "shadow/test_shadow.py",
     "monitor/test_counts.py",
     "console/test_labels.py",
-    "replay/test_replay.py",
-    "examples/test_mlwatch.py",
+    "gateway/test_refused.py",
+    "test_security.py",
+    "requests/test_cluster.py",
+    "docs/test_site.py",
 )
 
 
@@ -102,6 +114,8 @@ def pytest_configure() -> None:
     """Whatever started the suite: processes that the tests start end by Ctrl-C."""
     # A shell lets what it runs in the background ignore it, and so would all that this starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # To import all tests makes a million objects that stay.
+    collect_less()
 
 
 @pytest.hookimpl(tryfirst=True)

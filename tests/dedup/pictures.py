@@ -7,7 +7,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from sklearn.datasets import load_sample_images
 
 Pixels = np.ndarray[Any, Any]
 
@@ -19,9 +18,17 @@ def encoded(pixels: Pixels, kind: str = ".png", *options: int) -> bytes:
     return bytes(data)
 
 
+def photographs() -> list[Pixels]:
+    """Two, RGB."""
+    from sklearn.datasets import load_sample_images  # a second of a processor, of few processes
+
+    found: list[Pixels] = load_sample_images().images
+    return found
+
+
 def tiles() -> Iterator[Pixels]:
     """Two photographs cut into 12 pictures that share no pixel."""
-    for photo in load_sample_images().images:
+    for photo in photographs():
         height, width = photo.shape[0] // 2, photo.shape[1] // 3
         for n in range(6):
             y, x = n // 3 * height, n % 3 * width

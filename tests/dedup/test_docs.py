@@ -9,13 +9,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from sklearn.datasets import load_sample_images
 
 from mqinfer import Blob
 from mqinfer.dedup.standing import Standing
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness
-from tests.dedup.pictures import encoded
+from tests.dedup.pictures import encoded, photographs
 
 PAGE = (Path(__file__).parents[2] / "docs" / "dedup.md").read_text()
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -28,7 +27,7 @@ async def test_the_later_one_is_a_duplicate(
     album = types.ModuleType("album")
     monkeypatch.setitem(sys.modules, "album", album)
     exec(compile(EXAMPLE, "docs/dedup.md", "exec"), vars(album))
-    flower = load_sample_images().images[1][..., ::-1]
+    flower = photographs()[1][..., ::-1]
     files = [encoded(flower), encoded(flower, ".jpg")]
     async with Harness(album.app, nats) as harness:
         for number, data in enumerate(files):

@@ -11,7 +11,6 @@ import clickhouse_connect
 import pytest
 
 from examples.plants.analysis import Study, study, tables
-from examples.plants.chart import draw
 from mqinfer import Blob
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.message import Row
@@ -171,6 +170,8 @@ async def test_pairs_are_the_best_of_each_other(db: ClickHouse, url: str) -> Non
 
 
 async def test_nothing_yet_is_no_error(db: ClickHouse, url: str, tmp_path: Path) -> None:
+    from examples.plants.chart import draw
+
     result = await asked(db, url, [])
     assert (result.means, result.effects, result.agreements) == ([], [], [])
     assert math.isnan(result.precision)
@@ -179,6 +180,8 @@ async def test_nothing_yet_is_no_error(db: ClickHouse, url: str, tmp_path: Path)
 
 
 async def test_the_chart_is_drawn(db: ClickHouse, url: str, tmp_path: Path) -> None:
+    from examples.plants.chart import draw
+
     rows = plan(a="active", b="active", x="control", y="control")
     for position in "abxy":
         for day in (FIRST, LAST):

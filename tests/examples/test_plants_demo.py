@@ -14,7 +14,6 @@ import pytest
 
 from examples.plants.analysis import Agreement, Study
 from examples.plants.app import app
-from examples.plants.demo import broken_promises
 from examples.plants.flying import Run
 from examples.plants.local import clear
 from mqinfer.stack import Stack, StackError, StackSettings
@@ -94,6 +93,8 @@ def test_a_death_ends_it_with_the_log(demo: subprocess.Popen[str], tmp_path: Pat
 
 
 def test_every_broken_promise_is_named_with_its_figure() -> None:
+    from examples.plants.demo import broken_promises
+
     rows = {"disease_grade": (500, 1), "leaf_found": (100, 2)}
     good = Study([], [], [Agreement("rust", 500, ["grade_rust 1"], 0.85, 0.98)], 100, 100, 95)
     run = Run(photographs=10, leaves=100, grades=500, seconds=1.0, expected=0.5)

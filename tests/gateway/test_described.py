@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 from numpy.typing import NDArray
-from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
 
 from mqinfer import App, Blob, Message
 from mqinfer.gateway import openapi, page
@@ -63,6 +62,8 @@ wide.endpoint("wide", Wide, answers=Request)
 @pytest.mark.parametrize("one", [app, wide])
 @pytest.mark.parametrize("keys", [False, True])
 def test_the_description_is_valid(one: App, keys: bool) -> None:
+    from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValidator
+
     found = msgspec.json.decode(msgspec.json.encode(openapi.document(one, keys=keys)))
     OpenAPIV31SpecValidator(found).validate()
     OpenAPIV30SpecValidator(page.in_3_0(found)).validate()
