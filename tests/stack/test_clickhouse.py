@@ -324,21 +324,6 @@ def test_what_the_sink_needs(client: Client, server: ClickHouseServer) -> None:
     assert client.command("SELECT count() FROM system.columns WHERE table = 'grades'") == 6
 
 
-async def test_a_long_query_keeps_nobody_waiting(server: ClickHouseServer) -> None:
-    slow = asyncio.create_task(
-        asyncio.to_thread(http, server, "SELECT sleepEachRow(1) FROM numbers(2)")
-    )
-    done = 0
-    while not slow.done():
-        answers = await asyncio.gather(
-            *(asyncio.to_thread(http, server, f"SELECT {number}") for number in range(4))
-        )
-        assert [answer.body for answer in answers] == [b"0\n", b"1\n", b"2\n", b"3\n"]
-        done += not slow.done()
-    assert (await slow).status == 200
-    assert done > 3
-
-
 async def test_inserts_from_many_at_once_all_arrive(server: ClickHouseServer, table: str) -> None:
     def insert(number: int) -> int:
         return http(server, f"{number},x\n", query=f"INSERT INTO {table} FORMAT CSV").status

@@ -131,6 +131,18 @@ async def test_an_id_that_is_at_work_is_refused(server: ClickHouseServer) -> Non
     assert http(server, "SELECT 3", query_id="twice").body == b"3\n"
 
 
+async def test_a_long_query_keeps_nobody_waiting(server: ClickHouseServer) -> None:
+    with begin(server, ENDLESS["sleeps"], query_id="long"):
+        await settle(lambda: running(server, "long") == ["long"])
+        for _ in range(4):
+            answers = await asyncio.gather(
+                *(asyncio.to_thread(http, server, f"SELECT {number}") for number in range(4))
+            )
+            assert [answer.body for answer in answers] == [b"0\n", b"1\n", b"2\n", b"3\n"]
+        assert running(server, "long") == ["long"]
+    await settle(lambda: running(server, "long") == [])
+
+
 async def test_many_abandoned_queries_block_nobody(server: ClickHouseServer) -> None:
     # Most take a place and no processor, and those that would have it all come last.
     kinds = [*["sleeps"] * 72, *[*ENDLESS] * 2]
