@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import os
@@ -19,8 +20,8 @@ import structlog
 
 from mqinfer.collector import collect_less, tune_collector
 from mqinfer.settings import Settings
-from mqinfer.testing import nats_only
 from tests.support import forked, leftovers
+from tests.support.accounts import Accounts, empty, hang_up
 from tests.support.cli import cli_nats, served, shell, told, unlogged
 from tests.support.clickhouse import clickhouse_server, db, url
 from tests.support.triton import triton, why_no_triton
@@ -209,8 +210,19 @@ def executed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", forked.EXECUTED)
 
 
+@pytest.fixture(scope="session")
+def accounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
+    """Accounts of NATS, each for one test."""
+    made = Accounts(tmp_path_factory.mktemp("accounts"))
+    yield made
+    asyncio.run(made.close())
+
+
 @pytest_asyncio.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[Settings]:
-    """Settings of a nats-server that this test has for itself."""
-    async with nats_only(tmp_path / "stack") as settings:
-        yield settings
+async def nats(accounts: Accounts, tmp_path: Path) -> AsyncIterator[Settings]:
+    """Settings of a NATS that this test has for itself: an account of a server."""
+    url, blobs = await accounts.take(), tmp_path / "stack" / "blobs"
+    blobs.mkdir(parents=True)
+    yield Settings.load({}, nats_url=url, blobs=str(blobs), grace=5.0)
+    await hang_up(url)
+    await empty(url)

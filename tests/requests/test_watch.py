@@ -40,7 +40,7 @@ async def test_an_end_that_was_pushed_while_the_connection_hung(
     app, port = pipeline(), urlsplit(nats.nats_url).port
     assert port is not None
     async with Harness(app, nats) as harness, Proxy(port) as proxy:
-        behind = replace(nats, nats_url=f"nats://127.0.0.1:{proxy.port}")
+        behind = replace(nats, nats_url=nats.nats_url.replace(f":{port}", f":{proxy.port}"))
         async with mqinfer.connect(app, behind) as client:
             asked = await harness.client.request(Photo(4))
 
