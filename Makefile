@@ -18,7 +18,7 @@ TESTS  ?= tests
 # More processes than there are cores, as most tests wait; few, as each has servers of its own, which
 # take 3 GB together.
 JOBS   ?= $(shell awk -v cores=$$(getconf _NPROCESSORS_ONLN) '/^MemAvailable/ { \
-	fit = int($$2 / 3e6); most = cores < 4 ? cores + 4 : 8; \
+	fit = int($$2 / 3e6); most = cores < 4 ? cores + 5 : 8; \
 	print fit < 1 ? 1 : fit < most ? fit : most }' /proc/meminfo || echo 4)
 # Of the whole suite alone: a part of it covers a part.
 COVER  := $(if $(filter tests,$(TESTS)),--cov=mqinfer --cov-report=term:skip-covered)
