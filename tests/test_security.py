@@ -163,6 +163,26 @@ async def test_user_and_password(tmp_path: Path) -> None:
             assert "hunter" not in text
 
 
+async def test_a_login_that_comes_too_late_is_an_outage(tmp_path: Path) -> None:
+    config = 'authorization { user: "bob", password: "hunter2", timeout: 2 }\n'
+    async with nats_only(tmp_path, nats_config=config) as plain:
+        _, _, address = plain.nats_url.rpartition("/")
+        host, _, port = address.partition(":")
+
+        async def one_way(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Pass on what the server says, and nothing of the client's."""
+            reader, far = await asyncio.open_connection(host, int(port))
+            while said := await reader.read(65536):
+                writer.write(said)
+            for one in (writer, far):
+                one.close()
+
+        async with await asyncio.start_server(one_way, "127.0.0.1", 0) as listening:
+            slow = f"nats://bob:hunter2@127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+            text = await refused(load(plain, NATS_URL=slow), Unavailable)
+    assert "hunter" not in text
+
+
 async def test_a_token(tmp_path: Path) -> None:
     async with nats_only(tmp_path, nats_config='authorization { token: "hunter2" }\n') as plain:
         await a_pipeline_runs(load(plain, NATS_TOKEN="hunter2"))

@@ -7,6 +7,7 @@ import contextlib
 import random
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -29,6 +30,8 @@ CONNECT_TIMEOUT = 5.0
 PING_INTERVAL = 1
 MAX_PINGS = 3
 RECONNECT_WAIT = 0.25
+# Seconds. A login that is refused is so at once; one that does not come is waited for, for two.
+_AT_ONCE = 1.0
 
 
 async def open_client(
@@ -106,6 +109,7 @@ async def _opened(
 
     own = {"servers": [server], "error_cb": error, "closed_cb": closed}
     where = mask_url(", ".join(settings.nats_servers))
+    began = time.monotonic()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT + 1):
             await _first_connect(client, {**options, **own})
@@ -118,7 +122,7 @@ async def _opened(
     except (nats.errors.Error, OSError) as problem:
         await client.close()
         cause = causes[-1] if causes else problem
-        raise _explained(cause, where, client) from None
+        raise _explained(cause, where, client, time.monotonic() - began) from None
     except asyncio.CancelledError:
         await client.close()
         raise
@@ -136,8 +140,8 @@ async def _first_connect(client: LeanClient, options: dict[str, Any]) -> None:
     client.first_connected = True
 
 
-def _explained(problem: Exception, where: str, client: LeanClient) -> MqinferError:
-    """The error of a first connection, and what to do about it."""
+def _explained(problem: Exception, where: str, client: LeanClient, seconds: float) -> MqinferError:
+    """The error of a first connection that took so long, and what to do about it."""
     text = mask_url(text_of(problem))
     if isinstance(problem, ssl.SSLCertVerificationError):
         return ConfigurationError(
@@ -155,6 +159,11 @@ def _explained(problem: Exception, where: str, client: LeanClient) -> MqinferErr
             f"MQINFER_NATS_TLS_CERT and MQINFER_NATS_TLS_KEY ({text})"
         )
     if client.wants_login and isinstance(problem, ConnectionError):
+        if seconds > _AT_ONCE:
+            return Unavailable(
+                f"NATS at {where} closed the connection while this process logged in, after "
+                f"{seconds:.1f} s: is this machine too busy? (the server's authorization.timeout)"
+            )
         # The server says why and closes at once; a reset can be quicker than what it said.
         return PermissionDenied(
             f"NATS at {where} closed the connection, as it does when it refuses these credentials: "

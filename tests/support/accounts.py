@@ -47,7 +47,10 @@ class Accounts:
             for name in names
         )
         server = NatsServer(
-            folder / "nats", log=folder / "nats.log", extra_config=f"accounts {{\n{accounts}\n}}"
+            folder / "nats",
+            log=folder / "nats.log",
+            # Who is slow to log in is on a busy machine, no stranger.
+            extra_config=f"authorization {{ timeout: 120 }}\naccounts {{\n{accounts}\n}}",
         )
         self._servers.append(server)
         await server.start()
@@ -81,3 +84,4 @@ async def empty(url: str) -> None:
             await stream.delete_stream(str(found.config.name))
     finally:
         await client.close()
+        await hang_up(url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -199,10 +200,14 @@ def unlogged(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     import mqinfer.observe
 
     monkeypatch.setattr(mqinfer.observe, "configure_logging", lambda *_: None)
-    logging = structlog.get_config()
+    # Nor where a test before it has told it to write, which may be closed.
+    root = logging.getLogger()
+    others = [one for one in root.handlers if not hasattr(one, "_mqinfer")]
+    monkeypatch.setattr(root, "handlers", [*others, logging.NullHandler()])
+    usual = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
     yield
-    structlog.configure(**logging)
+    structlog.configure(**usual)
 
 
 @pytest.fixture
