@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -169,15 +171,19 @@ async def test_a_login_that_comes_too_late_is_an_outage(tmp_path: Path) -> None:
         _, _, address = plain.nats_url.rpartition("/")
         host, _, port = address.partition(":")
 
-        async def one_way(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            """Pass on what the server says, and nothing of the client's."""
+        async def late(theirs: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Pass on the server's welcome when it waits no longer for a login; reset that."""
             reader, far = await asyncio.open_connection(host, int(port))
-            while said := await reader.read(65536):
-                writer.write(said)
-            for one in (writer, far):
-                one.close()
+            welcome = await reader.readline()
+            await reader.read()
+            writer.write(welcome)
+            await theirs.read(1)
+            own = writer.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+            far.close()
 
-        async with await asyncio.start_server(one_way, "127.0.0.1", 0) as listening:
+        async with await asyncio.start_server(late, "127.0.0.1", 0) as listening:
             slow = f"nats://bob:hunter2@127.0.0.1:{listening.sockets[0].getsockname()[1]}"
             text = await refused(load(plain, NATS_URL=slow), Unavailable)
     assert "hunter" not in text
