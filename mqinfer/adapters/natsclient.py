@@ -135,6 +135,9 @@ class LeanClient(Client):
         except TimeoutError:
             if self._transport is not None:  # it may not have come to its last step
                 self._transport.close()  # type: ignore[no-untyped-call]
+                # Or it would stay for as long as the server does not take what was written.
+                if (writer := getattr(self._transport, "_io_writer", None)) is not None:
+                    writer.transport.abort()
         except OSError:
             pass
 

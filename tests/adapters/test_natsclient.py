@@ -20,7 +20,7 @@ from nats.aio.client import Client
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
-from mqinfer.adapters import firstconnection
+from mqinfer.adapters import firstconnection, natsclient
 from mqinfer.adapters.firstconnection import open_client
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.natsclient import LeanClient
@@ -298,6 +298,32 @@ async def test_closing_a_connection_that_was_reset_raises_nothing(noticed: bool)
     await client.close()
     assert client.is_closed
     assert closed.is_set()
+
+
+async def test_closing_ends_although_the_server_takes_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(natsclient, "CLOSE_TIMEOUT", 0.2)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"s","max_payload":1048576,"headers":true}\r\n')
+        while not (await reader.readline()).startswith(b"PING"):
+            pass
+        writer.write(b"PONG\r\n")
+        await over.wait()
+        writer.transport.abort()
+
+    over = asyncio.Event()
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listening:
+        url = f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        client = await open_client(
+            Settings.load({}, nats_url=url), name="t", **UNHEARD, on_closed=lambda: None
+        )
+        link = client._transport._io_writer.get_extra_info("socket")
+        client.write(b"PUB a 50000000\r\n" + bytes(50_000_000) + b"\r\n")  # more than fits
+        await client.close()
+        await until(lambda: link.fileno() == -1, "the end of the connection")
+        over.set()
 
 
 async def test_one_of_several_servers_that_hang_or_refuse(
