@@ -112,6 +112,7 @@ class Zygote:
             "arguments": [str(one) for one in options["args"][2:]],
             "cwd": str(Path(options["cwd"] or "").absolute()),
             "env": dict(env),
+            "blocked": list(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         }
         with self._lock:
             # The child's own parent ends at once: it becomes a child of the next process above
@@ -203,8 +204,9 @@ def _zygote(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
         return json.loads(text), streams
 
 
-def _become(arguments: list[str], cwd: str, env: dict[str, str]) -> None:
+def _become(arguments: list[str], cwd: str, env: dict[str, str], blocked: list[int]) -> None:
     """Run what `python -m ARGUMENTS...` would."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
