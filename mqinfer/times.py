@@ -27,6 +27,8 @@ _PART = re.compile(rf"({_NUMBER})\s*(us|ms|min|s|m|h|d|w)\s*", re.ASCII)
 _SIZE = re.compile(rf"({_NUMBER})\s*([kmgt]i?b|b)?", re.ASCII | re.IGNORECASE)
 # A number this large is a Unix time (after 2001), never a time span (31 years).
 _EPOCH = 1e9
+# Servers count nanoseconds in 64 bits: 292 years.
+_LONGEST = 9.2e9
 
 DURATION_HELP = "seconds, or a number with us, ms, s, m, h, d or w, such as 500ms, 2h or 1h30m"
 TIME_HELP = "ISO 8601 such as 2026-05-01T12:00:00Z (no zone means UTC), or an age such as 2h"
@@ -37,13 +39,13 @@ def parse_duration(text: str | float) -> float:
     """Seconds from `1.5`, `"500ms"`, `"2h"`, `"1h30m"`, `"1d"`.
 
     Raises:
-        ConfigurationError: `text` is no duration, negative, or not finite.
+        ConfigurationError: `text` is no duration, negative, or longer than servers can count.
     """
     if isinstance(text, (int, float)) and not isinstance(text, bool):
-        seconds = float(text)
+        seconds = float(text) if 0 <= text <= _LONGEST else math.nan
     else:
         seconds = _duration(str(text).strip().lower())
-    if not (math.isfinite(seconds) and seconds >= 0):
+    if not 0 <= seconds <= _LONGEST:
         raise ConfigurationError(f"{text!r} is no duration: write {DURATION_HELP}")
     return seconds
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mqinfer.errors import ConfigurationError, Reject, Retry, Snooze, SnoozedTooLong, Unavailable
+from mqinfer.errors import Reject, Retry, Snooze, SnoozedTooLong, Unavailable
 from mqinfer.flow.past import Past
 from mqinfer.times import parse_duration
 
@@ -71,7 +71,7 @@ def outcome(
     if after is not None:
         try:
             after = parse_duration(after)
-        except ConfigurationError as wrong:  # a mistake of the handler's, as any other
+        except Exception as wrong:  # noqa: BLE001 - the handler's value and its mistake, as any other
             error, after = wrong, None
     if after is not None:
         since = past.snoozed or now

@@ -20,6 +20,15 @@ LIMITS = Limits(attempts=3, snooze_for=60.0)
 async def handler(number: Number) -> None: ...
 
 
+class Untold:
+    """No time, nor anything that can be told of."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
 def ended(error: BaseException, past: Past = NOTHING, delivery: int = 1, now: float = 1.0) -> Any:
     return outcome(error, past, delivery, LIMITS, now=now, random=0.5)
 
@@ -34,6 +43,9 @@ def ended(error: BaseException, past: Past = NOTHING, delivery: int = 1, now: fl
         (Snooze(after=1.0), 0),
         (Snooze(after="1m"), 0),
         (Snooze(after="soon"), 1),
+        (Snooze(after=1e300), 1),
+        (Snooze(after=10**400), 1),
+        (Snooze(after=Untold()), 1),  # type: ignore[arg-type]
         (Retry(after=float("nan")), 1),
         (Unavailable("x"), 0),
     ],
