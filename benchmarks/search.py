@@ -99,7 +99,7 @@ async def measure(options: Options) -> Result:
             bare, ours = (row.figures["queries/s"] for row in found)
             goals.append(Goal(f"of bare usearch at {count:,}", ours.times(bare), OF_BARE))
             if count <= IN_TABLE:
-                rows.append(await _in_clickhouse(settings, vectors, queries[:OF_TABLE], best))
+                rows.append(await _in_clickhouse(settings, vectors, queries, best))
             if number == 0:
                 fresh = options.amount(FRESH, least=5)
                 row, late = await _through_nats(settings, vectors, queries, many, best, fresh)
@@ -197,6 +197,7 @@ async def _in_clickhouse(
             origins = [Origin(f"id{n}", sequence=n, published=(n + 1) * 10**9) for n in numbers]
             data = [[str(n) for n in numbers], part.tolist(), *frame_values(origins)]
             await database.insert(schema.storage, columns, types, data, token=str(at))
+        queries, best = queries[:OF_TABLE], best[:OF_TABLE]
         began, found = time.perf_counter(), []
         for one in queries:
             rows = await search_table(database, Vector, one, K)
@@ -277,5 +278,5 @@ async def _visible(harness: Harness, number: int) -> float:
 
 def _recall(found: list[list[int]], best: list[set[int]]) -> float:
     return sum(
-        len(set(some) & wanted) / len(wanted) for some, wanted in zip(found, best, strict=False)
-    ) / len(found)
+        len(set(some) & wanted) / len(wanted) for some, wanted in zip(found, best, strict=True)
+    ) / len(best)
