@@ -262,15 +262,20 @@ async def test_a_flush_that_nobody_waits_for_any_more_does_not_end_the_reading()
         await client.close()
 
 
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What a server says until a client has connected."""
+    writer.write(b'INFO {"server_id":"s","max_payload":1048576,"headers":true}\r\n')
+    while not (await reader.readline()).startswith(b"PING"):
+        pass
+    writer.write(b"PONG\r\n")
+
+
 @pytest.mark.parametrize("noticed", [True, False])
 async def test_closing_a_connection_that_was_reset_raises_nothing(noticed: bool) -> None:
     """A worker that is stopped while its server is away ends in order, whatever it had to say."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id":"s","max_payload":1048576,"headers":true}\r\n')
-        while not (await reader.readline()).startswith(b"PING"):
-            pass
-        writer.write(b"PONG\r\n")
+        await greet(reader, writer)
         await writer.drain()
         await gone.wait()
         # Linger for no time: the other side gets a reset, not an end.
@@ -306,10 +311,7 @@ async def test_closing_ends_although_the_server_takes_no_more(
     monkeypatch.setattr(natsclient, "CLOSE_TIMEOUT", 0.2)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id":"s","max_payload":1048576,"headers":true}\r\n')
-        while not (await reader.readline()).startswith(b"PING"):
-            pass
-        writer.write(b"PONG\r\n")
+        await greet(reader, writer)
         await over.wait()
         writer.transport.abort()
 
