@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,15 @@ from mqinfer.client import Worker
 from mqinfer.operate.alerts import Group, Running, rules
 from mqinfer.operate.boards import board
 from mqinfer.settings import Settings
-from mqinfer.stack import InferenceServer
 from mqinfer.testing import Harness, until
 from tests.search.support import clustered, holding, messages, seen
 from tests.support.gateway import serving
-from tests.support.models import save_affine
 from tests.support.prometheus import PROGRAM, WHY_NOT, Prometheus, exposed, prometheus
 from tests.support.search_app import app as searched
 from tests.support.traced_app import app
-from tests.support.triton import serving as serving_models
+from tests.support.triton import with_affine as settings
+
+__all__ = ["settings"]
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=WHY_NOT)
 
@@ -35,15 +34,6 @@ DEPLOYED = {
     app: Running((Group("all", tuple(app.stages), 1, 3),)),
     searched: Running((), {"pictures": 1}),
 }
-
-
-@pytest.fixture
-async def settings(nats: Settings, url: str, tmp_path: Path) -> AsyncIterator[Settings]:
-    models = tmp_path / "models"
-    models.mkdir()
-    save_affine(models, "affine")
-    async with serving_models(tmp_path, models, InferenceServer) as server:
-        yield replace(nats, triton_url=server.url, clickhouse_url=url)
 
 
 def at_once(of: App) -> list[dict[str, Any]]:

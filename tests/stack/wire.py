@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from mqinfer.stack import ClickHouseServer
+from tests.support.running import running
 
 
 class Answer:
@@ -69,10 +70,6 @@ def server(clickhouse_server: ClickHouseServer) -> Iterator[ClickHouseServer]:
 async def own_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ClickHouseServer]:
     """One that a file may kill, or whose memory it looks at."""
     directory = Path(tmp_path_factory.mktemp("clickhouse"))
-    server = ClickHouseServer(directory / "data", log=directory / "clickhouse.log")
-    await server.start()
-    try:
-        await server.wait_ready()
+    made = ClickHouseServer(directory / "data", log=directory / "clickhouse.log")
+    async with running(made) as server:
         yield server
-    finally:
-        await server.stop()

@@ -22,6 +22,7 @@ import pytest
 from mqinfer.stack.clickhouse import access
 from mqinfer.stack.clickhouse.server import ClickHouseServer
 from mqinfer.tables import sharded
+from tests.support.running import running
 
 CLUSTER = "plants"
 _REPLICA = "<shard><replica><host>127.0.0.1</host><port>9000</port></replica></shard>"
@@ -44,13 +45,8 @@ class Server(ClickHouseServer):
 @asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Server]:
     """A server, while it is used."""
-    server = Server(folder / "data", log=folder / "clickhouse.log")
-    await server.start()
-    try:
-        await server.wait_ready()
+    async with running(Server(folder / "data", log=folder / "clickhouse.log")) as server:
         yield server
-    finally:
-        await server.stop()
 
 
 def in_one_engine(patch: pytest.MonkeyPatch) -> list[str]:

@@ -10,6 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,8 +19,11 @@ import pytest_asyncio
 
 from mqinfer.adapters.triton import TritonClient
 from mqinfer.inference.inference import Inference
+from mqinfer.settings import Settings
 from mqinfer.stack import InferenceServer, StackConfigurationError, TritonServer
 from mqinfer.stack.triton import find_triton
+from tests.support.models import save_affine
+from tests.support.running import running
 
 
 @cache
@@ -49,13 +53,9 @@ async def serving(
         kind: what serves it, `server_of_models()` by default.
     """
     kind = kind or server_of_models()
-    server = kind(folder / "data", log=folder / "triton.log", models=models, metrics_port=0)
-    await server.start()
-    try:
-        await server.wait_ready()
+    made = kind(folder / "data", log=folder / "triton.log", models=models, metrics_port=0)
+    async with running(made) as server:
         yield server
-    finally:
-        await server.stop()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -125,3 +125,13 @@ def own_server(folder: Path, models: Path) -> Iterator[TritonServer]:
         yield server
     finally:
         asyncio.run(server.stop())
+
+
+@pytest.fixture
+async def with_affine(nats: Settings, url: str, tmp_path: Path) -> AsyncIterator[Settings]:
+    """Settings of all servers, with a model `affine` on our own of models."""
+    models = tmp_path / "models"
+    models.mkdir()
+    save_affine(models, "affine")
+    async with serving(tmp_path, models, InferenceServer) as server:
+        yield replace(nats, triton_url=server.url, clickhouse_url=url)

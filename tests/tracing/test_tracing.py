@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,13 +23,13 @@ from mqinfer.adapters import otel
 from mqinfer.client import Worker
 from mqinfer.identity import TRACE, TRACE_STATE
 from mqinfer.settings import Settings
-from mqinfer.stack import InferenceServer
 from mqinfer.testing import Harness, until
 from tests.support.gateway import serving
 from tests.support.kills import ROOT, environ
-from tests.support.models import save_affine
 from tests.support.traced_app import Leaf, One, Photo, Report, app, small
-from tests.support.triton import serving as serving_models
+from tests.support.triton import with_affine as settings
+
+__all__ = ["settings"]
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = PARENT[:-2] + "00"
@@ -82,15 +81,6 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
     yield Spans(exporter)
     provider.shutdown()
-
-
-@pytest.fixture
-async def settings(nats: Settings, url: str, tmp_path: Path) -> AsyncIterator[Settings]:
-    models = tmp_path / "models"
-    models.mkdir()
-    save_affine(models, "affine")
-    async with serving_models(tmp_path, models, InferenceServer) as server:
-        yield replace(nats, triton_url=server.url, clickhouse_url=url)
 
 
 async def test_from_a_request_to_its_rows(settings: Settings, spans: Spans) -> None:
