@@ -6,6 +6,7 @@ out of it is passed over by whoever asks.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,12 @@ class Graph:
         )
 
     @classmethod
-    def built(cls, parameters: Parameters, vectors: Floats) -> Graph:
-        """A graph of these vectors; takes long, and belongs into a thread."""
-        made = cls(parameters, vectors.shape[1])
-        made._index.add(np.arange(len(vectors), dtype=np.uint64), vectors, threads=1)
+    def built(cls, parameters: Parameters, dimensions: int, blocks: Iterable[Floats]) -> Graph:
+        """A graph of vectors, block by block; takes long, and belongs into a thread."""
+        made = cls(parameters, dimensions)
+        for block in blocks:
+            numbers = np.arange(len(made), len(made) + len(block), dtype=np.uint64)
+            made._index.add(numbers, block, threads=1)
         return made
 
     @classmethod

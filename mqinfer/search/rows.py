@@ -20,7 +20,7 @@ from mqinfer.search.graph import Graph
 from mqinfer.search.growing import Growing
 from mqinfer.search.vectors import Floats, scores
 
-_BLOCK = 20_000  # vectors of a graph that are looked at one by one at a time
+_BLOCK = 20_000  # vectors of a graph that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +168,14 @@ class Rows:
         made.alive = Growing(np.bool_, np.ones(len(slots), np.bool_))
         made.columns = {name: column.only(slots) for name, column in self.columns.items()}
         made.living = len(slots)
-        vectors = self.vectors(slots)
         if len(slots) > self.parameters.exact_below:
-            made.graph, made.frozen = Graph.built(self.parameters, vectors), len(slots)
+            # As f32 all of them are twice as large as both graphs, so never at the same time.
+            starts = range(0, len(slots), _BLOCK)
+            blocks = (self.vectors(slots[at : at + _BLOCK]) for at in starts)
+            made.graph = Graph.built(self.parameters, self.dimensions, blocks)
+            made.frozen = len(slots)
         else:
-            made.tail = Growing(np.float32, vectors, self.dimensions)
+            made.tail = Growing(np.float32, self.vectors(slots), self.dimensions)
         return made
 
 

@@ -90,8 +90,9 @@ async def test_made_duplicates_are_found_replayed_and_promoted(
         live = of(await harness.client.states("dedup_pictures"))
 
         # A person does not agree. A replay of all comes to the same, and to what the person said.
-        pairs = [(name, original) for name, original in live.items() if name != original]
-        one, other = pairs[0]
+        # Two of different originals: of two of one, the later would be a duplicate of the earlier.
+        copied = {original: name for name, original in live.items() if name != original}
+        (other, one), (another, two) = list(copied.items())[:2]
         await duplicates.say(harness.client, one, other, same=False, by="ann")
         await harness.drain()
         live = of(await harness.client.states("dedup_pictures"))
@@ -101,8 +102,7 @@ async def test_made_duplicates_are_found_replayed_and_promoted(
         assert of(await harness.client.states("dedup_pictures", run="r1")) == live
 
         # What a person said since stands as well when the replay is promoted.
-        two, other = pairs[1]
-        await duplicates.say(harness.client, two, other, same=False, by="bob")
+        await duplicates.say(harness.client, two, another, same=False, by="bob")
         await harness.drain()
         before = {row["picture"]: row for row in await db.query(duplicates.sql)}
         await Promotions(app, runs_of(harness), db).promote("r1")

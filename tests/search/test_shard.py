@@ -7,7 +7,7 @@ import pytest
 
 from mqinfer.errors import DecodeError, SearchError
 from mqinfer.index import Parameters
-from mqinfer.search import layout, vectors
+from mqinfer.search import layout, rows, vectors
 from mqinfer.search.shard import Shard
 from tests.search.support import DIMENSIONS, Floats, clustered, exact
 
@@ -49,6 +49,24 @@ def test_a_graph_finds_nearly_all_that_looking_at_each_vector_does(dtype: str) -
     assert shard.rows is not None
     assert shard.rows.frozen == 2000
     assert recall(shard, found, asked) >= (0.9 if dtype == "i8" else 0.98)
+
+
+def test_a_graph_is_built_block_by_block_and_has_every_vector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rows, "_BLOCK", 128)
+    found = clustered(1300)
+    shard = filled(found[:900])
+    renewed(shard)
+    shard.remove("p200", 2000)
+    for n in range(900, 1300):
+        shard.add(f"p{n}", n, found[n], (n % 2 == 0,))
+    renewed(shard)  # of an older graph and a tail
+    assert shard.rows is not None
+    assert (shard.rows.frozen, shard.rows.graph and len(shard.rows.graph)) == (1299, 1299)
+    nearest = shard.search(queries(found), 1, {})
+    own = [some[0].key == f"p{n}" for n, some in enumerate(nearest)]
+    assert [n for n, same in enumerate(own) if not same] == [200]
 
 
 def test_the_newest_vector_of_a_key_counts_whatever_the_order_and_however_often() -> None:
