@@ -1,16 +1,17 @@
 """search: an index beside bare usearch and ClickHouse: queries a second, recall, memory, freshness.
 
 Vectors as models give them: clustered, 1,280 numbers each. Recall@10 is against looking at all. The
-bare library searches the same queries with the same parameters, in as large batches as the shard
-does. Through NATS there are clients side by side, and the shard is in this process as well. A
-million vectors take 16 GB of memory, 20 GB on disk, and an hour of two cores.
+bare library searches the same graph for the same queries, in as large batches as the shard does.
+Through NATS there are clients side by side, and the shard is in this process as well. A million
+vectors take 18 GB of memory, 20 GB on disk, and most of an hour of two cores.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Annotated
 
@@ -39,7 +40,6 @@ QUERIES = 200
 K = 10
 BATCH = 64  # queries that a shard answers together
 CLIENTS = 64
-TOLD = 20_000  # vectors of a graph, between two words of how many there are
 FRESH = 100
 LEAST = 1024  # queries of a rate
 OF_TABLE = 20  # queries of ClickHouse, each of which looks at much of the table
@@ -87,31 +87,25 @@ async def measure(options: Options) -> Result:
             clickhouse_url=stack.clickhouse_url,
             blobs=str(options.folder / "blobs"),
         )
+        database = ClickHouse(settings.clickhouse_url, timeout=3600.0)
         # No more of them at a larger scale: each is compared with every vector.
         queries = clustered(min(QUERIES, options.amount(QUERIES, least=20)), 2)
-        many = np.tile(queries, (-(-options.amount(LEAST, least=BATCH) // len(queries)), 1))
-        for size in filter(options.wants, SIZES):
-            count = options.amount(SIZES[size], least=500)
-            options.say(f"{count:,} vectors")
-            vectors = clustered(count, 1)
-            best = [set(np.argpartition(of, -K)[-K:].tolist()) for of in queries @ vectors.T]
-            # Whatever the scale: with a graph.
-            parameters = Parameters(exact_below=min(20_000, count // 2))
-            found = await asyncio.to_thread(
-                _in_process, vectors, parameters, queries, many, best, options
-            )
-            rows += found
-            bare, ours = (row.figures["queries/s"] for row in found)
-            goals.append(Goal(f"of bare usearch at {count:,}", ours.times(bare), OF_BARE))
-            options.say(f"{count:,} vectors in ClickHouse")
-            rows.append(await _in_clickhouse(settings, vectors, queries, best))
-            if size == SMALLEST:
-                fresh = options.amount(FRESH, least=5)
-                row, late = await _through_nats(settings, vectors, queries, many, best, fresh)
-                rows.append(row)
-                goals.append(
-                    Goal("s until visible after publish, p99", late, VISIBLE, at_most=True)
-                )
+        try:
+            for size in filter(options.wants, SIZES):
+                vectors = clustered(options.amount(SIZES[size], least=500), 1)
+                asked = _Asked(queries, vectors, options)
+                some, goal = await _of_size(vectors, asked, database, options)
+                rows += some
+                goals.append(goal)
+                if size == SMALLEST:
+                    fresh = options.amount(FRESH, least=5)
+                    row, late = await _through_nats(settings, vectors, asked, fresh)
+                    rows.append(row)
+                    goals.append(
+                        Goal("s until visible after publish, p99", late, VISIBLE, at_most=True)
+                    )
+        finally:
+            await database.close()
     return Result(
         "search",
         f"{DIMENSIONS} numbers each, the nearest {K}",
@@ -124,20 +118,58 @@ async def measure(options: Options) -> Result:
     )
 
 
-def _in_process(
-    vectors: Floats,
-    parameters: Parameters,
-    queries: Floats,
-    many: Floats,
-    best: list[set[int]],
-    options: Options,
-) -> list[Row]:
-    """The bare library, and a shard, in turns: recall by the queries, a rate by many of them."""
-    shard, count = Shard(parameters), len(vectors)
+class _Asked:
+    """What is searched for: queries with their nearest vectors, and many, of which rates are."""
+
+    def __init__(self, queries: Floats, vectors: Floats, options: Options):
+        self.queries = queries
+        self.many = np.tile(queries, (-(-options.amount(LEAST, least=BATCH) // len(queries)), 1))
+        near = queries @ vectors.T
+        self._best = [set(np.argpartition(of, -K)[-K:].tolist()) for of in near]
+
+    def recall(self, found: list[list[int]]) -> Figure:
+        """Of what was found for the queries, or for the first of them."""
+        pairs = zip(found, self._best[: len(found)], strict=True)
+        return Figure((sum(len(set(some) & best) / K for some, best in pairs) / len(found),), "")
+
+
+async def _of_size(
+    vectors: Floats, asked: _Asked, database: ClickHouse, options: Options
+) -> tuple[list[Row], Goal]:
+    """Bare, as a shard, and in ClickHouse."""
+    count = len(vectors)
+    # Whatever the scale: with a graph.
+    parameters = Parameters(exact_below=min(20_000, count // 2))
+    async with asyncio.TaskGroup() as group:  # what takes long
+        indexing = group.create_task(asyncio.to_thread(_indexed, vectors, parameters))
+        storing = group.create_task(_stored(database, vectors, options.say))
+    rows = await asyncio.to_thread(_in_process, indexing.result(), asked, options)
+    bare, ours = (row.figures["queries/s"] for row in rows)
+    rows.append(await _in_clickhouse(database, count, asked, storing.result()))
+    for row in rows:  # the largest takes so long that one may not wait for its end
+        figures = ", ".join(f"{name} {of.median:,.3g}" for name, of in row.figures.items())
+        options.say(f"{row.name}: {figures}")
+    return rows, Goal(f"of bare usearch at {count:,}", ours.times(bare), OF_BARE)
+
+
+def _indexed(vectors: Floats, parameters: Parameters) -> Shard:
+    """A shard that has laid its vectors anew, as a graph."""
+    shard = Shard(parameters)
     for number, one in enumerate(vectors):
         shard.add(number, number, one)
     renewal = shard.renewal()
     assert renewal is not None
+    shard.renew(renewal, renewal.made())
+    return shard
+
+
+def _bare(shard: Shard, folder: Path) -> usearch.index.Index:
+    """The graph of a shard for the library alone."""
+    assert shard.rows is not None
+    assert shard.rows.graph is not None
+    file = folder / "graph"
+    file.write_bytes(shard.rows.graph.saved())
+    parameters = shard.parameters
     bare = usearch.index.Index(
         ndim=DIMENSIONS,
         metric="cos",
@@ -146,24 +178,14 @@ def _in_process(
         expansion_add=parameters.expansion_add,
         expansion_search=parameters.expansion_search,
     )
+    bare.load(file)
+    file.unlink()
+    return bare
 
-    def build_bare() -> float:
-        began = time.perf_counter()
-        for at in range(0, count, TOLD):
-            options.say(f"{count:,} vectors, {at:,} of them in a graph")
-            some = vectors[at : at + TOLD]
-            bare.add(np.arange(at, at + len(some)), some, threads=1)
-        return time.perf_counter() - began
 
-    def build_ours() -> float:
-        began = time.perf_counter()
-        shard.renew(renewal, renewal.made())
-        return time.perf_counter() - began
-
-    with ThreadPoolExecutor(2) as side_by_side:
-        building = [side_by_side.submit(build) for build in (build_bare, build_ours)]
-        built = [count / one.result() for one in building]
-    assert shard.rows is not None
+def _in_process(shard: Shard, asked: _Asked, options: Options) -> list[Row]:
+    """The bare library, and a shard, in turns: recall by the queries, a rate by many of them."""
+    bare, count = _bare(shard, options.folder), len(shard)
 
     def barely(some: Floats) -> list[list[int]]:
         found: list[list[int]] = bare.search(some, K, threads=1).keys.tolist()
@@ -173,80 +195,75 @@ def _in_process(
         return [[int(hit.key) for hit in hits] for hits in shard.search(some, K, {})]
 
     rates: dict[str, list[float]] = {"usearch": [], "shard": []}
-    recalls: dict[str, float] = {}
+    recalls: dict[str, Figure] = {}
     for _ in range(options.repeat):
         for name, search in (("usearch", barely), ("shard", ours)):
-            recalls[name] = _recall(search(queries), best)
+            recalls[name] = asked.recall(search(asked.queries))
             began = time.perf_counter()
-            for at in range(0, len(many), BATCH):
-                search(many[at : at + BATCH])
-            rates[name].append(len(many) / (time.perf_counter() - began))
-    size = count * DIMENSIONS * 2  # bf16
+            for at in range(0, len(asked.many), BATCH):
+                search(asked.many[at : at + BATCH])
+            rates[name].append(len(asked.many) / (time.perf_counter() - began))
     figures = {
         name: {
             "queries/s": Figure(tuple(rates[name]), "queries/s"),
-            "recall@10": Figure((recalls[name],), ""),
-            "bytes of the vectors' own": Figure((nbytes / size,), "x"),
-            "built": Figure((rate,), "vectors/s"),
+            "recall@10": recalls[name],
         }
-        for name, nbytes, rate in zip(
-            rates, (bare.serialized_length, shard.rows.nbytes), built, strict=True
-        )
+        for name in rates
     }
+    assert shard.rows is not None
+    size = count * DIMENSIONS * 2  # bf16
+    figures["shard"]["bytes of the vectors' own"] = Figure((shard.rows.nbytes / size,), "x")
     return [
         Row(f"{name}, {count:,}", figures[one])
         for name, one in (("bare usearch", "usearch"), ("mqinfer, in process", "shard"))
     ]
 
 
-async def _in_clickhouse(
-    settings: Settings, vectors: Floats, queries: Floats, best: list[set[int]]
-) -> Row:
+async def _stored(database: ClickHouse, vectors: Floats, say: Callable[[str], None]) -> float:
+    """Let ClickHouse have them, indexed; the seconds that its index took."""
+    schema = schema_of(Vector)
+    await database.command(f"DROP TABLE IF EXISTS {schema.storage}")
+    await database.command(schema.create_storage())
+    await database.command(schema.create_view())
+    columns = [*(column.name for column in schema.columns), *(name for name, _ in INSERTED)]
+    types = [schema.types[name] for name in columns]
+    for at in range(0, len(vectors), 5000):
+        if at % 50_000 == 0:
+            say(f"{len(vectors):,} vectors, {at:,} of them in ClickHouse")
+        part = vectors[at : at + 5000]
+        numbers = range(at, at + len(part))
+        origins = [Origin(f"id{n}", sequence=n, published=(n + 1) * 10**6) for n in numbers]
+        data = [[str(n) for n in numbers], part.tolist(), *frame_values(origins)]
+        await database.insert(schema.storage, columns, types, data, token=str(at))
+    # Last, and of one part: each merge of parts builds the index of its rows anew.
+    await database.command(f"OPTIMIZE TABLE {schema.storage} FINAL")
+    say(f"{len(vectors):,} vectors, ClickHouse indexes them")
+    began = time.perf_counter()
+    await create_vector_index(database, Vector, DIMENSIONS)
+    return time.perf_counter() - began
+
+
+async def _in_clickhouse(database: ClickHouse, count: int, asked: _Asked, took: float) -> Row:
     """The two steps of `search_table`, one query after the other."""
-    database, schema = ClickHouse(settings.clickhouse_url, timeout=3600.0), schema_of(Vector)
-    try:
-        await database.command(f"DROP TABLE IF EXISTS {schema.storage}")
-        await database.command(schema.create_storage())
-        await database.command(schema.create_view())
-        columns = [*(column.name for column in schema.columns), *(name for name, _ in INSERTED)]
-        types = [schema.types[name] for name in columns]
-        for at in range(0, len(vectors), 5000):
-            part = vectors[at : at + 5000]
-            numbers = range(at, at + len(part))
-            origins = [Origin(f"id{n}", sequence=n, published=(n + 1) * 10**6) for n in numbers]
-            data = [[str(n) for n in numbers], part.tolist(), *frame_values(origins)]
-            await database.insert(schema.storage, columns, types, data, token=str(at))
-        # Last, and of one part: each merge of parts builds the index of its rows anew.
-        await database.command(f"OPTIMIZE TABLE {schema.storage} FINAL")
-        began = time.perf_counter()
-        await create_vector_index(database, Vector, DIMENSIONS)
-        built = len(vectors) / (time.perf_counter() - began)
-        queries, best = queries[:OF_TABLE], best[:OF_TABLE]
-        await search_table(database, Vector, queries[0], K)  # which reads the index
-        began, found = time.perf_counter(), []
-        for one in queries:
-            rows = await search_table(database, Vector, one, K)
-            found.append([int(row["name"]) for row in rows])
-        rate = len(queries) / (time.perf_counter() - began)
-    finally:
-        await database.close()
+    queries = asked.queries[:OF_TABLE]
+    await search_table(database, Vector, queries[0], K)  # which reads the index
+    began, found = time.perf_counter(), []
+    for one in queries:
+        rows = await search_table(database, Vector, one, K)
+        found.append([int(row["name"]) for row in rows])
+    rate = len(queries) / (time.perf_counter() - began)
     return Row(
-        f"ClickHouse in two steps, {len(vectors):,}",
+        f"ClickHouse in two steps, {count:,}",
         {
             "queries/s": Figure((rate,), "queries/s"),
-            "recall@10": Figure((_recall(found, best),), ""),
-            "built": Figure((built,), "vectors/s"),
+            "recall@10": asked.recall(found),
+            "indexed in": Figure((took,), "s"),
         },
     )
 
 
 async def _through_nats(
-    settings: Settings,
-    vectors: Floats,
-    queries: Floats,
-    many: Floats,
-    best: list[set[int]],
-    fresh: int,
+    settings: Settings, vectors: Floats, asked: _Asked, fresh: int
 ) -> tuple[Row, float]:
     """Clients side by side, and then how long a vector takes to be found: p99, in seconds."""
     async with Harness(app, settings) as harness:
@@ -261,8 +278,8 @@ async def _through_nats(
                 return sum(one.count for one in keeping.holding().shards) == len(vectors)
 
             await until(lambda: there() and not keeping.not_ready(), "all vectors", 600.0)
-            found = [await index_hits(harness, one) for one in queries]
-            left, began, done = iter(many), time.perf_counter(), 0
+            found = [await index_hits(harness, one) for one in asked.queries]
+            left, began, done = iter(asked.many), time.perf_counter(), 0
 
             async def client() -> None:
                 nonlocal done
@@ -280,7 +297,7 @@ async def _through_nats(
         f"mqinfer, through NATS, {len(vectors):,}",
         {
             "queries/s": Figure((rate,), "queries/s"),
-            "recall@10": Figure((_recall(found, best),), ""),
+            "recall@10": asked.recall(found),
             "visible, p50": Figure((median(late),), "s"),
         },
     )
@@ -300,9 +317,3 @@ async def _visible(harness: Harness, number: int) -> float:
         if (await harness.client.search(index, vector, 1))[0].key == key:
             return time.perf_counter() - began
         await asyncio.sleep(0.001)
-
-
-def _recall(found: list[list[int]], best: list[set[int]]) -> float:
-    return sum(
-        len(set(some) & wanted) / len(wanted) for some, wanted in zip(found, best, strict=True)
-    ) / len(best)
