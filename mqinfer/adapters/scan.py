@@ -3,12 +3,14 @@ r"""Looking into streams without consuming: facts, single messages, and scans in
 A scan uses JetStream's direct get in batches (ADR-31, nats-server 2.11 and later): one request to
 `$JS.API.DIRECT.GET.<stream>` is answered by many messages on its reply subject, each with its
 place in `Nats-` headers, and at last one with the status 204. No consumer is made, so a scan that
-is killed leaves nothing behind.
+is killed leaves nothing behind. Any replica of the stream answers, also one that was cut off and
+has not caught up: so the stream's leader is asked for what whoever answers does not have.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from mqinfer.adapters import admin
 from mqinfer.adapters.timetable import too_old
 from mqinfer.domain import in_domain
-from mqinfer.errors import MqinferError, Unavailable
+from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
 from mqinfer.identity import last_header, parse_header_block, parse_status
 from mqinfer.streams import Stored
 
@@ -131,7 +133,7 @@ class Scanner:
             body["next_by_subj"] = subject
         async for stored in self._request(stream, {**body, "batch": 1}):
             return stored if subject is not None or stored.sequence == sequence else None
-        return None
+        return await self._of_leader(stream, body)
 
     async def messages(
         self,
@@ -153,15 +155,21 @@ class Scanner:
             body = {"start_time": since.astimezone(datetime.UTC).isoformat()}
         while body.get("seq", 0) <= end:
             seen = 0
-            body |= {"next_by_subj": subject, "batch": _BATCH, "max_bytes": _BATCH_BYTES}
-            async for stored in self._request(stream, body):
+            body |= {"next_by_subj": subject}
+            batch = {**body, "batch": _BATCH, "max_bytes": _BATCH_BYTES}
+            async for stored in self._request(stream, batch):
                 seen = stored.sequence
                 if seen > end:
                     return
                 if seen >= first:
                     yield stored
             if not seen:
-                return
+                late = await self._of_leader(stream, body)
+                if late is None or late.sequence > end:
+                    return
+                seen = late.sequence
+                if seen >= first:
+                    yield late
             body = {"seq": seen + 1}
 
     def no_timers(self) -> str | None:
@@ -182,6 +190,30 @@ class Scanner:
                 return False
             raise
         return bool(answer.get("success"))
+
+    async def _of_leader(self, stream: str, body: dict[str, Any]) -> Stored | None:
+        """The first message that is asked for, where whoever answered has none.
+
+        Credentials that may not ask have to take that for an answer.
+        """
+        what = f"messages of {stream}"
+        try:
+            found = await admin.ask(self._client, f"STREAM.MSG.GET.{stream}", body, what)
+        except PermissionDenied:
+            return None
+        except admin.JetStreamError as error:
+            if error.code in {*_NO_MESSAGE, *admin.NOT_FOUND}:
+                return None
+            raise
+        message = found["message"]
+        return Stored(
+            stream=stream,
+            subject=message["subject"],
+            sequence=int(message["seq"]),
+            time=datetime.datetime.fromisoformat(message["time"]),
+            headers=parse_header_block(base64.b64decode(message.get("hdrs") or "")),
+            data=base64.b64decode(message.get("data") or ""),
+        )
 
     async def _request(self, stream: str, body: dict[str, Any]) -> AsyncIterator[Stored]:
         """One direct get and its answers."""

@@ -181,7 +181,8 @@ def requester(
         publish[f"$JS.API.STREAM.INFO.{one}"] = None
     for one in (bucket, roots.bucket(app), jobs):  # states, and progress
         publish[f"$JS.API.STREAM.MSG.GET.KV_{one}"] = None
-    publish[f"$JS.API.DIRECT.GET.{stream}"] = None
+    for call in ("DIRECT.GET", "STREAM.MSG.GET"):  # of any replica, and what one has not got yet
+        publish[f"$JS.API.{call}.{stream}"] = None
     publish[f"$JS.API.DIRECT.GET.KV_{jobs}"] = None  # to list them
     subscribe = [f"{inbox_prefix}.>"]
     for name in chosen:
@@ -363,7 +364,8 @@ def _of_joins(app: App, tasks: Sequence[plan.Task], run: str | None = None) -> I
     if any(task.tracker or task.waits or task.jobs for task in tasks):
         yield f"$JS.API.STREAM.MSG.GET.KV_{bucket}"
         yield f"$KV.{bucket}.>"
-        yield f"$JS.API.DIRECT.GET.{roots.stream(app)}"
+        for call in ("DIRECT.GET", "STREAM.MSG.GET"):
+            yield f"$JS.API.{call}.{roots.stream(app)}"
         for join in joins_of(app).values():
             yield from _subjects(app, join.joined, run)
 

@@ -89,11 +89,12 @@ class Graph:
         numbers = np.full((len(queries), count), -1, dtype=np.intp)
         scores = np.full((len(queries), count), -np.inf, dtype=np.float32)
         keys, distances = np.atleast_2d(found.keys), np.atleast_2d(found.distances)
+        width = keys.shape[1]
         counts = getattr(found, "counts", None)
-        for row in range(len(queries)):
-            n = keys.shape[1] if counts is None else int(counts[row])
-            numbers[row, :n] = keys[row, :n]
-            scores[row, :n] = of_distances(distances[row, :n], self._metric)
+        ends = np.full(len(queries), width) if counts is None else np.asarray(counts)
+        beyond = np.arange(width) >= ends[:, None]  # where the arrays have whatever was there
+        numbers[:, :width] = np.where(beyond, -1, keys.astype(np.intp))
+        scores[:, :width] = of_distances(np.where(beyond, np.inf, distances), self._metric)
         return numbers, scores
 
     def vectors(self, numbers: NDArray[np.intp]) -> Floats:

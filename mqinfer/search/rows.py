@@ -8,8 +8,8 @@ no longer alive.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,8 +23,7 @@ from mqinfer.search.vectors import Floats, scores
 _BLOCK = 20_000  # vectors of a graph that are read at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
+class Near(msgspec.Struct, frozen=True):
     """A key that was found.
 
     Attributes:
