@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -15,7 +17,7 @@ from mqinfer.adapters import admin
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.scan import Scanner
 from mqinfer.settings import Settings
-from mqinfer.testing import until
+from mqinfer.testing import nats_only, until
 
 ALL, BEHIND = 1200, 700  # messages; more than a batch
 PAUSE = 1000  # before which none is stored for a while
@@ -116,3 +118,22 @@ async def test_a_single_message_is_found_though_others_do_not_have_it(scanner: S
     await scanner.delete("whole", 1000)
     assert await scanner.message("whole", 1000) is None
     assert (await numbers(scanner))[998:1000] == [998, 1000]
+
+
+async def test_credentials_that_may_not_ask_the_leader_take_what_there_is(tmp_path: Path) -> None:
+    denied = 'permissions { publish { deny: "$JS.API.STREAM.MSG.GET.>" } }'
+    users = f'{{user: "some", password: "some", {denied}}}'
+    config = f"authorization {{ users = [ {users} ] }}\n"
+    async with nats_only(tmp_path, nats_config=config) as plain:
+        limited = replace(plain, nats_user="some", nats_password="some")
+        async with JetStream(limited, name="scan") as broker:
+            spec = {"name": "whole", "subjects": ["s.>"], "allow_direct": True}
+            await admin.ask(broker.client, "STREAM.CREATE.whole", spec, "")
+            for n, subject in enumerate((b"odd", b"even")):
+                broker.client.write(
+                    b"HPUB s.%b 17 18\r\nNATS/1.0\r\nn:%d\r\n\r\n%d\r\n" % (subject, n, n)
+                )
+            scanner = Scanner(broker.client)
+            await until(partial(_has, scanner, "whole", 2), "both")
+            assert await numbers(scanner, "s.odd") == [0]
+            assert await scanner.message("whole", 9) is None
