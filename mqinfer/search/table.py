@@ -9,10 +9,11 @@ more ids; at last every row.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from mqinfer.errors import ConfigurationError, SearchError
+from mqinfer.errors import ConfigurationError, SearchError, TableError
 from mqinfer.index import Metric
 from mqinfer.search.vectors import read
 from mqinfer.tables.columns import columns_of
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 _FETCH: Final = 4  # ids for each row that is wanted, at first
 _MOST: Final = 8192  # ids; beyond it every row is looked at
+_PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between two looks at how far an index is
+_OF_INDEX = (
+    "WHERE database = currentDatabase() AND table = {storage:String} "
+    "AND NOT is_done AND position(command, {index:String}) > 0"
+)
+_INDEXING: Final = f"SELECT latest_fail_reason AS reason FROM system.mutations {_OF_INDEX}"
+_GIVE_UP: Final = f"KILL MUTATION {_OF_INDEX} SYNC"
 _DISTANCES: Final = {"cosine": "cosineDistance", "l2": "L2Distance"}
 
 
@@ -47,20 +55,41 @@ async def create_vector_index(
         vector: the field.
         metric: "cosine" or "l2".
 
+    It returns when all rows are indexed, which takes a minute for some 50,000 vectors of 1,280
+    numbers. If it is cancelled, the server goes on.
+
     Raises:
         ConfigurationError: ClickHouse indexes by no such metric.
-        TableError: the server refuses.
+        TableError: the server refuses, or cannot index a row that is there; there is no index then.
         Unavailable: it does not answer.
     """
-    storage, column = quoted(schema_of(kind).storage), _column(kind, vector)
+    storage, column = schema_of(kind).storage, _column(kind, vector)
     made = f"vector_similarity('hnsw', '{_distance(metric)}', {int(dimensions)})"
-    name = quoted(f"{vector}_nearest")
+    table, name = quoted(storage), f"{vector}_nearest"
     await database.command(
-        f"ALTER TABLE {storage} ADD INDEX IF NOT EXISTS {name} {quoted(column)} TYPE {made}"
+        f"ALTER TABLE {table} ADD INDEX IF NOT EXISTS {quoted(name)} {quoted(column)} TYPE {made}"
     )
-    await database.command(
-        f"ALTER TABLE {storage} MATERIALIZE INDEX {name} SETTINGS mutations_sync = 1"
-    )
+    try:
+        # Not by mutations_sync: a statement that takes so long is given up by whoever sent it.
+        await database.command(
+            f"ALTER TABLE {table} MATERIALIZE INDEX {quoted(name)} SETTINGS mutations_sync = 0"
+        )
+        await _indexed(database, storage, name)
+    except TableError as error:
+        # ClickHouse would try for ever, and not merge the rows meanwhile.
+        await database.command(_GIVE_UP, {"storage": storage, "index": name})
+        await database.command(f"ALTER TABLE {table} DROP INDEX IF EXISTS {quoted(name)}")
+        raise TableError(f"{kind.__name__}.{vector} cannot be indexed: {error}") from None
+
+
+async def _indexed(database: Database, storage: str, name: str) -> None:
+    """Return when all rows are; raises TableError with what is in the way."""
+    pause = _PAUSE
+    while left := await database.query(_INDEXING, {"storage": storage, "index": name}):
+        if reason := max(str(row["reason"]) for row in left):
+            raise TableError(reason)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 async def search_table(

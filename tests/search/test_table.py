@@ -8,7 +8,7 @@ import pytest
 
 from mqinfer import Column, Row
 from mqinfer.adapters.clickhouse import ClickHouse
-from mqinfer.errors import ConfigurationError, SearchError
+from mqinfer.errors import ConfigurationError, SearchError, TableError
 from mqinfer.ports import Origin
 from mqinfer.search.table import create_vector_index, search_table
 from mqinfer.tables.tables import INSERTED, frame_values, schema_of
@@ -82,3 +82,21 @@ async def test_two_steps_find_what_a_naive_query_does_not(db: ClickHouse) -> Non
     ):
         with pytest.raises(error, match=text):
             await search_table(db, Near, asked, 5, **more)  # type: ignore[arg-type]
+
+
+async def test_rows_that_are_there_are_indexed_or_it_is_told_why_not(db: ClickHouse) -> None:
+    schema = schema_of(Near)
+    await db.command(schema.create_storage())
+    await db.command(schema.create_view())
+    await stored(db, clustered(200))
+    with pytest.raises(TableError, match=r"Near\.vector cannot be indexed: .* 32 elements"):
+        await create_vector_index(db, Near, 3)
+    left = f"FROM system.mutations WHERE table = '{schema.storage}' AND NOT is_done"
+    assert await db.query(f"SELECT command {left}") == []
+    await create_vector_index(db, Near, clustered(1).shape[1])
+    (size,) = await db.query(
+        "SELECT data_compressed_bytes AS size FROM system.data_skipping_indices "
+        f"WHERE table = '{schema.storage}'"
+    )
+    assert size["size"] > 0
+    await stored(db, clustered(10), first=5000)  # as before
