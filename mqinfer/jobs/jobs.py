@@ -23,6 +23,7 @@ from mqinfer.jobs.following import Numbered, Pushed, follow
 from mqinfer.jobs.state import State
 from mqinfer.requests.places import canceled
 from mqinfer.requests.watch import HEARTBEAT
+from mqinfer.streams import current
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -191,9 +192,8 @@ class Jobs(Accepting):
         """
         bucket = places.bucket(self.app)
         found = []
-        async for stored in self._streams.messages(
-            f"KV_{bucket}", f"$KV.{bucket}.{endpoint or '*'}.*"
-        ):
+        subject = f"$KV.{bucket}.{endpoint or '*'}.*"
+        async for stored in current(self._streams, f"KV_{bucket}", subject):
             try:
                 state = states.decode(stored.data)
             except msgspec.MsgspecError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,11 @@ import nats
 import pytest
 
 from mqinfer.adapters import admin
+from mqinfer.adapters.bucket import JetStreamBucket
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.scan import Scanner
 from mqinfer.settings import Settings
+from mqinfer.streams import Stored, current
 from mqinfer.testing import nats_only, until
 
 ALL, BEHIND = 1200, 700  # messages; more than a batch
@@ -137,3 +139,31 @@ async def test_credentials_that_may_not_ask_the_leader_take_what_there_is(tmp_pa
             await until(partial(_has, scanner, "whole", 2), "both")
             assert await numbers(scanner, "s.odd") == [0]
             assert await scanner.message("whole", 9) is None
+
+
+class Busy(Scanner):
+    """Somebody writes a key anew between the question where the stream ends and the scan."""
+
+    writes = 2
+
+    async def messages(self, stream: str, *some: Any, **more: Any) -> AsyncGenerator[Stored]:
+        if self.writes:
+            self.writes -= 1
+            await self._client.request("$KV.seen.a", b"again")
+        async for stored in super().messages(stream, *some, **more):
+            yield stored
+
+
+async def test_a_key_that_is_written_meanwhile_is_there_once(nats: Settings) -> None:
+    async with JetStream(nats, name="scan") as broker:
+        bucket = JetStreamBucket(broker, "seen")
+        await bucket.ensure()
+        for key in "abc":
+            await bucket.save(key, b"first", 0)
+        found = [one async for one in current(Busy(broker.client), "KV_seen", "$KV.seen.*")]
+        assert [(one.subject[-1], one.data) for one in found] == [
+            ("b", b"first"),
+            ("c", b"first"),
+            ("a", b"again"),
+        ]
+        assert [one async for one in current(Scanner(broker.client), "KV_none")] == []
