@@ -3,7 +3,7 @@
 Vectors as models give them: clustered, 1,280 numbers each. Recall@10 is against looking at all. The
 bare library searches the same graph for the same queries, in as large batches as the shard does.
 Through NATS there are clients side by side, and the shard is in this process as well. A million
-vectors take 18 GB of memory, 20 GB on disk, and most of an hour of two cores.
+vectors take 18 GB of memory, 20 GB on disk, and half an hour of two cores.
 """
 
 from __future__ import annotations
