@@ -5,12 +5,10 @@ from __future__ import annotations
 import datetime
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from mqinfer.ports import ConsumerSpec, StreamSpec
-
-_PASSES: Final = 3  # each of what changed behind the last one's back
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,8 @@ class Streams(Protocol):
         """The messages that the stream holds now, in its order.
 
         What is published after the start of the scan is not part of it, so that a scan that sends
-        messages back cannot run after its own tail.
+        messages back cannot run after its own tail. But of a bucket there is one message of each
+        key, also of one that is written anew meanwhile, unless `last` says where to end.
 
         Args:
             stream: its name; one that does not exist has no messages.
@@ -99,31 +98,3 @@ class Streams(Protocol):
 
     async def delete(self, stream: str, sequence: int) -> bool:
         """Delete one message; False if it was not there any more."""
-
-
-async def current(streams: Streams, stream: str, subject: str = ">") -> AsyncGenerator[Stored]:
-    """One message of each subject of a stream that keeps the newest of each, as a bucket does.
-
-    A scan alone passes over a subject that is written anew meanwhile: its message lies behind the
-    end of the scan, and the one before it is gone.
-
-    Args:
-        streams: of the server.
-        stream: its name; one that does not exist has no messages.
-        subject: filter, with wildcards.
-
-    Raises:
-        Unavailable: the server does not answer.
-    """
-    found: set[str] = set()
-    first = 1
-    for _ in range(_PASSES):
-        info = await streams.stream_info(stream)
-        last = 0 if info is None else int(info["state"]["last_seq"])
-        if last < first:
-            return
-        async for stored in streams.messages(stream, subject, first=first, last=last):
-            if stored.subject not in found:
-                found.add(stored.subject)
-                yield stored
-        first = last + 1

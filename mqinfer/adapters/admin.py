@@ -6,6 +6,8 @@ what an operator set. Here an update is the server's own configuration with our 
 
 from __future__ import annotations
 
+import base64
+import datetime
 import re
 import uuid
 from collections.abc import Mapping
@@ -15,7 +17,9 @@ import structlog
 
 from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.flow.publishing import Publishes
+from mqinfer.identity import parse_header_block
 from mqinfer.ports import ConsumerSpec, ConsumerState, CopyOf, StreamSpec
+from mqinfer.streams import Stored
 
 log = structlog.get_logger("mqinfer.jetstream")
 
@@ -202,14 +206,27 @@ async def uncopied(api: Api, spec: StreamSpec) -> bool:
 
 async def newest(api: Api, stream: str, subject: str) -> int:
     """Where the newest message of a subject lies, as the stream's leader says; 0: nowhere."""
-    body = {"last_by_subj": subject}
+    found = await message(api, stream, {"last_by_subj": subject}, f"stream {stream}")
+    return 0 if found is None else found.sequence
+
+
+async def message(api: Api, stream: str, body: dict[str, Any], what: str) -> Stored | None:
+    """A message as the stream's leader has it: a replica may not yet have what was just stored."""
     try:
-        found = await ask(api, f"STREAM.MSG.GET.{stream}", body, f"stream {stream}")
+        found = await ask(api, f"STREAM.MSG.GET.{stream}", body, what)
     except JetStreamError as error:
         if error.code not in {NO_MESSAGE, *NOT_FOUND}:
             raise
-        return 0
-    return int(found["message"]["seq"])
+        return None
+    one = found["message"]
+    return Stored(
+        stream=stream,
+        subject=one["subject"],
+        sequence=int(one["seq"]),
+        time=datetime.datetime.fromisoformat(one["time"]),
+        headers=parse_header_block(base64.b64decode(one.get("hdrs") or "")),
+        data=base64.b64decode(one.get("data") or ""),
+    )
 
 
 async def ensure_stream(api: Api, spec: StreamSpec) -> None:

@@ -12,19 +12,19 @@ another's after a timeout, and its `keys` makes a consumer and leaves deleted on
 
 from __future__ import annotations
 
-import base64
 import math
 import uuid
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from mqinfer.adapters import admin
 from mqinfer.adapters.publisher import WrongRevision
 from mqinfer.bucket import PutDone
 from mqinfer.errors import ConflictError, PublishTimeout, Unavailable
 from mqinfer.flow.publishing import publish_stored
-from mqinfer.identity import MSG_ID, TTL, header_block, parse_header_block
+from mqinfer.identity import MSG_ID, TTL, header_block
 from mqinfer.ports import PublishDone
+from mqinfer.streams import Stored
 
 _TIMEOUT = 30.0
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -137,9 +137,7 @@ class JetStreamBucket:
     async def load(self, key: str) -> tuple[bytes, int] | None:
         """A value and its revision; see `Bucket.load`."""
         message = await self._message(key)
-        if message is None:
-            return None
-        return base64.b64decode(message.get("data") or ""), int(message["seq"])
+        return None if message is None else (message.data, message.sequence)
 
     async def save(self, key: str, value: bytes, revision: int, *, ttl: float | None = None) -> int:
         """Set a value if `revision` is still the newest; see `Bucket.save`."""
@@ -173,20 +171,9 @@ class JetStreamBucket:
         counts = await admin.subjects(self._connection.client, self._stream, f"{self._prefix}>")
         return sorted(subject.removeprefix(self._prefix) for subject in counts)
 
-    async def _message(self, key: str) -> dict[str, Any] | None:
-        # From the stream's leader: a replica may not yet have what was stored just now.
-        body = {"last_by_subj": f"{self._prefix}{key}"}
-        what = f"{key} in bucket {self._bucket}"
-        try:
-            answer = await admin.ask(
-                self._connection.client, f"STREAM.MSG.GET.{self._stream}", body, what
-            )
-        except admin.JetStreamError as error:
-            if error.code in {admin.NO_MESSAGE, *admin.NOT_FOUND}:
-                return None
-            raise
-        message: dict[str, Any] = answer["message"]
-        return message
+    async def _message(self, key: str) -> Stored | None:
+        what, body = f"{key} in bucket {self._bucket}", {"last_by_subj": f"{self._prefix}{key}"}
+        return await admin.message(self._connection.client, self._stream, body, what)
 
     async def _put(self, key: str, value: bytes, revision: int, headers: dict[str, str]) -> int:
         identity = uuid.uuid4().hex
@@ -197,11 +184,9 @@ class JetStreamBucket:
             await publish_stored(placing, f"{self._prefix}{key}", block, value, timeout=_TIMEOUT)
         except (WrongRevision, PublishTimeout) as error:
             found = await self._message(key)
-            if found is not None:
-                stored = parse_header_block(base64.b64decode(found.get("hdrs") or ""))
-                if stored.get(MSG_ID) == identity:
-                    return int(found["seq"])  # it was stored, and the answer lost
-            newest = 0 if found is None else int(found["seq"])
+            if found is not None and found.headers.get(MSG_ID) == identity:
+                return found.sequence  # it was stored, and the answer lost
+            newest = 0 if found is None else found.sequence
             if newest != revision or isinstance(error, WrongRevision):
                 return 0
             raise Unavailable(f"{key} in bucket {self._bucket}: {error}") from None

@@ -10,10 +10,10 @@ has not caught up: so the stream's leader is asked for what whoever answers does
 from __future__ import annotations
 
 import asyncio
-import base64
 import datetime
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mqinfer.adapters import admin
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from mqinfer.ports import ConsumerSpec, StreamSpec
 
 _TIMEOUT = 5.0
-_BATCH = 500
-_BATCH_BYTES = 4 * 1024 * 1024
+_BATCH = {"batch": 500, "max_bytes": 4 * 1024 * 1024}
+_FURTHER = 2  # times that the scan of a bucket goes on behind its end
 _NO_MESSAGE = {10037, 10043}  # nothing under this sequence any more
 # What JetStream cannot change once it is there (see admin.ensure_stream).
 _FIXED_STREAM = ("retention", "storage")
@@ -131,9 +131,9 @@ class Scanner:
         body: dict[str, Any] = {"seq": sequence}
         if subject is not None:
             body["next_by_subj"] = subject
-        async for stored in self._request(stream, {**body, "batch": 1}):
+        async for stored in self._some(stream, body, {"batch": 1}):
             return stored if subject is not None or stored.sequence == sequence else None
-        return await self._of_leader(stream, body)
+        return None
 
     async def messages(
         self,
@@ -150,26 +150,28 @@ class Scanner:
             return
         end = info["state"]["last_seq"]
         end = end if last is None else min(end, last)
+        # A bucket's key that is written meanwhile goes from before the end to behind it.
+        bucket = last is None and info["config"].get("max_msgs_per_subject") == 1
+        further, told = _FURTHER if bucket else 0, set[str]()
         body: dict[str, Any] = {"seq": max(first, 1)}
         if since is not None and since.timestamp() > 0:
             body = {"start_time": since.astimezone(datetime.UTC).isoformat()}
-        while body.get("seq", 0) <= end:
+        while bucket or body.get("seq", 0) <= end:
             seen = 0
-            body |= {"next_by_subj": subject}
-            batch = {**body, "batch": _BATCH, "max_bytes": _BATCH_BYTES}
-            async for stored in self._request(stream, batch):
+            async for stored in self._some(stream, {**body, "next_by_subj": subject}, _BATCH):
                 seen = stored.sequence
                 if seen > end:
-                    return
-                if seen >= first:
+                    if not further:
+                        return
+                    further -= 1
+                    info = await self.stream_info(stream)
+                    end = seen if info is None else max(seen, info["state"]["last_seq"])
+                if seen >= first and stored.subject not in told:
+                    if bucket:
+                        told.add(stored.subject)
                     yield stored
             if not seen:
-                late = await self._of_leader(stream, body)
-                if late is None or late.sequence > end:
-                    return
-                seen = late.sequence
-                if seen >= first:
-                    yield late
+                return
             body = {"seq": seen + 1}
 
     def no_timers(self) -> str | None:
@@ -191,29 +193,20 @@ class Scanner:
             raise
         return bool(answer.get("success"))
 
-    async def _of_leader(self, stream: str, body: dict[str, Any]) -> Stored | None:
-        """The first message that is asked for, where whoever answered has none.
-
-        Credentials that may not ask have to take that for an answer.
-        """
-        what = f"messages of {stream}"
-        try:
-            found = await admin.ask(self._client, f"STREAM.MSG.GET.{stream}", body, what)
-        except PermissionDenied:
-            return None
-        except admin.JetStreamError as error:
-            if error.code in {*_NO_MESSAGE, *admin.NOT_FOUND}:
-                return None
-            raise
-        message = found["message"]
-        return Stored(
-            stream=stream,
-            subject=message["subject"],
-            sequence=int(message["seq"]),
-            time=datetime.datetime.fromisoformat(message["time"]),
-            headers=parse_header_block(base64.b64decode(message.get("hdrs") or "")),
-            data=base64.b64decode(message.get("data") or ""),
-        )
+    async def _some(
+        self, stream: str, body: dict[str, Any], limits: dict[str, int]
+    ) -> AsyncIterator[Stored]:
+        """The first messages that are asked for: a batch, or one where only the leader has it."""
+        found = False
+        async for stored in self._request(stream, {**body, **limits}):
+            found = True
+            yield stored
+        if not found:
+            # Credentials that may not ask have to take what there is.
+            with suppress(PermissionDenied):
+                late = await admin.message(self._client, stream, body, f"messages of {stream}")
+                if late is not None:
+                    yield late
 
     async def _request(self, stream: str, body: dict[str, Any]) -> AsyncIterator[Stored]:
         """One direct get and its answers."""

@@ -23,7 +23,6 @@ from mqinfer.jobs.following import Numbered, Pushed, follow
 from mqinfer.jobs.state import State
 from mqinfer.requests.places import canceled
 from mqinfer.requests.watch import HEARTBEAT
-from mqinfer.streams import current
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -192,8 +191,9 @@ class Jobs(Accepting):
         """
         bucket = places.bucket(self.app)
         found = []
-        subject = f"$KV.{bucket}.{endpoint or '*'}.*"
-        async for stored in current(self._streams, f"KV_{bucket}", subject):
+        async for stored in self._streams.messages(
+            f"KV_{bucket}", f"$KV.{bucket}.{endpoint or '*'}.*"
+        ):
             try:
                 state = states.decode(stored.data)
             except msgspec.MsgspecError:

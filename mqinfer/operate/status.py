@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mqinfer import plan
-from mqinfer.streams import current
 from mqinfer.times import span
 from mqinfer.worker import known, tally
 from mqinfer.worker.survey import Beginning, Orphan, survey
@@ -198,7 +197,7 @@ async def _counts(app: App, streams: Streams) -> dict[str, tally.Counts]:
     prefix, suffix = f"$KV.{bucket}.", f".{tally.KEY}"
     return {
         stored.subject.removeprefix(prefix).removesuffix(suffix): tally.read(stored.data)
-        async for stored in current(streams, f"KV_{bucket}", f"{prefix}*{suffix}")
+        async for stored in streams.messages(f"KV_{bucket}", f"{prefix}*{suffix}")
     }
 
 

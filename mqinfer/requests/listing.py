@@ -10,7 +10,6 @@ import msgspec
 
 from mqinfer.requests import places
 from mqinfer.requests import state as states
-from mqinfer.streams import current
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -27,7 +26,7 @@ async def listed(app: App, streams: Streams, endpoint: str | None = None) -> Asy
     bucket = places.bucket(app)
     subject = f"$KV.{bucket}.{endpoint or '*'}.*"
     now = time.time()
-    async for stored in current(streams, f"KV_{bucket}", subject):
+    async for stored in streams.messages(f"KV_{bucket}", subject):
         try:
             state = states.decode(stored.data)
         except msgspec.MsgspecError:

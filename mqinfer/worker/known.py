@@ -19,7 +19,6 @@ import msgspec
 
 from mqinfer import plan
 from mqinfer.bucket import change
-from mqinfer.streams import current
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -87,7 +86,7 @@ async def look(app: App, streams: Streams) -> Known | None:
     """
     created = await streams.stream_created(app.name)
     name = plan.state_bucket(app)
-    async for stored in current(streams, f"KV_{name}", f"$KV.{name}.{KEY}"):
+    async for stored in streams.messages(f"KV_{name}", f"$KV.{name}.{KEY}"):
         return read(stored.data, created)
     return None
 

@@ -21,7 +21,6 @@ import structlog
 from mqinfer import plan
 from mqinfer.bucket import change
 from mqinfer.errors import MqinferError, PermissionDenied
-from mqinfer.streams import current
 
 if TYPE_CHECKING:
     from mqinfer.app import App
@@ -177,7 +176,7 @@ async def seen(app: App, streams: Streams) -> tuple[list[Present], float]:
         return [], time.time()
     found = []
     newest = 0.0
-    async for stored in current(streams, stream):
+    async for stored in streams.messages(stream):
         at = stored.time.timestamp()
         newest = max(newest, at)
         try:

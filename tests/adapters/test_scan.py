@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from mqinfer.adapters.bucket import JetStreamBucket
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.scan import Scanner
 from mqinfer.settings import Settings
-from mqinfer.streams import Stored, current
 from mqinfer.testing import nats_only, until
 
 ALL, BEHIND = 1200, 700  # messages; more than a batch
@@ -146,12 +145,12 @@ class Busy(Scanner):
 
     writes = 2
 
-    async def messages(self, stream: str, *some: Any, **more: Any) -> AsyncGenerator[Stored]:
+    async def stream_info(self, stream: str) -> dict[str, Any] | None:
+        info = await super().stream_info(stream)
         if self.writes:
             self.writes -= 1
             await self._client.request("$KV.seen.a", b"again")
-        async for stored in super().messages(stream, *some, **more):
-            yield stored
+        return info
 
 
 async def test_a_key_that_is_written_meanwhile_is_there_once(nats: Settings) -> None:
@@ -160,10 +159,15 @@ async def test_a_key_that_is_written_meanwhile_is_there_once(nats: Settings) -> 
         await bucket.ensure()
         for key in "abc":
             await bucket.save(key, b"first", 0)
-        found = [one async for one in current(Busy(broker.client), "KV_seen", "$KV.seen.*")]
+        found = [one async for one in Busy(broker.client).messages("KV_seen", "$KV.seen.*")]
         assert [(one.subject[-1], one.data) for one in found] == [
             ("b", b"first"),
             ("c", b"first"),
             ("a", b"again"),
         ]
-        assert [one async for one in current(Scanner(broker.client), "KV_none")] == []
+        one = [one async for one in Busy(broker.client).messages("KV_seen", "$KV.seen.a")]
+        assert [found.data for found in one] == [b"again"]
+        # With an end it is what lies before that.
+        busy = Busy(broker.client).messages("KV_seen", "$KV.seen.a", last=one[0].sequence)
+        assert [found async for found in busy] == []
+        assert [one async for one in Scanner(broker.client).messages("KV_none")] == []
