@@ -27,12 +27,20 @@ if TYPE_CHECKING:
 _FETCH: Final = 4  # ids for each row that is wanted, at first
 _MOST: Final = 8192  # ids; beyond it every row is looked at
 _PAUSE, _LONGEST_PAUSE = 0.05, 5.0  # seconds between two looks at how far an index is
-_OF_INDEX = (
-    "WHERE database = currentDatabase() AND table = {storage:String} "
-    "AND NOT is_done AND position(command, {index:String}) > 0"
+# Of one index: the name of another may begin or end with its name.
+_OF_INDEX = "AND NOT is_done AND has(splitByRegexp('[ ()`]+', command), {index:String})"
+_THERE: Final = (
+    "SELECT name FROM system.data_skipping_indices WHERE database = currentDatabase() "
+    "AND table = {storage:String} AND name = {index:String}"
 )
-_INDEXING: Final = f"SELECT latest_fail_reason AS reason FROM system.mutations {_OF_INDEX}"
-_GIVE_UP: Final = f"KILL MUTATION {_OF_INDEX} SYNC"
+_INDEXING: Final = (
+    "SELECT latest_fail_reason AS reason FROM system.mutations WHERE database = currentDatabase() "
+    f"AND table = {{storage:String}} {_OF_INDEX}"
+)
+_GIVE_UP: Final = (
+    "KILL MUTATION WHERE database = currentDatabase() "
+    f"AND table = {{storage:String}} {_OF_INDEX} SYNC"
+)
 _DISTANCES: Final = {"cosine": "cosineDistance", "l2": "L2Distance"}
 
 
@@ -46,7 +54,9 @@ async def create_vector_index(
 ) -> None:
     """Let ClickHouse index the vectors of a table, also of the rows that are there.
 
-    From then on every row must have a vector of so many dimensions: others are refused.
+    From then on every row must have a vector of so many dimensions: others are refused. It returns
+    when all rows are indexed, which takes a minute for some 50,000 vectors of 1,280 numbers. If it
+    is cancelled, the server goes on.
 
     Args:
         database: with the table.
@@ -55,17 +65,17 @@ async def create_vector_index(
         vector: the field.
         metric: "cosine" or "l2".
 
-    It returns when all rows are indexed, which takes a minute for some 50,000 vectors of 1,280
-    numbers. If it is cancelled, the server goes on.
-
     Raises:
         ConfigurationError: ClickHouse indexes by no such metric.
-        TableError: the server refuses, or cannot index a row that is there; there is no index then.
+        TableError: the server refuses, or cannot index a row that is there. An index that was not
+            there before is taken back then.
         Unavailable: it does not answer.
     """
     storage, column = schema_of(kind).storage, _column(kind, vector)
     made = f"vector_similarity('hnsw', '{_distance(metric)}', {int(dimensions)})"
     table, name = quoted(storage), f"{vector}_nearest"
+    asked = {"storage": storage, "index": name}
+    before = await database.query(_THERE, asked)
     await database.command(
         f"ALTER TABLE {table} ADD INDEX IF NOT EXISTS {quoted(name)} {quoted(column)} TYPE {made}"
     )
@@ -74,18 +84,19 @@ async def create_vector_index(
         await database.command(
             f"ALTER TABLE {table} MATERIALIZE INDEX {quoted(name)} SETTINGS mutations_sync = 0"
         )
-        await _indexed(database, storage, name)
+        await _indexed(database, asked)
     except TableError as error:
         # ClickHouse would try for ever, and not merge the rows meanwhile.
-        await database.command(_GIVE_UP, {"storage": storage, "index": name})
-        await database.command(f"ALTER TABLE {table} DROP INDEX IF EXISTS {quoted(name)}")
+        await database.command(_GIVE_UP, asked)
+        if not before:
+            await database.command(f"ALTER TABLE {table} DROP INDEX IF EXISTS {quoted(name)}")
         raise TableError(f"{kind.__name__}.{vector} cannot be indexed: {error}") from None
 
 
-async def _indexed(database: Database, storage: str, name: str) -> None:
+async def _indexed(database: Database, asked: Mapping[str, str]) -> None:
     """Return when all rows are; raises TableError with what is in the way."""
     pause = _PAUSE
-    while left := await database.query(_INDEXING, {"storage": storage, "index": name}):
+    while left := await database.query(_INDEXING, asked):
         if reason := max(str(row["reason"]) for row in left):
             raise TableError(reason)
         await asyncio.sleep(pause)

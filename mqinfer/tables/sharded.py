@@ -33,6 +33,7 @@ _OF_COLUMNS = re.compile(r" (?:ADD|MODIFY|DROP|RENAME|COMMENT) COLUMN ")
 _SYSTEM = re.compile(
     r"FROM (system\.\w+) WHERE database = currentDatabase\(\) AND table = \{storage:String\}"
 )
+_ROWS = f"replaceRegexpOne({{storage:String}}, '{STORAGE_SUFFIX}$', '{SHARD_SUFFIX}')"
 # Within a question of the rows, which each shard answers: of its own parts.
 _OWN_PARTS = re.compile(r"(FROM system\.parts WHERE active AND table = '(?:[^'\\]|\\.)*)__storage'")
 
@@ -95,6 +96,10 @@ def told(statement: str, at: Shards) -> list[str]:
     statement = asked(statement, at)
     found = _OF_ROWS.match(statement)
     if found is None:
+        if statement.startswith("KILL MUTATION "):  # of the rows' tables, on each shard
+            where = f" ON CLUSTER {text_literal(at.cluster)} WHERE"
+            statement = statement.replace(" WHERE", where, 1)
+            return [statement.replace("table = {storage:String}", f"table = {_ROWS}")]
         return [on_cluster(statement, at.cluster, EVERYWHERE)]
     verb, rest = found[1], statement[found.end() :]
     where = f" ON CLUSTER {text_literal(at.cluster)}"
@@ -122,8 +127,7 @@ def told(statement: str, at: Shards) -> list[str]:
 def asked(question: str, at: Shards) -> str:
     """A question of ours, or a statement: what the server knows of its parts, all shards know."""
     every = rf"FROM cluster({text_literal(at.cluster)}, \1) WHERE database = currentDatabase() "
-    rows = f"replaceRegexpOne({{storage:String}}, '{STORAGE_SUFFIX}$', '{SHARD_SUFFIX}')"
-    question = _SYSTEM.sub(lambda one: f"{one.expand(every)}AND table = {rows}", question)
+    question = _SYSTEM.sub(lambda one: f"{one.expand(every)}AND table = {_ROWS}", question)
     question = _OWN_PARTS.sub(rf"\1{SHARD_SUFFIX}'", question)
     return question.replace("currentDatabase()", text_literal(at.database))
 

@@ -21,6 +21,12 @@ class Near(Row, frozen=True, table="near", order_by="name"):
     colour: str = ""
 
 
+class Pair(Row, frozen=True, table="pair", order_by="name"):
+    name: str
+    vector: Annotated[list[float], Column("Array(Float32)")]
+    my_vector: Annotated[list[float], Column("Array(Float32)")]
+
+
 async def stored(
     db: ClickHouse, vectors: Floats, first: int = 0, names: list[str] | None = None, run: str = ""
 ) -> None:
@@ -100,3 +106,21 @@ async def test_rows_that_are_there_are_indexed_or_it_is_told_why_not(db: ClickHo
     )
     assert size["size"] > 0
     await stored(db, clustered(10), first=5000)  # as before
+
+
+async def test_another_index_whose_name_is_alike_is_left_alone(db: ClickHouse) -> None:
+    schema = schema_of(Pair)
+    await db.command(schema.create_storage())
+    columns = [column.name for column in schema.columns]
+    data = [["a"], [[1.0, 2.0, 3.0]], [[1.0, 2.0]]]
+    types = [schema.types[name] for name in columns]
+    await db.insert(schema.storage, columns, types, data, token="a")
+    await create_vector_index(db, Pair, 2, vector="my_vector")
+    names = f"SELECT name FROM system.data_skipping_indices WHERE table = '{schema.storage}'"
+    with pytest.raises(TableError, match=r"Pair\.vector cannot be indexed"):
+        await create_vector_index(db, Pair, 2)
+    assert await db.query(names) == [{"name": "my_vector_nearest"}]
+    # One that was there stays, whatever comes of another attempt.
+    await create_vector_index(db, Pair, 3)
+    await create_vector_index(db, Pair, 3)
+    assert len(await db.query(names)) == 2

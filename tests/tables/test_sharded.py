@@ -8,14 +8,15 @@ from typing import Annotated, Any
 
 import pytest
 
-from mqinfer import App, Confidence, Label, Row
+from mqinfer import App, Column, Confidence, Label, Row
 from mqinfer.adapters.clickhouse import ClickHouse
-from mqinfer.errors import BadRows, ConfigurationError, ConflictError
+from mqinfer.errors import BadRows, ConfigurationError, ConflictError, TableError
 from mqinfer.monitor.places import ensure_counts
 from mqinfer.monitor.watched import watched
 from mqinfer.operate.reset import Held, reset
 from mqinfer.operate.tables import stored
 from mqinfer.ports import Origin
+from mqinfer.search.table import create_vector_index
 from mqinfer.tables import migrate, sharded
 from mqinfer.tables.expiry import drop
 from mqinfer.tables.foresee import foresee
@@ -200,3 +201,23 @@ def test_a_token_goes_along_to_each_shard(url: str) -> None:
         (kept,) = ask(url, "SELECT count() AS rows, max(n) AS last FROM of")
         assert kept["last"] == 1
         assert kept["rows"] in (first["n"], 10 - first["n"])
+
+
+class Near(Row, frozen=True, table="near", order_by="name"):
+    name: str
+    vector: Annotated[list[float], Column("Array(Float32)")]
+
+
+async def test_an_index_of_vectors_over_shards(db: ClickHouse) -> None:
+    sink = Sink(db, Near, app="sharded")
+    await sink.prepare()
+    rows = [
+        (Near(f"p{n}", [1.0, n, 0.0]), Origin(id=f"id-{n}", published=n + 1)) for n in range(40)
+    ]
+    assert await sink.write(rows) == {}
+    with pytest.raises(TableError, match=r"Near\.vector cannot be indexed: .* 3 elements"):
+        await create_vector_index(db, Near, 2)
+    indexes = "SELECT name FROM system.data_skipping_indices WHERE table = 'near__shard'"
+    assert await db.query(indexes) == []
+    await create_vector_index(db, Near, 3)
+    assert await db.query(indexes) == [{"name": "vector_nearest"}]
