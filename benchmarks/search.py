@@ -87,7 +87,7 @@ async def measure(options: Options) -> Result:
             clickhouse_url=stack.clickhouse_url,
             blobs=str(options.folder / "blobs"),
         )
-        database = ClickHouse(settings.clickhouse_url, timeout=3600.0)
+        database = ClickHouse(settings.clickhouse_url, timeout=3600.0, change_timeout=3600.0)
         # No more of them at a larger scale: each is compared with every vector.
         queries = clustered(min(QUERIES, options.amount(QUERIES, least=20)), 2)
         try:
