@@ -327,7 +327,7 @@ async def test_outputs_wait_for_a_full_stream(nats: Settings) -> None:
     filled = asyncio.Event()
     attempts: list[int] = []
 
-    @app.stage(max_in_flight=10, timeout=0.5, ack_wait=2.0)
+    @app.stage(max_in_flight=10, timeout=1.0, ack_wait=10.0)
     async def double(number: Number, ctx: Context) -> Double:
         attempts.append(ctx.attempt)
         await filled.wait()

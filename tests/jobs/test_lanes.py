@@ -45,7 +45,7 @@ class Gated:
             self._saw(ctx, photo.n)
             return Leaf(photo.n)
 
-        @self.app.stage(concurrency=concurrency, timeout=1.0, attempts=1)
+        @self.app.stage(concurrency=concurrency, timeout=4.0, attempts=1)
         async def grade(leaf: Leaf, ctx: Context) -> Grade:
             self._saw(ctx, leaf.n)
             self.begun.append(leaf.n)
@@ -103,7 +103,7 @@ async def test_where_a_stage_bounds_its_handlers_a_live_message_has_the_next_pla
 
         await until(arrived, "the live message")
         # For longer than the timeout of those that wait for a place: that is no time of theirs.
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(5.0)
         assert len(gated.begun) == 1
         gated.may.release()
         assert await request.result(wait=60) == (Grade(-1),)

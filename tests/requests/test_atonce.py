@@ -171,7 +171,7 @@ async def test_who_dies_before_it_hears_that_the_request_has_ended(
 ) -> None:
     app, sent = App("plants"), []
 
-    @app.stage(ack_wait=1.0)
+    @app.stage
     async def grade(photo: Photo, ctx: Context) -> Grade:
         if not sent:
             await known.wait(ctx)

@@ -264,11 +264,11 @@ async def test_work_longer_than_ack_wait_is_not_redelivered(nats: Settings) -> N
     app = App("pulse")
     handled = 0
 
-    @app.stage(ack_wait=2.0)
+    @app.stage(ack_wait=5.0)
     async def double(number: Number) -> Double:
         nonlocal handled
         handled += 1
-        await asyncio.sleep(5.0)
+        await asyncio.sleep(12.0)
         return Double(number.value)
 
     async with Harness(app, nats) as harness:
