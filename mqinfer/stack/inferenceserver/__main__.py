@@ -81,12 +81,14 @@ async def serve(options: argparse.Namespace) -> None:
         listening: list[tuple[pages.Pages, int]] = [(pages.ModelPages(service), options.http_port)]
         if options.metrics_port is not None:
             listening.append((pages.metrics(service), options.metrics_port))
-        for answered, port in listening:
-            listener = await pages.serve(answered, HOST, port)
-            stack.callback(listener.close)
+        listeners = stack.enter_context(contextlib.ExitStack())
         server.add_insecure_port(f"{HOST}:{options.grpc_port}")
         await server.start()
         stack.push_async_callback(server.stop, options.exit_timeout)
+        # After gRPC, as Triton does it: whoever is told that this is ready may call at once.
+        for answered, port in listening:
+            listener = await pages.serve(answered, HOST, port)
+            listeners.callback(listener.close)
         if options.model_control == "poll":
             watch.start()
             stack.callback(watch.stop)
