@@ -22,6 +22,7 @@ from mqinfer.adapters.triton import TritonClient
 from mqinfer.errors import ModelUnavailable
 from mqinfer.stack import InferenceServer, StackConfigurationError, probe
 from mqinfer.stack.inferenceserver import wire
+from mqinfer.stack.inferenceserver.__main__ import parse, serve
 from mqinfer.stack.inferenceserver.tensors import Tensor, reshaped, split
 from mqinfer.stack.ports import free_port
 from mqinfer.testing import until
@@ -202,6 +203,48 @@ async def test_version_policies_and_what_changes(
     assert (reply.version, reply.outputs["value"].tolist()) == ("13", [[26.0]])
     with pytest.raises(ModelUnavailable, match="version 12"):
         await client.infer("table0", "12", {"index": np.array([[2]])}, timeout=60)
+
+
+async def test_it_says_that_it_is_ready_once_grpc_listens(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, may = asyncio.Event(), asyncio.Event()
+    made = grpc.aio.server
+
+    def slow(**options: Any) -> grpc.aio.Server:
+        server = made(**options)
+        start = server.start
+
+        async def held() -> None:
+            starting.set()
+            await may.wait()
+            await start()
+
+        server.start = held
+        return server
+
+    monkeypatch.setattr(grpc.aio, "server", slow)
+    grpc_port, http_port = free_port(), free_port()
+    arguments = f"--models={root} --grpc-port={grpc_port} --http-port={http_port}"
+    serving = asyncio.create_task(serve(parse(arguments.split())))
+    client = TritonClient(f"127.0.0.1:{grpc_port}")
+
+    async def ready() -> bool:
+        with contextlib.suppress(OSError, TimeoutError):
+            return (await probe.http(http_port, "/v2/health/ready"))[0] == 200
+        return False
+
+    try:
+        await asyncio.wait_for(starting.wait(), 60)
+        with pytest.raises(OSError):
+            await probe.http(http_port, "/v2/health/ready")
+        may.set()
+        await until(ready, "the server", 60)
+        assert await client.versions() == []
+    finally:
+        await client.close()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
 
 
 async def test_a_page_of_somebody_else_is_refused(server: InferenceServer, root: Path) -> None:
