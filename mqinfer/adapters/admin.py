@@ -6,9 +6,11 @@ what an operator set. Here an update is the server's own configuration with our 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import datetime
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -29,6 +31,10 @@ NO_MESSAGE = 10037
 # Where a consumer began: fixed when it is made.
 BEGINNING = ("deliver_policy", "opt_start_seq", "opt_start_time")
 COUNTER_AGE = 10.0  # seconds after which a counting consumer that was left behind ends
+# Seconds: for which a stream's leader is asked for, and between the questions; and nats-server's
+# minElectionTimeout, before which no replica elects another leader than the one it has heard of.
+LEADER_ANSWERS, ASKED_AGAIN = 5.0, 0.02
+ELECTION = 4.0
 NANO = 1_000_000_000
 _PARTITIONS = re.compile(r"partition\((\d+)")
 
@@ -78,14 +84,51 @@ async def ask(api: Api, subject: str, body: Any, what: str) -> dict[str, Any]:
     return answer
 
 
-async def stream_info(api: Api, name: str) -> dict[str, Any] | None:
-    """Configuration and state of a stream, or None if there is none."""
-    try:
-        return await ask(api, f"STREAM.INFO.{name}", None, f"stream {name}")
-    except JetStreamError as error:
-        if error.code in NOT_FOUND:
-            return None
-        raise
+async def stream_info(
+    api: Api, name: str, body: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """Configuration and state of a stream as its leader has them, or None if there is none.
+
+    For seconds after a replica comes back that was cut off, it answers, too, with what it had then,
+    and may be quicker than the leader: so it is asked again.
+
+    Args:
+        api: asks JetStream.
+        name: of the stream.
+        body: what else is wanted of it.
+
+    Raises:
+        Unavailable: JetStream does not answer, or none that leads the stream does.
+    """
+    what = f"stream {name}"
+    until = time.monotonic() + LEADER_ANSWERS
+    while True:
+        try:
+            info = await ask(api, f"STREAM.INFO.{name}", body, what)
+        except JetStreamError as error:
+            if error.code in NOT_FOUND:
+                return None
+            raise
+        if _leads(info):
+            return info
+        if time.monotonic() > until:
+            raise Unavailable(f"{what} has no leader now")
+        await asyncio.sleep(ASKED_AGAIN)
+
+
+def _leads(info: dict[str, Any]) -> bool:
+    """Whether the one that told this leads the stream.
+
+    Whoever leads is not among its replicas, and most of them have answered it within the time
+    after which they would elect another.
+    """
+    if "cluster" not in info:
+        return True  # a server by itself
+    leader, replicas = info["cluster"].get("leader"), info["cluster"].get("replicas") or []
+    if not leader or any(one["name"] == leader for one in replicas):
+        return False
+    heard = sum(one.get("active", 0) < ELECTION * NANO for one in replicas)
+    return bool(2 * (heard + 1) > len(replicas) + 1)
 
 
 async def stream_names(api: Api) -> list[str]:
@@ -113,12 +156,9 @@ async def subjects(api: Api, stream: str, subject: str = ">") -> dict[str, int]:
     counts: dict[str, int] = {}
     while True:
         body = {"subjects_filter": subject, "offset": len(counts)}
-        try:
-            info = await ask(api, f"STREAM.INFO.{stream}", body, f"stream {stream}")
-        except JetStreamError as error:
-            if error.code in NOT_FOUND:
-                return {}
-            raise
+        info = await stream_info(api, stream, body)
+        if info is None:
+            return {}
         page = info["state"].get("subjects") or {}
         counts.update(page)
         if not page or len(counts) >= info.get("total", 0):

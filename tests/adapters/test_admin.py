@@ -1,0 +1,77 @@
+"""Who answers for a stream: its leader, and not a replica that was cut off and has come back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import nats
+import pytest
+
+from mqinfer.adapters import admin
+from mqinfer.adapters.jetstream import JetStream
+from mqinfer.errors import Unavailable
+from mqinfer.settings import Settings
+
+SECOND = 1_000_000_000
+# As servers of a cluster of three told it, beside one another, of a stream of 200 messages.
+LEADER = {
+    "leader": "n1",
+    "replicas": [{"name": "n2", "active": SECOND}, {"name": "n3", "active": 30 * SECOND}],
+}
+ALONE: dict[str, Any] = {"leader": "n1"}
+LEADERLESS = {"replicas": [{"name": name, "active": 0} for name in ("n1", "n2", "n3")]}
+FOLLOWER = {
+    "leader": "n1",
+    "replicas": [{"name": "n1", "active": SECOND}, {"name": "n2", "active": SECOND}],
+}
+# It has heard of nobody for longer than they take to elect another.
+FORMER = {"leader": "n3", "replicas": [{"name": n, "active": 9 * SECOND} for n in ("n1", "n2")]}
+
+
+@asynccontextmanager
+async def told(nats_settings: Settings, *clusters: dict[str, Any]) -> AsyncIterator[JetStream]:
+    """One after the other is what is told of a stream `s`, in a domain where no server is."""
+    settings = replace(nats_settings, nats_domain="told")
+    client = await nats.connect(settings.nats_url)
+    left = list(clusters)
+
+    async def answer(message: Any) -> None:
+        cluster = left.pop(0) if len(left) > 1 else left[0]
+        last = 200 if cluster in (LEADER, ALONE) else 100
+        body = {"config": {"name": "s"}, "state": {"last_seq": last}, "cluster": cluster}
+        await message.respond(json.dumps(body).encode())
+
+    try:
+        await client.subscribe("$JS.told.API.STREAM.INFO.s", cb=answer)
+        await client.flush()
+        async with JetStream(settings, name="told") as broker:
+            yield broker
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("others", [(LEADERLESS,), (FOLLOWER,), (FORMER, LEADERLESS, FOLLOWER), ()])
+@pytest.mark.parametrize("leader", [LEADER, ALONE], ids=["of three", "alone"])
+async def test_what_the_leader_says_counts(
+    nats: Settings, others: tuple[dict[str, Any], ...], leader: dict[str, Any]
+) -> None:
+    async with told(nats, *others, leader) as broker:
+        info = await broker.stream_info("s")
+        assert info is not None
+        assert info["state"]["last_seq"] == 200
+
+
+@pytest.mark.parametrize("other", [LEADERLESS, FOLLOWER, FORMER])
+async def test_what_others_say_does_not(
+    nats: Settings, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin, "LEADER_ANSWERS", 0.1)
+    async with told(nats, other) as broker:
+        with pytest.raises(Unavailable, match="stream s has no leader now"):
+            await broker.stream_info("s")
+        with pytest.raises(Unavailable, match="stream s has no leader now"):
+            await admin.subjects(broker.client, "s")
