@@ -6,17 +6,16 @@ what an operator set. Here an update is the server's own configuration with our 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import datetime
 import re
-import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import structlog
 
+from mqinfer.adapters import leader
 from mqinfer.errors import ConflictError, MqinferError, PermissionDenied, Unavailable
 from mqinfer.flow.publishing import Publishes
 from mqinfer.identity import parse_header_block
@@ -31,10 +30,6 @@ NO_MESSAGE = 10037
 # Where a consumer began: fixed when it is made.
 BEGINNING = ("deliver_policy", "opt_start_seq", "opt_start_time")
 COUNTER_AGE = 10.0  # seconds after which a counting consumer that was left behind ends
-# Seconds: for which a stream's leader is asked for, and between the questions; and nats-server's
-# minElectionTimeout, before which no replica elects another leader than the one it has heard of.
-LEADER_ANSWERS, ASKED_AGAIN = 5.0, 0.02
-ELECTION = 4.0
 NANO = 1_000_000_000
 _PARTITIONS = re.compile(r"partition\((\d+)")
 
@@ -89,46 +84,16 @@ async def stream_info(
 ) -> dict[str, Any] | None:
     """Configuration and state of a stream as its leader has them, or None if there is none.
 
-    For seconds after a replica comes back that was cut off, it answers, too, with what it had then,
-    and may be quicker than the leader: so it is asked again.
-
-    Args:
-        api: asks JetStream.
-        name: of the stream.
-        body: what else is wanted of it.
-
     Raises:
         Unavailable: JetStream does not answer, or none that leads the stream does.
     """
     what = f"stream {name}"
-    until = time.monotonic() + LEADER_ANSWERS
-    while True:
-        try:
-            info = await ask(api, f"STREAM.INFO.{name}", body, what)
-        except JetStreamError as error:
-            if error.code in NOT_FOUND:
-                return None
-            raise
-        if _leads(info):
-            return info
-        if time.monotonic() > until:
-            raise Unavailable(f"{what} has no leader now")
-        await asyncio.sleep(ASKED_AGAIN)
-
-
-def _leads(info: dict[str, Any]) -> bool:
-    """Whether the one that told this leads the stream.
-
-    Whoever leads is not among its replicas, and most of them have answered it within the time
-    after which they would elect another.
-    """
-    if "cluster" not in info:
-        return True  # a server by itself
-    leader, replicas = info["cluster"].get("leader"), info["cluster"].get("replicas") or []
-    if not leader or any(one["name"] == leader for one in replicas):
-        return False
-    heard = sum(one.get("active", 0) < ELECTION * NANO for one in replicas)
-    return bool(2 * (heard + 1) > len(replicas) + 1)
+    try:
+        return await leader.told(lambda: ask(api, f"STREAM.INFO.{name}", body, what), what)
+    except JetStreamError as error:
+        if error.code in NOT_FOUND:
+            return None
+        raise
 
 
 async def stream_names(api: Api) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import nats
 import pytest
 
-from mqinfer.adapters import admin
+from mqinfer.adapters import admin, leader
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.errors import Unavailable
 from mqinfer.settings import Settings
@@ -55,11 +55,11 @@ async def told(nats_settings: Settings, *clusters: dict[str, Any]) -> AsyncItera
 
 
 @pytest.mark.parametrize("others", [(LEADERLESS,), (FOLLOWER,), (FORMER, LEADERLESS, FOLLOWER), ()])
-@pytest.mark.parametrize("leader", [LEADER, ALONE], ids=["of three", "alone"])
+@pytest.mark.parametrize("last", [LEADER, ALONE], ids=["of three", "alone"])
 async def test_what_the_leader_says_counts(
-    nats: Settings, others: tuple[dict[str, Any], ...], leader: dict[str, Any]
+    nats: Settings, others: tuple[dict[str, Any], ...], last: dict[str, Any]
 ) -> None:
-    async with told(nats, *others, leader) as broker:
+    async with told(nats, *others, last) as broker:
         info = await broker.stream_info("s")
         assert info is not None
         assert info["state"]["last_seq"] == 200
@@ -69,7 +69,7 @@ async def test_what_the_leader_says_counts(
 async def test_what_others_say_does_not(
     nats: Settings, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admin, "LEADER_ANSWERS", 0.1)
+    monkeypatch.setattr(leader, "PATIENCE", 0.1)
     async with told(nats, other) as broker:
         with pytest.raises(Unavailable, match="stream s has no leader now"):
             await broker.stream_info("s")
