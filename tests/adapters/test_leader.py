@@ -17,7 +17,8 @@ from mqinfer.errors import Unavailable
 from mqinfer.settings import Settings
 
 SECOND = 1_000_000_000
-# As servers of a cluster of three told it, beside one another, of a stream of 200 messages.
+# LEADER and LEADERLESS as servers of a cluster of three told it, beside one another, of a stream of
+# 200 messages; the other two as they would, which is rarer.
 LEADER = {
     "leader": "n1",
     "replicas": [{"name": "n2", "active": SECOND}, {"name": "n3", "active": 30 * SECOND}],
