@@ -81,12 +81,13 @@ async def serve(options: argparse.Namespace) -> None:
         listening: list[tuple[pages.Pages, int]] = []
         if options.metrics_port is not None:
             listening.append((pages.metrics(service), options.metrics_port))
-        # The last, after gRPC, too: whoever is told there that this is ready may call at once.
         listening.append((pages.ModelPages(service), options.http_port))
+        # Ends after gRPC: while calls end, the page says that this is not ready.
         listeners = stack.enter_context(contextlib.ExitStack())
         server.add_insecure_port(f"{HOST}:{options.grpc_port}")
         await server.start()
         stack.push_async_callback(server.stop, options.exit_timeout)
+        # The models' page last: whoever is told there that this is ready may call at once.
         for answered, port in listening:
             listener = await pages.serve(answered, HOST, port)
             listeners.callback(listener.close)
