@@ -67,9 +67,9 @@ class RepositoryWatch:
         """Look no more."""
         self._stop.set()
 
-    def knows(self, name: str) -> bool:
-        """Whether the server was asked to load this model, or had it when it started."""
-        return name in self._loaded
+    def loaded(self) -> dict[str, Files]:
+        """What the server was asked to load last, or had when it started, as it lay then."""
+        return dict(self._loaded)
 
     def look(self) -> None:
         """Have taken up what changed, and was the same at the look before."""
@@ -121,19 +121,24 @@ def scan(models: Path) -> dict[str, Files]:
     except OSError:
         return found
     for folder in folders:
-        files = set()
-        for file in folder.rglob("*"):
-            if "__pycache__" in file.parts:
-                continue
-            try:
-                stat = file.stat()
-            except OSError:
-                continue
-            if not file.is_dir():
-                files.add((str(file.relative_to(folder)), stat.st_mtime_ns, stat.st_size))
-        if files:
-            found[folder.name] = frozenset(files)
+        if files := files_of(folder):
+            found[folder.name] = files
     return found
+
+
+def files_of(folder: Path) -> Files:
+    """The files of a model, as `scan` has them; none where there is no such folder."""
+    files = set()
+    for file in folder.rglob("*"):
+        if "__pycache__" in file.parts:
+            continue
+        try:
+            stat = file.stat()
+        except OSError:
+            continue
+        if not file.is_dir():
+            files.add((str(file.relative_to(folder)), stat.st_mtime_ns, stat.st_size))
+    return frozenset(files)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from mqinfer.stack import probe
 from mqinfer.stack.errors import NotInstalled, StackConfigurationError, StackError
 from mqinfer.stack.modelfolder import flaw
 from mqinfer.stack.ports import HOST, free_port
-from mqinfer.stack.repository import RepositoryWatch
+from mqinfer.stack.repository import Files, RepositoryWatch, files_of
 from mqinfer.stack.server import Server
 
 ModelControl = Literal["poll", "explicit", "none"]
@@ -364,6 +364,8 @@ class TritonServer(Server):
         Raises:
             StackError: Triton did not answer as expected.
         """
+        # Before its answer: what is loaded meanwhile may stand in the answer as it was.
+        asked = self._watch.loaded() if self._watch is not None else None
         status, body = await self.ask("/v2/repository/index", method="POST", timeout=5.0)
         if status != 200:
             raise StackError(f"Triton does not list its models: {status} {body[:200]!r}")
@@ -381,12 +383,19 @@ class TritonServer(Server):
         whole -= {one.name for one in listed if one.state != "READY"}
         listed += [ModelState(name, "", "", "") for name in sorted(whole & refused.keys())]
         return [
-            one if one.reason or one.state else replace(one, reason=self._flaw(one.name, refused))
+            one
+            if one.reason or one.state
+            else replace(one, reason=self._flaw(one.name, refused, asked))
             for one in listed
         ]
 
-    def _flaw(self, model: str, refused: Mapping[str, str]) -> str:
-        """Why Triton did not take a folder, of which its index says nothing; "" while it may."""
-        if self._watch is not None and not self._watch.knows(model):
-            return ""
-        return flaw(self.models / model) or refused.get(model) or f"see {self.log}"
+    def _flaw(
+        self, model: str, refused: Mapping[str, str], asked: Mapping[str, Files] | None
+    ) -> str:
+        """Why Triton did not take a folder, of which its index says nothing; "" while it may.
+
+        It may while the folder is not what Triton was asked for: new, or mended a moment ago.
+        """
+        folder = self.models / model
+        reason = flaw(folder) or refused.get(model) or f"see {self.log}"
+        return reason if asked is None or asked.get(model) == files_of(folder) else ""

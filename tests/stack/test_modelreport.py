@@ -12,13 +12,14 @@ import pytest
 from mqinfer.adapters.triton import TritonClient
 from mqinfer.errors import ModelUnavailable
 from mqinfer.inference.reasons import NOT_TAKEN, why
-from mqinfer.stack import StackConfigurationError
+from mqinfer.stack import InferenceServer, StackConfigurationError
 from mqinfer.stack.modelfolder import flaw
 from mqinfer.stack.modelreport import ModelReport
 from mqinfer.stack.ports import HOST
-from mqinfer.stack.triton import ModelState, find_triton
+from mqinfer.stack.triton import ModelState, TritonServer, find_triton
 from tests.support.cli import TIMEOUT, command
 from tests.support.models import save_affine, save_echo
+from tests.support.triton import serving, why_no_triton
 
 
 class Told(ModelReport):
@@ -136,6 +137,29 @@ async def refusal(client: TritonClient, model: str, version: str | None = None) 
     with pytest.raises(ModelUnavailable) as caught:
         await client.describe(model, version)
     return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [TritonServer, InferenceServer])
+async def test_between_its_mending_and_its_loading_a_model_is_no_news(
+    tmp_path: Path, kind: type[TritonServer]
+) -> None:
+    """Its folder is whole already, and the server has not been asked for it again."""
+    if kind is TritonServer and (missing := why_no_triton()):
+        pytest.skip(missing)
+    save_echo(tmp_path / "models", "other", 1, ["n", 1])
+    file = tmp_path / "models" / "other" / "config.pbtxt"
+    config = file.read_text()
+    file.write_text("backend: {")
+    async with serving(tmp_path / "server", tmp_path / "models", kind) as server:
+        lines: list[str] = []
+        report = ModelReport(server.name, server.model_states, lines.append)
+        await report.look()
+        assert len(lines) == 1
+        file.write_text(config)
+        while len(lines) == 1:  # so often that a look falls into the time between
+            await report.look()
+        name = lines[0].split("does not serve ")[1].split(":")[0]
+        assert lines[1:] == [f"loaded now: {name}"]
 
 
 @pytest.mark.parametrize(
