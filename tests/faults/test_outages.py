@@ -34,7 +34,7 @@ from .support import (
 )
 
 # Seconds; longer than the timeout of the stages here: an outage does not count.
-OUTAGE = float(os.environ.get("MQINFER_TEST_OUTAGE", "1.5"))
+OUTAGE = float(os.environ.get("MQINFER_TEST_OUTAGE", "3.5"))
 
 
 class Answer(Row, table="answer", order_by="value"):
@@ -74,14 +74,14 @@ async def test_triton_away(nats: Settings, triton: TritonServer, batch: bool) ->
 
     if batch:
 
-        @app.stage(name="double", max_in_flight=20, batch_size=8, timeout=1.0, models=(model,))
+        @app.stage(name="double", max_in_flight=20, batch_size=8, timeout=3.0, models=(model,))
         async def several(numbers: list[Number], contexts: list[Context]) -> list[Double]:
             attempts.extend(context.attempt for context in contexts)
             return list(await asyncio.gather(*map(value_of, numbers)))
 
     else:
 
-        @app.stage(name="double", max_in_flight=20, timeout=1.0, models=(model,))
+        @app.stage(name="double", max_in_flight=20, timeout=3.0, models=(model,))
         async def single(number: Number, ctx: Context) -> Double:
             attempts.append(ctx.attempt)
             return await value_of(number)
@@ -121,12 +121,12 @@ async def test_a_model_that_is_unloaded_stops_only_its_own_stages(
     class Never(Message):
         value: int
 
-    @app.stage(timeout=1.0)
+    @app.stage(timeout=3.0)
     async def double(number: Number) -> Double:
         answer = await model(x=np.array([number.value], dtype=np.float32))
         return Double(int(answer["y"][0]))
 
-    @app.stage(timeout=1.0)
+    @app.stage(timeout=3.0)
     async def never(number: Number) -> Never:
         await other(x=np.zeros(1, dtype=np.float32))
         return Never(number.value)
@@ -223,7 +223,7 @@ async def test_nats_away(tmp_path: Path) -> None:
     go = asyncio.Event()
     go.set()
 
-    @app.stage(max_in_flight=10, timeout=1.0, ack_wait=4.0, backoff=SOON)
+    @app.stage(max_in_flight=10, timeout=3.0, ack_wait=10.0, backoff=SOON)
     async def double(number: Number, ctx: Context) -> Double:
         await go.wait()
         attempts[number.value] = ctx.attempt
@@ -327,7 +327,7 @@ async def test_outputs_wait_for_a_full_stream(nats: Settings) -> None:
     filled = asyncio.Event()
     attempts: list[int] = []
 
-    @app.stage(max_in_flight=10, timeout=1.0, ack_wait=10.0)
+    @app.stage(max_in_flight=10, timeout=3.0, ack_wait=10.0)
     async def double(number: Number, ctx: Context) -> Double:
         attempts.append(ctx.attempt)
         await filled.wait()

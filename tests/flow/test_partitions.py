@@ -189,7 +189,7 @@ async def test_a_token_bucket_that_is_deleted_costs_no_order(nats: Settings) -> 
     busy: set[str] = set()
     begun: dict[str, list[int]] = defaultdict(list)
 
-    @app.stage(ack_wait=2.0)
+    @app.stage(ack_wait=4.0)
     async def follow(leaf: Leaf) -> Step:
         assert leaf.position not in busy
         busy.add(leaf.position)

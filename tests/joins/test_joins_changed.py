@@ -100,11 +100,11 @@ async def test_a_stage_that_is_added_is_not_waited_for_by_what_was_published_bef
 async def test_a_stage_that_is_removed_is_named_when_the_deadline_has_come(
     nats: Settings,
 ) -> None:
-    async with Harness(an_app(extra=True, deadline="1.5s"), nats) as harness:
+    async with Harness(an_app(extra=True, deadline="5s"), nats) as harness:
         await harness.drain(DEADLINE)  # the consumer is made
         await harness.publish(Photo(2))
         await harness.drain("cut")
-    async with Harness(an_app(extra=False, deadline="1.5s"), nats) as harness, harness.worker():
+    async with Harness(an_app(extra=False, deadline="5s"), nats) as harness, harness.worker():
         (found,) = await until(lambda: reports(harness), "the report")
     assert found.incomplete == "late"
     assert found.missing["extra"] == 2
@@ -310,11 +310,11 @@ async def test_a_root_is_the_same_for_its_stages_and_its_deadline(nats: Settings
     async def foreign(message: Foreign) -> Grade:
         return Grade(message.n, "foreign")
 
-    @app.join(Ordered, of=Grade, deadline="1s")
+    @app.join(Ordered, of=Grade, deadline="5s")
     async def one(root: Ordered, grades: list[Grade], ctx: Context) -> None:
         calls.append(f"ordered {root.n} {len(grades)} {ctx.incomplete}")
 
-    @app.join(Foreign, of=Grade, deadline="1s")
+    @app.join(Foreign, of=Grade, deadline="5s")
     async def other(root: Foreign, grades: list[Grade], ctx: Context) -> None:
         calls.append(f"foreign {root.n} {len(grades)} {ctx.incomplete}")
 

@@ -183,7 +183,7 @@ def grading(deadline: str) -> App:
     async def grade(photo: Photo) -> list[Grade]:
         return [Grade(i) for i in range(photo.n)]
 
-    app.endpoint("grade", Photo, answers=Grade, deadline=deadline, keep="1s")
+    app.endpoint("grade", Photo, answers=Grade, deadline=deadline, keep="3s")
     return app
 
 

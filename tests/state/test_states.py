@@ -320,7 +320,7 @@ async def test_values_are_kept_exactly_or_refused(nats: Settings) -> None:
 async def test_a_state_expires_after_its_ttl_and_each_change_puts_that_off(nats: Settings) -> None:
     app = App("plants", partitions=1)
 
-    class Short(State, ttl="2s"):
+    class Short(State, ttl="4s"):
         count: int = 0
 
     @app.stage
