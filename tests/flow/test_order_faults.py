@@ -30,7 +30,7 @@ async def test_order_by_key_through_everything(tmp_path: Path) -> None:
                 first.kill()
                 await fleet.start()  # one that joins
                 await fleet.busy(second)
-                second.send_signal(signal.SIGSTOP)
+                await fleet.stand_still(second)
                 await fleet.start()
                 await fleet.busy(fleet.workers[2])
                 enough.set()

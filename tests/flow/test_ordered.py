@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from mqinfer import App, Context, Message, plan
@@ -154,6 +155,12 @@ class Fleet:
 
         await until(in_the_middle, "a busy worker", 60)
 
+    async def stand_still(self, worker: asyncio.subprocess.Process) -> None:
+        """Until a worker has stopped, which it does with its next message."""
+        (asked := Path(f"{self.log}.still.{worker.pid}")).touch()
+        process = psutil.Process(worker.pid)
+        await until(lambda: not asked.exists() and process.status() == psutil.STATUS_STOPPED)
+
     def begun(self) -> dict[str, list[int]]:
         """The numbers of each key, in the order in which handlers began."""
         found: dict[str, list[int]] = defaultdict(list)
@@ -237,7 +244,7 @@ async def test_order_when_a_worker_stands_still_for_longer_than_its_lease(
         try:
             still = fleet.workers[0]
             await fleet.busy(still)
-            still.send_signal(signal.SIGSTOP)
+            await fleet.stand_still(still)
             enough.set()
             count = await producer  # the other one took over all it had
             still.send_signal(signal.SIGCONT)
