@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SUPERVISOR = "MQINFER_SUPERVISOR"  # in a child's environment: <pid of the supervisor>:<number>
 _STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_LOOKS = 0.1  # seconds between two looks at whether a signal has come
+_LOOKS = 0.1  # seconds between two looks at the children, where they may end without a signal
 _FOLLOWS = 0.5  # seconds between two looks at what there is to do, and at who is ready
 _KILL_AFTER = 10.0  # beyond the grace that a child gives its handlers
 
@@ -46,20 +46,21 @@ def _log() -> Any:
     return structlog.get_logger("mqinfer.supervisor")
 
 
-def _wait_for(blocked: set[signal.Signals], timeout: float) -> int | None:
-    """Wait for one of the blocked signals; its number, or None when none came in time.
+def _wait_for(blocked: set[signal.Signals], timeout: float) -> int:
+    """Wait for one of the blocked signals; its number, which is SIGCHLD's when the time is over.
 
     Without `signal.sigtimedwait`, which macOS lacks: where the process was stopped and went on
     (Ctrl-Z, a laptop that slept) after the time was over, CPython gives what lay in memory.
     """
     if sys.platform == "darwin":  # it may drop a SIGCHLD that is blocked: look at the children soon
         timeout = min(timeout, _LOOKS)
-    end = time.monotonic() + timeout
-    while not (pending := signal.sigpending() & blocked):
-        if (left := end - time.monotonic()) <= 0:
-            return None
-        time.sleep(min(left, _LOOKS))
-    return signal.sigwait(pending)
+    over = threading.Timer(timeout, signal.pthread_kill, (threading.get_ident(), signal.SIGCHLD))
+    over.daemon = True
+    over.start()
+    try:
+        return signal.sigwait(blocked)
+    finally:
+        over.cancel()
 
 
 class _Child(Lives):
