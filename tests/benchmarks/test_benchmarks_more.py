@@ -82,7 +82,10 @@ async def test_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_jobs(tmp_path: Path) -> None:
     result = await jobs.measure(options(tmp_path))
-    assert all(value > 0 for row in figures(result).values() for value in row)
+    found = figures(result)
+    # So small a job may be done, on a busy machine, before what is measured beside it begins.
+    assert found.pop("a job's rows")[0] >= 0
+    assert all(value > 0 for row in found.values() for value in row)
     (goal,) = result.goals
     assert goal.at_most
     assert goal.found > 0
