@@ -65,6 +65,7 @@ LONGEST = (
     "faults/test_replay.py",
     "examples/test_taskqueue.py",
     "flow/test_ordered.py",
+    "inferenceserver/test_beside_triton.py",
     "bench/test_bench.py",
     "hosts/test_links.py",
     "faults/test_outages.py",
@@ -83,6 +84,7 @@ LONGEST = (
     "gateway/test_processes.py",
     "timers/test_kills.py",
     "stack/test_beyond_fuzz.py",
+    "cli/test_init.py",
     "adapters/test_blobs.py",
     "shadow/test_outages.py",
     "timers/test_cluster.py",
@@ -108,6 +110,11 @@ LONGEST = (
     "test_security.py",
     "requests/test_cluster.py",
     "docs/test_site.py",
+    "worker/test_worker.py",
+    "state/test_states.py",
+    "tables/test_sharded.py",
+    "stack/test_up.py",
+    "timers/test_later.py",
 )
 
 
