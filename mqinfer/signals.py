@@ -9,6 +9,7 @@ stopped; and when that has ended there is nothing left to do.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -60,6 +61,13 @@ def listen() -> None:
     _process = _Signals()
     for number in NUMBERS:
         signal.signal(number, _process.received)
+    atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    """All is done: Python, while it takes itself apart, would die of a signal instead of ending."""
+    for number in NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def heed() -> None:

@@ -299,9 +299,10 @@ class Supervisor:
                     place.children.remove(child)
 
     def _ended(self, place: _Place, child: _Child, pid: int, code: int) -> None:
-        child.code = code
+        # Who had its share has ended in order, also where nobody follows it.
+        child.code = ExitCode.DONE if code == ExitCode.AGAIN else code
         if self._signals:
-            self._codes.append(code)
+            self._codes.append(child.code)
             return
         named = self._named(child)
         if child.leaves is not None or code == ExitCode.DONE:

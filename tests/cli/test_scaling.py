@@ -130,6 +130,20 @@ def test_a_process_that_had_its_share_ends_in_order_and_another_begins(served: S
     assert "messages (--max-messages 10)" in why
 
 
+def test_a_stop_while_a_process_ends_that_had_its_share_is_an_orderly_one(served: Shell) -> None:
+    app = served.write(APP)
+    (served.folder / "go").touch()
+    worker = served.start("worker", app, "--stage=slow", "--max-messages=10", log="log")
+    until(lambda: events(served, "started"))
+    worker.send_signal(signal.SIGSTOP)
+    publish(served, app, "w", 40)
+    until(lambda: events(served, "stopped"))  # and its supervisor has not seen it yet
+    worker.send_signal(signal.SIGTERM)
+    worker.send_signal(signal.SIGCONT)
+    assert worker.wait(TIMEOUT) == 0
+    assert not events(served, "process ended to begin anew")
+
+
 def test_memory_is_a_share_as_well(served: Shell) -> None:
     app = served.write(APP)
     worker = served.start("worker", app, "--stage=slow", "--max-memory=1MB", log="log")
