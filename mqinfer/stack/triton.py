@@ -397,5 +397,6 @@ class TritonServer(Server):
         It may while the folder is not what Triton was asked for: new, or mended a moment ago.
         """
         folder = self.models / model
+        # The files are looked at last: what is mended meanwhile has no reason any more.
         reason = flaw(folder) or refused.get(model) or f"see {self.log}"
         return reason if asked is None or asked.get(model) == files_of(folder) else ""

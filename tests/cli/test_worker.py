@@ -109,6 +109,22 @@ def test_crashed_processes_start_again_and_signals_are_passed_on(served: Shell) 
     assert not any(psutil.pid_exists(pid) for pid in (*pids.values(), again["pid"]))
 
 
+def test_a_system_without_a_bounded_wait_for_signals(served: Shell) -> None:
+    """As macOS is one."""
+    (served.folder / "sitecustomize.py").write_text("import signal\ndel signal.sigtimedwait\n")
+    path = os.pathsep.join([str(served.folder), os.environ.get("PYTHONPATH", "")])
+    arguments = ("worker", served.app, "--stage=count", "--processes=2")
+    worker = served.start(*arguments, PYTHONPATH=path)
+    os.kill(event(worker, "process started")["pid"], signal.SIGKILL)
+    event(worker, "process crashed")
+    event(worker, "process started")
+    event(worker, "started")
+    worker.send_signal(signal.SIGTERM)
+    _, err = worker.communicate(timeout=TIMEOUT)
+    assert worker.returncode == 0, err
+    (served.folder / "sitecustomize.py").unlink()
+
+
 def test_a_supervisor_that_stood_still_goes_on(served: Shell) -> None:
     """As by Ctrl-Z, or on a laptop that slept: longer than it waits between two looks."""
     worker = served.start("worker", served.app, "--stage=count", "--processes=1..2")
