@@ -288,8 +288,8 @@ async def test_a_shadow_answers_beside_and_is_not_shown(
     with FakeModels(answers, aliases={"grade_rust@live": "1"}):
         async with Harness(plants.app, settings) as harness, harness.worker():
             # Without asking a server: there is none.
-            begin = ("--shadow", "grade_rust=2", "--share", "1", "--run", "next", "--force")
-            await told("models", app, *begin)
+            begin = ("--shadow", "grade_rust=2", "--share", "1", "--run", "next", "--late", "1h")
+            await told("models", app, *begin, "--force")
             await harness.publish(plants.Leaf("p1", 0.5))
 
             async def both() -> bool:

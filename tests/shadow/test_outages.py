@@ -217,7 +217,7 @@ async def test_a_version_that_is_broken_or_hangs_harms_nothing_live(
 
     async with at(app, nats, triton.url, url) as harness, harness.worker():
         shadows = shadows_of(harness)
-        await shadows.begin("same", "2", 1.0, name="fails")
+        await shadows.begin("same", "2", 1.0, name="fails", late=3600.0)
         await publish(harness, 0, 60)
         await until(reaches(60, lambda: rows(db)), "the live rows")
         await until(reaches(60, lambda: records(db, "fails")), "why each failed")

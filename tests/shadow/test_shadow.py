@@ -142,7 +142,7 @@ async def test_it_answers_its_share_beside_and_ends_as_a_run(
             await publish(harness, 0, 20)
             await until(reaches(20, lambda: rows(db, "")), "the rows before")
             # Nothing is restarted: the worker that runs takes it up by itself.
-            run = await shadows.begin("grader", "2", SHARE, name="second")
+            run = await shadows.begin("grader", "2", SHARE, name="second", late=3600.0)
             with pytest.raises(ConfigurationError, match="is a shadow already, as run second"):
                 await shadows.begin("grader", "2", SHARE)
             await publish(harness, 20, 80)
@@ -246,7 +246,7 @@ async def test_states_and_timers_take_no_effect_twice(
 
     with models():
         async with at(app, nats, url) as harness, harness.worker():
-            await shadows_of(harness).begin("grader", "2", 1.0, name="twice")
+            await shadows_of(harness).begin("grader", "2", 1.0, name="twice", late=3600.0)
             await harness.publish(
                 *(Keyed("a", value) for value in range(5)), ids=[f"n{i}" for i in range(5)]
             )
