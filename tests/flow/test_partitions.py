@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mqinfer import App, Context, Message, Snooze, plan
+from mqinfer import App, Context, Message, Retry, Snooze, plan
 from mqinfer.adapters import admin
 from mqinfer.backoff import Backoff
 from mqinfer.client import Worker
@@ -213,6 +213,64 @@ async def test_a_token_bucket_that_is_deleted_costs_no_order(nats: Settings) -> 
             await until(answered, "all answers", 90)
     for numbers_begun in begun.values():
         assert numbers_begun == sorted(numbers_begun)
+
+
+async def test_what_waits_here_is_asked_for_anew_after_another_was_given_a_message(
+    nats: Settings,
+) -> None:
+    """It may have been settled there; nothing else says whether the server still counts it."""
+    app = App("plants", partitions=1)
+    begun: list[tuple[str, int, int, float]] = []
+
+    @app.stage
+    async def follow(leaf: Leaf, ctx: Context) -> Step:
+        begun.append((leaf.position, leaf.number, ctx.attempt, time.time()))
+        if (leaf.position, leaf.number, ctx.attempt) == ("x", 0, 1):
+            raise Retry("later", after=4.0)
+        return Step(leaf.position, leaf.number)
+
+    (task,) = plan.tasks(app)
+    (spec,) = [spec for spec in plan.consumer_specs(app, task) if spec.max_ack_pending == WINDOW]
+    theirs: list[Any] = []
+
+    async def nothing() -> None:
+        return None
+
+    async with Harness(app, nats) as harness:
+        broker = raw(harness)
+        async with harness.worker():
+            await harness.publish(Leaf("x", 0))
+            await until(lambda: len(begun) == 1, "the one that fails")
+            pull = await broker.pull(
+                spec.stream,
+                spec.name,
+                on_message=theirs.append,
+                on_released=lambda *_: None,
+                recreate=nothing,
+            )
+            pull.request(1, 1 << 20)
+            published = 0
+            while not theirs:  # the server gives to each that asks in turn
+                await harness.publish(Leaf("y", published))
+                published += 1
+                await asyncio.sleep(0.1)
+            await pull.close()
+            broker.nak(theirs[0], 0)
+            await harness.publish(Leaf("x", 1))
+
+            async def answered() -> bool:
+                return len(await harness.messages(Step)) == published + 2
+
+            await until(answered, "all answers")
+        state = await broker.consumer_state(spec.stream, spec.name)
+        found = numbers(await harness.messages(Step))
+    assert found == {"x": [0, 1], "y": list(range(published))}
+    assert [one[:3] for one in begun if one[0] == "x"] == [("x", 0, 1), ("x", 0, 2), ("x", 1, 1)]
+    first, again, _ = [when for key, *_, when in begun if key == "x"]
+    assert again - first > 3.9
+    # Theirs came once more, and so did what waited.
+    assert state is not None
+    assert state.deliveries >= published + 2 + 2
 
 
 # --- two versions -------------------------------------------------------------------------------

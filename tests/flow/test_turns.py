@@ -129,6 +129,8 @@ class Server(RuleBasedStateMachine):
         if lost == self.turns.lost:  # as an owner does it
             for sequence in self.turns.look(*counts):
                 self.begin(sequence)
+            for sequence in self.turns.stale:
+                self.part_with(sequence)
 
     @precondition(lambda self: self.working)
     @rule(data=st.data())
@@ -193,7 +195,9 @@ class Server(RuleBasedStateMachine):
     def hand_back(self, data: st.DataObject) -> None:
         here = sorted(set(self.turns.items()) - set(self.said))
         assume(here)
-        sequence = data.draw(st.sampled_from(here))
+        self.part_with(data.draw(st.sampled_from(here)))
+
+    def part_with(self, sequence: int) -> None:
         for some in (self.working, self.storing, self.resting):
             some.discard(sequence)
         self.turns.left(sequence)
@@ -308,3 +312,39 @@ def test_what_began_beside_one_that_failed_begins_anew_behind_it() -> None:
         assert turns.look(3, 3) == [1]
         assert turns.settled(1) == 2
         assert turns.settled(2) == 3
+
+
+def test_one_that_was_settled_elsewhere_does_not_stand_for_one_that_is_missing() -> None:
+    turns = sure(2)
+    # The server gives the first out again: it is settled elsewhere, where the third is now, too.
+    turns.delivered(4, "k", 5, again=False)
+    turns.rest(1, 1)  # it failed here
+    assert not turns.arrived(4, 4)
+    assert turns.look(3, 5) == []  # as many as are here
+    assert sorted(turns.stale) == [1, 2]
+    for sequence in (1, 2):
+        turns.left(sequence)
+    turns.delivered(2, "k", 6, again=True)
+    assert not turns.arrived(2, 2)
+    assert turns.look(3, 6) == []
+    assert turns.stale == []  # the third has no end, and is not here
+    turns.delivered(3, "k", 7, again=True)
+    assert not turns.arrived(3, 3)
+    assert turns.look(3, 7) == [2]
+    assert turns.settled(2) == 3
+    assert turns.settled(3) == 4
+
+
+def test_what_went_elsewhere_last_may_have_been_one_that_is_here() -> None:
+    turns = sure(1)
+    turns.rest(1, 1)
+    turns.doubt()
+    # The first went elsewhere, and ended there; so did the second, and is there.
+    assert turns.look(1, 3) == []
+    assert turns.stale == []  # it may be on its way to here
+    assert turns.look(1, 3) == []
+    assert turns.stale == [1]
+    turns.left(1)
+    turns.delivered(2, "k", 4, again=True)
+    assert not turns.arrived(2, 2)
+    assert turns.look(1, 4) == [2]

@@ -15,7 +15,7 @@ import msgspec
 
 from mqinfer.flow.claims import HOLD
 from mqinfer.flow.job import SETTLED
-from mqinfer.flow.ordered.partition import Held, Partition, Token
+from mqinfer.flow.ordered.partition import Held, Token
 from mqinfer.flow.policy import Policy
 
 if TYPE_CHECKING:
@@ -58,12 +58,8 @@ class Leases(Policy):
         hand_back: Callable[[Sequence[Job]], Awaitable[None]],
     ) -> Callable[[Job], None]:
         """A message waits for its turn before it waits for a handler."""
-
-        async def give(partition: Partition) -> None:
-            await hand_back(partition.turns.waiting())
-
         self._put = put
-        self._owner.begins(put, give)
+        self._owner.begins(put, hand_back)
         return self._arrived
 
     def _arrived(self, job: Job) -> None:

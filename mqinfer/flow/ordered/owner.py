@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -81,9 +81,9 @@ class Owner:
     def begins(
         self,
         put: Callable[[Job], None],
-        hand_back: Callable[[Partition], Awaitable[None]],
+        hand_back: Callable[[Sequence[Job]], Awaitable[None]],
     ) -> None:
-        """Where messages go whose turn has come, and who hands back what waits of a partition."""
+        """Where messages go whose turn has come, and who hands back what waits."""
         self._put = put
         self._hand_back = hand_back
 
@@ -310,6 +310,8 @@ class Owner:
             return
         for job in partition.look(state, now):
             self._put(job)
+        if partition.turns.stale:
+            await self._hand_back(partition.turns.stale)
         # Whoever pulls as well may own it by a claim of before: then one of the two must end.
         single = partition.turns.single and not len(partition.turns)
         doubtful = single or not partition.turns.sure
@@ -360,7 +362,7 @@ class Owner:
     async def _give(self, partition: Partition) -> None:
         """Give a partition to another worker, when nothing of it is left here."""
         await self._close(partition)
-        await self._hand_back(partition)
+        await self._hand_back(partition.turns.waiting())
         token = partition.token
         if token is None or len(partition.turns):
             return  # handlers are at work; the next look sees to it

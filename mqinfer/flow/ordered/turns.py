@@ -5,6 +5,10 @@ Only the server knows what others have. But it numbers all deliveries of a consu
 comes here, without a gap, nobody else was given anything. Before that, and after a gap, nothing
 begins until the server counts as many unacknowledged messages as are here: then all that was not
 settled has come again, in whatever order, and stands here by its place in the stream.
+
+That counts only what was delivered here since the last gap. What came before may have been given to
+others meanwhile, and settled there; one that is settled and one that is missing make the same
+number. So those are handed back: whichever has no end yet comes again.
 """
 
 from __future__ import annotations
@@ -48,12 +52,14 @@ class Turns(Generic[T]):
             nothing: what comes may begin.
         lost: how many left unsettled: what the server was asked before the last did knows nothing
             of it.
+        stale: those that the last look found to be handed back.
     """
 
     def __init__(self) -> None:
         self.sure = False
         self.single = False
         self.lost = 0
+        self.stale: list[T] = []
         self._places: dict[int, _Place[T]] = {}
         # Key of what has begun -> the sequences behind it.
         self._lanes: dict[str, deque[int] | None] = {}
@@ -177,12 +183,14 @@ class Turns(Generic[T]):
         Returns:
             Those that may begin now, if all are here now.
         """
+        self.stale = []
         if self.sure or self._begun or not self._complete(unacknowledged, deliveries):
             return []
         if any(place.item is None for place in self._places.values()):
             return []  # let go as it came; it leaves at once
         self.sure = True
-        self._next = max(self._next, deliveries + 1)
+        if deliveries >= self._next:
+            self._from = self._next = deliveries + 1
         heads = []
         for sequence in sorted(self._places):
             place = self._places[sequence]
@@ -197,16 +205,24 @@ class Turns(Generic[T]):
         if self.single and unacknowledged <= 1:
             return True
         # What came after the server had answered is not in its numbers.
-        then = sum(place.number <= deliveries for place in self._places.values())
-        if unacknowledged != then:
+        here = [place for place in self._places.values() if place.number <= deliveries]
+        if unacknowledged > len(here):
             return False
-        if deliveries < self._next:
-            return self._from <= deliveries + 1
-        if not unacknowledged:
-            return True  # nothing is under way to anybody
-        # The last deliveries went elsewhere, and ended there; or one is under way to here.
-        before, self._seen = self._seen, (unacknowledged, deliveries)
-        return before == self._seen
+        since = self._from
+        if deliveries >= self._next:
+            if not here:
+                return True  # nothing is under way to anybody
+            # The last deliveries went elsewhere; or one is under way to here.
+            before, self._seen = self._seen, (unacknowledged, deliveries)
+            if before != self._seen:
+                return False
+            since = deliveries + 1
+        elif since > deliveries + 1:
+            return False
+        self.stale = [
+            place.item for place in here if place.number < since and place.item is not None
+        ]
+        return not self.stale and unacknowledged == len(here)
 
     def _begin(self, place: _Place[T]) -> None:
         self._lanes[place.key] = None
