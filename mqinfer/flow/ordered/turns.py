@@ -202,6 +202,7 @@ class Turns(Generic[T]):
         return heads
 
     def _complete(self, unacknowledged: int, deliveries: int) -> bool:
+        """Whether all that has no end is here for sure; notes what is `stale`."""
         if self.single and unacknowledged <= 1:
             return True
         # What came after the server had answered is not in its numbers.
