@@ -10,7 +10,7 @@ from typing import Any
 
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.errors import MqinferError
+from mqinfer.errors import MqinferError, Unavailable
 from mqinfer.settings import Settings
 from mqinfer.stack import ClickHouseServer, NatsServer, TritonServer
 from mqinfer.stack.ports import free_port
@@ -154,9 +154,13 @@ class Observer:
         return await self._jetstream.stream_info(pipeline.app.name)
 
     async def limit_stream(self, size: int) -> None:
-        """Change how much the stream may hold; -1 is no limit."""
-        info = await self.stream()
-        assert info is not None
+        """Change how much the stream may hold; -1 is no limit.
+
+        Raises:
+            Unavailable: there is no stream yet: no worker has come so far.
+        """
+        if (info := await self.stream()) is None:
+            raise Unavailable("no worker has made the stream yet")
         config = {**info["config"], "max_bytes": size}
         answer = await self.api(f"STREAM.UPDATE.{pipeline.app.name}", config)
         assert "error" not in answer, answer
