@@ -310,7 +310,8 @@ class Owner:
             return
         for job in partition.look(state, now):
             self._put(job)
-        if partition.turns.stale:
+        # Of this look: in the other mode, which may begin since the last, it looks for none.
+        if not partition.turns.sure and partition.turns.stale:
             await self._hand_back(partition.turns.stale)
         # Whoever pulls as well may own it by a claim of before: then one of the two must end.
         single = partition.turns.single and not len(partition.turns)
