@@ -14,7 +14,7 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mqinfer.flow.ordered.turns import Turns
+from mqinfer.flow.ordered.turns import Found, Turns
 
 KEYS = "abc"
 
@@ -127,9 +127,10 @@ class Server(RuleBasedStateMachine):
     def look(self) -> None:
         lost, *counts = self.infos.pop(0)
         if lost == self.turns.lost:  # as an owner does it
-            for sequence in self.turns.look(*counts):
+            found = self.turns.look(*counts)
+            for sequence in found.ready:
                 self.begin(sequence)
-            for sequence in self.turns.stale:
+            for sequence in found.stale:
                 self.part_with(sequence)
 
     @precondition(lambda self: self.working)
@@ -307,9 +308,9 @@ def test_what_began_beside_one_that_failed_begins_anew_behind_it() -> None:
         turns.rest(first, first)
         assert turns.busy
         assert not turns.due(first)  # the other is at work
-        assert turns.look(3, 3) == []
+        assert turns.look(3, 3) == Found()
         turns.rest(second, second)
-        assert turns.look(3, 3) == [1]
+        assert turns.look(3, 3) == Found(ready=[1])
         assert turns.settled(1) == 2
         assert turns.settled(2) == 3
 
@@ -320,17 +321,15 @@ def test_one_that_was_settled_elsewhere_does_not_stand_for_one_that_is_missing()
     turns.delivered(4, "k", 5, again=False)
     turns.rest(1, 1)  # it failed here
     assert not turns.arrived(4, 4)
-    assert turns.look(3, 5) == []  # as many as are here
-    assert sorted(turns.stale) == [1, 2]
+    assert turns.look(3, 5) == Found(stale=[1, 2])  # as many as are here
     for sequence in (1, 2):
         turns.left(sequence)
     turns.delivered(2, "k", 6, again=True)
     assert not turns.arrived(2, 2)
-    assert turns.look(3, 6) == []
-    assert turns.stale == []  # the third has no end, and is not here
+    assert turns.look(3, 6) == Found()  # the third has no end, and is not here
     turns.delivered(3, "k", 7, again=True)
     assert not turns.arrived(3, 3)
-    assert turns.look(3, 7) == [2]
+    assert turns.look(3, 7) == Found(ready=[2])
     assert turns.settled(2) == 3
     assert turns.settled(3) == 4
 
@@ -340,11 +339,9 @@ def test_what_went_elsewhere_last_may_have_been_one_that_is_here() -> None:
     turns.rest(1, 1)
     turns.doubt()
     # The first went elsewhere, and ended there; so did the second, and is there.
-    assert turns.look(1, 3) == []
-    assert turns.stale == []  # it may be on its way to here
-    assert turns.look(1, 3) == []
-    assert turns.stale == [1]
+    assert turns.look(1, 3) == Found()  # it may be on its way to here
+    assert turns.look(1, 3) == Found(stale=[1])
     turns.left(1)
     turns.delivered(2, "k", 4, again=True)
     assert not turns.arrived(2, 2)
-    assert turns.look(1, 4) == [2]
+    assert turns.look(1, 4) == Found(ready=[2])

@@ -308,11 +308,11 @@ class Owner:
         ):
             await self._set_window(partition, SINGLE)
             return
-        for job in partition.look(state, now):
+        found = partition.look(state, now)
+        for job in found.ready:
             self._put(job)
-        # Of this look: in the other mode, which may begin since the last, it looks for none.
-        if not partition.turns.sure and partition.turns.stale:
-            await self._hand_back(partition.turns.stale)
+        if found.stale:
+            await self._hand_back(found.stale)
         # Whoever pulls as well may own it by a claim of before: then one of the two must end.
         single = partition.turns.single and not len(partition.turns)
         doubtful = single or not partition.turns.sure

@@ -9,7 +9,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from mqinfer.flow.ordered.places import SINGLE
-from mqinfer.flow.ordered.turns import Turns
+from mqinfer.flow.ordered.turns import Found, Turns
 from mqinfer.identity import SOURCE, header_number
 
 if TYPE_CHECKING:
@@ -263,24 +263,24 @@ class Partition:
 
     # --- looks ----------------------------------------------------------------------------------
 
-    def look(self, state: ConsumerState, now: float) -> list[Job]:
-        """The server was asked; gives what may begin now."""
+    def look(self, state: ConsumerState, now: float) -> Found[Job]:
+        """The server was asked about the consumer."""
         self.looked = now
         turns = self.turns
         if not turns.sure:
             turns.single = state.max_ack_pending == SINGLE
-            ready = turns.look(state.unacknowledged, state.deliveries)
+            found = turns.look(state.unacknowledged, state.deliveries)
             if turns.sure:
                 self.tenure = None if turns.single else next(_tenures)
             elif turns.busy:
                 self.doubted = now  # it waits for what is here
             self._missing = self._ask_for(state)
-            return ready
+            return found
         if not turns.single and state.max_ack_pending == SINGLE:
             self.narrowing = True
             if not len(turns):
                 self.narrow()
-        return []
+        return Found()
 
     def _ask_for(self, state: ConsumerState) -> int:
         """Messages that must come again before others may begin.

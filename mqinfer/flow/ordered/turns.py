@@ -14,7 +14,7 @@ number. So those are handed back: whichever has no end yet comes again.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -43,6 +43,19 @@ class _Place(Generic[T]):
     behind: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """What came of a look.
+
+    Attributes:
+        ready: those that may begin now, as all are here.
+        stale: those that are to be handed back, as others may have settled them.
+    """
+
+    ready: list[T] = field(default_factory=list)
+    stale: list[T] = field(default_factory=list)
+
+
 class Turns(Generic[T]):
     """The messages of one partition that are here.
 
@@ -52,14 +65,12 @@ class Turns(Generic[T]):
             nothing: what comes may begin.
         lost: how many left unsettled: what the server was asked before the last did knows nothing
             of it.
-        stale: those that the last look found to be handed back.
     """
 
     def __init__(self) -> None:
         self.sure = False
         self.single = False
         self.lost = 0
-        self.stale: list[T] = []
         self._places: dict[int, _Place[T]] = {}
         # Key of what has begun -> the sequences behind it.
         self._lanes: dict[str, deque[int] | None] = {}
@@ -173,21 +184,20 @@ class Turns(Generic[T]):
         self._lanes.clear()
         self._seen = None
 
-    def look(self, unacknowledged: int, deliveries: int) -> list[T]:
+    def look(self, unacknowledged: int, deliveries: int) -> Found[T]:
         """The server was asked about the consumer.
 
         Args:
             unacknowledged: messages that were delivered, and have no end.
             deliveries: of the consumer, up to when it answered.
-
-        Returns:
-            Those that may begin now, if all are here now.
         """
-        self.stale = []
-        if self.sure or self._begun or not self._complete(unacknowledged, deliveries):
-            return []
+        if self.sure or self._begun:
+            return Found()
+        complete, stale = self._complete(unacknowledged, deliveries)
+        if not complete:
+            return Found(stale=stale)
         if any(place.item is None for place in self._places.values()):
-            return []  # let go as it came; it leaves at once
+            return Found()  # let go as it came; it leaves at once
         self.sure = True
         if deliveries >= self._next:
             self._from = self._next = deliveries + 1
@@ -199,31 +209,29 @@ class Turns(Generic[T]):
             assert place.item is not None
             if self.arrived(sequence, place.item):
                 heads.append(place.item)
-        return heads
+        return Found(ready=heads)
 
-    def _complete(self, unacknowledged: int, deliveries: int) -> bool:
-        """Whether all that has no end is here for sure; notes what is `stale`."""
+    def _complete(self, unacknowledged: int, deliveries: int) -> tuple[bool, list[T]]:
+        """Whether all that has no end is here for sure; and if it is not, what is stale."""
         if self.single and unacknowledged <= 1:
-            return True
+            return True, []
         # What came after the server had answered is not in its numbers.
         here = [place for place in self._places.values() if place.number <= deliveries]
         if unacknowledged > len(here):
-            return False
+            return False, []
         since = self._from
         if deliveries >= self._next:
             if not here:
-                return True  # nothing is under way to anybody
+                return True, []  # nothing is under way to anybody
             # The last deliveries went elsewhere; or one is under way to here.
             before, self._seen = self._seen, (unacknowledged, deliveries)
             if before != self._seen:
-                return False
+                return False, []
             since = deliveries + 1
         elif since > deliveries + 1:
-            return False
-        self.stale = [
-            place.item for place in here if place.number < since and place.item is not None
-        ]
-        return not self.stale and unacknowledged == len(here)
+            return False, []
+        stale = [place.item for place in here if place.number < since and place.item is not None]
+        return not stale and unacknowledged == len(here), stale
 
     def _begin(self, place: _Place[T]) -> None:
         self._lanes[place.key] = None
