@@ -16,7 +16,10 @@ from mqinfer.flow.ledger import Ledger
 from mqinfer.flow.ordered import owner as owners
 from mqinfer.flow.ordered.leases import Leases
 from mqinfer.flow.ordered.owner import Owner
+from mqinfer.flow.ordered.partition import CALM, Token
+from mqinfer.flow.ordered.places import SINGLE, WINDOW
 from mqinfer.settings import Settings
+from mqinfer.specs import ConsumerSpec, ConsumerState
 from mqinfer.stage import Limits
 from mqinfer.testing import Harness, until
 from tests.flow.test_ordered import Leaf, Step, delivery
@@ -124,6 +127,41 @@ async def test_what_comes_again_before_its_end_was_read_is_not_handled_again() -
     confirmed.pop()()
     assert put == [first, second]
     assert len(partition.turns) == 2
+
+
+@pytest.mark.parametrize(("asleep", "changes"), [(0.0, [WINDOW]), (100.0, [])])
+async def test_who_stood_still_does_not_open_the_window_of_the_next_owner(
+    asleep: float, changes: list[int]
+) -> None:
+    """What follows a message that failed there would be given out while that waits."""
+    now, changed = 1.0, []
+
+    async def consumer_state(_stream: str, name: str) -> ConsumerState:
+        return ConsumerState(name, 0, 0, 0, 0, 0, max_ack_pending=SINGLE)
+
+    async def later(stream: str, name: str) -> ConsumerState:
+        nonlocal now
+        now += asleep
+        return await consumer_state(stream, name)
+
+    async def ensure_consumer(spec: ConsumerSpec) -> None:
+        changed.append(spec.max_ack_pending)
+
+    broker: Any = SimpleNamespace(consumer_state=consumer_state, ensure_consumer=ensure_consumer)
+    places: Any = SimpleNamespace(
+        **{**vars(PLACES), "partitions": [ConsumerSpec("s-p0", "copy", ("0.>",))]}
+    )
+    owner = Owner(broker, places, LIMITS, lambda: now)
+    owner._on_released = lambda _messages, _size: None
+    (partition,) = owner.partitions
+    partition.take(Token(delivery(), now))
+    for _ in range(CALM):
+        await owner._look(partition)
+    assert partition.turns.single
+    assert changed == []
+    broker.consumer_state = later
+    await owner._look(partition)
+    assert changed == changes
 
 
 async def test_what_waits_for_its_turn_at_a_stop_does_not_begin(

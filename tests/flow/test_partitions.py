@@ -21,6 +21,7 @@ from mqinfer.flow.ordered.partition import Held, Partition, Token, delivery_numb
 from mqinfer.flow.ordered.places import SINGLE, WINDOW, Quota
 from mqinfer.flow.ordered.share import Share
 from mqinfer.settings import Settings
+from mqinfer.specs import ConsumerState
 from mqinfer.testing import Harness, until
 from tests.flow.test_ordered import Leaf, Step, delivery, numbers, raw
 
@@ -393,6 +394,67 @@ async def test_a_worker_of_a_version_without_owners_comes_and_goes(nats: Setting
     assert all(found == list(range(count)) for found in begun.values())
 
 
+@pytest.mark.parametrize("busy", [True, False])
+async def test_a_window_that_is_opened_again_costs_no_order(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    """From then on the server gives out what follows one that failed."""
+    app = App("plants", partitions=1)
+    begun: list[int] = []
+
+    @app.stage(backoff=Backoff(initial=0.3, maximum=0.3))
+    async def follow(leaf: Leaf, ctx: Context) -> Step:
+        begun.append(leaf.number)
+        if leaf.number % 2 == 0 and ctx.attempt == 1:
+            raise ValueError("not at the first attempt")
+        return Step(leaf.position, leaf.number)
+
+    (task,) = plan.tasks(app)
+    (spec,) = [spec for spec in plan.consumer_specs(app, task) if spec.max_ack_pending == WINDOW]
+    one_at_a_time = replace(spec, max_ack_pending=SINGLE, window_kept=False)
+    opened, known = asyncio.Event(), asyncio.Event()
+
+    async with Harness(app, nats) as harness, harness.worker() as worker:
+        owner = owner_of(worker)
+        (partition,) = owner.partitions
+        await until(lambda: partition.tenure, "an owned partition")
+        ensure = owner.broker.ensure_consumer
+
+        async def slowly(wanted: Any) -> Any:
+            state = await ensure(wanted)
+            opened.set()
+            await known.wait()
+            return state
+
+        monkeypatch.setattr(owner.broker, "ensure_consumer", slowly)
+        await raw(harness).ensure_consumer(one_at_a_time)  # as a worker of another version does it
+        await until(lambda: partition.turns.single, "one message at a time")
+        await opened.wait()
+
+        async def delivered() -> bool:
+            state = await raw(harness).consumer_state(spec.stream, spec.name)
+            return state is not None and state.deliveries > 0
+
+        if busy:
+            await harness.publish(Leaf("x", 0))
+            await until(delivered, "the first message")
+            assert begun == []  # whether others have messages is not known
+        known.set()
+        for _ in range(50):  # it is told
+            await asyncio.sleep(0)
+        await until(lambda: partition.turns.sure, "the end of doubt")
+        if not busy:
+            await harness.publish(Leaf("x", 0))
+        await until(lambda: begun, "the first try")
+        await harness.publish(Leaf("x", 1))
+
+        async def answered() -> bool:
+            return len(await harness.messages(Step)) == 2
+
+        await until(answered, "the answers")
+    assert begun == [0, 0, 1]
+
+
 # --- with a clock of the test's own --------------------------------------------------------------
 
 
@@ -501,6 +563,19 @@ def _reply(number: int) -> bytes:
 
 class Wide(Message, key="position", ordered=True):
     position: str
+
+
+def test_a_window_that_another_opened_ends_one_message_at_a_time() -> None:
+    """At the next look: the server no longer keeps the order alone."""
+    partition = Partition(0, "s-p0")
+    partition.take(Token(delivery(), 1.0))
+    alone = ConsumerState("s-p0", 0, 0, 0, 0, 0, max_ack_pending=SINGLE)
+    partition.look(alone, 1.0)
+    assert partition.turns.single
+    assert partition.turns.sure
+    partition.look(replace(alone, unacknowledged=1, deliveries=1, max_ack_pending=WINDOW), 2.0)
+    assert not partition.turns.single
+    assert not partition.turns.sure  # somebody has one
 
 
 async def test_max_in_flight_is_shared_by_the_partitions(nats: Settings) -> None:

@@ -294,13 +294,15 @@ class Owner:
         now = self.clock()
         if state is None or token is None or partition.token is not token or self._closing:
             return
-        if partition.turns.lost != lost:
-            return  # the answer may be of before
+        if partition.turns.lost != lost or now - token.renewed > HOLD * self.ack_wait:
+            return  # the answer may be of before, or this process stood still: another owns it
         if partition.turns.single and partition.turns.sure:
             if not partition.strangers(state):
                 partition.doubted = now
-            if partition.may_widen(state):
+            if partition.may_widen(state) and not self._denied:
+                partition.widened(now)  # before the server gives out what follows one that failed
                 await self._set_window(partition, WINDOW)
+                return  # it is to be asked anew
         elif (
             not partition.turns.sure
             and state.max_ack_pending != SINGLE
@@ -342,8 +344,6 @@ class Owner:
             )
             return
         log.info("messages of a partition at a time", consumer=spec.name, most=window)
-        if window != SINGLE:
-            partition.widened(self.clock())
 
     # --- sharing --------------------------------------------------------------------------------
 

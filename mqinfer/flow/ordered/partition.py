@@ -267,6 +267,8 @@ class Partition:
         """The server was asked about the consumer."""
         self.looked = now
         turns = self.turns
+        if turns.single and turns.sure and state.max_ack_pending != SINGLE:
+            self.widened(now)  # by another
         if not turns.sure:
             turns.single = state.max_ack_pending == SINGLE
             found = turns.look(state.unacknowledged, state.deliveries)
@@ -312,7 +314,7 @@ class Partition:
         return self._calm >= CALM
 
     def widened(self, now: float) -> None:
-        """The server gives out a window of messages."""
+        """The server gives out a window of messages, or is about to."""
         self.turns.single = False
         self.turns.doubt()
         self.doubted = now
