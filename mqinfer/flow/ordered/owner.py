@@ -182,13 +182,17 @@ class Owner:
         for partition in tuple(self.owned):
             token = partition.token
             assert token is not None
-            if now - token.renewed > HOLD * self.ack_wait:
+            if not self._holds(token, now):
                 log.warning("a partition is lost: its claim was not confirmed", at=repr(partition))
                 self._lose(partition)
             elif (
                 now - token.renewed >= self.ack_wait / 3 and now - token.asked >= self.ack_wait / 12
             ):
                 self._renew(partition, token, now)
+
+    def _holds(self, token: Token, now: float) -> bool:
+        """Whether a claim counts still: others have not been given it."""
+        return now - token.renewed <= HOLD * self.ack_wait
 
     def _renew(self, partition: Partition, token: Token, now: float) -> None:
         """Renew a token, and before it what it stands for: so the confirmation is for all."""
@@ -294,7 +298,7 @@ class Owner:
         now = self.clock()
         if state is None or token is None or partition.token is not token or self._closing:
             return
-        if partition.turns.lost != lost or now - token.renewed > HOLD * self.ack_wait:
+        if partition.turns.lost != lost or not self._holds(token, now):
             return  # the answer may be of before, or this process stood still: another owns it
         if partition.turns.single and partition.turns.sure:
             if not partition.strangers(state):
@@ -394,7 +398,7 @@ class Owner:
         now = self.clock()
         for partition in tuple(self.owned):
             token = partition.token
-            if token is not None and now - token.renewed <= HOLD * self.ack_wait:
+            if token is not None and self._holds(token, now):
                 self.broker.nak(token.delivery, 0)
             self._lose(partition)
 
