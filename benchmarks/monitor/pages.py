@@ -95,7 +95,7 @@ async def fill(db: ClickHouse, rows: int, days: float) -> None:
         )
         await db.command(f"INSERT INTO {counting.COUNTS} ({names}) {query}")
     await db.command(
-        f"INSERT INTO {counting.SEALS} SELECT DISTINCT 'seen', "
+        f"INSERT INTO {counting.SEALS} (* EXCEPT(rows)) SELECT DISTINCT 'seen', "
         "toStartOfHour(toDateTime(_published, 'UTC'), 'UTC'), 's', now64(3), [] "
         f"FROM {quoted(schema.storage)} WHERE _published < toStartOfHour(now())"
     )

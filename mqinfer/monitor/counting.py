@@ -28,7 +28,7 @@ from mqinfer.monitor.bins import (
 )
 from mqinfer.monitor.watched import Field
 from mqinfer.tables.sql import quoted, text_literal
-from mqinfer.tables.tables import ONE_DAY_AT_A_TIME, TableSchema
+from mqinfer.tables.tables import TableSchema
 
 COUNTS: Final = "mqinfer_counts"
 SEALS: Final = "mqinfer_seals"
@@ -40,7 +40,6 @@ MOST_KEYS: Final = 1_000  # of a column in an hour; more, and it is none that ca
 OURS: Final = "mqinfer: counts "  # how the comment of a view begins
 LIVE_DAYS: Final = 2  # that are counted when somebody asks, at most
 SEALED_DAYS: Final = 400
-MARGIN: Final = 120  # seconds that an insert may take from its rows' `_inserted` to its end
 
 _LONGEST = 200  # characters of a label; a longer one is cut, and told from others by a hash
 _KEY = (
@@ -64,6 +63,7 @@ COLUMNS: Final = {
         ("seal", "String"),
         ("made", "DateTime64(3, 'UTC')"),
         ("refused", "Array(String)"),
+        ("rows", "Map(String, UInt64)"),  # of each day of birth
     ),
     CENTROIDS: (
         ("table", "LowCardinality(String)"),
@@ -168,11 +168,25 @@ def live(schema: TableSchema, fields: Sequence[Field], since: int | None = None)
         after = f"toDateTime({since}, 'UTC')"
     source = (
         f"(SELECT * FROM {quoted(schema.storage)} "
-        f"WHERE {_written(schema, after)} "
+        f"WHERE {written(schema, after)} "
         f"AND _published >= {after} AND _published >= now() - INTERVAL {LIVE_DAYS} DAY "
         f"ORDER BY _version DESC LIMIT 1 BY {key})"
     )
     return counted(schema, fields, source, "1")
+
+
+def written(schema: TableSchema, since: str) -> str:
+    """SQL for the days of birth into which rows came since then, so that no other one is read.
+
+    A row comes after the stream stored it; a part is as new as its newest row, or newer. Clocks may
+    differ by an hour. Tables of that name in other databases make it more days, which is harmless,
+    and a view must not depend on the database of whoever asks.
+    """
+    return (
+        "_partition_id IN (SELECT partition_id FROM system.parts WHERE active "
+        f"AND table = {text_literal(schema.storage)} "
+        f"AND modification_time >= {since} - INTERVAL 1 HOUR)"
+    )
 
 
 def counted(
@@ -298,134 +312,3 @@ def key_sql(field: Field) -> str:
             f"concat(if({number} > 0, '+', '-'), {place})"
         )
     return f"multiIf(isNull({name}), {missing}, {cases})"
-
-
-# --- sealing ------------------------------------------------------------------------------------
-
-
-def hours_sql(schema: TableSchema, days: int, rest: int) -> str:
-    """Hours of a table that are to be sealed, the oldest first, as `hour`.
-
-    An hour is due that ended `rest` seconds ago and was never sealed, or into which rows came that
-    its seal may not have seen: an insert may have begun before the seal was made and ended later.
-
-    Args:
-        schema: of the table.
-        days: that are looked back.
-        rest: seconds.
-    """
-    return (
-        "SELECT l.hour AS hour FROM ("
-        "SELECT toStartOfHour(toDateTime(_published, 'UTC'), 'UTC') AS hour, "
-        "max(_inserted) AS last "
-        f"FROM {quoted(schema.storage)} "
-        f"WHERE {_written(schema, f'now() - INTERVAL {days} DAY')} "
-        f"AND _published >= now() - INTERVAL {days} DAY "
-        f"AND _published < toStartOfHour(now() - INTERVAL {rest} SECOND) GROUP BY hour) AS l "
-        f"LEFT JOIN (SELECT hour, max(made) AS made FROM {SEALS} "
-        f"WHERE `table` = {text_literal(schema.name)} GROUP BY hour) AS s ON l.hour = s.hour "
-        f"WHERE isNull(s.made) OR l.last >= s.made - INTERVAL {MARGIN} SECOND "
-        "ORDER BY hour SETTINGS join_use_nulls = 1"
-    )
-
-
-def days_sql(schema: TableSchema, hour: str) -> str:
-    """The days of birth that have rows of an hour, and the server's time, as `days` and `now`."""
-    return (
-        "SELECT groupUniqArray(_partition_id) AS days, toString(now64(3, 'UTC')) AS now "
-        f"FROM {quoted(schema.storage)} WHERE {_written(schema, _moment(hour))} "
-        f"AND {_within(hour)}"
-    )
-
-
-def _written(schema: TableSchema, since: str) -> str:
-    """SQL for the days of birth into which rows came since then, so that no other one is read.
-
-    A row comes after the stream stored it; a part is as new as its newest row, or newer. Clocks may
-    differ by an hour. Tables of that name in other databases make it more days, which is harmless,
-    and a view must not depend on the database of whoever asks.
-    """
-    return (
-        "_partition_id IN (SELECT partition_id FROM system.parts WHERE active "
-        f"AND table = {text_literal(schema.storage)} "
-        f"AND modification_time >= {since} - INTERVAL 1 HOUR)"
-    )
-
-
-def _moment(hour: str) -> str:
-    return f"toDateTime({text_literal(hour)}, 'UTC')"
-
-
-def _within(hour: str) -> str:
-    began = _moment(hour)
-    return f"_published >= {began} AND _published < {began} + INTERVAL 1 HOUR"
-
-
-def _of_hour(hour: str, days: Sequence[str]) -> str:
-    """SQL for the rows of an hour; all copies of a row lie in one of the days that have any."""
-    return f"_partition_id IN ({', '.join(map(text_literal, days))}) AND {_within(hour)}"
-
-
-def keys_sql(schema: TableSchema, fields: Sequence[Field], hour: str, days: Sequence[str]) -> str:
-    """About how many keys each field has in an hour, as `k0`, `k1`, ..."""
-    counts = ", ".join(
-        # Of vectors there are few.
-        f"uniq({text_literal('') if field.shape == 'vector' else key_sql(field)}) AS k{number}"
-        for number, field in enumerate(fields)
-    )
-    return f"SELECT {counts} FROM {quoted(schema.storage)} WHERE {_of_hour(hour, days)}"
-
-
-def seal_sql(
-    schema: TableSchema, fields: Sequence[Field], hour: str, days: Sequence[str], seal: str
-) -> str:
-    """The statement that counts an hour for good, under the number of a seal."""
-    query = counted(
-        schema,
-        fields,
-        f"{quoted(schema.storage)} FINAL",
-        _of_hour(hour, days),
-        extra=f"{text_literal(seal)} AS seal, ",
-    )
-    names = ", ".join(quoted(name) for name, _ in COLUMNS[COUNTS])
-    by_days = f", {ONE_DAY_AT_A_TIME} = 1" if schema.by_days else ""
-    return (
-        f"INSERT INTO {COUNTS} ({names})\n{query}\n"
-        f"SETTINGS insert_deduplicate = 0, max_partitions_per_insert_block = 0{by_days}"
-    )
-
-
-def sealed_sql(table: str, hour: str, seal: str, made: str, refused: Sequence[str]) -> str:
-    """The statement that makes a seal the newest of its hour."""
-    names = ", ".join(map(text_literal, refused))
-    return (
-        f"INSERT INTO {SEALS} (`table`, hour, seal, made, refused) "
-        f"SELECT {text_literal(table)}, toDateTime({text_literal(hour)}, 'UTC'), "
-        f"{text_literal(seal)}, toDateTime64({text_literal(made)}, 3, 'UTC'), "
-        f"CAST([{names}], 'Array(String)') SETTINGS insert_deduplicate = 0"
-    )
-
-
-def shared_sql(schema: TableSchema, hour: str, days: Sequence[str]) -> str:
-    """Later hours that have been sealed and hold copies of rows of an hour, as `hour`.
-
-    Of copies the one that the stream stored first is kept. If it came last, a row moves from the
-    hour of the other one, which is a later one, to its own. So the newest hour has none to ask for,
-    and no set of its ids is made. They are compared by a hash: a set of numbers takes less time
-    and memory than one of texts, and an hour that is named since two ids have the same hash is
-    counted again, to the same counts.
-    """
-    storage = quoted(schema.storage)
-    parts = ", ".join(map(text_literal, days))
-    later = (
-        f"FROM {storage} WHERE _partition_id IN ({parts}) "
-        f"AND _published >= {_moment(hour)} + INTERVAL 1 HOUR "
-        "AND toStartOfHour(toDateTime(_published, 'UTC'), 'UTC') IN "
-        f"(SELECT hour FROM {SEALS} WHERE `table` = {text_literal(schema.name)})"
-    )
-    some = f"(SELECT count() > 0 FROM (SELECT 1 {later} LIMIT 1))"
-    return (
-        f"SELECT DISTINCT toStartOfHour(toDateTime(_published, 'UTC'), 'UTC') AS hour {later} "
-        f"AND sipHash64(_id) IN (SELECT sipHash64(_id) FROM {storage} "
-        f"WHERE {_of_hour(hour, days)} AND {some}) ORDER BY hour"
-    )

@@ -2,8 +2,9 @@
 
 A seal is one question to a table, FINAL, so that a row is counted once whatever came twice; its
 answer counts when a line says so, so that a death on the way leaves an hour as it was. An hour
-into which rows came late is sealed again. Nothing is kept of it but the seals: any worker may do
-it, also several at once.
+into which rows came late is sealed again, and so is a later one in which they had been counted
+(of copies the one that the stream stored first is kept). Nothing is kept of it but the seals: any
+worker may do it, also several at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from mqinfer.errors import MqinferError, PermissionDenied
-from mqinfer.monitor import counting
+from mqinfer.monitor import counting, seals
 from mqinfer.monitor.places import ensure_counts
 
 if TYPE_CHECKING:
@@ -56,33 +57,46 @@ async def seal(
         TableError, PermissionDenied, Unavailable: ClickHouse refused or does not answer; what is
             done stays.
     """
-    due = {_text(row["hour"]) for row in await db.query(counting.hours_sql(schema, days, rest))}
+    due = {
+        _text(row["hour"]): bool(row["late"])
+        for row in await db.query(seals.hours_sql(schema, days, rest))
+    }
     found: dict[str, tuple[str, ...]] = {}
-    while due:
-        hour = min(due)
-        due.remove(hour)
-        (told,) = await db.query(counting.days_sql(schema, hour))
-        parts, now = told["days"], str(told["now"])
-        others = await db.query(counting.shared_sql(schema, hour, parts))
-        due |= {_text(row["hour"]) for row in others} - found.keys()
-        found[hour] = await _seal(db, watched, schema, hour, parts, now)
+    for hour, late in due.items():
+        if late:
+            # First, as the hour stays due until its own seal: whoever dies before leaves no trace.
+            for other in await _moved(db, schema, hour) - due.keys():
+                found[other] = await _seal(db, watched, schema, other)
+        found[hour] = await _seal(db, watched, schema, hour)
     return found
 
 
-async def _seal(
-    db: Database, watched: Watched, schema: TableSchema, hour: str, days: Sequence[str], now: str
-) -> tuple[str, ...]:
-    (keys,) = await db.query(counting.keys_sql(schema, watched.fields, hour, days))
-    refused = tuple(
-        field.column
-        for number, field in enumerate(watched.fields)
-        if keys[f"k{number}"] > counting.MOST_KEYS
-    )
-    fields = [field for field in watched.fields if field.column not in refused]
+async def _moved(db: Database, schema: TableSchema, hour: str) -> set[str]:
+    """Later hours that rows of this one were counted in."""
+    (told,) = await db.query(seals.days_sql(schema, hour))
+    rows = await db.query(seals.moved_sql(schema, hour, told["days"]))
+    return {_text(row["hour"]) for row in rows}
+
+
+async def _seal(db: Database, watched: Watched, schema: TableSchema, hour: str) -> tuple[str, ...]:
+    (told,) = await db.query(seals.days_sql(schema, hour))
+    days, made = told["days"], str(told["now"])
     name = uuid.uuid4().hex
-    if fields:
-        await db.command(counting.seal_sql(schema, fields, hour, days, name))
-    await db.command(counting.sealed_sql(schema.name, hour, name, now, refused))
+    refused: tuple[str, ...] = ()
+    rows: dict[str, int] = {}
+    if days:  # else all that it had moved to earlier ones
+        (keys,) = await db.query(seals.keys_sql(schema, watched.fields, hour, days))
+        refused = tuple(
+            field.column
+            for number, field in enumerate(watched.fields)
+            if keys[f"k{number}"] > counting.MOST_KEYS
+        )
+        # Before they are counted: if a row moves in between, the hour is sealed once too often.
+        rows = {row["day"]: row["n"] for row in await db.query(seals.rows_sql(schema, hour, days))}
+        fields = [field for field in watched.fields if field.column not in refused]
+        if fields:
+            await db.command(seals.seal_sql(schema, fields, hour, days, name))
+    await db.command(seals.sealed_sql(schema.name, hour, name, made, refused, rows))
     return refused
 
 

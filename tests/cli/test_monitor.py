@@ -52,7 +52,7 @@ def counted(url: str, table: str, since: int, until: int, share: float) -> None:
                 f"FROM numbers({(until - since) // 10}) WHERE {n} > 0"
             )
         await db.command(
-            f"INSERT INTO mqinfer_seals SELECT DISTINCT '{table}', "
+            f"INSERT INTO mqinfer_seals (* EXCEPT(rows)) SELECT DISTINCT '{table}', "
             f"toStartOfHour(toDateTime(({since // 10} + number) * 10, 'UTC')), 's', now64(3), [] "
             f"FROM numbers({(until - since) // 10})"
         )

@@ -142,6 +142,26 @@ async def promoted(db: ClickHouse, visible: str) -> None:
     )
 
 
+def dying(db: ClickHouse, lines: int = 0) -> Any:
+    """The database, for a process that dies after so many lines of seals."""
+
+    class Dying:
+        cluster = None
+
+        def __init__(self) -> None:
+            self.query = db.query
+            self.lines = lines
+
+        async def command(self, sql: str) -> None:
+            if f"INTO {counting.SEALS}" in sql:
+                self.lines -= 1
+                if self.lines < 0:
+                    raise asyncio.CancelledError
+            await db.command(sql)
+
+    return Dying()
+
+
 SOME = [
     item(1, "cat", 0.5, sure=0.97, width=224.0, camera="north"),
     item(2, "cat", 9.9, sure=1.0, width=-3.5, camera="north"),
@@ -196,24 +216,28 @@ async def test_promoting_and_undoing_count_nothing(db: ClickHouse) -> None:
         assert await counts(db) == recount(SOME)
 
 
-def moved_seals(by: str) -> str:
-    return (
-        f"ALTER TABLE {counting.SEALS} UPDATE made = made {by} WHERE 1 SETTINGS mutations_sync = 2"
-    )
+MERGE = "OPTIMIZE TABLE guess__storage FINAL"
+
+
+async def hours_pass(db: ClickHouse) -> None:
+    """Ten of them, after which no insert is too near to a seal that is made then."""
+    await ensure_counts(db, GUESSES, "guessing")
+    for table, column in (("guess__storage", "_inserted"), (counting.SEALS, "made")):
+        await db.command(
+            f"ALTER TABLE {table} UPDATE {column} = {column} - 36000 WHERE 1 "
+            "SETTINGS mutations_sync = 2"
+        )
 
 
 async def test_late_rows_seal_their_hour_again_and_what_has_rest_is_left(db: ClickHouse) -> None:
     await store(db, SOME)
-    assert len(await sealed(db)) == 2
     # Its insert may have begun before: so an hour is sealed again until its rows are old enough.
-    await db.command(moved_seals("+ 3600"))
+    for _ in range(2):
+        assert len(await sealed(db)) == 2
+    await hours_pass(db)
+    assert len(await sealed(db)) == 2
     assert await sealed(db) == {}
-    await db.command(moved_seals("- 7200"))
     late = [item(7, "late", 20.0)]
-    await db.command(
-        "ALTER TABLE guess__storage UPDATE _inserted = _inserted - 36000 WHERE 1 "
-        "SETTINGS mutations_sync = 2"
-    )
     await store(db, late)
     assert len(await sealed(db)) == 1
     assert await counts(db) == recount([*SOME, *late])
@@ -228,25 +252,73 @@ async def test_a_row_that_moves_to_an_earlier_hour_leaves_the_later_one(db: Clic
     assert await counts(db) == recount([item(1, "first", 1 * HOUR), *SOME[1:]])
 
 
+async def test_a_row_that_moves_is_missed_also_when_no_copy_is_left(db: ClickHouse) -> None:
+    await store(db, [item(1, "second", 3 * HOUR), *SOME[1:]])
+    await sealed(db)
+    await store(db, [item(1, "first", 1 * HOUR)])
+    await db.command(MERGE)  # the later hour has no row at all now
+    await sealed(db)
+    assert await counts(db) == recount([item(1, "first", 1 * HOUR), *SOME[1:]])
+
+
+async def test_one_row_moves_and_another_comes(db: ClickHouse) -> None:
+    await store(db, [item(1, "second", 3 * HOUR), item(2, "second", 2 * HOUR)])
+    await sealed(db)
+    await store(db, [item(1, "first", 2 * HOUR), item(3, "new", 3 * HOUR)])
+    await store(db, [item(2, "first", 0)])
+    await db.command(MERGE)
+    await sealed(db)
+    assert await counts(db) == recount(await kept(db))
+    assert {row.label for row, _ in await kept(db)} == {"first", "new"}
+
+
+async def test_a_move_is_found_again_after_a_death(db: ClickHouse) -> None:
+    await store(db, [item(1, "second", 3 * HOUR), *SOME[1:]])
+    await hours_pass(db)
+    await sealed(db)
+    await store(db, [item(1, "first", 1 * HOUR)])
+    await db.command(MERGE)
+    await hours_pass(db)
+    schema = await ensure_counts(db, GUESSES, "guessing")
+    for lines in range(2):
+        with pytest.raises(asyncio.CancelledError):
+            await seal(dying(db, lines), GUESSES, schema)
+    assert len(await sealed(db)) == 1
+    assert await counts(db) == recount([item(1, "first", 1 * HOUR), *SOME[1:]])
+    assert await sealed(db) == {}
+
+
+async def test_what_was_counted_of_a_day_stays_when_it_is_dropped(db: ClickHouse) -> None:
+    there = [item(1, "a", 3 * HOUR), item(2, "b", 2 * HOUR)]
+    gone = item(3, "old", 3 * HOUR, day=2)
+    await store(db, [*there, gone])
+    await hours_pass(db)
+    await sealed(db)
+    await db.command("ALTER TABLE guess__storage DROP PARTITION '2026-05-02'")  # by `keep=`
+    late = item(4, "late", 0)
+    await store(db, [late])
+    assert len(await sealed(db)) == 1
+    assert await counts(db) == recount([*there, gone, late])
+
+
+async def test_hours_sealed_by_an_earlier_version_are_compared_too(db: ClickHouse) -> None:
+    await store(db, [item(1, "second", 3 * HOUR), item(2, "b", 3 * HOUR)])
+    await hours_pass(db)
+    await sealed(db)
+    await db.command(f"ALTER TABLE {counting.SEALS} DROP COLUMN rows")
+    await store(db, [item(1, "first", 1 * HOUR)])
+    await db.command(MERGE)
+    assert len(await sealed(db)) == 2
+    assert await counts(db) == recount([item(1, "first", 1 * HOUR), item(2, "b", 3 * HOUR)])
+
+
 async def test_a_death_between_the_counts_and_their_line_counts_nothing(db: ClickHouse) -> None:
     schema = await ensure_counts(db, GUESSES, "guessing")
     await store(db, SOME)
     live = await counts(db)
 
-    class Dying:
-        cluster = None
-
-        def __init__(self) -> None:
-            self.query = db.query
-
-        async def command(self, sql: str) -> None:
-            if f"INTO {counting.SEALS}" in sql:
-                raise asyncio.CancelledError
-            await db.command(sql)
-
-    dying: Any = Dying()
     with pytest.raises(asyncio.CancelledError):
-        await seal(dying, GUESSES, schema)
+        await seal(dying(db), GUESSES, schema)
     assert await counts(db) == live == recount(SOME)
     first, second = await asyncio.gather(sealed(db), sealed(db))  # two workers at once
     assert first or second
@@ -268,7 +340,9 @@ EVENTS = st.lists(
                 max_size=4,
             ),
         ),
-        st.tuples(st.sampled_from(["again", "seal", "promote", "undo"]), st.none()),
+        st.tuples(
+            st.sampled_from(["again", "seal", "promote", "undo", "merge", "wait"]), st.none()
+        ),
     ),
     min_size=1,
     max_size=8,
@@ -291,6 +365,10 @@ async def test_whatever_happens_a_recount_says_the_same(db: ClickHouse, events: 
             await store(db, items) if items else None
         elif event == "seal":
             await sealed(db)
+        elif event == "merge":
+            await db.command(MERGE)
+        elif event == "wait":
+            await hours_pass(db)
         else:
             await promoted(db, "1" if event == "undo" else "0")
     await sealed(db)

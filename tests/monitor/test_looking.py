@@ -68,7 +68,7 @@ async def counted(
             f"{n} AS n, 0, 0, 0 FROM numbers({last - first}) WHERE n > 0"
         )
     await db.command(
-        f"INSERT INTO {counting.SEALS} SELECT DISTINCT 'graded', "
+        f"INSERT INTO {counting.SEALS} (* EXCEPT(rows)) SELECT DISTINCT 'graded', "
         f"toStartOfHour(toDateTime(({first} + number) * 10, 'UTC')), '{seal}', now64(3), [] "
         f"FROM numbers({last - first})"
     )

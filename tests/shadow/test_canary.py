@@ -302,7 +302,7 @@ async def counted(
             f"{n} AS n, 0, 0, 0 FROM numbers({last - first}) WHERE n > 0"
         )
     await db.command(
-        f"INSERT INTO {counting.SEALS} SELECT DISTINCT 'canaried', "
+        f"INSERT INTO {counting.SEALS} (* EXCEPT(rows)) SELECT DISTINCT 'canaried', "
         f"toStartOfHour(toDateTime(({first} + number) * 10, 'UTC')), 's', now64(3), [] "
         f"FROM numbers({last - first})"
     )
