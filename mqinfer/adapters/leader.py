@@ -9,15 +9,40 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from mqinfer.errors import Unavailable
 
+T = TypeVar("T")
 PATIENCE = 5.0  # seconds for which the leader is asked for
 _PAUSE = 0.02  # seconds between two questions
 # Nanoseconds: nats-server's minElectionTimeout. Before it is over, no replica elects another leader
 # than the one that it has heard of.
 _ELECTION = 4_000_000_000
+# Seconds after which one that led a stream, was cut off and is back answers for it no more: leaders
+# tell each other of themselves every second (hbInterval), and then it follows; as long again.
+RETURNING = 2.0
+
+
+async def found(
+    info: Callable[[], Awaitable[dict[str, Any] | None]], ask: Callable[[], Awaitable[T | None]]
+) -> T | None:
+    """What the leader of a stream answers that does not say who it is.
+
+    "There is none" counts from the leader alone: where another one may be who answers, it is asked
+    again for as long as that may last.
+
+    Args:
+        info: asks its leader for the stream's info; None is of a stream that is not there.
+        ask: asks once for what may be there, whoever says that it leads the stream.
+    """
+    until = time.monotonic() + RETURNING
+    while True:
+        told = await info()
+        answer = await ask()
+        if answer is not None or told is None or followed(told) or time.monotonic() > until:
+            return answer
+        await asyncio.sleep(_PAUSE)
 
 
 async def told(ask: Callable[[], Awaitable[dict[str, Any]]], what: str) -> dict[str, Any]:
@@ -51,3 +76,16 @@ def leads(info: dict[str, Any]) -> bool:
         return False
     heard = sum(one.get("active", 0) < _ELECTION for one in replicas)
     return bool(2 * (heard + 1) > len(replicas) + 1)
+
+
+def followed(info: dict[str, Any]) -> bool:
+    """Whether all replicas follow the one that told this, so that none else answers as a leader.
+
+    A former leader that is back and does not know yet is none that is `current`, and one that the
+    servers take for gone (`offline`) leads nothing any more.
+    """
+    replicas = info.get("cluster", {}).get("replicas") or []
+    return all(
+        one.get("offline") or (one.get("current") and one.get("active", 0) < _ELECTION)
+        for one in replicas
+    )

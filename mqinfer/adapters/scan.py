@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mqinfer.adapters import admin
+from mqinfer.adapters import admin, leader
 from mqinfer.adapters.timetable import too_old
 from mqinfer.domain import in_domain
 from mqinfer.errors import MqinferError, PermissionDenied, Unavailable
@@ -204,7 +204,10 @@ class Scanner:
         if not found:
             # Credentials that may not ask have to take what there is.
             with suppress(PermissionDenied):
-                late = await admin.message(self._client, stream, body, f"messages of {stream}")
+                late = await leader.found(
+                    lambda: self.stream_info(stream),
+                    lambda: admin.message(self._client, stream, body, f"messages of {stream}"),
+                )
                 if late is not None:
                     yield late
 

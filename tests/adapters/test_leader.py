@@ -13,6 +13,7 @@ import pytest
 
 from mqinfer.adapters import admin, leader
 from mqinfer.adapters.jetstream import JetStream
+from mqinfer.adapters.scan import Scanner
 from mqinfer.errors import Unavailable
 from mqinfer.settings import Settings
 
@@ -76,3 +77,82 @@ async def test_what_others_say_does_not(
             await broker.stream_info("s")
         with pytest.raises(Unavailable, match="stream s has no leader now"):
             await admin.subjects(broker.client, "s")
+
+
+FOLLOWED = {
+    "leader": "n1",
+    "replicas": [
+        {"name": "n2", "active": SECOND, "current": True},
+        {"name": "n3", "active": 90 * SECOND, "current": False, "offline": True},
+    ],
+}
+# What the leader says of one that is back and does not know of it yet, and of one that is away.
+BACK = {
+    "leader": "n1",
+    "replicas": [{"name": "n2", "active": SECOND, "current": True}, {"name": "n3", "active": 0}],
+}
+AWAY = {
+    "leader": "n1",
+    "replicas": [
+        {"name": "n2", "active": SECOND, "current": True},
+        {"name": "n3", "active": 9 * SECOND, "current": True},
+    ],
+}
+
+
+@asynccontextmanager
+async def answered(broker: JetStream, nats_url: str, *found: bool) -> AsyncIterator[list[bool]]:
+    """One after the other is whether who says that it leads has the message; no replica has it."""
+    client = await nats.connect(nats_url)
+    left = list(found)
+
+    async def replica(message: Any) -> None:
+        header = b"NATS/1.0 404 Message Not Found\r\n\r\n"
+        broker.client.write(
+            b"HPUB %b %d %d\r\n%b\r\n" % (message.reply.encode(), len(header), len(header), header)
+        )
+
+    async def said(message: Any) -> None:
+        body: dict[str, Any] = {"error": {"code": 404, "err_code": 10037}}
+        if left.pop(0) if len(left) > 1 else left[0]:
+            body = {"message": {"subject": "s.a", "seq": 7, "time": "2026-05-01T00:00:00Z"}}
+        await message.respond(json.dumps(body).encode())
+
+    try:
+        await client.subscribe("$JS.told.API.DIRECT.GET.s", cb=replica)
+        await client.subscribe("$JS.told.API.STREAM.MSG.GET.s", cb=said)
+        await client.flush()
+        yield left
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize("cluster", [BACK, AWAY], ids=["back", "away"])
+async def test_that_there_is_none_counts_from_the_leader_alone(
+    nats: Settings, cluster: dict[str, Any]
+) -> None:
+    async with (
+        told(nats, cluster) as broker,
+        answered(broker, nats.nats_url, False, False, True),
+    ):
+        scanner = Scanner(broker.client)
+        found = [one.sequence async for one in scanner.messages("s", "s.>", last=7)]
+        assert found == [7]
+
+
+@pytest.mark.parametrize("cluster", [FOLLOWED, ALONE], ids=["of three", "alone"])
+async def test_it_is_asked_once_where_nobody_else_can_lead(
+    nats: Settings, cluster: dict[str, Any]
+) -> None:
+    async with (
+        told(nats, cluster) as broker,
+        answered(broker, nats.nats_url, False, True) as left,
+    ):
+        assert await Scanner(broker.client).message("s", 7) is None
+        assert left == [True]
+
+
+async def test_it_is_not_asked_for_ever(nats: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leader, "RETURNING", 0.1)
+    async with told(nats, BACK) as broker, answered(broker, nats.nats_url, False):
+        assert await Scanner(broker.client).message("s", 7) is None
