@@ -19,6 +19,8 @@ _PAUSE = 0.02  # seconds between two questions
 # Nanoseconds: nats-server's minElectionTimeout. Before it is over, no replica elects another leader
 # than the one that it has heard of.
 _ELECTION = 4_000_000_000
+# Nanoseconds after which one that hears of no other leads no more: twice lostQuorumInterval.
+_GIVEN_UP = 20_000_000_000
 # Seconds after which one that led a stream, was cut off and is back answers for it no more: leaders
 # tell each other of themselves every second (hbInterval), and then it follows; as long again.
 RETURNING = 2.0
@@ -38,11 +40,11 @@ async def found(
     """
     until = time.monotonic() + RETURNING
     while True:
-        told = await info()
+        now = await info()
         answer = await ask()
-        if answer is not None or told is None or followed(told) or time.monotonic() > until:
+        if answer is not None or now is None or followed(now) or time.monotonic() > until:
             return answer
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(5 * _PAUSE)
 
 
 async def told(ask: Callable[[], Awaitable[dict[str, Any]]], what: str) -> dict[str, Any]:
@@ -81,11 +83,12 @@ def leads(info: dict[str, Any]) -> bool:
 def followed(info: dict[str, Any]) -> bool:
     """Whether all replicas follow the one that told this, so that none else answers as a leader.
 
-    A former leader that is back and does not know yet is none that is `current`, and one that the
-    servers take for gone (`offline`) leads nothing any more.
+    A former leader that is back and does not know of it yet is not `current`. One that is away for
+    long leads nothing any more, wherever it is.
     """
     replicas = info.get("cluster", {}).get("replicas") or []
     return all(
-        one.get("offline") or (one.get("current") and one.get("active", 0) < _ELECTION)
+        one.get("active", 0) > _GIVEN_UP
+        or (one.get("current") and one.get("active", 0) < _ELECTION)
         for one in replicas
     )

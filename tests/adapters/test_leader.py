@@ -83,7 +83,7 @@ FOLLOWED = {
     "leader": "n1",
     "replicas": [
         {"name": "n2", "active": SECOND, "current": True},
-        {"name": "n3", "active": 90 * SECOND, "current": False, "offline": True},
+        {"name": "n3", "active": 90 * SECOND, "current": False},
     ],
 }
 # What the leader says of one that is back and does not know of it yet, and of one that is away.
