@@ -20,7 +20,6 @@ import structlog
 
 from mqinfer.collector import collect_less, tune_collector
 from mqinfer.settings import Settings
-from mqinfer.stack import ports
 from tests.support import forked, leftovers
 from tests.support.accounts import Accounts, empty, hang_up
 from tests.support.cli import cli_nats, served, shell, told, unlogged
@@ -194,12 +193,6 @@ def own_priority() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "setpriority", lambda *_: None, raising=False)
         yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def ports_are_reserved_in_one_place() -> None:
-    """Whatever a test makes of the folder for temporary files, which it may be the first to ask."""
-    ports._reservations()
 
 
 @pytest.fixture(scope="session", autouse=True)

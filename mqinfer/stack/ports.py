@@ -18,6 +18,7 @@ HOST = "127.0.0.1"
 # so that a port chosen here stays free while its server is being restarted.
 _FIRST, _LAST = 18_000, 32_000
 _handed_out: set[int] = set()
+_SHARED = Path("/tmp")  # whatever TMPDIR says, which may be another folder in another process
 
 
 def is_free(port: int) -> bool:
@@ -35,7 +36,8 @@ def is_free(port: int) -> bool:
 @cache
 def _reservations() -> int:
     """The file in which each process of this user locks the bytes of its ports, open for good."""
-    path = Path(tempfile.gettempdir()) / f"mqinfer-ports-{os.getuid()}"
+    folder = _SHARED if os.access(_SHARED, os.W_OK) else Path(tempfile.gettempdir())
+    path = folder / f"mqinfer-ports-{os.getuid()}"
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
@@ -60,7 +62,8 @@ def free_port() -> int:
     """
     for _ in range(1000):
         port = random.randint(_FIRST, _LAST)
-        if port not in _handed_out and is_free(port) and _reserve(port):
+        # What another process keeps is not even looked at: its server may be about to listen.
+        if port not in _handed_out and _reserve(port) and is_free(port):
             _handed_out.add(port)
             return port
     raise StackConfigurationError(

@@ -281,13 +281,17 @@ def test_ports_in_use_elsewhere_are_seen() -> None:
 
 
 def test_a_port_that_another_process_has_in_hand_is_not_chosen(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mqinfer.stack import ports
 
     other = "from mqinfer.stack.ports import free_port; print(free_port(), flush=True); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", other], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", other],
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # as a process of a test may have
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         taken = int(process.stdout.readline())
