@@ -101,9 +101,11 @@ AWAY = {
 
 
 @asynccontextmanager
-async def answered(broker: JetStream, nats_url: str, *found: bool) -> AsyncIterator[list[bool]]:
+async def answered(
+    settings: Settings, cluster: dict[str, Any], *found: bool
+) -> AsyncIterator[tuple[Scanner, list[bool]]]:
     """One after the other is whether who says that it leads has the message; no replica has it."""
-    client = await nats.connect(nats_url)
+    client = await nats.connect(settings.nats_url)
     left = list(found)
 
     async def replica(message: Any) -> None:
@@ -122,7 +124,8 @@ async def answered(broker: JetStream, nats_url: str, *found: bool) -> AsyncItera
         await client.subscribe("$JS.told.API.DIRECT.GET.s", cb=replica)
         await client.subscribe("$JS.told.API.STREAM.MSG.GET.s", cb=said)
         await client.flush()
-        yield left
+        async with told(settings, cluster) as broker:
+            yield Scanner(broker.client), left
     finally:
         await client.close()
 
@@ -131,11 +134,7 @@ async def answered(broker: JetStream, nats_url: str, *found: bool) -> AsyncItera
 async def test_that_there_is_none_counts_from_the_leader_alone(
     nats: Settings, cluster: dict[str, Any]
 ) -> None:
-    async with (
-        told(nats, cluster) as broker,
-        answered(broker, nats.nats_url, False, False, True),
-    ):
-        scanner = Scanner(broker.client)
+    async with answered(nats, cluster, False, False, True) as (scanner, _):
         found = [one.sequence async for one in scanner.messages("s", "s.>", last=7)]
         assert found == [7]
 
@@ -144,15 +143,12 @@ async def test_that_there_is_none_counts_from_the_leader_alone(
 async def test_it_is_asked_once_where_nobody_else_can_lead(
     nats: Settings, cluster: dict[str, Any]
 ) -> None:
-    async with (
-        told(nats, cluster) as broker,
-        answered(broker, nats.nats_url, False, True) as left,
-    ):
-        assert await Scanner(broker.client).message("s", 7) is None
+    async with answered(nats, cluster, False, True) as (scanner, left):
+        assert await scanner.message("s", 7) is None
         assert left == [True]
 
 
 async def test_it_is_not_asked_for_ever(nats: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leader, "RETURNING", 0.1)
-    async with told(nats, BACK) as broker, answered(broker, nats.nats_url, False):
-        assert await Scanner(broker.client).message("s", 7) is None
+    async with answered(nats, BACK, False) as (scanner, _):
+        assert await scanner.message("s", 7) is None
