@@ -129,6 +129,36 @@ async def test_what_comes_again_before_its_end_was_read_is_not_handled_again() -
     assert len(partition.turns) == 2
 
 
+async def test_what_was_settled_as_it_came_again_is_handed_back() -> None:
+    pulls: dict[str, Any] = {}
+    given_back: list[Any] = []
+    came: list[Any] = []
+    released: list[int] = []
+
+    async def pull(_stream: str, _consumer: str, **taken: Any) -> Any:
+        pulls.update(taken)
+        return SimpleNamespace(requests=0, paused=False, request=lambda *_: None)
+
+    broker: Any = SimpleNamespace(pull=pull, nak=lambda one, delay: given_back.append((one, delay)))
+    owner = Owner(broker, PLACES, LIMITS, lambda: 1.0)
+    owner._on_message = came.append
+    owner._on_released = lambda messages, _size: released.append(messages)
+    owner._recreate = None  # type: ignore[assignment]
+    owner._token(delivery(subject="$KV.o.s.0"))
+    (partition,) = owner.partitions
+    partition.pull = await owner._open(partition)
+    for sequence in (1, 2):
+        pulls["on_message"](delivery(reply=reply(sequence), sequence=sequence, headers={}))
+    first, second = came
+    partition.settled(first)
+    again = delivery(reply=reply(3), sequence=1, headers={}, attempt=2)
+    pulls["on_message"](again)  # sent before the server heard of the end of the first
+    assert came == [first, second]
+    assert given_back == [(again, 0)]
+    assert released == [1]  # its place may be asked for
+    assert (len(partition.turns), partition.size) == (1, second.size)
+
+
 @pytest.mark.parametrize(("asleep", "changes"), [(0.0, [WINDOW]), (100.0, [])])
 async def test_who_stood_still_does_not_open_the_window_of_the_next_owner(
     asleep: float, changes: list[int]

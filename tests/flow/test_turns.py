@@ -14,7 +14,7 @@ from hypothesis import assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from mqinfer.flow.ordered.turns import Found, Turns
+from mqinfer.flow.ordered.turns import ENDS, Found, Turns
 
 KEYS = "abc"
 
@@ -119,7 +119,9 @@ class Server(RuleBasedStateMachine):
         sequence, number, again = self.under_way.pop(0)
         known = sequence in self.turns
         self.turns.delivered(sequence, self.keys[sequence], number, again=again)
-        if not known and self.turns.arrived(sequence, sequence):
+        if sequence not in self.turns:
+            self.give_back(sequence)
+        elif not known and self.turns.arrived(sequence, sequence):
             self.begin(sequence)
 
     @precondition(lambda self: self.infos)
@@ -345,3 +347,57 @@ def test_what_went_elsewhere_last_may_have_been_one_that_is_here() -> None:
     turns.delivered(2, "k", 4, again=True)
     assert not turns.arrived(2, 2)
     assert turns.look(1, 4) == Found(ready=[2])
+
+
+def test_one_that_was_settled_as_it_came_again_does_not_stand_for_one_that_is_missing() -> None:
+    turns = sure(3)
+    assert turns.settled(1) == 2
+    turns.rest(2, 2)
+    turns.left(3)
+    turns.delivered(1, "k", 4, again=True)  # given out just before the server heard of its end
+    assert 1 not in turns
+    assert turns.look(2, 4) == Found()  # the third is with nobody
+    turns.delivered(3, "k", 5, again=True)
+    assert not turns.arrived(3, 3)
+    assert turns.look(2, 5) == Found(ready=[2])
+    assert turns.settled(2) == 3
+
+
+def test_one_at_a_time_one_that_was_settled_as_it_came_again_is_not_handled_twice() -> None:
+    turns: Turns[int] = Turns()
+    turns.sure = turns.single = True
+    turns.delivered(1, "k", 1, again=False)
+    assert turns.arrived(1, 1)
+    turns.settled(1)
+    turns.delivered(1, "k", 2, again=True)
+    assert len(turns) == 0
+
+
+def test_a_server_that_has_forgotten_an_end_has_its_message_handled_at_last() -> None:
+    turns = sure(1)
+    turns.settled(1)
+    turns.delivered(1, "k", 2, again=True)
+    assert 1 not in turns  # handed back
+    turns.delivered(1, "k", 3, again=True)
+    assert not turns.arrived(1, 1)
+    assert turns.look(1, 3) == Found(ready=[1])
+
+
+def test_a_stream_that_was_made_anew_begins_with_the_same_numbers() -> None:
+    turns = sure(1)
+    turns.settled(1)
+    turns.delivered(1, "k", 1, again=False)
+    assert 1 in turns
+
+
+def test_ends_are_remembered_for_two_windows() -> None:
+    turns = sure(1)
+    turns.settled(1)
+    for number in range(2, ENDS + 2):
+        turns.delivered(number, "k", number, again=False)
+        turns.arrived(number, number)
+        turns.settled(number)
+    turns.delivered(2, "k", ENDS + 2, again=True)
+    turns.delivered(1, "k", ENDS + 3, again=True)
+    assert 2 not in turns
+    assert 1 in turns

@@ -267,8 +267,13 @@ class Owner:
             if partition.token is None:
                 partition.withdrawn(1, delivery.size)
                 self.broker.nak(delivery, 0)  # the owner is to have it
+                return
+            held = partition.arrived(delivery, self._beats[0])
+            if held.sequence in partition.turns:
+                self._on_message(held)
             else:
-                self._on_message(partition.arrived(delivery, self._beats[0]))
+                self.broker.nak(delivery, 0)  # it was settled here
+                self._on_released(1, 0)
 
         def released(messages: int, size: int) -> None:
             partition.withdrawn(messages, size)

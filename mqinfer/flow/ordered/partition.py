@@ -216,14 +216,15 @@ class Partition:
         self.asked_bytes = max(0, self.asked_bytes - size)
 
     def arrived(self, delivery: Delivery, now: float) -> Held:
-        """A message came, and is owned."""
+        """A message came, and is owned; where it has no place, it is to be handed back."""
         held = Held(delivery, self, now)
         held.token = self.token
         self.withdrawn(1, held.size)
         turns = self.turns
-        if held.sequence not in turns:
-            self.size += held.size
+        here = len(turns)
         turns.delivered(held.sequence, held.subject, held.number, again=held.delivered > 1)
+        if len(turns) > here:
+            self.size += held.size
         if self.narrowing:
             self.narrowing = False
             turns.doubt()  # the server has begun to give out one at a time

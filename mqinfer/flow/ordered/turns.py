@@ -9,15 +9,24 @@ settled has come again, in whatever order, and stands here by its place in the s
 That counts only what was delivered here since the last gap. What came before may have been given to
 others meanwhile, and settled there; one that is settled and one that is missing make the same
 number. So those are handed back: whichever has no end yet comes again.
+
+Nor does a message count that was settled here and comes once more: the server gave it out just
+before it heard of its end.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from mqinfer.flow.ordered.places import WINDOW
+
 T = TypeVar("T")
+
+# Ends that are remembered of a partition. One that is given out again in that moment lies, unread,
+# behind less than a window of others: so many more may end before it is read.
+ENDS = 2 * WINDOW
 
 
 @dataclass(slots=True)
@@ -72,6 +81,7 @@ class Turns(Generic[T]):
         self.single = False
         self.lost = 0
         self._places: dict[int, _Place[T]] = {}
+        self._ends: OrderedDict[int, None] = OrderedDict()  # settled here of late
         # Key of what has begun -> the sequences behind it.
         self._lanes: dict[str, deque[int] | None] = {}
         self._begun = 0
@@ -83,6 +93,9 @@ class Turns(Generic[T]):
 
     def delivered(self, sequence: int, key: str, number: int, *, again: bool) -> None:
         """The server has delivered a message here.
+
+        One that was settled here has no place: it is to be handed back. As a rule the server has
+        heard of its end meanwhile; one that has forgotten it gives the message out once more.
 
         Args:
             sequence: its place in the stream.
@@ -96,10 +109,13 @@ class Turns(Generic[T]):
             self._from = number
         self._next = number + 1
         self._seen = None
-        if place is None:
-            self._places[sequence] = _Place(key, number)
-        else:
+        ended = sequence in self._ends
+        if ended:
+            del self._ends[sequence]
+        if place is not None:
             place.number = number
+        elif not (ended and again):
+            self._places[sequence] = _Place(key, number)
         # What comes again, and is not here, was settled once: the server has forgotten.
         if self.sure and not self.single and (gap or (again and place is None)):
             self.doubt()
@@ -164,6 +180,9 @@ class Turns(Generic[T]):
         place = self._places.pop(sequence, None)
         if place is None:
             return None
+        self._ends[sequence] = None
+        if len(self._ends) > ENDS:
+            self._ends.popitem(last=False)
         self._begun -= place.begun and not place.resting
         return self._following(place) if self.sure and place.begun and not place.passed else None
 
