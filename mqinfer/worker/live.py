@@ -24,7 +24,7 @@ from mqinfer.worker.work import Binding, Running
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.ports import Broker, ConsumerSpec, ConsumerState
+    from mqinfer.ports import Broker, ConsumerSpec
     from mqinfer.timers.table import Table
 
 log = structlog.get_logger("mqinfer.worker")
@@ -268,8 +268,11 @@ class LiveWork:
             for spec in plan.consumer_specs(self.app, task)
         ]
         states = [state for state in found if state is not None]
-        if states and len(states) == len(found) and task.name in self._names:
-            self._places[task.name] = self._place(task, states)
+        created = self._created.get(plan.stream_of(self.app, task))
+        # A place in a stream of no date is nowhere: a stage that is being made has it in a moment.
+        if states and len(states) == len(found) and task.name in self._names and created:
+            floors = {state.name: state.acknowledged_floor for state in states}
+            self._places[task.name] = Place(created, floors)
         for state in states:
             floor = max(self.floors.get(state.name, 0), state.acknowledged_floor)
             self.floors[state.name] = floor
@@ -284,10 +287,6 @@ class LiveWork:
             # What is published is not in a partition yet, but it is left to do.
             lag = int(await self._broker.uncopied(plan.copy_spec(self.app, task.reads)))
         return lag
-
-    def _place(self, task: plan.Task, states: Sequence[ConsumerState]) -> Place:
-        created = self._created.get(plan.stream_of(self.app, task))
-        return Place(created or "", {state.name: state.acknowledged_floor for state in states})
 
     async def _note(self, *, last: bool = False) -> None:
         """Write down where the stages are, now and then."""

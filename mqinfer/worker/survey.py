@@ -177,19 +177,32 @@ async def survey(app: App, server: Server, recall: Callable[[], Awaitable[Known 
     found: dict[str, dict[str, dict[str, Any]]] = {}
     orphans: list[Orphan] = []
     for stream, known in names.items():
-        infos = {info["name"]: info for info in await server.consumers(stream)}
-        found[stream] = infos
-        orphans += _orphans(stream, infos, known)
+        found[stream] = await _consumers(server, stream)
+        orphans += _orphans(stream, found[stream], known)
     # After the consumers: whoever makes the first one has written down its stages before.
     before = await recall()
     ran = before is not None or any(names[stream] & set(found[stream]) for stream in names)
-    beginnings = []
-    for task in plan.tasks(app):
-        wanted = specs[task.name]
-        if any(spec.name in found[spec.stream] for spec in wanted):
-            continue
-        beginnings.append(await _beginning(app, task, server, orphans, before, ran=ran))
+
+    def without() -> list[plan.Task]:
+        return [
+            task
+            for task in plan.tasks(app)
+            if not any(spec.name in found[spec.stream] for spec in specs[task.name])
+        ]
+
+    if ran:
+        # A cluster may take seconds for one list: workers that started beside this one have made
+        # theirs since, and written that down.
+        for stream in {specs[task.name][0].stream for task in without()}:
+            found[stream] = await _consumers(server, stream)
+    beginnings = [
+        await _beginning(app, task, server, orphans, before, ran=ran) for task in without()
+    ]
     return Survey(tuple(orphans), tuple(beginnings))
+
+
+async def _consumers(server: Server, stream: str) -> dict[str, dict[str, Any]]:
+    return {info["name"]: info for info in await server.consumers(stream)}
 
 
 async def _beginning(

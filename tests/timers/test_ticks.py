@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mqinfer import App, Context, Message, Tick
@@ -319,13 +319,14 @@ periods = st.sampled_from([1, 60, 3600, "1d"])
     st.sampled_from(["all", "last", "none"]),
     st.lists(st.floats(0, 20_000), min_size=1, max_size=8),
 )
+@example(1, "all", [4 / 3, 4 / 3, 1 / 3])
 def test_workers_that_look_at_any_time_set_each_tick_that_counts(
     period: Any, catch_up: Any, steps: list[float]
 ) -> None:
     schedule = every(period, at=None, zone=None, catch_up=catch_up, tolerance=60)
     now, found, have = BEGAN, None, set()
     for step in steps:
-        now += step
+        now = datetime.datetime.fromtimestamp(now + step, datetime.UTC).timestamp()  # microseconds
         for _ in range(30):
             before = found
             found = ahead(found, schedule, Clock(now, BEGAN))

@@ -22,6 +22,8 @@ from mqinfer.testing import Harness, until
 from mqinfer.worker import known, live
 from mqinfer.worker.known import Place
 from mqinfer.worker.live import LiveWork
+from mqinfer.worker.making import make_streams
+from mqinfer.worker.survey import survey
 from tests.support.bucket import Memory
 from tests.support.replay import runs_of, work
 
@@ -110,6 +112,50 @@ async def test_workers_that_start_at_once_ask_nothing(nats: Settings) -> None:
         await asyncio.gather(*(harness.drain() for harness in harnesses))
     for name in "abcdefgh":
         assert sorted(n for version in versions for n in version.seen[name]) == [1, 2]
+
+
+async def test_a_worker_that_lists_consumers_slowly_finds_those_of_one_that_began_beside_it(
+    nats: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = Version("a", "leaf")
+    async with version.on(nats) as first, version.on(nats) as second:
+        await first.publish(*photos(1), Leaf("p", 2))
+        broker = broker_of(second)
+        real, slow = broker.consumers, True
+
+        async def consumers(stream: str) -> Any:
+            nonlocal slow
+            found = await real(stream)
+            if slow:
+                slow = False
+                await first.drain()
+                await first.publish(*photos(3), Leaf("p", 4))
+            return found
+
+        monkeypatch.setattr(broker, "consumers", consumers)
+        found = await survey(version.app, broker, LiveWork(version.app, broker)._recall)
+        assert not slow
+        assert found.beginnings == ()
+
+
+async def test_a_stage_that_is_being_made_is_noted_nowhere_until_its_stream_has_a_date(
+    nats: Settings,
+) -> None:
+    """Else a worker that starts at that moment takes it for one of an earlier stream, and asks."""
+    version = Version("leaf")
+    async with version.on(nats) as harness:
+        await harness.publish(Leaf("p", 1))
+        await make_streams(version.app, broker_of(harness), None)
+        work = LiveWork(version.app, broker_of(harness))
+        (task,) = work.tasks
+        await work.survey()
+        await broker_of(harness).ensure_stream(plan.copy_spec(version.app, Leaf))
+        await work.recreate(task)
+        await work._lag(task)  # as `watch` does beside it
+        assert work._places == {}
+        await work.ensure(task)
+        await work._lag(task)
+        assert work._places[task.name].created
 
 
 async def test_a_stream_that_was_made_anew_is_of_a_new_app(nats: Settings) -> None:
