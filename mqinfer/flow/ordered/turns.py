@@ -116,7 +116,7 @@ class Turns(Generic[T]):
             place.number = number
         elif not (ended and again):
             self._places[sequence] = _Place(key, number)
-        # What comes again, and is not here, was settled once: the server has forgotten.
+        # What comes again, and is not here, was settled once: the server may have forgotten.
         if self.sure and not self.single and (gap or (again and place is None)):
             self.doubt()
 
