@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from mqinfer import App, Message, Row, wiring
-from mqinfer.client import Worker
 from mqinfer.observe import configure_logging
+from mqinfer.running import Worker
 from mqinfer.settings import Settings
 from mqinfer.stack import Stack, StackSettings
 from mqinfer.testing import FakeModels, Harness, until

@@ -9,31 +9,33 @@ Errors:    mqinfer.errors
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-import mqinfer.app as _app
-from mqinfer.app import App
-from mqinfer.backoff import Backoff
-from mqinfer.blob import Blob
-from mqinfer.column import Column
-from mqinfer.completion.assemble import Died
-from mqinfer.context import Context
-from mqinfer.errors import MqinferError, Reject, Retry, Snooze
-from mqinfer.hits import Hit, Hits
-from mqinfer.index import Index
-from mqinfer.marker import Confidence, Embedding, Input, Label
-from mqinfer.message import Message, Rejected, Row
-from mqinfer.model import Answer, Model, Tensor
-from mqinfer.statetype import State
-from mqinfer.tick import Tick
+from mqinfer import oldnames
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from mqinfer.client import Client, Worker
+    from mqinfer.app import App
+    from mqinfer.backoff import Backoff
+    from mqinfer.blob import Blob
+    from mqinfer.client import Client
+    from mqinfer.column import Column
+    from mqinfer.completion.assemble import Died
+    from mqinfer.context import Context
+    from mqinfer.errors import MqinferError, Reject, Retry, Snooze
+    from mqinfer.hits import Hit, Hits
+    from mqinfer.index import Index
     from mqinfer.jobs.job import Job, JobRow, JobStatus
+    from mqinfer.marker import Confidence, Embedding, Input, Label
+    from mqinfer.message import Message, Rejected, Row
+    from mqinfer.model import Answer, Model, Tensor
     from mqinfer.requests.request import Request, RequestEvent
+    from mqinfer.running import Worker
     from mqinfer.settings import Settings
+    from mqinfer.statetype import State
+    from mqinfer.tick import Tick
 
 __version__ = "0.1.0"
 
@@ -74,26 +76,56 @@ __all__ = [
     "connect",
 ]
 
-# What runs needs the servers' clients; what declares must not load them.
-_LAZY = {
-    "Client": "mqinfer.client",
-    "Worker": "mqinfer.client",
-    "Job": "mqinfer.jobs.job",
-    "JobRow": "mqinfer.jobs.job",
-    "JobStatus": "mqinfer.jobs.job",
-    "Request": "mqinfer.requests.request",
-    "RequestEvent": "mqinfer.requests.request",
-    "Settings": "mqinfer.settings",
+# What runs needs the servers' clients, which what declares must not load; and a command that needs
+# no app, such as `mqinfer --help`, loads not even what declares.
+_MODULES = {
+    "Answer": "model",
+    "App": "app",
+    "Backoff": "backoff",
+    "Blob": "blob",
+    "Client": "client",
+    "Column": "column",
+    "Confidence": "marker",
+    "Context": "context",
+    "Died": "completion.assemble",
+    "Embedding": "marker",
+    "Hit": "hits",
+    "Hits": "hits",
+    "Index": "index",
+    "Input": "marker",
+    "Job": "jobs.job",
+    "JobRow": "jobs.job",
+    "JobStatus": "jobs.job",
+    "Label": "marker",
+    "Message": "message",
+    "Model": "model",
+    "MqinferError": "errors",
+    "Reject": "errors",
+    "Rejected": "message",
+    "Request": "requests.request",
+    "RequestEvent": "requests.request",
+    "Retry": "errors",
+    "Row": "message",
+    "Settings": "settings",
+    "Snooze": "errors",
+    "State": "statetype",
+    "Tensor": "model",
+    "Tick": "tick",
+    "Worker": "running",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Load what runs when it is first asked for (PEP 562)."""
-    if name in _LAZY:
-        import importlib
+    """Load a name's module when it is first asked for (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'mqinfer' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"mqinfer.{_MODULES[name]}"), name)
+    globals()[name] = found  # and from now on it is there
+    return found
 
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'mqinfer' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextManager[Client]:
@@ -122,5 +154,4 @@ def connect(app: App, settings: Settings | None = None) -> AbstractAsyncContextM
     return Connecting(app, settings, client.connect)
 
 
-# For `App.connect`, the old name: what declares must not import what runs.
-_app.connector = connect
+oldnames.connector = connect

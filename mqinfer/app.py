@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from mqinfer import oldnames
 from mqinfer.around import Surrounded, Surrounding, surround
 from mqinfer.backoff import Backoff
 from mqinfer.clocked import Clocked, StageKeywords
@@ -39,8 +40,6 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _OURS = re.compile(r"-dead$|-settled$|-requests$|-ordered-|^KV_|^OBJ_")
 # Each is a consumer a stage, and an open request a worker.
 MAX_PARTITIONS = 1024
-# `mqinfer.connect`, which stands above this module and puts itself here for `App.connect`.
-connector: Callable[[App, Settings | None], AbstractAsyncContextManager[Any]] | None = None
 
 
 class App(Clocked, Endpoints, Indexes, Surrounded):
@@ -439,8 +438,9 @@ class App(Clocked, Endpoints, Indexes, Surrounded):
             DeprecationWarning,
             stacklevel=2,
         )
-        assert connector is not None
-        return connector(self, settings)
+        assert oldnames.connector is not None
+        connecting: AbstractAsyncContextManager[Any] = oldnames.connector(self, settings)
+        return connecting
 
     def __repr__(self) -> str:
         return f"App({self.name!r}, stages={[declared.name for declared in self._declared]})"

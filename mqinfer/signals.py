@@ -8,7 +8,6 @@ stopped; and when that has ended there is nothing left to do.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import signal
@@ -102,6 +101,8 @@ def handed_to(
     One that was held counts. `at_once` is called by the first, in the signal's handler, whatever
     the loop does.
     """
+    import asyncio  # which at the top would double the time until signals are taken
+
     loop = asyncio.get_running_loop()
     signals = _process or _Signals()
     # Not the loop's own handlers: between those and what was there before a signal could be lost,

@@ -30,7 +30,7 @@ from mqinfer import plan, wiring
 from mqinfer.adapters.jetstream import JetStream
 from mqinfer.adapters.scan import Scanner
 from mqinfer.app import App
-from mqinfer.client import Client, Worker
+from mqinfer.client import Client
 from mqinfer.codec import Codec
 from mqinfer.fakemodels import FakeModels, ModelCall
 from mqinfer.flow.publishing import publish_stored
@@ -40,6 +40,7 @@ from mqinfer.operate.letters import Letter
 from mqinfer.operate.timers import Waiting, waiting
 from mqinfer.rowpacks.unpack import raw_rows
 from mqinfer.rowpacks.which import pack_consumer, row_subject
+from mqinfer.running import Worker
 from mqinfer.settings import Settings
 from mqinfer.statetype import State
 from mqinfer.streams import Stored

@@ -18,7 +18,7 @@ LAYERS = (
     "clocked cron around hooks lifespan schedule tick settingkinds settings observe metrics choice "
     "image imageheader jpeg counts connecting publishable seldom collector http "
     "bucket core hits streams specs ports signals starting headers origin processors varint "
-    "supervise",
+    "supervise oldnames",
     "rowpacks",
     "flow",
     "tracing",
@@ -29,7 +29,7 @@ LAYERS = (
     "replay operate shadow",
     "adapters",
     "wiring",
-    "client clienttimers clientstates clientrequests clientjobs clientsearch",
+    "client clienttimers clientstates clientrequests clientjobs clientsearch running",
     "fakemodels dedup",
     "web",
     "gateway console deploy",
@@ -48,6 +48,7 @@ OWNERS = {
     "mlflow": ("adapters/mlflow.py", "packed/"),
 }
 HEAVY = (
+    *("mqinfer.app", "msgspec", "asyncio"),
     *("nats", "tritonclient", "clickhouse_connect", "cv2", "chdb", "numpy", "uvicorn"),
     *("opentelemetry", "mlflow"),
 )

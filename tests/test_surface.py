@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import subprocess
+import sys
 import textwrap
 from collections.abc import Collection, Iterator
 from types import ModuleType
@@ -14,6 +16,7 @@ from typing import Any, get_overloads
 
 import pytest
 
+import mqinfer
 from mqinfer.app import App
 from mqinfer.around import Surrounded
 from mqinfer.client import Client
@@ -825,6 +828,20 @@ def described(name: str, value: Any) -> str:
     word = "async " if inspect.iscoroutinefunction(function) else ""
     overloads = get_overloads(function) or [function]
     return "".join(f"{word}{name}{signature(one)}\n" for one in overloads)
+
+
+def test_a_name_is_there_when_it_is_asked_for_and_not_before() -> None:
+    code = (
+        "import mqinfer, sys; given = set(dir(mqinfer)) - set(sys.modules); "
+        "print(set(mqinfer.__all__) <= given, 'App' in vars(mqinfer), mqinfer.App.__module__, "
+        "'App' in vars(mqinfer))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["True", "False", "mqinfer.app", "True"]
+    with pytest.raises(AttributeError, match="module 'mqinfer' has no attribute 'Ap'"):
+        mqinfer.Ap  # type: ignore[attr-defined]  # noqa: B018
 
 
 def surface() -> str:

@@ -3,7 +3,7 @@
 Commands raise; `main` alone turns what they raise into one line on stderr and an exit code. Nothing
 heavy (nats, tritonclient, clickhouse_connect, numpy, rich) is imported before a command needs it,
 so that `mqinfer --help` answers at once. A signal is taken before anything else is imported: only
-the interpreter's own start, and that of this package (a tenth of a second), come earlier.
+the interpreter's own start, a few hundredths of a second, comes earlier.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopped = (given[:1] and given[0] in _STOPPED) or given[:2] == ["deploy", "apply"]
     if arguments is None and stopped:  # and a process of its own
         signals.listen()
-    if arguments is None and "--help" not in given:
+    if arguments is None:
         collect_less()
-        _import_structlog()
+        if "--help" not in given:
+            _import_structlog()
     from mqinfer.cli.errors import ExitCode, report
 
     if isinstance(sys.stdout, io.TextIOWrapper):

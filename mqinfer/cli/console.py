@@ -9,9 +9,9 @@ import typer
 
 from mqinfer import signals
 from mqinfer.cli import options
+from mqinfer.cli.child import bind_to_supervisor
 from mqinfer.cli.errors import ExitCode
 from mqinfer.cli.load import load_app
-from mqinfer.cli.processes import bind_to_supervisor
 
 
 def console(

@@ -13,10 +13,10 @@ import typer
 
 from mqinfer import signals
 from mqinfer.cli import interrupt, options
+from mqinfer.cli.child import bind_to_supervisor
 from mqinfer.cli.errors import ExitCode, Failed
 from mqinfer.cli.load import load_app
 from mqinfer.cli.output import print_json, print_table
-from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.errors import ConfigurationError
 from mqinfer.times import parse_duration
 

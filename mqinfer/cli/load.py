@@ -6,12 +6,15 @@ import importlib
 import sys
 from functools import reduce
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from mqinfer import signals
-from mqinfer.app import App
 from mqinfer.cli.errors import in_words, place_in_app
 from mqinfer.cli.everywhere import app_dir
 from mqinfer.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mqinfer.app import App
 
 _EXAMPLE = "app:app"
 
@@ -29,6 +32,8 @@ def load_app(name: str) -> App:
         from mqinfer.catalog import app_of
 
         return app_of(name)
+    from mqinfer.app import App
+
     module_name, colon, attribute = name.partition(":")
     if not module_name or (colon and not attribute):
         raise ConfigurationError(f"APP is module:attribute, such as {_EXAMPLE}, not {name!r}")
@@ -80,6 +85,8 @@ def _cannot_import(name: str, error: BaseException) -> str:
 
 
 def _apps_in(module: ModuleType) -> str:
+    from mqinfer.app import App
+
     names = [name for name, value in vars(module).items() if isinstance(value, App)]
     if not names:
         return f"; {module.__name__} holds no App"

@@ -23,27 +23,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mqinfer import signals
+from mqinfer.cli.child import STOPS, SUPERVISOR, log
 from mqinfer.cli.errors import ExitCode
 from mqinfer.processors import usable
 from mqinfer.supervise.group import Group
-from mqinfer.supervise.guard import end_with
 from mqinfer.supervise.lives import Lives, ended_by
 from mqinfer.supervise.scaling import Scaler
 
 if TYPE_CHECKING:
     from mqinfer.cli.looks import Looks
 
-_SUPERVISOR = "MQINFER_SUPERVISOR"  # in a child's environment: <pid of the supervisor>:<number>
-_STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOOKS = 0.1  # seconds between two looks at the children, where they may end without a signal
 _FOLLOWS = 0.5  # seconds between two looks at what there is to do, and at who is ready
 _KILL_AFTER = 10.0  # beyond the grace that a child gives its handlers
-
-
-def _log() -> Any:
-    import structlog  # a tenth of a second that `--help` need not wait for
-
-    return structlog.get_logger("mqinfer.supervisor")
 
 
 def _wait_for(blocked: set[signal.Signals], timeout: float) -> int:
@@ -142,7 +134,7 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until every child has ended; the exit code."""
         # Blocked and waited for, so that none is lost between a look and the next.
-        watched = {*_STOP, signal.SIGCHLD}
+        watched = {*STOPS, signal.SIGCHLD}
         before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         try:
             signals.hold()  # one that came until now; from now on they are waited for
@@ -158,7 +150,7 @@ class Supervisor:
                     if done and all(child.over for child in self._children):
                         return self._exit_code()
                     received = _wait_for(watched, self._patience(now))
-                    if received in _STOP:
+                    if received in STOPS:
                         self._stop(received)
                     self._reap()
                     self._kill_late(time.monotonic())
@@ -206,12 +198,12 @@ class Supervisor:
             held=look.held,
         )
         told = {"group": place.group.name, "waiting": look.waiting, "held": look.held}
-        _log().debug("looked", **told, processes=wanted)
+        log().debug("looked", **told, processes=wanted)
         if look.held and look.held != held and look.waiting:
-            _log().info("more would not help", group=place.group.name, why=look.held)
+            log().info("more would not help", group=place.group.name, why=look.held)
         if wanted != before:
             why = place.scaler.why
-            _log().info("scaling", group=place.group.name, processes=wanted, before=before, why=why)
+            log().info("scaling", group=place.group.name, processes=wanted, before=before, why=why)
             self._resize(place, time.monotonic())
 
     def _resize(self, place: _Place, now: float) -> None:
@@ -268,7 +260,7 @@ class Supervisor:
         if group.http is not None:
             port = group.http + child.number if group.http else 0
             command.append(f"--http={port}")
-        own = {_SUPERVISOR: f"{os.getpid()}:{child.number}"}
+        own = {SUPERVISOR: f"{os.getpid()}:{child.number}"}
         child.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -277,7 +269,7 @@ class Supervisor:
             process_group=0,
         )
         child.begin(now)
-        _log().info("process started", **self._named(child), pid=child.process.pid)
+        log().info("process started", **self._named(child), pid=child.process.pid)
 
     def _named(self, child: _Child) -> dict[str, Any]:
         group = {"group": child.group.name} if child.group.name else {}
@@ -306,16 +298,16 @@ class Supervisor:
             return
         named = self._named(child)
         if child.leaves is not None or code == ExitCode.DONE:
-            _log().info("process ended", **named, pid=pid)
+            log().info("process ended", **named, pid=pid)
             return
         if code == ExitCode.AGAIN:
-            _log().info("process ended to begin anew", **named, pid=pid)
+            log().info("process ended to begin anew", **named, pid=pid)
             child.crash(now := time.monotonic())
             if child.crashes == 1:  # else its share is less than it takes to begin
                 child.again = now
             return
         if code == ExitCode.USAGE:
-            _log().error("a process cannot run as configured", **named, pid=pid)
+            log().error("a process cannot run as configured", **named, pid=pid)
             if self._changed is not None:
                 # Whoever deployed it sees to that; the processes that it had before go on.
                 place.refused = True
@@ -327,13 +319,13 @@ class Supervisor:
         wait = child.crash(time.monotonic())
         by = ended_by(code)
         how = f"exit code {code}" if by is None else f"killed by {by}"
-        _log().error("process crashed", **named, pid=pid, how=how, again_in=wait)
+        log().error("process crashed", **named, pid=pid, how=how, again_in=wait)
 
     # --- stopping -------------------------------------------------------------------------------
 
     def _stop(self, number: int) -> None:
         self._signals += 1
-        _log().info("stopping", signal=signal.Signals(number).name)
+        log().info("stopping", signal=signal.Signals(number).name)
         if self._deadline is None:
             self._deadline = time.monotonic() + self._grace + _KILL_AFTER
         for child in self._children:
@@ -374,46 +366,3 @@ class Supervisor:
             return ExitCode.INTERRUPTED
         codes = [*self._codes, *(child.code for child in self._children)]
         return ExitCode.DONE if not any(codes) else ExitCode.FAILED
-
-
-# --- in the child ------------------------------------------------------------------------------
-
-
-_bound = False
-
-
-def supervised() -> bool:
-    """Whether this process is the child of a supervisor."""
-    return _bound
-
-
-def bind_to_supervisor() -> None:
-    """In a child: end when the supervisor does; logs say which process it is."""
-    global _bound
-    value = os.environ.pop(_SUPERVISOR, None)
-    if value is None:
-        return
-    _bound = True
-    import structlog
-
-    parent, _, number = value.partition(":")
-    structlog.contextvars.bind_contextvars(process=int(number))
-    if sys.platform != "linux":
-        threading.Thread(target=_watch_parent, args=(int(parent),), daemon=True).start()
-    end_with(int(parent))
-    sys.breakpointhook = _no_terminal
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {*_STOP, signal.SIGCHLD})
-
-
-def _no_terminal(*_: object, **__: object) -> None:
-    """What `breakpoint()` does where nobody could answer."""
-    _log().warning(
-        "breakpoint() is passed over: this process has no terminal",
-        hint="run the stage in one process: mqinfer worker APP --stage NAME",
-    )
-
-
-def _watch_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(ExitCode.FAILED)

@@ -132,7 +132,7 @@ async def _replay(
     as_json: bool,
 ) -> int:
     from mqinfer import wiring
-    from mqinfer.client import Worker
+    from mqinfer.running import Worker
 
     async with wiring.jetstream(app, settings, "replay") as broker:
         store = wiring.runs(app, broker)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from mqinfer.cli.bundles import unfolded
 
@@ -72,6 +72,19 @@ class _Commands(TyperGroup):
             if name not in self.commands:
                 self.add_command(_load(name), name)
         return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The list of the help, for which no command's parameters, most of its work, are read."""
+        listed = TyperGroup(commands={name: _listed(name) for name in _COMMANDS})
+        listed.format_commands(ctx, formatter)
+
+
+def _listed(name: str) -> TyperCommand:
+    """A command that knows its name and what it does."""
+    module = importlib.import_module(f"mqinfer.cli.{name}")
+    group = hasattr(module, "COMMANDS")
+    text = module.group.info.help if group else inspect.getdoc(getattr(module, name))
+    return TyperCommand(name, help=text)
 
 
 def _load(name: str) -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mqinfer.client import Worker
+    from mqinfer.running import Worker
 
 EVERY = 0.5  # seconds between two looks
 

@@ -15,11 +15,10 @@ import typer
 
 from mqinfer import signals
 from mqinfer.cli import options
+from mqinfer.cli.child import bind_to_supervisor, supervised
 from mqinfer.cli.deadline import Deadline, leave
 from mqinfer.cli.errors import ExitCode, find
 from mqinfer.cli.load import load_app
-from mqinfer.cli.looks import Looks
-from mqinfer.cli.processes import Supervisor, bind_to_supervisor, supervised
 from mqinfer.cli.share import Share
 from mqinfer.errors import ConfigurationError, HandlerHangs
 from mqinfer.supervise.group import Group
@@ -28,7 +27,7 @@ from mqinfer.times import parse_size
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.client import Worker
+    from mqinfer.running import Worker
     from mqinfer.settings import Settings
 
 # A second signal cancels the handlers; what does not heed that ends after this many seconds.
@@ -153,7 +152,7 @@ def worker(
     options.configure_logs(settings)
 
     def make() -> Worker:
-        from mqinfer.client import Worker
+        from mqinfer.running import Worker
 
         return Worker(
             loaded, stages=stage, settings=settings, drain=drain, run=run, wait=not no_wait
@@ -161,6 +160,8 @@ def worker(
 
     if not supervised() and (bounds.most > 1 or share):
         from mqinfer import plan
+        from mqinfer.cli.looks import Looks
+        from mqinfer.cli.processes import Supervisor
 
         if no_wait:
             asyncio.run(make().reach())  # a child that failed would be started again
@@ -212,6 +213,7 @@ def _group(
 def _reloading(group: Group, settings: Settings) -> int:
     """Run processes that begin anew when code changes; the exit code."""
     from mqinfer.cli.everywhere import app_dir
+    from mqinfer.cli.processes import Supervisor
     from mqinfer.cli.reload import Reload
 
     reload = Reload(replace(group, alone=True), app_dir())

@@ -11,7 +11,10 @@ from mqinfer.cli.load import load_app
 from mqinfer.errors import ConfigurationError, Unavailable
 from tests.support.cli import Shell, command
 
-HEAVY = ("nats", "tritonclient", "grpc", "clickhouse_connect", "numpy", "cv2", "rich", "uvicorn")
+HEAVY = (
+    *("nats", "tritonclient", "grpc", "clickhouse_connect", "numpy", "cv2", "rich", "uvicorn"),
+    *("structlog", "mqinfer.app", "mqinfer.cli.processes"),
+)
 
 
 def test_help_loads_nothing_heavy() -> None:

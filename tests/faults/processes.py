@@ -14,7 +14,7 @@ from pathlib import Path
 from .counters import Counters
 
 ROOT = Path(__file__).parents[2]
-_SUPERVISOR = "MQINFER_SUPERVISOR"  # see mqinfer.cli.processes: a child ends with its supervisor
+_SUPERVISOR = "MQINFER_SUPERVISOR"  # see mqinfer.cli.child: a child ends with its supervisor
 
 TOO_LONG = 124  # as timeout(1) says it
 

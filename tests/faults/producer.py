@@ -11,8 +11,8 @@ import asyncio
 from pathlib import Path
 
 import mqinfer
+from mqinfer.cli.child import bind_to_supervisor
 from mqinfer.cli.options import configure_logs
-from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.errors import MqinferError
 from mqinfer.settings import Settings
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mqinfer import Worker
-from mqinfer.cli.processes import bind_to_supervisor
+from mqinfer.cli.child import bind_to_supervisor
 from mqinfer.settings import Settings
 from mqinfer.state.memory import Memory
 from mqinfer.state.states import States

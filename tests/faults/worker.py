@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mqinfer import Worker, plan, signals
+from mqinfer.cli.child import bind_to_supervisor
 from mqinfer.cli.options import configure_logs
-from mqinfer.cli.processes import bind_to_supervisor
 from mqinfer.counts import SinkMetrics
 from mqinfer.flow import handling, settler
 from mqinfer.metrics import StageMetrics

@@ -14,12 +14,12 @@ import pytest
 from mqinfer import App, Context, Message, Retry, Snooze, plan
 from mqinfer.adapters import admin
 from mqinfer.backoff import Backoff
-from mqinfer.client import Worker
 from mqinfer.flow.ordered.leases import Leases
 from mqinfer.flow.ordered.owner import Owner
 from mqinfer.flow.ordered.partition import Held, Partition, Token, delivery_number
 from mqinfer.flow.ordered.places import SINGLE, WINDOW, Quota
 from mqinfer.flow.ordered.share import Share
+from mqinfer.running import Worker
 from mqinfer.settings import Settings
 from mqinfer.specs import ConsumerState
 from mqinfer.testing import Harness, until

@@ -189,7 +189,7 @@ async def test_a_worker_without_the_secret_does_not_start(
     nats: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("MQINFER_REQUEST_SECRET", raising=False)
-    from mqinfer.client import Worker
+    from mqinfer.running import Worker
 
     async with asyncio.timeout(60):
         with pytest.raises(Exception) as caught:

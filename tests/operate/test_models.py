@@ -17,10 +17,10 @@ from mqinfer import App, Message, Row, Settings, wiring
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.bucket import change
 from mqinfer.cli.load import load_app
-from mqinfer.client import Worker
 from mqinfer.errors import ConfigurationError, WiringError
 from mqinfer.inference.aliases import Aliases
 from mqinfer.replay.runs import Wanted
+from mqinfer.running import Worker
 from mqinfer.stack import Stack, StackSettings
 from mqinfer.stack.triton import TritonServer as Triton
 from mqinfer.testing import Harness, until

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from mqinfer import App
-from mqinfer.client import Worker
 from mqinfer.operate.alerts import Group, Running, rules
 from mqinfer.operate.boards import board
+from mqinfer.running import Worker
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 from tests.search.support import clustered, holding, messages, seen

@@ -14,11 +14,11 @@ import pytest
 from mqinfer import App, Context, Message, Row, State, wiring
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.choice import chosen
-from mqinfer.client import Worker
 from mqinfer.errors import ConfigurationError, TableError
 from mqinfer.replay.compare import compare
 from mqinfer.replay.promote import Promotions
 from mqinfer.replay.run import Run
+from mqinfer.running import Worker
 from mqinfer.settings import Settings
 from mqinfer.shadow.shadows import Shadows
 from mqinfer.testing import FakeModels, Harness, until

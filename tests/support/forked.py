@@ -34,7 +34,13 @@ from typing import Any, AnyStr
 ROOT = Path(__file__).parents[2]
 EXECUTED = subprocess.Popen  # which forks nothing
 _IMPORTED = (
-    *("mqinfer.cli.root", "mqinfer.cli.worker", "mqinfer.client", "mqinfer.http"),
+    *(
+        "mqinfer.cli.root",
+        "mqinfer.cli.worker",
+        "mqinfer.client",
+        "mqinfer.running",
+        "mqinfer.http",
+    ),
     *("mqinfer.observe", "mqinfer.adapters.blobs", "mqinfer.adapters.blobstores.folder"),
     *("mqinfer.adapters.clickhouse", "mqinfer.gateway.application", "uvicorn", "prometheus_client"),
     *("pydantic.type_adapter", "numpy.random", "uvloop"),

@@ -10,7 +10,7 @@ import asyncio
 import sys
 
 from mqinfer import App, Worker
-from mqinfer.cli.processes import bind_to_supervisor
+from mqinfer.cli.child import bind_to_supervisor
 from mqinfer.settings import Settings
 from stages.plants.health import watch
 from tests.faults.stateworker import Fuse, install

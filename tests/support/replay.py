@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from mqinfer import Message, wiring
-from mqinfer.client import Worker
 from mqinfer.replay.runs import Runs
+from mqinfer.running import Worker
 from mqinfer.testing import Harness
 
 

@@ -20,8 +20,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from mqinfer.adapters import otel
-from mqinfer.client import Worker
 from mqinfer.identity import TRACE, TRACE_STATE
+from mqinfer.running import Worker
 from mqinfer.settings import Settings
 from mqinfer.testing import Harness, until
 from tests.support.gateway import serving

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mqinfer import cli, signals
-from mqinfer.cli.processes import bind_to_supervisor
+from mqinfer.cli.child import bind_to_supervisor
 from tests.faults.fuse import Fuse
 from tests.support.deaths import at_each_step
 
