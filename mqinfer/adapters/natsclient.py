@@ -20,12 +20,21 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from mqinfer.adapters.natspy import AWAITING_CONTROL_LINE, Client, nats, unsub_cmd
+from mqinfer.adapters.natspy import (
+    AWAITING_CONTROL_LINE,
+    DEFAULT_BUFFER_SIZE,
+    Client,
+    Srv,
+    TcpTransport,
+    nats,
+    unsub_cmd,
+)
 from mqinfer.adapters.natspy import Subscription as Subscription
 from mqinfer.adapters.parser import LeanParser, RawHandler
 from mqinfer.domain import in_domain
@@ -44,6 +53,36 @@ CLOSE_TIMEOUT, ABANDON_TIMEOUT = 5.0, 0.5
 _READ = 256 * 1024  # bytes at a time
 _UNHURRIED = 0.05  # seconds
 _QUOTED = re.compile(r'"([^"]+)"')
+
+
+class Lost(ConnectionResetError, RuntimeError):
+    """The connection was lost before something was written.
+
+    An OSError, as with asyncio, for whoever writes; a RuntimeError, as with uvloop, for nats-py's
+    own ping, which ends by that and nothing else.
+    """
+
+
+class LeanTransport(TcpTransport):
+    """nats-py's TCP, where a connection that was lost is an OSError, whatever the event loop.
+
+    On uvloop to write to one is a RuntimeError, by which nats-py ended a reconnection for good, and
+    failed requests that would have been answered by the next connection.
+    """
+
+    def write(self, payload: bytes) -> None:
+        """Write, or raise `Lost`."""
+        try:
+            super().write(payload)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise Lost(str(error)) from None
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Write, or raise `Lost`."""
+        try:
+            super().writelines(payload)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            raise Lost(str(error)) from None
 
 
 class LeanClient(Client):
@@ -116,6 +155,16 @@ class LeanClient(Client):
                 "the server does not ask for TLS, which tls:// and MQINFER_NATS_TLS_* demand"
             )
         await super()._process_info(info, initial_connection)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        if s.uri.scheme in ("ws", "wss"):
+            await super()._connect_to_server(s)
+            return
+        s.last_attempt = time.monotonic()
+        if not self._transport:
+            self._transport = LeanTransport()  # type: ignore[no-untyped-call]
+        timeout = self.options["connect_timeout"]
+        await self._transport.connect(s.uri, DEFAULT_BUFFER_SIZE, timeout)
 
     async def _process_pong(self) -> None:
         # Nobody may wait for it any more. nats-py raises then, which would end the reading.

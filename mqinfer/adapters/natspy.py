@@ -29,12 +29,23 @@ def _hidden(name: str) -> Iterator[None]:
 with _hidden("aiohttp"):
     import nats.errors
     from nats.aio import transport
-    from nats.aio.client import Client
+    from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
     from nats.aio.subscription import Subscription
+    from nats.aio.transport import TcpTransport
     from nats.protocol.command import unsub_cmd
     from nats.protocol.parser import AWAITING_CONTROL_LINE
 
-__all__ = ["AWAITING_CONTROL_LINE", "Client", "Subscription", "nats", "unsub_cmd", "websockets"]
+__all__ = [
+    "AWAITING_CONTROL_LINE",
+    "DEFAULT_BUFFER_SIZE",
+    "Client",
+    "Srv",
+    "Subscription",
+    "TcpTransport",
+    "nats",
+    "unsub_cmd",
+    "websockets",
+]
 
 
 def websockets() -> None:

@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
+from nats.aio.transport import Transport
 from nats.errors import ProtocolError
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from mqinfer.adapters import firstconnection, natsclient
 from mqinfer.adapters.firstconnection import open_client
 from mqinfer.adapters.jetstream import JetStream
-from mqinfer.adapters.natsclient import LeanClient
+from mqinfer.adapters.natsclient import LeanClient, LeanTransport
 from mqinfer.adapters.parser import LeanParser
 from mqinfer.errors import Unavailable
 from mqinfer.settings import Settings
@@ -357,6 +358,76 @@ async def test_one_of_several_servers_that_hang_or_refuse(
             await open_client(settings, name="t", **UNHEARD, on_closed=lambda: None)
 
 
+def on_loop(name: str, work: Coroutine[Any, Any, None]) -> None:
+    """Run on an event loop of either kind, which differ in what a write to a lost connection is."""
+    if name == "asyncio":
+        asyncio.run(work)
+    else:
+        pytest.importorskip("uvloop").run(work)
+
+
+class Losing(LeanTransport):
+    """Loses the connection as if the server died, where lines begin with these, each once."""
+
+    def __init__(self, before: Transport, *lines: bytes) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        vars(self).update(vars(before))
+        self.lines = [*lines]
+
+    async def readline(self) -> bytes:
+        line: bytes = await super().readline()  # type: ignore[no-untyped-call]
+        if self.lines and line.startswith(self.lines[0]):
+            del self.lines[0]
+            self._io_writer.transport.abort()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # from here on uvloop takes no write
+        return line
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_is_asked_as_the_connection_is_lost_is_answered_by_the_next(
+    nats: Settings, loop: str
+) -> None:
+    async def work() -> None:
+        client = await open_client(nats, name="t", **UNHEARD, on_closed=lambda: None)
+
+        async def lose() -> None:
+            client._transport._io_writer.transport.abort()
+            client.write(b"PUB a 0\r\n\r\n")  # the flusher finds out, and nobody reads yet
+
+        try:
+            await client.api("$JS.API.INFO", timeout=30)
+            losing = asyncio.create_task(lose())
+            asked = [client.api("$JS.API.INFO", timeout=30) for _ in range(20)]
+            answers = await asyncio.gather(*asked)
+            await losing
+            assert all("streams" in answer for answer in answers)
+        finally:
+            await client.close()
+
+    on_loop(loop, work())
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_connection_that_is_lost_while_it_is_made_anew_is_made_anew(
+    nats: Settings, loop: str
+) -> None:
+    async def work() -> None:
+        client = await open_client(nats, name="t", **UNHEARD, on_closed=lambda: None)
+        try:
+            await client.api("$JS.API.INFO", timeout=30)
+            transport = Losing(client._transport, b"INFO", b"PONG", b"INFO", b"PONG")
+            client._transport = transport
+            transport._io_writer.transport.abort()
+            await until(lambda: not client.is_connected, "the end of the connection")
+            assert "streams" in await client.api("$JS.API.INFO", timeout=30)
+            assert not transport.lines
+        finally:
+            await client.close()
+
+    on_loop(loop, work())
+
+
 @pytest.mark.filterwarnings("ignore:parameter 'timeout'")  # what nats-py passes to aiohttp
 async def test_over_a_websocket(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
@@ -397,6 +468,7 @@ def test_the_internals_that_the_lean_client_rests_on_are_there() -> None:
     ):
         assert hasattr(client, name), f"nats-py has no Client.{name} any more"
     for name in (
+        "_connect_to_server",
         "_process_msg",
         "_process_info",
         "_process_pong",
