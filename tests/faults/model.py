@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
-from mqinfer.stack.server import Server
+from mqinfer.adapters.triton import TritonClient
+from mqinfer.errors import Unavailable
+from mqinfer.stack import TritonServer
 
 USUAL = 0.005  # seconds of a request
 _CODE = """
@@ -63,13 +66,26 @@ def build(repository: Path, name: str) -> Pace:
     return pace
 
 
-def kill(server: Server) -> bool:
-    """Kill the process of the model; False when there is none now."""
+async def kill(server: TritonServer) -> bool:
+    """Kill the process of the model; False when there is none now that has loaded it.
+
+    Triton 24.10 waits for ever for one that dies while it loads: it answers nobody who would load
+    the model, or unload it, until it is started again.
+    """
     from .memory import below
 
     stubs = [pid for pid in below(server.pid or -1) if b"backend_stub" in _command(pid)]
+    client = TritonClient(server.url)
+    try:
+        if not all(one.ready for one in await client.versions()):
+            return False
+    except Unavailable:
+        return False
+    finally:
+        await client.close()
     for pid in stubs:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return bool(stubs)
 
 

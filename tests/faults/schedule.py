@@ -181,7 +181,7 @@ class Faults:
     # --- a model ------------------------------------------------------------------------------
 
     async def _kill_model(self) -> bool:
-        return model.kill(self._run.servers.triton)
+        return await model.kill(self._run.servers.triton)
 
     async def _slow_model(self) -> bool:
         return await self._slow(20 * model.USUAL, self._rng.uniform(3.0, 8.0))
