@@ -830,6 +830,15 @@ def described(name: str, value: Any) -> str:
     return "".join(f"{word}{name}{signature(one)}\n" for one in overloads)
 
 
+def surface() -> str:
+    """The whole list, a module after the other."""
+    told = ""
+    for module in MODULES:
+        names = public(importlib.import_module(module)).items()
+        told += f"\n{module}\n\n" + "".join(described(name, value) for name, value in names)
+    return told
+
+
 def test_a_name_is_there_when_it_is_asked_for_and_not_before() -> None:
     code = (
         "import mqinfer; given = set(dir(mqinfer)); "
@@ -842,15 +851,6 @@ def test_a_name_is_there_when_it_is_asked_for_and_not_before() -> None:
     assert done.stdout.split() == ["True", "False", "mqinfer.app", "True"]
     with pytest.raises(AttributeError, match="module 'mqinfer' has no attribute 'Ap'"):
         mqinfer.Ap  # type: ignore[attr-defined]  # noqa: B018
-
-
-def surface() -> str:
-    """The whole list, a module after the other."""
-    told = ""
-    for module in MODULES:
-        names = public(importlib.import_module(module)).items()
-        told += f"\n{module}\n\n" + "".join(described(name, value) for name, value in names)
-    return told
 
 
 def test_the_surface_is_this() -> None:
