@@ -20,6 +20,7 @@ from mqinfer.settings import Settings
 SHARES = (0.2, 0.5, 0.8)
 SECONDS, LEAD = 4.0, 0.5  # of each level, and before what is counted of it
 P99_MS = 5.0
+LOOP = "asyncio"  # of all contenders: what `mqinfer worker` takes unless it is told
 NOTES = (
     "From the time at which a message was to be sent, to the acknowledgement of the input, which "
     "both send when JetStream has stored the output. The generator sends every millisecond, which "
@@ -129,10 +130,8 @@ def _worker(
     """The process that is measured; rivals are those of stage_loop, given work without end."""
     log = options.folder / f"{stream}-worker.log"
     if name == "mqinfer":
-        environ = load.environ(settings, stream)
+        environ = load.environ(settings, stream) | {"MQINFER_LOOP": LOOP}
         return load.process(log, "mqinfer", "worker", "benchmarks.apps:echo", environ=environ)
-    # What `mqinfer worker` takes, too.
-    loop = "asyncio" if importlib.util.find_spec("uvloop") is None else "uvloop"
     contender = "handwritten" if name == "hand-written" else "faststream"
-    job = Job(contender, settings.nats_url, stream, 10**12, SIZE, loop)
+    job = Job(contender, settings.nats_url, stream, 10**12, SIZE, LOOP)
     return load.process(log, "benchmarks.contenders", msgspec.json.encode(job).decode())
