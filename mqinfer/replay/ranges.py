@@ -56,6 +56,11 @@ async def fixed(
     Raises:
         ConfigurationError: nothing of it is there, or it ends before it begins.
     """
+    if wanted.since is not None and wanted.until is not None and wanted.until < wanted.since:
+        raise ConfigurationError(
+            f"the range is empty: it ends ({wanted.until:%Y-%m-%d %H:%M:%S %Z}) before it begins "
+            f"({wanted.since:%Y-%m-%d %H:%M:%S %Z})"
+        )
     last = bounds.last
     notes = []
     start = wanted.from_seq or 1

@@ -23,7 +23,6 @@ from mqinfer.inference.inference import Inference
 from mqinfer.operate.letters import DeadLetters, Selection
 from mqinfer.ports import ModelInfo, ModelReply, TensorInfo
 from mqinfer.replay.consumers import progress
-from mqinfer.replay.rate import RatedSlots
 from mqinfer.replay.runs import Runs, Wanted
 from mqinfer.replay.work import RunWork
 from mqinfer.settings import Settings
@@ -377,28 +376,6 @@ async def test_downstream_stays_in_the_run(nats: Settings) -> None:
         await work(harness, "all")
         assert len(await harness.stored(subject="chain.run.all.last")) == 15
         assert live == [None] * 15 + ["all"] * 15
-
-
-def test_a_rate_is_kept() -> None:
-    now = 0.0
-    slots = RatedSlots(1000, 10**9, 10, rate=100, clock=lambda: now)
-    given = 0
-    for _ in range(100):  # ten seconds
-        now += 0.1
-        while planned := slots.available():
-            slots.ask(*planned)
-            given += planned[0]
-            for _ in range(planned[0]):
-                slots.arrive(1)
-                slots.release(1)
-            slots.withdraw(0, planned[1])
-    assert 950 <= given <= 1060
-    now += 0.1
-    planned = slots.available()
-    assert planned is not None
-    slots.ask(*planned)
-    slots.withdraw(*planned)
-    assert slots.available() == planned
 
 
 async def test_counting_is_exact(nats: Settings) -> None:
