@@ -16,7 +16,7 @@ from mqinfer.times import parse_duration, span
 
 if TYPE_CHECKING:
     from mqinfer.app import App
-    from mqinfer.operate.tables import Stored
+    from mqinfer.operate.tables import StoredTable
     from mqinfer.settings import Settings
 
 _COLUMNS = ("table", "rows", "parts", "MB", "oldest day", "newest day", "unmerged", "without a day")
@@ -74,7 +74,7 @@ def tables(
             )
 
 
-def _row(one: Stored) -> list[str]:
+def _row(one: StoredTable) -> list[str]:
     if not one.exists:
         return [one.table, "not made yet", *[""] * (len(_COLUMNS) + len(_OLD) - 2)]
     return [
@@ -95,7 +95,7 @@ def _row(one: Stored) -> list[str]:
 
 async def _stored(
     app: App, settings: Settings, before: datetime.date | None, *, migrate: bool
-) -> list[Stored]:
+) -> list[StoredTable]:
     from mqinfer import wiring
     from mqinfer.operate.tables import lay_all_by_days, stored
 

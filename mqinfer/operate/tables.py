@@ -20,7 +20,7 @@ NO_BIRTH = datetime.date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredTable:
     """One table.
 
     Attributes:
@@ -57,7 +57,7 @@ class Stored:
     old_bytes: int = 0
 
 
-async def stored(app: App, db: Database, before: datetime.date | None = None) -> list[Stored]:
+async def stored(app: App, db: Database, before: datetime.date | None = None) -> list[StoredTable]:
     """What lies in each table of an app, the one of dead letters last.
 
     Args:
@@ -104,11 +104,11 @@ def _kinds(app: App) -> list[type[Row]]:
     return list(dict.fromkeys(kinds))
 
 
-async def _stored(db: Database, kind: type[Row], before: datetime.date | None) -> Stored:
+async def _stored(db: Database, kind: type[Row], before: datetime.date | None) -> StoredTable:
     schema = schema_of(kind)
     _, storage = await migrate.look(db, schema)
     if storage is None:
-        return Stored(schema.name, exists=False, keep=schema.keep)
+        return StoredTable(schema.name, exists=False, keep=schema.keep)
     if before is None and schema.keep is not None:
         age = datetime.timedelta(seconds=schema.keep)
         before = (datetime.datetime.now(datetime.UTC) - age).date()
@@ -125,7 +125,7 @@ async def _stored(db: Database, kind: type[Row], before: datetime.date | None) -
         dated = {datetime.date.fromisoformat(str(row["partition"])): row for row in rows}
     without = dated.pop(NO_BIRTH, None)
     old = [row for day, row in dated.items() if before is not None and day < before]
-    return Stored(
+    return StoredTable(
         schema.name,
         exists=True,
         by_days=by_days,

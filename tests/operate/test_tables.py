@@ -10,7 +10,7 @@ import pytest
 from mqinfer import App, Message, Row
 from mqinfer.adapters.clickhouse import ClickHouse
 from mqinfer.errors import ConflictError
-from mqinfer.operate.tables import Stored, lay_all_by_days, stored
+from mqinfer.operate.tables import StoredTable, lay_all_by_days, stored
 from mqinfer.tables.sink import Sink
 from mqinfer.tables.tables import schema_of
 from tests.tables.test_days import Grade, item
@@ -33,7 +33,7 @@ async def test_rows_days_and_what_a_deletion_would_take(db: ClickHouse) -> None:
 
     names = ["grade", "flat", "mqinfer_dead_letters"]
     empty = await stored(app, db)
-    assert empty == [Stored(name, exists=False) for name in names]
+    assert empty == [StoredTable(name, exists=False) for name in names]
 
     await db.command(replace(schema_of(Flat), by_days=False).create_storage())
     await db.command("INSERT INTO flat__storage (text, _id) VALUES ('a', '1'), ('b', '2')")
@@ -55,7 +55,7 @@ async def test_rows_days_and_what_a_deletion_would_take(db: ClickHouse) -> None:
         "FROM system.parts WHERE active AND database = currentDatabase() "
         "AND table = 'grade__storage'"
     )
-    assert grade == Stored(
+    assert grade == StoredTable(
         "grade",
         exists=True,
         unmerged=3,
