@@ -56,11 +56,6 @@ async def fixed(
     Raises:
         ConfigurationError: nothing of it is there, or it ends before it begins.
     """
-    if wanted.since is not None and wanted.until is not None and wanted.until < wanted.since:
-        raise ConfigurationError(
-            f"the range is empty: it ends ({wanted.until:%Y-%m-%d %H:%M:%S %Z}) before it begins "
-            f"({wanted.since:%Y-%m-%d %H:%M:%S %Z})"
-        )
     last = bounds.last
     notes = []
     start = wanted.from_seq or 1
@@ -83,6 +78,14 @@ async def fixed(
     if start > last:
         raise ConfigurationError(
             f"the range begins at {start:,}, ahead of the end of stream {stream} ({last:,})"
+        )
+    # Two moments with nothing between them are no mistake: that run is empty.
+    if wanted.until is not None and (
+        (wanted.from_seq or 0) > end or (wanted.since is not None and wanted.until < wanted.since)
+    ):
+        raise ConfigurationError(
+            f"the range is empty: it ends ({wanted.until:%Y-%m-%d %H:%M:%S %Z}) before it begins "
+            f"(at {start:,})"
         )
     if bounds.first > max(end, start):
         raise ConfigurationError(

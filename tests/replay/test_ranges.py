@@ -19,7 +19,7 @@ def at(second: float) -> datetime.datetime:
 
 
 class Stream:
-    """A message each second from noon on, of which the first have sequence 1."""
+    """A message a second: that of sequence n is stored n seconds after noon."""
 
     def __init__(self, first: int, last: int):
         self.first, self.last = first, last
@@ -63,6 +63,10 @@ async def test_the_narrower_of_sequence_and_time_counts(
     [
         (Wanted(from_seq=9, to_seq=8), "ends before it begins"),
         (Wanted(since=at(9), until=at(8)), r"ends \(2026-05-01 12:00:08 UTC\) before it begins"),
+        (Wanted(since=at(9.7), until=at(9.2)), "before it begins"),
+        (Wanted(from_seq=10, until=at(8)), r"ends \(2026-05-01 12:00:08 UTC\) before it begins"),
+        (Wanted(from_seq=9, until=at(8)), "before it begins"),
+        (Wanted(since=at(9), to_seq=8), "ends before it begins"),
         (Wanted(from_seq=21), "ahead of the end"),
         (Wanted(since=at(100)), "ahead of the end"),
         (Wanted(to_seq=4), "was removed by retention: stream s begins at 6"),
