@@ -15,11 +15,11 @@ import re
 import sys
 import typing
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
-from msgspec.structs import astuple
 
 from mqinfer.blob import Blob, BlobStore
 from mqinfer.blobfields import within
@@ -52,6 +52,8 @@ REFERENCE = 80  # bytes of a blob's own path (SHA-256) in a payload
 _JSON_STARTS = (b"{", b" ", b"\n", b"\r", b"\t")
 # Fields without constraints whose values both formats keep if they are of just this type.
 _PLAIN = ((inspect.StrType(), str), (inspect.IntType(), int), (inspect.BoolType(), bool))
+# Format, encoder, what gives the types of the values, those that are plain, whether it has times.
+_Writer = tuple[Wire, Callable[[Any], bytes], Callable[[Any], object], object, bool]
 _BYTE = re.compile(r"\(byte (\d+)\)")
 _NO_NUMBER = re.compile(rb"[-\s:,\[]?(?:NaN|Infinity)\b")
 _DTYPE = re.compile(
@@ -69,7 +71,7 @@ class Codec:
             "msgpack": msgspec.msgpack.Encoder(enc_hook=_encode_msgpack).encode,
         }
         self._decoders: dict[tuple[type, Wire], Callable[[bytes], Any]] = {}
-        self._writers: dict[type, tuple[Wire, Callable[[Any], bytes], tuple[type, ...], bool]] = {}
+        self._writers: dict[type, _Writer] = {}
         self._checks: dict[tuple[type, Wire], Callable[[bytes], Any]] = {}
 
     def encode(self, message: Message) -> bytes:
@@ -92,12 +94,12 @@ class Codec:
         if found is None:
             wire = kind.__mqinfer__.wire
             found = self._writers[kind] = (
-                wire, self._encode[wire], _plain_types(kind), _has_times(kind)
+                wire, self._encode[wire], *_plain_types(kind), _has_times(kind)
             )  # fmt: skip
-        wire, encode, plain, times = found
+        wire, encode, types, plain, times = found
         try:
             data = encode(message)
-            if plain and tuple(map(type, astuple(message))) == plain:
+            if types(message) == plain:
                 return data, wire
             if not times and self._check(kind, wire)(data) == message:
                 return data, wire
@@ -148,6 +150,23 @@ class Codec:
             found = make(kind, dec_hook=self.decode_custom).decode
             self._decoders[kind, wire] = found
         return found
+
+    def reader(self, kind: type[M]) -> Callable[[bytes, str | None], M]:
+        """`decode` of one type. For hot loops."""
+        own = kind.__mqinfer__.wire
+        decode = self.decoder(kind, own)
+        # What is surely of its own format; without a name only JSON is.
+        sure = {CONTENT_TYPES[own]} | ({None} if own == "json" else set())
+
+        def read(data: bytes, content_type: str | None) -> M:
+            if content_type in sure:
+                try:
+                    return decode(data)
+                except Exception:  # noqa: BLE001 - `decode` says what it is, in words
+                    pass
+            return self.decode(kind, data, content_type)
+
+        return read
 
     def decode(self, kind: type[M], data: bytes, content_type: str | None = None) -> M:
         """The message in `data`.
@@ -228,18 +247,21 @@ def _not_json(data: bytes, error: Exception) -> str:
     return "; JSON has no NaN and no Infinity: publish null, or msgpack as application/msgpack"
 
 
-def _plain_types(kind: type[msgspec.Struct]) -> tuple[type, ...]:
-    """The types of the values of a message that is exact if they are these: nothing to decode.
+def _plain_types(kind: type[msgspec.Struct]) -> tuple[Callable[[Any], object], object]:
+    """What gives the types of a message's values, and those by which it is exact as it is.
 
-    Empty for a type that has other fields. A long text would take as long to decode as to encode.
+    Nothing is equal to the latter for a type that has other fields. Such a message need not be
+    decoded, which for a long text would take as long as to encode it.
     """
     try:
         fields = inspect.type_info(kind).fields  # type: ignore[attr-defined]
-        return tuple(
-            next(plain for info, plain in _PLAIN if info == field.type) for field in fields
-        )
+        plain = [next(plain for info, plain in _PLAIN if info == field.type) for field in fields]
+        # One call in C, which runs for every output. A value that lies of its class was not
+        # encoded: msgspec looks at its type.
+        types = attrgetter(*(f"{field.name}.__class__" for field in fields))
     except Exception:  # noqa: BLE001 - whatever an annotation makes msgspec raise
-        return ()
+        return type, None
+    return types, tuple(plain) if len(plain) > 1 else plain[0]
 
 
 def _has_times(kind: type[msgspec.Struct]) -> bool:

@@ -6,7 +6,7 @@ import datetime
 import json
 import uuid
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, StrEnum
 
 import msgspec
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mqinfer.adapters.blobstores.memory import MemoryStore
 from mqinfer.blob import Blob
 from mqinfer.codec import Codec
-from mqinfer.errors import DecodeError, NotConnected, Reject
+from mqinfer.errors import DecodeError, EncodeError, NotConnected, Reject
 from mqinfer.message import Message
 
 
@@ -399,3 +399,104 @@ def test_decoders_are_made_once():
     own = Codec()
     assert own.decoder(Everything, "json") is own.decoder(Everything, "json")
     assert own.decoder(Everything, "json") is not own.decoder(Everything, "msgpack")
+
+
+_TYPES = [
+    None,
+    "",
+    "application/json",
+    "application/msgpack",
+    "application/x-msgpack",
+    "Application/JSON; charset=utf-8",
+    "text/csv",
+]
+
+
+@given(st.data(), st.sampled_from(KINDS), st.sampled_from(_TYPES))
+def test_a_reader_of_one_type_reads_as_decode_does(data, kind, content_type):
+    payload = data.draw(
+        st.sampled_from(
+            [
+                b'{"whole":1,"pixels":{"dtype":"<i4","shape":[1],"base64":"AQAAAA=="}}',
+                msgspec.msgpack.encode({"whole": 1, "blob": "p1/a.png"}),
+                b'{"whole":"one"}',
+                b'{"whole":',
+                b"[" * 100_000,
+                b"",
+            ]
+        )
+        | st.binary(max_size=20)
+    )
+
+    def told(read):
+        try:
+            return read()
+        except DecodeError as error:
+            return str(error)
+
+    found = told(lambda: codec.reader(kind)(payload, content_type))
+    expected = told(lambda: codec.decode(kind, payload, content_type))
+    assert found == expected if isinstance(expected, str) else same(found, expected)
+
+
+class Two(Message):
+    number: int
+    text: str
+
+
+class One(Message):
+    text: str
+
+
+class Nothing(Message):
+    pass
+
+
+class Lies(str):
+    """A text that says to be of another class."""
+
+    __slots__ = ()
+    __class__ = property(lambda _: int)
+
+
+class Claims:
+    """What is no text, and says to be one."""
+
+    __class__ = property(lambda _: str)
+
+
+class Shade(StrEnum):
+    DARK = "dark"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Two(1, "a"), One("a"), One(Shade.DARK), Nothing()],
+    ids=repr,
+)
+def test_what_is_written_is_what_is_read(message):
+    kind = type(message)
+    for _ in range(2):  # the first makes the encoder
+        payload, wire = codec.write(message)
+        assert wire == "json"
+        assert codec.decode(kind, payload) == message
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        (Two("1", "a"), "number"),
+        (Two(1, 2), "text"),
+        (One(1), "text"),
+        (One(None), "text"),
+        (Two(True, "a"), "number"),
+        (One(Lies("a")), "Lies"),
+        (One(Claims()), "Claims"),
+        (One("\ud800"), "text"),
+    ],
+    ids=lambda one: one if isinstance(one, str) else type(one).__name__,
+)
+def test_what_no_reader_would_get_is_not_written(message, place):
+    for _ in range(2):
+        with pytest.raises(EncodeError, match=place):
+            codec.write(message)

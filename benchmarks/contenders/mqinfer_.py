@@ -63,7 +63,6 @@ async def _work(job: Job, number: int, together: Any, stop: Any, counts: Any, cp
     from mqinfer import App, Message, Settings, Worker
     from mqinfer.collector import tune_collector
     from mqinfer.observe import configure_logging
-    from mqinfer.testing import until
 
     configure_logging("warning", "console")
     tune_collector()  # as `mqinfer worker` does
@@ -93,10 +92,11 @@ async def _work(job: Job, number: int, together: Any, stop: Any, counts: Any, cp
     worker = Worker(app, settings=Settings.load({}, nats_url=job.url))
     async with asyncio.TaskGroup() as group:
         group.create_task(worker.run())
-        await until(lambda: worker.engine and worker.engine.runners, "a runner")
-        metrics = worker.services.metrics.stage("work")
         while not stop.is_set():
-            counts[number] = int(metrics.completed)
+            # Looked at here, not by what `mqinfer.testing` has: that imports NumPy, whose threads
+            # spin for a tenth of a second.
+            if worker.engine and worker.engine.runners:
+                counts[number] = int(worker.services.metrics.stage("work").completed)
             cpu[number] = clock.read(0).cpu
             await asyncio.sleep(_LOOK)
         worker.stop()

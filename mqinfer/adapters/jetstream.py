@@ -49,6 +49,7 @@ class JetStream:
 
     def __init__(self, settings: Settings, *, name: str):
         self._settings = settings
+        self._domain = settings.nats_domain
         self._name = name
         self._client: LeanClient | None = None
         self._availability = Availability("nats")
@@ -87,7 +88,7 @@ class JetStream:
     async def _subscribe(self, client: LeanClient) -> None:
         inbox = client.new_inbox()
         self._publisher = Publisher(
-            inbox, client.write, client.connected, time.monotonic, self._settings.nats_domain
+            inbox, client.write, client.connected, time.monotonic, self._domain
         )
         self._publisher.max_payload = client.max_payload
         await client.subscribe_direct(f"{inbox}.*", self._publisher.on_ack)
@@ -268,7 +269,7 @@ class JetStream:
         inbox = self.client.new_inbox()
         pull = ContinuousPull(
             inbox,
-            in_domain(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", self._settings.nats_domain),
+            in_domain(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", self._domain),
             self.client.write,
             time.monotonic,
             on_message=on_message,
@@ -317,9 +318,9 @@ class JetStream:
         placed: Callable[[int], None] | None = None,
     ) -> None:
         """Publish; see `Broker.publish`. `placed` is told the sequence, before `done` is called."""
-        if self._settings.nats_domain is not None:
+        if self._domain is not None:
             subject = subject if isinstance(subject, str) else subject.decode()
-            subject = in_domain(subject, self._settings.nats_domain)
+            subject = in_domain(subject, self._domain)
         if isinstance(subject, str):
             subject = subject.encode()
         self.publisher.publish(subject, header, payload, done, timeout, placed)
@@ -331,7 +332,7 @@ class JetStream:
     @property
     def full(self) -> bool:
         """Whether a polite caller waits for `room`."""
-        return self.publisher.full
+        return self._publisher is not None and self._publisher.full
 
     def ack(self, delivery: Delivery) -> None:
         """Acknowledge; a lost one is delivered again, and its answer dropped as a repeat."""

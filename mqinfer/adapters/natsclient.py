@@ -91,7 +91,7 @@ class LeanClient(Client):
     def __init__(self, domain: str | None = None) -> None:
         super().__init__()
         self.domain = domain
-        self._direct: dict[int, RawHandler] = {}
+        self._direct: dict[bytes, RawHandler] = {}  # by subscription id
         self._ps: Any = LeanParser(self._ps, self._direct, AWAITING_CONTROL_LINE)
         self.socket_writes = 0
         self.first_connected = False
@@ -117,7 +117,7 @@ class LeanClient(Client):
             self._nobody.cancel()
         subscription = await self.subscribe(subject, queue, future=self._nobody)
         subscription._pending_queue = self._nothing
-        self._direct[subscription._id] = handler
+        self._direct[b"%d" % subscription._id] = handler
         return subscription
 
     def end_interest(self, subscription: Subscription) -> None:
@@ -129,7 +129,7 @@ class LeanClient(Client):
 
     async def unsubscribe_direct(self, subscription: Subscription) -> None:
         """End a direct subscription; does nothing on a closed connection."""
-        self._direct.pop(subscription._id, None)
+        self._direct.pop(b"%d" % subscription._id, None)
         try:
             await subscription.unsubscribe()
         except nats.errors.Error:
@@ -138,7 +138,7 @@ class LeanClient(Client):
     async def _process_msg(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any
     ) -> None:
-        handler = self._direct.get(sid)
+        handler = self._direct.get(b"%d" % sid)
         if handler is None:
             await super()._process_msg(sid, subject, reply, data, headers)
             return

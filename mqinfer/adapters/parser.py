@@ -45,11 +45,11 @@ class LeanParser:
 
     Args:
         slow: nats-py's own.
-        direct: handlers by subscription id.
+        direct: handlers by subscription id, as it is written.
         between: the state of nats-py's parser when it is in the middle of nothing.
     """
 
-    def __init__(self, slow: SlowParser, direct: Mapping[int, RawHandler], between: int):
+    def __init__(self, slow: SlowParser, direct: Mapping[bytes, RawHandler], between: int):
         self._slow = slow
         self._direct = direct
         self._between = between
@@ -96,7 +96,7 @@ class LeanParser:
                 return at
             payload = begin = line + 2
             try:
-                handler = direct.get(int(words[2]))
+                handler = direct.get(words[2])
                 end = begin + int(words[-1])
                 if with_headers:
                     payload += int(words[-2])
@@ -129,7 +129,7 @@ class LeanParser:
         try:
             sizes = [int(word) for word in words[-1 - with_headers :]]
             whole = line + 2 + sizes[-1] + 2
-            direct = int(words[2]) in self._direct
+            direct = words[2] in self._direct
         except (ValueError, IndexError):
             return False
         named = len(words) - len(sizes) in (3, 4)  # with or without a reply

@@ -58,6 +58,7 @@ class _Pending(Struct, eq=False):  # a Struct, which is made in a third of a cla
     subject: bytes
     header: bytes
     payload: bytes
+    size: int  # of both, in bytes
     done: PublishDone
     deadline: float  # when to send again
     give_up: float | None  # when to report a timeout; None is never
@@ -157,7 +158,9 @@ class Publisher:
             return
         now = self._clock()
         give_up = None if timeout is None else now + timeout
-        entry = _Pending(subject, header, payload, done, now + ACK_TIMEOUT, give_up, placed=placed)
+        entry = _Pending(
+            subject, header, payload, size, done, now + ACK_TIMEOUT, give_up, placed=placed
+        )
         number = self._number = self._number + 1
         self._pending[number] = entry
         self._bytes += size
@@ -169,7 +172,7 @@ class Publisher:
     def _send(self, number: int, entry: _Pending) -> None:
         if not self._connected():
             return  # sent again when the connection is back
-        header, payload = entry.header, entry.payload
+        header = entry.header
         self._write(
             b"HPUB %b %b%d %d %d\r\n%b%b\r\n"
             % (
@@ -177,9 +180,9 @@ class Publisher:
                 self._prefix,
                 number,
                 len(header),
-                len(header) + len(payload),
+                entry.size,
                 header,
-                payload,
+                entry.payload,
             )
         )
         entry.sent = True
@@ -247,7 +250,7 @@ class Publisher:
         del self._pending[number]
         if not self._pending:
             self.trouble = None  # nothing is left that could show its end
-        self._bytes -= len(entry.header) + len(entry.payload)
+        self._bytes -= entry.size
         if (
             self.full
             and len(self._pending) < MAX_OUTSTANDING

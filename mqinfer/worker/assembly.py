@@ -427,8 +427,8 @@ class Assembly:
             return lambda delivery: Pack(
                 row, delivery.data, delivery.headers.get(CONTENT_TYPE), codec
             )
-        decode, kind = codec.decode, task.reads
-        return lambda delivery: decode(kind, delivery.data, delivery.headers.get(CONTENT_TYPE))
+        read = codec.reader(task.reads)
+        return lambda delivery: read(delivery.data, delivery.headers.get(CONTENT_TYPE))
 
 
 def _alone(task: plan.Task) -> bool:

@@ -69,7 +69,7 @@ def lean(peer: Peer) -> LeanParser:
     def handler(subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         peer.seen.append((DIRECT, subject, reply, data, headers))
 
-    return LeanParser(Parser(peer), {DIRECT: handler}, AWAITING_CONTROL_LINE)
+    return LeanParser(Parser(peer), {b"%d" % DIRECT: handler}, AWAITING_CONTROL_LINE)
 
 
 def message(sid: int, reply: bytes, data: bytes, headers: bytes | None) -> bytes:
@@ -160,7 +160,7 @@ async def test_a_handler_that_fails_does_not_end_the_reading() -> None:
         if data == b"bad":
             raise ValueError("no")
 
-    parser = LeanParser(Parser(Peer()), {DIRECT: handler}, AWAITING_CONTROL_LINE)
+    parser = LeanParser(Parser(Peer()), {b"%d" % DIRECT: handler}, AWAITING_CONTROL_LINE)
     await parser.parse(b"".join(message(DIRECT, b"", data, None) for data in (b"bad", b"next")))
     assert seen == [b"bad", b"next"]
 
