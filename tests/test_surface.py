@@ -653,6 +653,7 @@ class NatsServer(
     async probe() -> bool
     url: str
 class Server(log: Path)
+    async bring_up(timeout: float = 60.0, say: Callable[[str], None] | None = None) -> None
     check() -> None
     command() -> list[str]
     died: bool

@@ -53,15 +53,14 @@ class Part(Generic[S]):
 
         Args:
             timeout: How long each may take, in seconds.
-            say: Gets a line for each that is here, and is not taken.
+            say: Gets a line for each that is here, and is not taken, and for each crash.
 
         Raises:
             StackError: Why the last of them does not start.
         """
         while True:
             try:
-                await self.server.start()
-                await self.server.wait_ready(timeout)
+                await self.server.bring_up(timeout, say)
             except StackError as error:
                 if len(self._candidates) == 1:
                     raise

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mqinfer.stack.errors import StackError
@@ -21,6 +21,10 @@ from mqinfer.supervise.lives import ended_by
 _GUARD = Path(guard.__file__)
 _POLL_SECONDS = 0.03
 _LOG_LIMIT = 32 * 1024 * 1024
+# A server that crashes so often as it starts, one time after another, does not start.
+_STARTS = 3
+# What ends a program by its own fault; other signals are sent by somebody.
+_CRASHES = ("SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV")
 
 
 class Server(ABC):
@@ -159,6 +163,36 @@ class Server(ABC):
                 )
             await asyncio.sleep(_POLL_SECONDS)
 
+    async def bring_up(
+        self, timeout: float = 60.0, say: Callable[[str], None] | None = None
+    ) -> None:
+        """Start it and wait until it is ready; anew where it crashes meanwhile.
+
+        Triton does so now and then as it starts the process of a Python model, by a lock in shared
+        memory (github.com/triton-inference-server/server/issues/5949); the next start is well.
+
+        Args:
+            timeout: How long each start may take, in seconds.
+            say: Gets a line for each crash after which it is started again.
+
+        Raises:
+            StackError: It cannot be started, ended, or was not ready in time.
+        """
+        for crashes in range(1, _STARTS + 1):
+            await self.start()
+            try:
+                await self.wait_ready(timeout)
+            except StackError:
+                if self._ended_by() not in _CRASHES or crashes == _STARTS:
+                    raise
+                if say is not None:
+                    say(
+                        f"warning: {self.ending()} as it started, and is started again; "
+                        f"its log is {self.log}"
+                    )
+            else:
+                return
+
     async def stop(self, timeout: float = 10.0) -> None:
         """Stop the server in order; kill it when it takes longer than the timeout."""
         process = self._process
@@ -194,8 +228,7 @@ class Server(ABC):
         code = self._process.poll() if self._process is not None else None
         if code is None:
             return f"{self.name} is not running"
-        # The guard says 128 and more for the server's; below zero it was the guard's own.
-        if (by := ended_by(128 - code if code > 128 else code)) is not None:
+        if (by := self._ended_by()) is not None:
             return f"{self.name} was ended by {by}"
         return f"{self.name} ended with exit code {code}"
 
@@ -233,6 +266,14 @@ class Server(ABC):
         if not report.endswith(b"\n"):
             raise StackError(f"{self.name} could not be started:\n{self.log_tail()}")
         return int(report)
+
+    def _ended_by(self) -> str | None:
+        """Name the signal that ended the server; None if it runs, or ended by itself."""
+        code = self._process.poll() if self._process is not None else None
+        if code is None:
+            return None
+        # The guard says 128 and more for the server's; below zero it was the guard's own.
+        return ended_by(128 - code if code > 128 else code)
 
     async def _ended(self, timeout: float) -> bool:
         """Wait for the guard, which ends after everything it guards."""

@@ -416,10 +416,9 @@ async def test_a_server_that_does_not_let_models_be_loaded_is_named(
     server = TritonServer(
         tmp_path / "data", log=tmp_path / "log", models=models, model_control="none"
     )
-    await server.start()
+    await server.bring_up()
     client = TritonClient(server.url)
     try:
-        await server.wait_ready()
         async with Inference(client) as inference:
             poison = asyncio.create_task(inference("fragile", None, {"in": index(66)}))
             await until(

@@ -194,10 +194,9 @@ async def test_a_server_that_dies_breaks_the_answer_off(tmp_path: Path) -> None:
     models = tmp_path / "models"
     save_tokens(models)
     server = TritonServer(tmp_path / "data", log=tmp_path / "log", models=models)
-    await server.start()
+    await server.bring_up()
     client = TritonClient(server.url, keepalive=1.0)
     try:
-        await server.wait_ready()
         async with Inference(client) as inference:
             stream = inference.stream(Model("tokens"), {"in": np.array([77], np.int64)})
             await anext(stream)
@@ -236,9 +235,8 @@ async def test_a_message_whose_answer_breaks_off_is_answered_once_and_spends_no_
     models = tmp_path / "models"
     save_tokens(models)
     triton = TritonServer(tmp_path / "data", log=tmp_path / "log", models=models)
-    await triton.start()
     try:
-        await triton.wait_ready()
+        await triton.bring_up()
         async with nats_only(tmp_path) as settings:
             settings = replace(settings, triton_url=triton.url)
             async with Harness(app, settings) as harness, harness.worker():
@@ -250,7 +248,7 @@ async def test_a_message_whose_answer_breaks_off_is_answered_once_and_spends_no_
                 await until(lambda: sent(3), "the first parts")
                 triton.kill()
                 (tmp_path / "notes" / "go").touch()
-                await triton.start()
+                await triton.bring_up()
                 await until(lambda: sent(5), "all parts")
                 assert await harness.messages(Token) == [Token(value) for value in range(5)]
                 assert await harness.dead() == []

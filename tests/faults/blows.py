@@ -55,8 +55,7 @@ async def restart(server: Server, away: float) -> None:
     """Kill a server; `away` seconds later start it on the same port with the same data."""
     server.kill()
     await asyncio.sleep(away)
-    await server.start()
-    await server.wait_ready(120)
+    await server.bring_up(120)
 
 
 async def freeze(server: Server, seconds: float) -> bool:

@@ -67,8 +67,7 @@ class Servers:
 
     async def __aenter__(self) -> Servers:
         try:
-            await asyncio.gather(*(server.start() for server in self.every))
-            await asyncio.gather(*(server.wait_ready(120) for server in self.every))
+            await asyncio.gather(*(server.bring_up(120) for server in self.every))
         except BaseException:
             await self.__aexit__()
             raise

@@ -97,8 +97,7 @@ async def test_triton_away(nats: Settings, triton: TritonServer, batch: bool) ->
             assert all(reason.startswith("stage double") for reason in reasons)
             await asyncio.sleep(OUTAGE)
             assert runner_of(worker, "double").slots.in_flight <= 20
-            await triton.start()
-            await triton.wait_ready()
+            await triton.bring_up()
             await ready(worker)
             await done(harness, "double")
             assert worker.engine is not None

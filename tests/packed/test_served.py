@@ -78,9 +78,8 @@ async def url(
         except StackConfigurationError as error:
             pytest.skip(str(error))
     server = kind(folder / "data", log=folder / "server.log", models=repository)
-    await server.start()
     try:
-        await server.wait_ready(600)  # it imports scikit-learn, which takes a while
+        await server.bring_up(600)  # it imports scikit-learn, which takes a while
         with kept(server):
             yield server.url
     finally:

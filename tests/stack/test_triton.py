@@ -125,8 +125,7 @@ async def test_killed_and_started_again_on_the_same_port(
     triton.kill()
     assert await triton.wait() != 0
     assert not [pid for pid in family if psutil.pid_exists(pid)]
-    await triton.start()
-    await triton.wait_ready()
+    await triton.bring_up()
     # A client connects again by itself, after its channel's backoff.
     async with asyncio.timeout(60):
         while True:
