@@ -558,8 +558,7 @@ async def test_a_killed_server_fails_no_call(triton: TritonServer, server: Trito
                 for _ in range(100):
                     await asyncio.sleep(0)
                 assert answered == seen
-                await triton.start()
-                await triton.wait_ready()
+                await triton.bring_up()
                 back = asyncio.get_running_loop().time()
                 await more(1)
                 assert asyncio.get_running_loop().time() - back < 90  # gRPC by itself: up to 120

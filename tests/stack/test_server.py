@@ -133,25 +133,19 @@ async def test_cancelled_between_its_crashes_it_leaves_nothing(tmp_path: Path) -
     assert not server.running
 
 
-async def test_a_crash_leaves_no_place_to_another_program(tmp_path: Path) -> None:
-    best, next_best = Program(tmp_path / "a", "SIGABRT", 1), Program(tmp_path / "b", "1", 0)
+@pytest.mark.parametrize(("lives", "stays"), [(1, True), (9, False)])
+async def test_a_crash_leaves_no_place_to_another_program_but_a_third_does(
+    tmp_path: Path, lives: int, stays: bool
+) -> None:
+    best, next_best = Program(tmp_path / "a", "SIGABRT", lives), Program(tmp_path / "b", "1", 0)
     part, said = Part([best, next_best]), list[str]()
+    instead = "warning: the embedded Program is not used, but the embedded"
     try:
         await part.start(60, said.append)
-        assert part.server is best
-        assert next_best.begun == 0
-        assert len(said) == 1
-    finally:
-        await part.server.stop()
-
-
-async def test_one_that_does_not_start_does(tmp_path: Path) -> None:
-    best, next_best = Program(tmp_path / "a", "SIGABRT", 9), Program(tmp_path / "b", "1", 0)
-    part, said = Part([best, next_best]), list[str]()
-    try:
-        await part.start(60, said.append)
-        assert part.server is next_best
-        assert best.begun == 3
-        assert said[-1].startswith("warning: the embedded Program is not used, but the embedded")
+        assert part.server is (best if stays else next_best)
+        assert best.begun == (2 if stays else 3)
+        assert (next_best.begun == 0) is stays
+        assert len(said) == (1 if stays else 3)
+        assert said[-1].startswith(instead) is not stays
     finally:
         await part.server.stop()
