@@ -206,7 +206,7 @@ async def test_a_server_that_dies_breaks_the_answer_off(tmp_path: Path) -> None:
                     pass
             caller = asyncio.create_task(collect(inference, 3))
             await until(lambda: inference.statistics().blocked)
-            await server.start()
+            await server.bring_up()
             assert await caller == [0, 1, 2]
     finally:
         await client.close()

@@ -14,9 +14,8 @@ S = TypeVar("S", bound=Server)
 @asynccontextmanager
 async def running(server: S) -> AsyncIterator[S]:
     """Start it, and give it when it answers; it is stopped whatever happens."""
-    await server.start()
     try:
-        await server.wait_ready()
+        await server.bring_up()
         yield server
     finally:
         await server.stop()

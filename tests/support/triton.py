@@ -115,13 +115,8 @@ def own_server(folder: Path, models: Path) -> Iterator[TritonServer]:
         models: the repository.
     """
     server = InferenceServer(folder / "data", log=folder / "server.log", models=models)
-
-    async def start() -> None:
-        await server.start()
-        await server.wait_ready()
-
-    asyncio.run(start())
     try:
+        asyncio.run(server.bring_up())
         yield server
     finally:
         asyncio.run(server.stop())
